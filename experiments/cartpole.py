@@ -1,0 +1,20 @@
+"""CartPole-v1: Gymnasium's own protocol, episodes of at most 500 steps."""
+
+from impala_mp import config as config_lib
+
+
+def get_config():
+    config = config_lib.get_base_config()
+    config.total_agent_steps = 500_000
+    config.environment.id = "CartPole-v1"
+    config.network.hidden_sizes = (64, 64)
+    config.actors.environments = 8
+    config.batch_size = 16
+    config.unroll_length = 20
+    config.loss.reduction = "mean"
+    config.loss.baseline_cost = 0.02  # values reach 100: their errors would drown the
+    config.loss.entropy_cost = 0.01  # policy in the shared layers
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.clip_norm = 0.0
+    config.evaluation.greedy = True
+    return config

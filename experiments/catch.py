@@ -1,0 +1,19 @@
+"""Catch: a ball falls, a paddle has to be under it. The smoke test of a set-up."""
+
+from impala_mp import config as config_lib
+
+
+def get_config():
+    config = config_lib.get_base_config()
+    config.total_agent_steps = 400_000
+    config.environment.id = "Catch"
+    config.network.torso = "mlp"
+    config.network.hidden_sizes = (64, 64)
+    config.actors.environments = 32
+    config.batch_size = 64
+    config.unroll_length = 10
+    config.loss.entropy_cost = 0.003
+    config.loss.reduction = "mean"
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.clip_norm = 0.5
+    return config

@@ -1,0 +1,145 @@
+"""What the actor-critic algorithms share: the value side, the sum, the metrics."""
+
+from typing import Any
+
+import torch
+
+from impala_mp import agent, algorithm, losses, off_policy, popart, types, vtrace
+
+LOSS_METRICS = ("loss/policy_gradient", "loss/baseline", "loss/entropy")
+VTRACE_METRICS = (
+    "vtrace/rho_mean",
+    "vtrace/rho_clipped",
+    "vtrace/c_clipped",
+    "vtrace/effective_sample_size",
+    "vtrace/kl",
+    "vtrace/value_mean",
+)
+
+
+class Critic:
+    """V-trace's targets, and how far values are from them; PopArt's scale, if on."""
+
+    def __init__(self, config: Any, policy: agent.Agent) -> None:
+        self._config = config
+        self._distribution = policy.distribution
+        self._popart = popart.head(config, policy.network)
+
+    def control(
+        self,
+        batch: types.Trajectory,
+        sample: types.Sample | None,
+        logits: torch.Tensor,
+        values: torch.Tensor,
+        count: int,
+    ) -> off_policy.Control:
+        """What replay makes of the loss, given the learner's outputs [T, B, ...]."""
+        if sample is None:
+            return off_policy.without_replay(batch)
+        errors = self.normalised(values - batch.agent_output.baseline)
+        return off_policy.control(
+            batch, sample, logits, errors, self._distribution, self._config, count
+        )
+
+    def priorities(
+        self,
+        returns: vtrace.VTraceReturns,
+        control: off_policy.Control,
+        sample: types.Sample | None,
+    ) -> torch.Tensor | None:
+        """For the replay: [B]; None if there is none."""
+        if sample is None:
+            return None
+        eta = self._config.replay.priority_eta
+        deltas = self.normalised(returns.deltas)
+        return off_policy.priorities(deltas, control.learnable, eta)
+
+    def returns(
+        self,
+        batch: types.Trajectory,
+        live: algorithm.Live,
+        log_rhos: torch.Tensor,
+        values: torch.Tensor,
+        learnable: torch.Tensor,
+    ) -> vtrace.VTraceReturns:
+        """V-trace of a batch; `log_rhos` [T, B], `values` V(x_0..x_T) [T+1, B]."""
+        settings, time_step = self._config.loss, batch.time_step
+        if not self._config.vtrace.correction:
+            log_rhos = torch.zeros_like(log_rhos)
+        return vtrace.from_importance_weights(
+            log_rhos=log_rhos.detach(),
+            discounts=time_step.discount[1:] * settings.discount_factor,
+            rewards=losses.clip_rewards(time_step.reward[1:], settings.reward_clipping),
+            values=values[:-1].detach(),
+            bootstrap_value=values[-1].detach(),
+            learnable=learnable,
+            clip_rho_threshold=live.clip_rho_threshold,
+            clip_pg_rho_threshold=live.clip_pg_rho_threshold,
+            clip_c_threshold=live.clip_c_threshold,
+            lambda_=self._config.vtrace.lambda_,
+        )
+
+    def normalised(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Values or advantages over PopArt's sigma; as they are without PopArt."""
+        return tensor if self._popart is None else tensor / self._popart.scale
+
+    def loss(self, values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """baseline_cost times the baseline's loss, in PopArt's units: [T, B]."""
+        settings = self._config.loss
+        values, targets = self.normalised(values), self.normalised(targets)
+        if settings.baseline == "huber":
+            delta = settings.huber_delta
+            errors = losses.huber_baseline_loss(values, targets, delta)
+        else:
+            errors = losses.baseline_loss(values, targets)
+        cost: torch.Tensor = settings.baseline_cost * errors
+        return cost
+
+    def moments(
+        self, targets: torch.Tensor, learnable: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Of the targets, for PopArt to adapt to."""
+        if self._popart is None:
+            return None
+        return self._popart.moments(targets, learnable)
+
+
+def total(
+    terms: dict[str, torch.Tensor],
+    control: off_policy.Control,
+    reduction: str,
+    count: int,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The terms [T, B] reduced and added up with replay's, and each as a metric."""
+    reduced = {
+        name: losses.reduce(term, control.weights, reduction, count)
+        for name, term in terms.items()
+    }
+    reduced.update(control.terms)
+    metrics = {name: scalar.detach() for name, scalar in reduced.items()}
+    total = torch.stack(list(reduced.values())).sum()
+    return total, {**metrics, **control.metrics}
+
+
+@torch.no_grad()
+def vtrace_metrics(
+    rhos: torch.Tensor,
+    kl: torch.Tensor,
+    values: torch.Tensor,
+    live: algorithm.Live,
+    count: int,
+) -> dict[str, torch.Tensor]:
+    """What the importance weights are like; `effective_sample_size` of each part.
+
+    Args:
+      kl: of the behaviour policy and the learner's, [T, B], 0 where not learnable.
+    """
+    effective = rhos.sum().square() / rhos.square().sum().clamp(min=1e-12)
+    return {
+        "vtrace/rho_mean": rhos.sum() / count,
+        "vtrace/rho_clipped": (rhos > live.clip_rho_threshold).sum() / count,
+        "vtrace/c_clipped": (rhos > live.clip_c_threshold).sum() / count,
+        "vtrace/effective_sample_size": effective / count,
+        "vtrace/kl": kl.sum() / count,
+        "vtrace/value_mean": values.sum() / count,
+    }

@@ -1,0 +1,105 @@
+"""The one contract by which actor, learner and evaluator use a network."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from impala_mp import distributions, networks, specs, types
+
+CoreState = networks.CoreState
+
+
+class NetworkOutput(NamedTuple):
+    """What the network says of each row: [T+1, B, L], [T+1, B]."""
+
+    policy_logits: torch.Tensor
+    baseline: torch.Tensor
+
+
+class Agent:
+    """A network and the meaning of its logits.
+
+    The core state is a tuple of tensors [B, ...]: the last action where the network
+    uses it, then the recurrent state. T+1 calls of `step` equal one `unroll`.
+    """
+
+    def __init__(
+        self,
+        network: networks.Network,
+        distribution: distributions.ActionDistribution,
+        action: specs.DiscreteSpec,
+    ) -> None:
+        self.network = network
+        self.distribution = distribution
+        self._action = action
+
+    def core_state_spec(self) -> tuple[specs.ArraySpec, ...]:
+        """Leaves of the core state, without the batch dimension."""
+        sizes = self.network.core.state_sizes
+        core = tuple(specs.array_spec((size,), np.float32) for size in sizes)
+        return (self._action.array, *core) if self.network.last_action else core
+
+    def initial_state(self, batch_size: int, device: str = "cpu") -> CoreState:
+        """Zeros; what the network makes of any state at FIRST anyway."""
+        return tuple(
+            torch.from_numpy(np.zeros((batch_size, *spec.shape), spec.dtype)).to(device)
+            for spec in self.core_state_spec()
+        )
+
+    def step(
+        self,
+        time_step: types.TimeStep,
+        state: CoreState,
+        *,
+        epsilon: float | torch.Tensor = 0.0,
+        temperature: float = 1.0,
+        greedy: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[types.AgentOutput, CoreState]:
+        """Acts on one row [B, ...].
+
+        The logits in the output are those of the behaviour policy that the action
+        was drawn from, exploration included:
+        mu = (1 - epsilon) softmax(logits / temperature) + epsilon uniform.
+        `epsilon` is one number, or float64 [B].
+        """
+        rows = types.TimeStep(*(leaf.unsqueeze(0) for leaf in time_step))
+        last_action, core = self._split(state)
+        logits, baseline, core = self.network(rows, last_action, core)
+        logits = self.distribution.mix(logits[0], epsilon, temperature)
+        if greedy:
+            action = self.distribution.mode(logits)
+        else:
+            action = self.distribution.sample(logits, generator)
+        state = (action, *core) if self.network.last_action else core
+        return types.AgentOutput(action, logits, baseline[0]), state
+
+    def unroll(
+        self, time_step: types.TimeStep, action: torch.Tensor, state: CoreState
+    ) -> NetworkOutput:
+        """The network's view of T+1 rows, given the T actions that were taken."""
+        last_action, core = self._split(state)
+        if self.network.last_action:
+            last_action = torch.cat([last_action, action])
+        logits, baseline, _ = self.network(time_step, last_action, core)
+        return NetworkOutput(logits, baseline)
+
+    def _split(self, state: CoreState) -> tuple[Any, CoreState]:
+        """The last action as one row [1, B, ...] (or None), and the recurrent state."""
+        if self.network.last_action:
+            return state[0].unsqueeze(0), state[1:]
+        return None, state
+
+
+def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
+    """The agent that `config` describes, on the CPU, freshly initialised.
+
+    Raises:
+      BadInput: the network does not fit the environment.
+    """
+    distribution = distributions.from_spec(environment.action)
+    network = networks.Network(
+        config.network, environment, distribution, with_popart=config.loss.popart
+    )
+    return Agent(network, distribution, environment.action)

@@ -1,0 +1,71 @@
+"""The contract of learner and algorithm: a batch in, a loss and its metrics out."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from impala_mp import agent, hyperparameters, types
+
+
+class Live(NamedTuple):
+    """Hyperparameters that may change between updates.
+
+    Numbers on the host; for an algorithm scalars on the learner's device, so that a
+    graph of the update reads what they are now.
+    """
+
+    entropy_cost: Any
+    learning_rate_factor: Any  # of the schedule's value
+    clip_rho_threshold: Any
+    clip_pg_rho_threshold: Any
+    clip_c_threshold: Any
+
+
+def live_from_config(config: Any) -> Live:
+    """What they are when a run begins."""
+    values = hyperparameters.initial(config)
+    return Live(*(values[name] for name in Live._fields))
+
+
+class Loss(NamedTuple):
+    """Of one micro-batch; over those of a batch what is a scalar adds up."""
+
+    total: torch.Tensor  # a scalar, to be differentiated
+    metrics: dict[str, torch.Tensor]  # scalars without a gradient, by metric name
+    moments: torch.Tensor | None  # of the value targets, where PopArt adapts to them
+    priorities: torch.Tensor | None = None  # [B] of its own, for the replay
+
+
+# The network's view of a batch, in float32: [T+1, B, L] and [T+1, B].
+Unroll = Callable[[types.Trajectory], agent.NetworkOutput]
+
+
+class Algorithm(Protocol):
+    """What `config.algorithm` names."""
+
+    metric_names: tuple[str, ...]
+    state: dict[str, torch.Tensor]  # beside the parameters; changed in place
+
+    def loss(
+        self,
+        batch: types.Trajectory,
+        sample: types.Sample | None,
+        unroll: Unroll,
+        live: Live,
+        count: int,
+    ) -> Loss:
+        """The loss of a micro-batch; `count` is T * B of the whole batch.
+
+        Nothing here asks anything of the host. Without replay `sample` is None;
+        `off_policy` says what to make of it.
+        """
+
+    def after_update(self, updates: int) -> None:
+        """Once an update, after all passes over its batch; outside of a CUDA graph."""
+
+
+def learnable(batch: types.Trajectory) -> torch.Tensor:
+    """float32 [T, B]: 0 where LAST leads to FIRST and the action was ignored."""
+    step_type = batch.time_step.step_type[:-1]
+    return (step_type != types.StepType.LAST).float()

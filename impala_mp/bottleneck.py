@@ -1,0 +1,72 @@
+"""What limits a run, in words, from the numbers of one record."""
+
+import math
+
+_IDLE = 0.15  # share of its time below which nobody calls a process idle
+
+
+def explain(
+    record: dict[str, float], num_actors: int, num_cores: int, device: str
+) -> str:
+    """One sentence or two; "" while there is nothing to go by.
+
+    Args:
+      record: has `time/learner_wait`, `time/actor_*` (shares of wall-clock time) and
+        `time/*_step_ms` (milliseconds an agent step).
+    """
+    waits = record.get("time/learner_wait", math.nan)
+    actors_wait = record.get("time/actor_wait", math.nan)
+    if not math.isfinite(waits + actors_wait):
+        return ""
+    environment = record["time/environment_step_ms"]
+    inference = record["time/inference_step_ms"]
+    costs = (
+        f"an agent step takes {environment:.3g} ms of environment and"
+        f" {inference:.3g} ms of inference"
+    )
+    if waits > _IDLE and waits >= actors_wait:
+        return (
+            f"The learner waited {100 * waits:.0f} % of its time for data; {costs};"
+            f" {_more_actors(waits, num_actors, num_cores, device)}"
+        )
+    if actors_wait > _IDLE:
+        cure = "more learner.threads or a GPU" if device == "cpu" else "a faster GPU"
+        return (
+            f"The learner is the limit: the actors waited {100 * actors_wait:.0f} % of"
+            f" their time for it; {costs}; {cure} would speed it up, and"
+            f" {_enough(actors_wait, num_actors)} of {num_actors} actors would do."
+        )
+    return f"Actors and learner keep each other busy; {costs}."
+
+
+def _enough(actors_wait: float, num_actors: int) -> int:
+    return max(1, math.ceil(num_actors * (1.0 - actors_wait)))
+
+
+def _more_actors(waits: float, num_actors: int, num_cores: int, device: str) -> str:
+    wanted = math.ceil(num_actors * waits / max(0.01, 1.0 - waits))
+    free = num_cores - num_actors - (device == "cpu")
+    if wanted <= free:
+        return f"{wanted} more actors would fill it."
+    if free > 0:
+        return f"{wanted} more actors would fill it, and there are cores for {free}."
+    return f"all {num_cores} cores are taken: more of them, or a faster environment."
+
+
+def explain_stall(quiet_secs: float, processes: list[tuple[str, str]]) -> str:
+    """Who waits for whom, by the (role, state) of every process."""
+    counts: dict[str, dict[str, int]] = {}
+    for role, state in processes:
+        states = counts.setdefault(role, {})
+        words = state.replace("_", " ")
+        states[words] = states.get(words, 0) + 1
+    learner = next(iter(counts.get("learner", {"unknown": 1})))
+    others = [
+        f"{role}s: {', '.join(f'{n} {state}' for state, n in states.items())}"
+        for role, states in counts.items()
+        if role not in ("learner", "supervisor")
+    ]
+    return (
+        f"Nothing was learned for {quiet_secs:.0f} s: the learner is {learner};"
+        f" {'; '.join(others)}."
+    )

@@ -1,0 +1,192 @@
+"""One seat of the supervisor, and whoever sits in it: starts, signs of life, deaths."""
+
+import contextlib
+import os
+import select
+import signal
+import time
+from typing import Any
+
+from impala_mp import control_block, launch, workers
+
+_SETTLED_SECS = 1.0  # a process that lived longer than this is no crash loop
+_ORPHANED = 255  # multiprocessing's exit code of a child that it cannot ask about
+_GONE_SECS = 5.0  # that SIGKILL may take
+_END_SECS, _KILL_SECS = 0.5, 1.5  # after the order to write the stacks down
+
+# The field of config.health that says how long a process may be silent in a state.
+# Whoever waits wakes five times a second to say so: that is no reason for silence.
+_LIMITS = {
+    control_block.State.NOT_STARTED: "start_secs",
+    control_block.State.STARTING: "start_secs",
+    control_block.State.RESETTING: "reset_secs",
+}
+
+
+class ChildProcess:
+    """The processes that follow each other in one seat."""
+
+    def __init__(
+        self, role: str, index: int, number: int, log: str, shared: workers.Shared
+    ) -> None:
+        """`number` is that of the row in the control block."""
+        self.role, self.index, self.log = role, index, log
+        self._number, self._shared, self._health = number, shared, shared.config.health
+        self.row = shared.control.row(number)
+        self.process: Any = None
+        self.incarnation = -1
+        self.restart_at = 0.0  # monotonic; meaningful while there is no process
+        self.deaths: list[float] = []  # monotonic times, within the window
+        self.failed_starts = 0  # in a row
+        self.short_lives = 0  # in a row
+        self.restarts = 0
+        self.done = False
+        self.lost = False  # its budget is spent, and the run goes on without it
+        self.reason = ""  # of the last death
+        self._started_at = 0.0
+        self._log_start = self._steps_at_start = 0
+        self._orders: list[tuple[float, signal.Signals]] = []  # that end it, and when
+        self._hung = ""  # why they were given
+        self._pidfd = -1
+
+    @property
+    def name(self) -> str:
+        return self.role if self.role == "learner" else f"{self.role} {self.index}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} (incarnation {self.incarnation})"
+
+    def start(self, context: Any, life: Any) -> None:
+        self.incarnation += 1
+        self._log_start = os.path.getsize(self.log) if os.path.exists(self.log) else 0
+        self._started_at = time.monotonic()
+        self._steps_at_start = self.row.get("agent_steps")
+        self._orders, self._hung = [], ""
+        self.row.beat(control_block.State.NOT_STARTED)
+        seat = workers.Seat(
+            self.role, self.index, self._number, self.incarnation, self.log
+        )
+        self.process = context.Process(
+            target=workers.main, args=(seat, self._shared, life), name=self.name
+        )
+        launch.start_fork_server()  # another one, if it has died
+        self.process.start()
+        with contextlib.suppress(ProcessLookupError):  # it has died already
+            self._pidfd = os.pidfd_open(self.process.pid)
+
+    # Signs of life.
+
+    def describe(self) -> str:
+        """One word on it, for health.json."""
+        if self.lost or self.done:
+            return "lost" if self.lost else "ended"
+        if self.process is None:
+            return "restarting"
+        if self._hung or self._silent_for(self._limit()):
+            return "hung"
+        running = self.row.state == control_block.State.RUNNING
+        if running and self._silent_for(self._health.slow_secs):
+            return "slow"
+        return self.row.state.name.lower()
+
+    def _limit(self) -> float:
+        limit: float = self._health[_LIMITS.get(self.row.state, "hang_secs")]
+        return limit
+
+    def _silent_for(self, seconds: float) -> bool:
+        return self.row.heartbeat_age_secs() > seconds
+
+    def is_hung(self) -> bool:
+        """Whether it has been silent for longer than its state allows."""
+        return not self._hung and self._silent_for(self._limit())
+
+    def begin_to_end(self) -> str:
+        """Stacks into its log, then the order to end, then SIGKILL; a sentence on why.
+
+        `press_on` sends what is due: nobody else waits for one that hangs.
+        """
+        now, state = time.monotonic(), self.row.state
+        self._orders = [(now + _END_SECS, workers.END)]
+        self._orders.append((now + _KILL_SECS, signal.SIGKILL))
+        if state > control_block.State.NOT_STARTED:  # else nobody would take it
+            self._orders.insert(0, (now, signal.SIGUSR1))
+        self._hung = (
+            f"was silent for {self.row.heartbeat_age_secs():.0f} s while"
+            f" {state.name.lower()}"
+        )
+        return f"{self.title} {self._hung}: its stacks go to {self.log}, and it ends."
+
+    def press_on(self) -> None:
+        while self._orders and self._orders[0][0] <= time.monotonic():
+            self._send(self._orders.pop(0)[1])
+
+    def _send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def next_due(self) -> float:
+        """The monotonic time at which something is to be done, or infinity."""
+        if self.done or self.lost:
+            return float("inf")
+        if self.process is None:
+            return self.restart_at
+        return self._orders[0][0] if self._orders else float("inf")
+
+    # Death.
+
+    def bury(self) -> int:
+        """Takes note of a death; returns the exit code."""
+        code: int = self.process.exitcode
+        self.close()
+        was_running = self.row.state not in control_block.NOT_YET_RUNNING
+        self.row.beat(control_block.State.NOT_STARTED)
+        now = time.monotonic()
+        window = self._health.window_secs
+        self.deaths = [t for t in self.deaths if now - t < window] + [now]
+        self.failed_starts = 0 if was_running else self.failed_starts + 1
+        lived = now - self._started_at
+        self.short_lives = 1 if lived > _SETTLED_SECS else self.short_lives + 1
+        self.reason = (self._hung or cause(code)) + self._place()
+        return code
+
+    def close(self) -> None:
+        """Lets go of a process that has ended, or of which nobody knows any more.
+
+        With the fork server its children's ends are lost, and they live on: two in one
+        seat would write to the same ring.
+        """
+        if self._pidfd >= 0:
+            self._send(signal.SIGKILL)
+            select.select([self._pidfd], [], [], _GONE_SECS)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self.process.close()
+        self.process = None
+
+    def _place(self) -> str:
+        """Where an actor died: seeds that kill can be tried again by hand."""
+        if self.role != "actor":
+            return ""
+        steps = self.row.get("agent_steps") - self._steps_at_start
+        seed = self._shared.config.seed
+        return (
+            f" after {steps:,} agent steps (seeds of {seed}, actor {self.index},"
+            f" incarnation {self.incarnation})"
+        )
+
+    def output(self) -> str:
+        """What this incarnation has written, its traceback included."""
+        with open(self.log, errors="replace") as file:
+            file.seek(self._log_start)
+            return file.read()[-8000:]
+
+
+def cause(code: int) -> str:
+    """Why a process ended, by its exit code."""
+    if code == _ORPHANED:
+        return "was lost with the fork server"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was killed by {signal.Signals(-code).name}"

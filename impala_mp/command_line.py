@@ -1,0 +1,138 @@
+"""What the binaries share: flags, configs, and how bad input and failures end."""
+
+import inspect
+import os
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from impala_mp import config as config_lib, errors
+
+# Any name is a field there: the factory holds it against the environment's arguments.
+_ENVIRONMENT_ARGUMENT = re.compile(r"environment\.kwargs\.\w+")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs `main`; bad input is a sentence and exit code 2, no traceback."""
+    try:
+        main()
+    except errors.BadInput as error:
+        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[str]:
+    """Parses sys.argv; --help prints `doc` and the flags.
+
+    Returns:
+      What is no flag; nothing, unless `positional` allows it.
+
+    Raises:
+      BadInput: an unknown flag, a missing one, or a value of the wrong type.
+    """
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        print(f"{doc}\n{values.get_help()}")
+        sys.exit(0)
+    arguments = sys.argv[1:]
+    if "config" in values:
+        arguments = _check_config(arguments)
+    try:
+        rest = values([sys.argv[0], *map(_automatic, arguments)])[1:]
+    except flags.Error as error:
+        raise errors.BadInput(f"{error}. See --help.") from error
+    if rest and not positional:
+        raise errors.BadInput(
+            f"{rest[0]!r} is not a flag: flags look like --name=value. See --help."
+        )
+    return list(rest)
+
+
+def _automatic(argument: str) -> str:
+    """`auto` is written 0 in a config, whose fields keep their types."""
+    name, _, value = argument.lstrip("-").partition("=")
+    if value == "auto" and name.removeprefix("config.") in config_lib.AUTOMATIC:
+        return f"--{name}=0"
+    return argument
+
+
+def define_config(values: flags.FlagValues) -> Any:
+    """Defines --config, with --config.field=value for every field."""
+    return config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "FILE.py or FILE.py:VARIANT with get_config(); --config.field=value changes a"
+        " field of it.",
+        flag_values=values,
+        lock_config=False,  # the base config is locked, environment.kwargs excepted
+        accept_new_attributes=True,
+    )
+
+
+def _check_config(arguments: list[str]) -> list[str]:
+    """Refuses a --config that cannot be loaded, and fields that are not there.
+
+    Returns:
+      `arguments` with a = between every field and its value.
+
+    Raises:
+      BadInput: with the nearest thing that is there. A bug inside the file keeps its
+        traceback.
+    """
+    arguments = _join(arguments, lambda name: name == "config")
+    named = [a for a in arguments if a.lstrip("-").startswith("config=")]
+    if not named:
+        raise errors.BadInput(
+            "no --config=FILE.py is given: try --config=experiments/catch.py."
+        )
+    path, _, variant = named[-1].split("=", 1)[1].partition(":")
+    fields = config_lib.flatten(_load(path, variant))
+    arguments = _join(
+        arguments,
+        lambda name: (
+            name.startswith("config.")
+            and not isinstance(fields.get(name.removeprefix("config.")), bool)
+        ),
+    )
+    for argument in arguments:
+        name = argument.lstrip("-").split("=")[0]
+        if name.startswith(("config.", "noconfig.")):
+            key = name.split(".", 1)[1]
+            if key not in fields and not _ENVIRONMENT_ARGUMENT.fullmatch(key):
+                near = config_lib.nearest(key, list(fields))
+                raise errors.BadInput(f"there is no field config.{key}.{near}")
+    return arguments
+
+
+def _join(arguments: list[str], takes_value: Callable[[str], bool]) -> list[str]:
+    """`--name value` as `--name=value`, where a name takes a value."""
+    joined, rest = [], iter(arguments)
+    for argument in rest:
+        name = argument.lstrip("-")
+        if argument.startswith("-") and "=" not in name and takes_value(name):
+            value = next(rest, None)
+            argument = argument if value is None else f"{argument}={value}"
+        joined.append(argument)
+    return joined
+
+
+def _load(path: str, variant: str) -> Any:
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        files = [name for name in there if name.endswith(".py")]
+        raise errors.BadInput(
+            f"--config={path} is not there; {folder} has"
+            f" {', '.join(files) or 'no experiments'}."
+        )
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise errors.BadInput(f"--config={path} defines no get_config().")
+    takes_variant = bool(inspect.signature(get_config).parameters)
+    if variant and not takes_variant:
+        raise errors.BadInput(f"--config={path} has no variants, but got :{variant}.")
+    return get_config(variant) if variant else get_config()

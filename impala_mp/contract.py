@@ -1,0 +1,179 @@
+"""Does an environment keep its contract? Judged by what a training makes of it."""
+
+import os
+import sysconfig
+import traceback
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+
+from impala_mp import errors, random_play, seeding
+
+OK, WARNING, FAIL = "ok", "warning", "FAIL"
+_COPIES = 2  # of the environment, at most
+_NEXT_STEP = (
+    " In autoreset mode NEXT_STEP that step resets, and its action is ignored: mend the"
+    " vector environment, or leave autoreset to Gymnasium."
+)
+
+
+class Finding(NamedTuple):
+    """One line of a report."""
+
+    verdict: str  # OK, WARNING or FAIL
+    subject: str
+    text: str
+
+
+def check(environment: Any, seed: int, num_envs: int) -> list[Finding]:
+    """Plays copies of `config.environment` at random, up to three times over.
+
+    Args:
+      num_envs: of one actor; 0 if that is still to be chosen.
+    """
+    findings: list[Finding] = []
+    node = seeding.sequence(seed, "actor")
+    seeds = seeding.environment_seeds(node, min(_COPIES, num_envs or _COPIES))
+    try:
+        play = random_play.RandomPlay(environment, seeds)
+        tape, watch = play.first()
+        findings += _judge_play(tape, watch)
+        where = random_play.difference(tape, play.again(tape.actions))
+        findings.append(_judge_determinism(where))
+        findings.append(_judge_autoreset(tape, play, deterministic=not where))
+    except (errors.BadInput, random_play.Broken) as error:
+        findings.append(Finding(FAIL, "environment", str(error)))
+    except Exception as error:  # a user's code may raise anything
+        findings.append(Finding(FAIL, "environment", explain(error)))
+    return findings
+
+
+def _judge_play(tape: random_play.Tape, watch: random_play.Watch) -> list[Finding]:
+    microseconds = 1e6 * tape.step_secs / len(tape.rows[0].reward)
+    speed = f"a step of one copy takes {microseconds:,.0f} µs."
+    return [
+        _judge_observations(watch),
+        _judge_rewards(tape),
+        _judge_episodes(tape),
+        Finding(OK, "speed", speed),
+    ]
+
+
+def _judge_observations(watch: random_play.Watch) -> Finding:
+    subject, space = "observations", watch.space
+    layout = f"{space.dtype} {list(space.shape)}"
+    if watch.num_bad:
+        text = (
+            f"{watch.num_bad} of {watch.num_values} values are not finite, and training"
+            " would throw their unrolls away: mend the environment."
+        )
+        return Finding(FAIL, subject, text)
+    if watch.num_outside:
+        text = (
+            f"{watch.num_outside} of {watch.num_values} values lie outside of"
+            f" observation_space: they go from {watch.lowest:.6g} to"
+            f" {watch.highest:.6g}, its bounds from {space.low.min():.6g} to"
+            f" {space.high.max():.6g}. Training takes them as they are; correct the"
+            " bounds, or the observations if they are what is wrong."
+        )
+        return Finding(WARNING, subject, text)
+    if watch.cast:
+        text = (
+            f"they come as {watch.cast}, and are cast to {layout} at every step: return"
+            f" observation.astype(numpy.{space.dtype})."
+        )
+        return Finding(WARNING, subject, text)
+    text = f"{layout}; {watch.num_values} values, all within the bounds."
+    return Finding(OK, subject, text)
+
+
+def _judge_rewards(tape: random_play.Tape) -> Finding:
+    rewards = np.concatenate([row.reward for row in tape.rows[1:]]).astype(float)
+    num_bad = int((~np.isfinite(rewards)).sum())
+    if num_bad:
+        text = (
+            f"{num_bad} of {len(rewards)} are not finite, and training would throw"
+            " their unrolls away: mend the environment."
+        )
+        return Finding(FAIL, "rewards", text)
+    text = f"from {rewards.min():.6g} to {rewards.max():.6g} in {len(rewards)} steps."
+    if not rewards.any():
+        text += " Random play has met no other: they are rare, or missing."
+    return Finding(OK, "rewards", text)
+
+
+def _judge_episodes(tape: random_play.Tape) -> Finding:
+    count = sum(int(row.ended.sum()) for row in tape.rows)
+    steps = len(tape.actions) * len(tape.rows[0].reward)
+    if count:
+        return Finding(OK, "episodes", f"{count} ended in {steps} random steps.")
+    text = (
+        f"none ended in {steps} random steps. Returns are reported where episodes end:"
+        " if none ever does, register the environment with max_episode_steps."
+    )
+    return Finding(WARNING, "episodes", text)
+
+
+def _judge_determinism(where: str) -> Finding:
+    if not where:
+        text = "the same seeds and actions gave the same play."
+        return Finding(OK, "determinism", text)
+    text = (
+        f"the same seeds and actions gave another play, first {where}. It can be"
+        " trained on, but no run can be repeated: call super().reset(seed=seed), and"
+        " draw all that is random from self.np_random."
+    )
+    return Finding(WARNING, "determinism", text)
+
+
+def _judge_autoreset(
+    tape: random_play.Tape, play: random_play.RandomPlay, deterministic: bool
+) -> Finding:
+    """Whether the step after an end is a reset: no reward, no end, no action."""
+    subject = "autoreset"
+    if not any(row.ended.any() for row in tape.rows[:-1]):
+        return Finding(WARNING, subject, "not seen, because no episode ended.")
+    for t, (before, row) in enumerate(zip(tape.rows, tape.rows[1:], strict=False)):
+        after = f"step {t + 1} comes after an end, and"
+        if row.ended[before.ended].any():
+            return Finding(FAIL, subject, f"{after} is an end again.{_NEXT_STEP}")
+        rewards = row.reward[before.ended]
+        if rewards.any():
+            text = f"{after} has the reward {rewards[0]:.6g}.{_NEXT_STEP}"
+            return Finding(FAIL, subject, text)
+    if not deterministic or play.num_actions == 1:
+        text = "the step after an end has no reward and no end."
+        return Finding(OK, subject, text)
+    actions = [
+        play.others(action, row.ended)
+        for action, row in zip(tape.actions, tape.rows, strict=False)
+    ]
+    where = random_play.difference(tape, play.again(actions))
+    if where:
+        text = f"another action right after an end makes a difference {where}."
+        return Finding(FAIL, subject, text + _NEXT_STEP)
+    return Finding(OK, subject, "the step after an end resets, and ignores its action.")
+
+
+def explain(error: BaseException) -> str:
+    """The last line of a traceback, and where in the user's code it comes from."""
+    last = traceback.format_exception_only(error)[-1].strip()
+    frames: list[traceback.FrameSummary] = []  # the deepest last
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = [*traceback.extract_tb(cause.__traceback__), *frames]
+        cause = cause.__cause__
+    own = [frame for frame in frames if _is_the_users(frame.filename)]
+    if not own:
+        return last
+    return f"{last} ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
+
+
+def _is_the_users(filename: str) -> bool:
+    packages = (gymnasium.__file__, np.__file__, torch.__file__, __file__)
+    ours = tuple(os.path.dirname(os.path.abspath(path)) for path in packages)
+    in_library = filename.startswith(sysconfig.get_path("stdlib"))
+    installed = "site-packages" in filename or "dist-packages" in filename
+    return not filename.startswith((*ours, "<")) and (installed or not in_library)

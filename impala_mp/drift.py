@@ -1,0 +1,205 @@
+"""Does the learner see what the actor saw? Recomputes logits at the version that acted.
+
+A difference beyond rounding means that recurrent state, preprocessing or precision is
+not the same on both sides; V-trace would correct for a policy lag that is not there.
+"""
+
+import itertools
+import math
+from typing import Any
+
+import torch
+
+from impala_mp import agent, batcher, control_block, parameters, types
+
+_TOLERANCE = {"cpu": 2e-3, "cuda": 5e-2}  # nats; a GPU rounds to TF32 or bfloat16
+
+
+class DriftDetector:
+    """Checks one trajectory every so many updates; `worst` is the newest difference."""
+
+    def __init__(
+        self,
+        policy: agent.Agent,
+        flat: parameters.FlatParameters,
+        published: torch.Tensor,
+        interval: int,
+        control: control_block.ControlBlock,
+        epsilon_exponents: list[float],
+    ) -> None:
+        """`interval` is in updates; 0 never checks.
+
+        `published` is the buffer that versions are made of: `flat`'s, or an older one.
+        """
+        self._agent, self._flat, self._interval = policy, flat, interval
+        self._published = published
+        self._control, self._exponents = control, epsilon_exponents
+        self._behaviour = _Behaviour(control)
+        self._snapshot = torch.empty_like(flat.flat) if interval else None
+        self._version = 0  # of the snapshot; 0 while there is none
+        self._next = 1
+        self.worst = math.nan
+        self.alarms = 0
+
+    def published(self, version: int, updates: int) -> None:
+        """Keeps what has been published, if a check is due.
+
+        To be called after scheduled values have changed, before others act on them.
+        """
+        if self._version:
+            self._behaviour.note(self._control)
+        if self._interval and not self._version and updates >= self._next:
+            assert self._snapshot is not None
+            self._snapshot.copy_(self._published)
+            self._behaviour = _Behaviour(self._control)
+            self._version = version
+            self._next = updates + self._interval
+
+    def look(self, batch: batcher.Batch) -> str:
+        """Checks the batch, if the snapshot acted in it; "" or an alarm."""
+        versions = batch.header.parameter_version[: batch.num_fresh]
+        if not self._version or versions.max() < self._version:
+            return ""
+        columns = (versions == self._version).nonzero()[0]
+        self._version = 0
+        if not len(columns) or not self._behaviour.is_known(self._control):
+            # Nobody acted with it, or with who knows what epsilon: try the next one.
+            self._next = 0
+            return ""
+        column = int(columns[0])
+        with self._acting_parameters():
+            exponent = self._exponents[batch.header.actor[column]]
+            difference, row, layer = self._compare(batch.trajectory, column, exponent)
+        self.worst = difference
+        if difference <= _TOLERANCE[self._flat.flat.device.type]:
+            return ""
+        self.alarms += 1
+        return (
+            f"Drift: the learner's log-probabilities differ by {difference:.3g} nats"
+            f" from those that acted (row {row} of actor {batch.header.actor[column]},"
+            f" sequence {batch.header.sequence[column]}, same parameters); first in"
+            f" {layer}."
+        )
+
+    def _acting_parameters(self) -> "_Swapped":
+        assert self._snapshot is not None
+        return _Swapped(self._flat, self._snapshot)
+
+    @torch.no_grad()
+    def _compare(
+        self, batch: types.Trajectory, column: int, exponent: float
+    ) -> tuple[float, int, str]:
+        """(largest difference, its row, the layer that differs first)."""
+        one = _column(batch, column)
+        action, logits = one.agent_output.action, one.agent_output.policy_logits
+        unrolled: dict[str, list[torch.Tensor]] = {}
+        with _Watched(self._agent.network, unrolled):
+            output = self._agent.unroll(one.time_step, action, one.core_state)
+        each = []
+        for epsilon, temperature in self._behaviour.candidates():
+            mine = self._agent.distribution.mix(
+                output.policy_logits[:-1], epsilon**exponent, temperature
+            )
+            difference = mine.log_softmax(-1) - logits.log_softmax(-1)
+            each.append(difference.abs().amax((1, 2)))
+        rows = torch.stack(each).amin(0)
+        worst = rows.max().item()
+        row = int(rows.argmax())
+        return worst, row, self._layer(one, unrolled)
+
+    def _layer(self, one: types.Trajectory, unrolled: dict[str, Any]) -> str:
+        """Where stepping through the rows parts from unrolling them."""
+        stepped: dict[str, list[torch.Tensor]] = {}
+        state, network = one.core_state, self._agent.network
+        with _Watched(network, stepped):
+            for t in range(one.time_step.reward.shape[0] - 1):
+                row = types.TimeStep(*(leaf[t] for leaf in one.time_step))
+                _, state = self._agent.step(row, state)
+                if network.last_action:
+                    state = (one.agent_output.action[t], *state[1:])
+        for name, outputs in stepped.items():
+            whole = torch.cat([x.flatten(0, -2) for x in unrolled.get(name, [])])
+            parts = torch.cat([x.flatten(0, -2) for x in outputs])
+            shared = min(len(whole), len(parts))
+            if (whole[:shared] - parts[:shared]).abs().max() > 1e-3:
+                return name
+        return "what the actor was given or recorded: all layers agree"
+
+
+class _Behaviour:
+    """What epsilon and temperature may have been since a moment.
+
+    The learner knows what its schedules said; a person's changes come at any time, and
+    what they say is known only while there are none.
+    """
+
+    def __init__(self, control: control_block.ControlBlock) -> None:
+        self._num_changes = control.num_changes
+        self._epsilons: set[float] = set()
+        self._temperatures: set[float] = set()
+        self.note(control)
+
+    def note(self, control: control_block.ControlBlock) -> None:
+        """Adds what they are now."""
+        self._epsilons.add(control.get("epsilon"))
+        self._temperatures.add(control.get("temperature"))
+
+    def is_known(self, control: control_block.ControlBlock) -> bool:
+        changes = self._num_changes
+        return changes % 2 == 0 and control.num_changes == changes
+
+    def candidates(self) -> list[tuple[float, float]]:
+        """All pairs: each value is read by itself."""
+        return list(itertools.product(self._epsilons, self._temperatures))
+
+
+class _Swapped:
+    """Puts other parameters into place for a while."""
+
+    def __init__(self, flat: parameters.FlatParameters, other: torch.Tensor) -> None:
+        self._flat, self._other = flat, other
+
+    def __enter__(self) -> None:
+        self._kept = self._flat.flat.clone()
+        self._flat.flat.copy_(self._other)
+
+    def __exit__(self, *unused: object) -> None:
+        self._flat.flat.copy_(self._kept)
+
+
+class _Watched:
+    """Collects what the layers of a network give, in the order in which they run."""
+
+    def __init__(self, network: torch.nn.Module, into: dict[str, Any]) -> None:
+        self._network, self._into = network, into
+
+    def __enter__(self) -> None:
+        self._hooks = [
+            module.register_forward_hook(self._keep(name))
+            for name, module in self._network.named_modules()
+            if name and not list(module.children())
+        ]
+
+    def _keep(self, name: str) -> Any:
+        def keep(module: Any, inputs: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor) and output.dim() >= 2:
+                self._into.setdefault(name, []).append(output.clone())
+
+        return keep
+
+    def __exit__(self, *unused: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _column(batch: types.Trajectory, column: int) -> types.Trajectory:
+    """One trajectory of a batch, B = 1."""
+
+    def cut(leaf: torch.Tensor) -> torch.Tensor:
+        return leaf[:, column : column + 1]
+
+    return batch._replace(
+        time_step=types.TimeStep(*map(cut, batch.time_step)),
+        agent_output=types.AgentOutput(*map(cut, batch.agent_output)),
+        core_state=tuple(leaf[column : column + 1] for leaf in batch.core_state),
+    )

@@ -1,0 +1,172 @@
+"""From `config.environment` to a vector environment."""
+
+import copy
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+
+from impala_mp import config as config_lib, errors, specs
+from impala_mp.environments import atari, catch, recall, vector
+
+_BUILT_IN: dict[str, Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]] = {
+    "Catch": catch.CatchVectorEnv,
+    "Recall": recall.RecallVectorEnv,
+}
+_EXTRAS = {"ALE": ("ale_py", "atari"), "MinAtar": ("minatar.gym", "minatar")}
+
+
+def make(
+    environment: Any,
+    num_envs: int,
+    *,
+    training: bool = True,
+    render_mode: str | None = None,
+) -> vector.VectorEnvironment:
+    """`num_envs` copies of what `config.environment` names.
+
+    Args:
+      environment: has `id` and `kwargs`.
+      training: False plays full games, whatever ends an episode for the learner.
+      render_mode: "rgb_array" where pictures are wanted.
+
+    Raises:
+      BadInput: there is no such environment, its extra is not installed, it does not
+        take these arguments, or its spaces are not supported.
+    """
+    name, kwargs = environment.id, dict(environment.kwargs)
+    if name in _BUILT_IN:
+        _check_arguments(name, _BUILT_IN[name], kwargs, {"num_envs", "render_mode"})
+        built_in = _BUILT_IN[name](num_envs, render_mode=render_mode, **kwargs)
+        return vector.VectorEnvironment(built_in)
+    spec = _find(name)
+    if name.startswith("ALE/"):
+        return _make_atari(spec, num_envs, training, kwargs)
+    return vector.VectorEnvironment(_make(spec, num_envs, kwargs, render_mode))
+
+
+def probe(environment: Any) -> specs.EnvironmentSpec:
+    """The spec of what `make` makes, from one copy that is closed again."""
+    made = make(environment, 1)
+    try:
+        return made.spec
+    finally:
+        made.close()
+
+
+def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
+    """The registered spec, with the module or extra that registers it imported."""
+    module_name, _, plain = name.rpartition(":")
+    if module_name:
+        _import(module_name, name)
+    elif name.split("/")[0] in _EXTRAS:
+        _import_extra(name)
+    try:
+        return gymnasium.spec(plain)
+    except gymnasium.error.Error as error:
+        known = [*_BUILT_IN, *gymnasium.registry]
+        raise errors.BadInput(
+            f"environment.id ({name!r}) is not registered with Gymnasium."
+            f"{config_lib.nearest(plain, known)} Set config.environment.id."
+        ) from error
+
+
+def _import(module_name: str, name: str) -> None:
+    try:
+        importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise errors.BadInput(
+            f"environment.id ({name!r}): there is no module {module_name!r} to import:"
+            " put its folder on PYTHONPATH or install it."
+        ) from error
+
+
+def _import_extra(name: str) -> None:
+    module_name, extra = _EXTRAS[name.split("/")[0]]
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise errors.BadInput(
+            f"environment.id ({name!r}) needs an extra that is not installed: pip"
+            f" install 'impala_mp[{extra}]'."
+        ) from error
+    if extra == "atari":
+        gymnasium.register_envs(module)
+    elif "MinAtar/Breakout-v1" not in gymnasium.registry:
+        module.register_envs()
+
+
+def _make(
+    spec: gymnasium.envs.registration.EnvSpec,
+    num_envs: int,
+    kwargs: dict[str, Any],
+    render_mode: str | None,
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    own = spec.vector_entry_point
+    entry_point = _creator(own or spec.entry_point)
+    _check_arguments(spec.id, entry_point, kwargs, {"num_envs", "render_mode"})
+    if render_mode:
+        kwargs["render_mode"] = render_mode
+    if own:
+        return gymnasium.make_vec(
+            spec, num_envs, vectorization_mode="vector_entry_point", **kwargs
+        )
+    # A process of its own is what an actor is already. The checker wraps every step.
+    spec = copy.deepcopy(spec)
+    spec.disable_env_checker = True
+    return gymnasium.make_vec(spec, num_envs, vectorization_mode="sync", **kwargs)
+
+
+def _make_atari(
+    spec: gymnasium.envs.registration.EnvSpec,
+    num_envs: int,
+    training: bool,
+    kwargs: dict[str, Any],
+) -> atari.AtariEnvironment:
+    fixed = {
+        "num_envs",
+        "num_threads",
+        "batch_size",
+        "reward_clipping",  # the learner clips; what is reported is not
+        "autoreset_mode",
+        "life_loss_info",
+        "continuous",
+        "game",
+    }
+    episodic_life = bool(kwargs.pop("episodic_life", False)) and training
+    entry_point = _creator(spec.vector_entry_point)
+    _check_arguments(spec.id, entry_point, kwargs, fixed)
+    envs = gymnasium.make_vec(
+        spec,
+        num_envs,
+        vectorization_mode="vector_entry_point",
+        num_threads=1,
+        reward_clipping=False,
+        **kwargs,
+    )
+    return atari.AtariEnvironment(envs, episodic_life, kwargs.get("frameskip", 4))
+
+
+def _creator(entry_point: Any) -> Callable[..., Any]:
+    if callable(entry_point):
+        return entry_point
+    return gymnasium.envs.registration.load_env_creator(entry_point)
+
+
+def _check_arguments(
+    name: str, function: Callable[..., Any], kwargs: dict[str, Any], fixed: set[str]
+) -> None:
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [key for key in parameters if key not in {*fixed, "self"}]
+    for key in kwargs:
+        if key not in known:
+            raise errors.BadInput(
+                f"environment.kwargs.{key} is not an argument of {name}, which takes"
+                f" {', '.join(known) or 'none'}."
+            )

@@ -1,0 +1,109 @@
+"""Whole games with fixed parameters, by the agent and environment of training."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from impala_mp import agent, nest, seeding
+from impala_mp.environments import vector
+
+RECORD = (
+    "evaluation/return_mean",
+    "evaluation/return_std",
+    "evaluation/return_min",
+    "evaluation/return_max",
+    "evaluation/episodes",
+    "evaluation/parameter_version",
+)
+
+
+class Summary(NamedTuple):
+    """Of the full-game returns, undiscounted and unclipped."""
+
+    mean: float
+    median: float
+    std: float
+    min: float
+    max: float
+    episodes: int
+
+
+def summarise(returns: list[float]) -> Summary:
+    return Summary(
+        mean=statistics.fmean(returns),
+        median=statistics.median(returns),
+        std=statistics.pstdev(returns),
+        min=min(returns),
+        max=max(returns),
+        episodes=len(returns),
+    )
+
+
+def protocol(config: Any, greedy: bool) -> str:
+    """What a mean return means: environment, settings, and how actions are chosen."""
+    settings = ", ".join(
+        f"{k}={v}" for k, v in sorted(config.environment.kwargs.items())
+    )
+    choice = "greedy actions" if greedy else "sampled actions"
+    return f"{config.environment.id}({settings}), full games, {choice}"
+
+
+@torch.inference_mode()
+def evaluate(
+    policy: agent.Agent,
+    environment: vector.VectorEnvironment,
+    episodes: int,
+    greedy: bool,
+    seed: np.random.SeedSequence,
+    each_step: Callable[[], bool] = lambda: True,
+) -> list[float]:
+    """Full-game returns of exactly `episodes` games.
+
+    Every copy plays a share that is fixed beforehand: taking the first games to end
+    would favour short ones.
+
+    Args:
+      each_step: called before each step; False ends the evaluation early.
+    """
+    num_envs = environment.num_envs
+    quotas = [episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)]
+    generator = torch.Generator().manual_seed(seeding.torch_seed(seed))
+    state = policy.initial_state(num_envs)
+    time_step = environment.reset(seeding.environment_seeds(seed, num_envs))
+    returns: list[float] = []
+    while any(quotas) and each_step():
+        output, state = policy.step(
+            nest.map_structure(_tensor, time_step),
+            state,
+            greedy=greedy,
+            generator=generator,
+        )
+        time_step, ended = environment.step(output.action.numpy())
+        for i in np.flatnonzero(~np.isnan(ended.episode_return)):
+            if quotas[i]:
+                quotas[i] -= 1
+                returns.append(float(ended.episode_return[i]))
+    return returns
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def load_parameters(policy: agent.Agent, state: dict[str, Any]) -> None:
+    """Takes the parameters of a checkpoint."""
+    policy.network.load_state_dict(state["learner"]["parameters"])
+
+
+def as_record(summary: Summary, version: int) -> dict[str, float]:
+    return {
+        "evaluation/return_mean": summary.mean,
+        "evaluation/return_std": summary.std,
+        "evaluation/return_min": summary.min,
+        "evaluation/return_max": summary.max,
+        "evaluation/episodes": summary.episodes,
+        "evaluation/parameter_version": version,
+    }

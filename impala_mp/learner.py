@@ -1,0 +1,233 @@
+"""The learner: batch, unroll, V-trace, losses, clip, optimizer step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from impala_mp import (
+    agent,
+    algorithm,
+    algorithms,
+    cuda_graph,
+    nest,
+    optimizers,
+    parameters,
+    popart,
+    replay_settings,
+    types,
+)
+
+_Work = tuple[types.Trajectory, types.Sample | None]
+_Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [B]
+
+
+def metric_names(config: Any) -> tuple[str, ...]:
+    """What `update` gives, in this order."""
+    own = ("loss/total", "loss/gradient_norm", "health/skipped_share")
+    statistics = ("popart/mean", "popart/scale") if config.loss.popart else ()
+    return (*own, *algorithms.metric_names(config), *statistics)
+
+
+class Learner:
+    """Owns the parameters, the optimizer and the counters."""
+
+    def __init__(self, config: Any, policy: agent.Agent) -> None:
+        self._config = config
+        self.agent = policy
+        device = config.learner.device
+        policy.network.to(device)
+        self._autocast = functools.partial(
+            torch.autocast,
+            torch.device(device).type,
+            torch.bfloat16,
+            enabled=config.learner.precision == "bfloat16",
+            cache_enabled=not config.learner.cuda_graph,
+        )
+        self.parameters = parameters.FlatParameters(policy.network, device)
+        self._gradient = self.parameters.attach_gradients()
+        self._optimizer = optimizers.make(config.optimizer, self.parameters.trainable)
+        self._algorithm = algorithms.make(config, policy, self.parameters)
+        self._popart = popart.head(config, policy.network)
+        self._moments = torch.zeros(3, device=device)  # of a batch's value targets
+        self._live = algorithm.Live(
+            *(torch.zeros((), device=device) for _ in algorithm.Live._fields)
+        )
+        self._learning_rate = torch.zeros((), device=device)
+        self._compute: Callable[[_Work], _Done] = self._update
+        if config.learner.cuda_graph:
+            self._compute = cuda_graph.GraphedCallable(
+                self._update, lambda work: work[0].agent_output.action.data_ptr()
+            )
+        self._algorithm_metrics = algorithms.metric_names(config)
+        self._num_metrics = len(metric_names(config))
+        self.raw_metrics = torch.zeros(self._num_metrics, device=device)  # of a step
+        self.priorities: torch.Tensor | None = None  # [B] of a step, with replay
+        self.updates = 0
+        self.agent_steps = 0
+
+    def learning_rate(self, factor: float = 1.0) -> float:
+        """The schedule's value at the agent steps learned so far."""
+        rate = self._config.optimizer.learning_rate * factor
+        if self._config.optimizer.schedule == "linear":
+            rate *= max(0.0, 1.0 - self.agent_steps / self._config.total_agent_steps)
+        return rate
+
+    def update(
+        self,
+        batch: types.Trajectory,
+        live: algorithm.Live,
+        sample: types.Sample | None = None,
+    ) -> torch.Tensor:
+        """One optimizer step a pass; float32 [len(metric_names)], not awaited.
+
+        A step whose loss or gradient is not finite changes nothing, and is counted;
+        its priorities are NaN. The metrics are means over the passes; an update is
+        skipped if any step was. `sample` is None if, and only if, there is no replay.
+        """
+        for scalar, value in zip(self._live, live, strict=True):
+            scalar.fill_(value)
+        self._learning_rate.fill_(self.learning_rate(live.learning_rate_factor))
+        (metrics, self.raw_metrics), self.priorities = self._compute((batch, sample))
+        self.updates += 1
+        rows, size = batch.agent_output.action.shape[:2]
+        self.agent_steps += rows * (size - replay_settings.num_replayed(self._config))
+        self._algorithm.after_update(self.updates)
+        return metrics
+
+    def _update(self, work: _Work) -> _Done:
+        """The update as the device sees it: nothing here asks anything of the host.
+
+        Returns:
+          float32 [2, len(metric_names)]: a skipped step's as zeros, and as they came;
+          and the priorities, or None.
+        """
+        passes = [self._step(work) for _ in range(self._config.learner.passes)]
+        metrics, priorities = passes[-1]
+        if len(passes) > 1:
+            each = torch.stack([one for one, _ in passes])
+            metrics = each.mean(0)
+            metrics[:, 2] = each[:, :, 2].amax(0)
+        if priorities is not None:
+            # Of a step that was not taken, each trajectory may be the cause.
+            priorities = priorities.where(metrics[0, 2] == 0.0, torch.nan)
+        return metrics, priorities
+
+    def _step(self, work: _Work) -> _Done:
+        """One pass over a batch, and its step; what it gives is as of `_update`."""
+        batch, sample = work
+        self._gradient.zero_()
+        rows, size = batch.agent_output.action.shape[:2]
+        parts = self._config.learner.micro_batches
+        metrics = torch.zeros(self._num_metrics, device=self._gradient.device)
+        priorities = []
+        for part in _split(batch, sample, parts):
+            part_metrics, part_priorities = self._accumulate(*part, rows * size)
+            metrics += part_metrics
+            priorities.append(part_priorities)
+        norm = self._gradient.norm()
+        finite = torch.isfinite(norm + metrics[0]).float()
+        scale = finite
+        if self._config.optimizer.clip_norm:
+            scale = finite * (self._config.optimizer.clip_norm / norm).clamp(max=1.0)
+        # 0 * inf is NaN: what a skipped step leaves must be zero.
+        self._gradient.mul_(scale).nan_to_num_(0.0, 0.0, 0.0)
+        self._optimizer.step(self._gradient, self._learning_rate, finite)
+        if self._popart is not None:
+            beta = self._config.loss.popart_beta
+            self._popart.adapt(self._moments, beta, finite)
+            self._moments.zero_()
+            metrics[-2] += self._popart.mean[0]
+            metrics[-1] += self._popart.scale[0]
+        metrics[1] += norm
+        # A step that was not taken has no metrics: it would spoil the means of others.
+        clean = (metrics * finite).nan_to_num_(0.0, 0.0, 0.0)
+        clean[2] += 1.0 - finite
+        both = torch.stack([clean, metrics])
+        return both, None if sample is None else torch.cat(priorities)
+
+    def _accumulate(
+        self, batch: types.Trajectory, sample: types.Sample | None, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Adds the gradient of one micro-batch; `count` is T * B of the whole batch.
+
+        Returns:
+          float32 [len(metric_names)], and the priorities of the micro-batch, or None.
+        """
+        loss = self._algorithm.loss(batch, sample, self._unroll, self._live, count)
+        loss.total.backward()
+        zero = torch.zeros_like(loss.total.detach())
+        if loss.moments is not None:
+            self._moments += loss.moments
+        own = [loss.total.detach(), zero, zero]
+        others = [loss.metrics[name] for name in self._algorithm_metrics]
+        statistics = [zero] * (self._num_metrics - len(own) - len(others))
+        return torch.stack([*own, *others, *statistics]), loss.priorities
+
+    def _unroll(self, batch: types.Trajectory) -> agent.NetworkOutput:
+        """The network's view of a batch, in float32."""
+        action = batch.agent_output.action
+        with self._autocast():
+            output = self.agent.unroll(batch.time_step, action, batch.core_state)
+        return agent.NetworkOutput(*(tensor.float() for tensor in output))
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that an update's metrics depend on, beside batch and hyperparameters.
+
+        Later passes see what the optimizer has made of those before.
+        """
+        tensors = {"parameters": self.parameters.flat, **self._algorithm.state}
+        if self._config.learner.passes > 1:
+            tensors |= self._optimizer.state
+        return tensors
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters by name, optimizer, counters: tensors on the CPU and numbers."""
+        network = self.agent.network.state_dict()
+        return {
+            "parameters": {k: v.detach().cpu().clone() for k, v in network.items()},
+            "optimizer": {k: v.cpu().clone() for k, v in self._optimizer.state.items()},
+            "algorithm": {k: v.cpu().clone() for k, v in self._algorithm.state.items()},
+            "layout": self.parameters.layout.digest,
+            "updates": self.updates,
+            "agent_steps": self.agent_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave.
+
+        Raises:
+          ValueError: it is of another network.
+        """
+        if state["layout"] != self.parameters.layout.digest:
+            raise ValueError("the checkpoint's parameters are of another network")
+        self.agent.network.load_state_dict(state["parameters"])
+        for name, tensor in self._optimizer.state.items():
+            tensor.copy_(state["optimizer"][name])
+        for name, tensor in self._algorithm.state.items():
+            tensor.copy_(state["algorithm"][name])
+        self.updates = state["updates"]
+        self.agent_steps = state["agent_steps"]
+
+
+def _split(
+    batch: types.Trajectory, sample: types.Sample | None, parts: int
+) -> list[_Work]:
+    """Micro-batches, views along B."""
+    if parts == 1:
+        return [(batch, sample)]
+    size = batch.agent_output.action.shape[1] // parts
+
+    def cut(structure: Any, axis: int, start: int) -> Any:
+        return nest.map_structure(
+            lambda leaf: leaf.narrow(axis, start, size), structure
+        )
+
+    def part(start: int) -> _Work:
+        axes = zip(batch, types.BATCH_AXIS, strict=True)
+        trajectories = types.Trajectory(*(cut(x, axis, start) for x, axis in axes))
+        return trajectories, None if sample is None else cut(sample, 0, start)
+
+    return [part(index * size) for index in range(parts)]

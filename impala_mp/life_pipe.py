@@ -1,0 +1,50 @@
+"""Nothing outlives the supervisor: a pipe whose closing kills.
+
+The supervisor holds the only write end. A child asks the kernel for SIGKILL when the
+pipe closes, and so dies with the supervisor even while it hangs in somebody's C code.
+(PR_SET_PDEATHSIG would watch the fork server, which lives longer.)
+"""
+
+import fcntl
+import os
+import select
+import signal
+from multiprocessing import reduction
+from typing import Any
+
+
+class LifePipe:
+    """Held by the supervisor. Picklable to a child, which calls `bind`."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Kills every process bound to it."""
+        os.close(self._write)
+        os.close(self._read)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChildEnd, (reduction.DupFd(self._read),)
+
+
+class ChildEnd:
+    """A child's read end."""
+
+    def __init__(self, duplicate: Any) -> None:
+        self._inherited = duplicate.detach()
+
+    def bind(self) -> None:
+        """From here on this process dies with the supervisor."""
+        # Owner and signal belong to the open file description, which all children
+        # share: each opens one of its own.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(f"/proc/self/fd/{self._inherited}", flags)
+        os.close(self._inherited)
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if poll.poll(0):  # closed before the signal was asked for
+            os.kill(os.getpid(), signal.SIGKILL)

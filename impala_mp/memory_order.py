@@ -1,0 +1,33 @@
+"""What keeps one process's stores in order for another."""
+
+import ctypes
+import platform
+from collections.abc import Callable
+
+_REGISTER_GLOBAL_EXPEDITED, _GLOBAL_EXPEDITED = 1 << 2, 1 << 1
+_MEMBARRIER_AARCH64 = 283
+
+
+def _nothing() -> None:
+    """x86 keeps stores in order and loads in order, which is all that is asked for."""
+
+
+def _membarrier() -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall(_MEMBARRIER_AARCH64, _REGISTER_GLOBAL_EXPEDITED, 0, 0)
+
+    def barrier() -> None:
+        if libc.syscall(_MEMBARRIER_AARCH64, _GLOBAL_EXPEDITED, 0, 0):
+            raise OSError(ctypes.get_errno(), "membarrier failed")
+
+    return barrier
+
+
+def make_barrier() -> Callable[[], None]:
+    """A function to call between a payload and the word that announces it."""
+    machine = platform.machine()
+    if machine in ("x86_64", "AMD64"):
+        return _nothing
+    if machine == "aarch64":
+        return _membarrier()
+    raise RuntimeError(f"the memory order of a {machine} processor is not known here")

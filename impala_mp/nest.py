@@ -1,0 +1,58 @@
+"""Maps over nested tuples, named tuples, lists and dicts (dicts in key order)."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from impala_mp.types import Nest
+
+
+def _children(structure: Nest) -> list[tuple[str, Nest]] | None:
+    """(name, child) pairs of a node, or None for a leaf."""
+    if isinstance(structure, dict):
+        return [(str(key), structure[key]) for key in sorted(structure)]
+    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
+        return list(zip(structure._fields, structure, strict=True))
+    if isinstance(structure, (tuple, list)):
+        return [(str(i), child) for i, child in enumerate(structure)]
+    return None
+
+
+def _rebuild(structure: Nest, children: list[Nest]) -> Nest:
+    if isinstance(structure, dict):
+        return dict(zip(sorted(structure), children, strict=True))
+    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
+        return type(structure)(*children)
+    return type(structure)(children)
+
+
+def flatten_with_path(structure: Nest, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (path, leaf), depth first; the path is slash-separated."""
+    children = _children(structure)
+    if children is None:
+        yield path, structure
+        return
+    for name, child in children:
+        yield from flatten_with_path(child, f"{path}/{name}" if path else name)
+
+
+def flatten(structure: Nest) -> list[Any]:
+    """The leaves, depth first."""
+    return [leaf for _, leaf in flatten_with_path(structure)]
+
+
+def map_structure(function: Callable[..., Any], *structures: Nest) -> Nest:
+    """Applies `function` to corresponding leaves; the first structure gives the shape.
+
+    Raises:
+      ValueError: the structures differ.
+    """
+    children = [_children(structure) for structure in structures]
+    first = children[0]
+    if first is None:
+        return function(*structures)
+    names = [name for name, _ in first]
+    for other in children[1:]:
+        if other is None or [name for name, _ in other] != names:
+            raise ValueError(f"structures differ: {structures[0]!r} and {other!r}")
+    columns = zip(*[[child for _, child in c] for c in children if c], strict=True)
+    return _rebuild(structures[0], [map_structure(function, *c) for c in columns])

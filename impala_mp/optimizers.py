@@ -1,0 +1,112 @@
+"""Optimizers on one flat vector, whose steps can be gated on the device.
+
+`finite` is a float32 scalar tensor, 1 or 0: with 0 neither the parameters nor the
+state change, and the host need not be asked.
+"""
+
+from typing import Protocol
+
+import torch
+
+State = dict[str, torch.Tensor]
+
+
+class Optimizer(Protocol):
+    """Changes `parameters` in place."""
+
+    state: State
+
+    def step(
+        self, gradient: torch.Tensor, learning_rate: torch.Tensor, finite: torch.Tensor
+    ) -> None:
+        """One step; `gradient` holds no NaN: it is zeroed where it is not finite.
+
+        `learning_rate` is a scalar on the device.
+        """
+
+
+class RMSProp:
+    """RMSProp without centring (Tieleman and Hinton 2012), in two dialects.
+
+    TensorFlow's, which the paper used: epsilon inside the root, mean square from 1.
+    torch's: epsilon outside, mean square from 0; its first updates are up to ten
+    times larger.
+    """
+
+    def __init__(
+        self,
+        parameters: torch.Tensor,
+        *,
+        decay: float,
+        momentum: float,
+        epsilon: float,
+        tensorflow: bool,
+    ) -> None:
+        self._parameters = parameters
+        self._decay, self._momentum, self._epsilon = decay, momentum, epsilon
+        self._tensorflow = tensorflow
+        start = torch.ones_like if tensorflow else torch.zeros_like
+        self.state: State = {"mean_square": start(parameters)}
+        if momentum:
+            self.state["momentum"] = torch.zeros_like(parameters)
+
+    def step(
+        self, gradient: torch.Tensor, learning_rate: torch.Tensor, finite: torch.Tensor
+    ) -> None:
+        mean_square = self.state["mean_square"]
+        mean_square.lerp_(gradient * gradient, finite * (1.0 - self._decay))
+        if self._tensorflow:
+            direction = gradient * (mean_square + self._epsilon).rsqrt_()
+        else:
+            direction = gradient / (mean_square.sqrt() + self._epsilon)
+        if self._momentum:
+            # TensorFlow scales by the learning rate before, torch after; with a slow
+            # schedule they agree, and one rule serves both.
+            moving = self.state["momentum"]
+            moving.lerp_(self._momentum * moving + direction, finite)
+            direction = moving * finite
+        self._parameters.sub_(direction.mul_(learning_rate))
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015, algorithm 1), with bias correction."""
+
+    def __init__(
+        self, parameters: torch.Tensor, *, beta1: float, beta2: float, epsilon: float
+    ) -> None:
+        self._parameters = parameters
+        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
+        self.state: State = {
+            "first_moment": torch.zeros_like(parameters),
+            "second_moment": torch.zeros_like(parameters),
+            "steps": torch.zeros((), device=parameters.device),
+        }
+
+    def step(
+        self, gradient: torch.Tensor, learning_rate: torch.Tensor, finite: torch.Tensor
+    ) -> None:
+        first, second = self.state["first_moment"], self.state["second_moment"]
+        first.lerp_(gradient, finite * (1.0 - self._beta1))
+        second.lerp_(gradient * gradient, finite * (1.0 - self._beta2))
+        steps = self.state["steps"].add_(finite).clamp(min=1.0)
+        scale = finite * learning_rate / (1.0 - self._beta1**steps)
+        root = (second / (1.0 - self._beta2**steps)).sqrt_().add_(self._epsilon)
+        self._parameters.sub_(first / root * scale)
+
+
+def make(config, parameters: torch.Tensor) -> Optimizer:  # type: ignore[no-untyped-def]
+    """The optimizer that `config.optimizer` names, over a flat vector."""
+    if config.name == "adam":
+        return Adam(
+            parameters,
+            beta1=config.momentum,
+            beta2=config.decay,
+            epsilon=config.epsilon,
+        )
+    return RMSProp(
+        parameters,
+        decay=config.decay,
+        momentum=config.momentum,
+        epsilon=config.epsilon,
+        tensorflow=config.name == "rmsprop_tensorflow",
+    )

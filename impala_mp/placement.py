@@ -1,0 +1,60 @@
+"""Which process runs on which cores, decided once and said aloud."""
+
+import os
+from typing import NamedTuple
+
+# Where there are more threads than cores, the learner's come first: an actor that
+# waits for a core fills its ring later, a learner that waits makes everybody wait.
+ACTOR_NICENESS = 5
+
+
+class Placement(NamedTuple):
+    """Cores by role; an empty tuple leaves the choice to the kernel."""
+
+    learner: tuple[int, ...]
+    actors: tuple[tuple[int, ...], ...]
+
+    def explain(self, learner_threads: int) -> str:
+        """A sentence for a person."""
+        count = len(self.actors)
+        if self.learner:
+            return (
+                f"Cores: the learner has {_cores(self.learner)}, and {count} actors"
+                f" {_cores(tuple(c for cores in self.actors for c in cores))}."
+            )
+        return (
+            f"Cores: {count} actors and {learner_threads} learner threads share"
+            f" {len(os.sched_getaffinity(0))} cores; the learner goes first."
+        )
+
+
+def plan(
+    cores: list[int], num_actors: int, actor_threads: int, learner_threads: int
+) -> Placement:
+    """Cores of one's own for every thread, if there are enough of them."""
+    if learner_threads + num_actors * actor_threads > len(cores):
+        return Placement((), ((),) * num_actors)
+    rest = cores[learner_threads:]
+    return Placement(
+        tuple(cores[:learner_threads]),
+        tuple(
+            tuple(rest[i * actor_threads : (i + 1) * actor_threads])
+            for i in range(num_actors)
+        ),
+    )
+
+
+def take(cores: tuple[int, ...], niceness: int = 0) -> None:
+    """Binds this process to `cores`, or makes it the nicer one where it has none."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+    else:
+        os.nice(niceness)
+
+
+def _cores(cores: tuple[int, ...]) -> str:
+    if len(cores) == 1:
+        return f"core {cores[0]}"
+    if cores == tuple(range(cores[0], cores[-1] + 1)):
+        return f"cores {cores[0]} to {cores[-1]}"
+    return f"cores {', '.join(map(str, cores))}"

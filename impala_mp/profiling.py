@@ -1,0 +1,47 @@
+"""A trace of some turns of a process's loop, for chrome://tracing or Perfetto."""
+
+import os
+from typing import Any
+
+import torch
+
+_SKIPPED = 10  # turns: warm-up
+
+
+class Profile:
+    """Call `turn` once a turn of the loop; the trace is written after the last one."""
+
+    def __init__(self, path: str, turns: int) -> None:
+        """`turns` of 0 profiles nothing."""
+        self._path, self._left = path, turns
+        self._skip = _SKIPPED
+        self._profiler: Any = None
+
+    def turn(self) -> None:
+        if not self._left:
+            return
+        if self._skip:
+            self._skip -= 1
+        elif self._profiler is None:
+            self._start()
+        else:
+            self._left -= 1
+            if not self._left:
+                self.close()
+
+    def _start(self) -> None:
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if torch.cuda.is_initialized():
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        self._profiler = torch.profiler.profile(activities=activities)
+        self._profiler.start()
+
+    def close(self) -> None:
+        """Writes what there is."""
+        if self._profiler is None:
+            return
+        self._profiler.stop()
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        self._profiler.export_chrome_trace(self._path)
+        print(f"Profile: {self._path}", flush=True)
+        self._profiler, self._left = None, 0

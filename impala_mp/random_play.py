@@ -1,0 +1,241 @@
+"""Random play of an environment, kept as a tape that can be played again."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from impala_mp import environments
+from impala_mp.environments import vector
+
+_MIN_STEPS, _MAX_STEPS = 300, 3000  # of each copy; beyond the first for an episode
+_MAX_SECS = 10.0  # of one play
+
+
+class Broken(Exception):
+    """The environment cannot be played on; the text is a sentence."""
+
+
+class Row(NamedTuple):
+    """What one step of every copy gave: [E] each."""
+
+    observation: list[bytes]  # digests
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    @property
+    def ended(self) -> np.ndarray:
+        return self.terminated | self.truncated
+
+
+class Tape(NamedTuple):
+    """One play: row 0 is the reset, and action t leads to row t + 1."""
+
+    rows: list[Row]
+    actions: list[np.ndarray]
+    step_secs: float  # mean, of one step of all copies
+
+
+class Watch:
+    """Holds observations against the space as they come."""
+
+    def __init__(self, space: gymnasium.spaces.Box) -> None:
+        self.space = space
+        self.cast = ""  # a dtype that is not the space's, but can be stored in it
+        self.num_bad = self.num_outside = self.num_values = 0
+        self.lowest, self.highest = np.inf, -np.inf
+
+    def see(self, observation: Any, *leading: int) -> None:
+        """Takes note of one observation, or, with `leading`, of one of each copy.
+
+        Raises:
+          Broken: it does not fit into an array of the space's shape and dtype.
+        """
+        array, space = np.asarray(observation), self.space
+        shape = (*leading, *space.shape)
+        if array.shape != shape:
+            raise Broken(
+                f"an observation has shape {list(array.shape)}, and by"
+                f" observation_space it is {list(shape)}: correct one of the two."
+            )
+        if array.dtype != space.dtype:
+            # Gymnasium stacks single copies with a cast; a batch is taken as it is.
+            if leading or not np.can_cast(array.dtype, space.dtype, "same_kind"):
+                raise Broken(
+                    f"an observation is {array.dtype}, and by observation_space it is"
+                    f" {space.dtype}: return observation.astype(numpy.{space.dtype}),"
+                    " or correct the space."
+                )
+            self.cast = str(array.dtype)
+        self.num_values += array.size
+        self.num_bad += int((~np.isfinite(array)).sum())
+        self.num_outside += int(((array < space.low) | (array > space.high)).sum())
+        if array.size:
+            self.lowest = min(self.lowest, array.min())
+            self.highest = max(self.highest, array.max())
+
+
+class _Watched(gymnasium.Wrapper):
+    """A single copy whose observations are seen before Gymnasium stacks them."""
+
+    def __init__(self, env: gymnasium.Env, watch: Watch) -> None:
+        super().__init__(env)
+        self._watch = watch
+
+    def reset(self, **kwargs: Any) -> Any:
+        result = self.env.reset(**kwargs)
+        self._watch.see(result[0])
+        return result
+
+    def step(self, action: Any) -> Any:
+        result = self.env.step(action)
+        self._watch.see(result[0])
+        return result
+
+
+class RandomPlay:
+    """Plays of one environment from the same seeds, one at a time."""
+
+    def __init__(self, environment: Any, seeds: list[int]) -> None:
+        """`environment` is `config.environment`.
+
+        Raises:
+          Broken: `reset` or `step` returns other things than Gymnasium says.
+        """
+        self._environment, self._seeds = environment, seeds
+        self._rng = np.random.default_rng(0)
+        made = environments.make(environment, 1)
+        try:
+            self.num_actions = made.spec.action.num_actions
+            self._start = int(made.unwrapped.single_action_space.start)  # type: ignore
+            for single in _singles(made):
+                _check_results(single.unwrapped, seeds[0], self._start)
+        finally:
+            made.close()
+
+    def first(self) -> tuple[Tape, Watch]:
+        """Random actions, until an episode has ended or time is up."""
+
+        def choose(t: int, has_ended: bool, secs: float) -> np.ndarray | None:
+            if t >= _MAX_STEPS or secs > _MAX_SECS or (t >= _MIN_STEPS and has_ended):
+                return None
+            drawn = self._rng.integers(self.num_actions, size=len(self._seeds))
+            return drawn + self._start
+
+        made = environments.make(self._environment, len(self._seeds))
+        watch = Watch(made.unwrapped.single_observation_space)
+        if singles := _singles(made):
+            watched = [_Watched(single, watch) for single in singles]
+            made.unwrapped.unwrapped.envs = watched
+            return self._play(made, choose, lambda observation: None), watch
+        count = len(self._seeds)
+        see = lambda observation: watch.see(observation, count)  # noqa: E731
+        return self._play(made, choose, see), watch
+
+    def again(self, actions: list[np.ndarray]) -> Tape:
+        """Another play, with these actions."""
+        made = environments.make(self._environment, len(self._seeds))
+        upcoming = iter(actions)
+        return self._play(made, lambda *_: next(upcoming, None), lambda _: None)
+
+    def others(self, actions: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """`actions` [E], with another action `where` it is true."""
+        other = (actions - self._start + 1) % self.num_actions + self._start
+        return np.where(where, other, actions)
+
+    def _play(
+        self,
+        made: vector.VectorEnvironment,
+        choose: Callable[[int, bool, float], np.ndarray | None],
+        see: Callable[[Any], None],
+    ) -> Tape:
+        """`choose` is told the step, whether an episode has ended, and the seconds."""
+        try:
+            return self._tape(made, choose, see)
+        finally:
+            made.close()
+
+    def _tape(self, made: Any, choose: Any, see: Any) -> Tape:
+        count, envs = made.num_envs, made.unwrapped
+        observation, _ = envs.reset(seed=made.seed_argument(self._seeds))
+        never = np.zeros(count, bool)
+        rows = [Row(_digests(observation), np.zeros(count), never, never)]
+        actions: list[np.ndarray] = []
+        secs, has_ended = 0.0, False
+        while True:
+            see(observation)
+            action = choose(len(actions), has_ended, secs)
+            if action is None:
+                return Tape(rows, actions, secs / max(1, len(actions)))
+            start = time.perf_counter()
+            observation, *rest = envs.step(action)
+            secs += time.perf_counter() - start
+            reward, terminated, truncated = (np.array(each) for each in rest[:3])
+            _check_batch(count, reward, terminated, truncated)
+            rows.append(Row(_digests(observation), reward, terminated, truncated))
+            actions.append(action)
+            has_ended = has_ended or bool(rows[-2].ended.any())  # and one step more
+
+
+def difference(one: Tape, other: Tape) -> str:
+    """Where two plays first differ, or nothing."""
+    for t, rows in enumerate(zip(one.rows, other.rows, strict=True)):
+        for field, *values in zip(Row._fields, *rows, strict=True):
+            for i, (x, y) in enumerate(zip(*values, strict=True)):
+                if not _same(x, y):
+                    when = f"at step {t}" if t else "after the reset"
+                    return f"in the {field} of copy {i} {when}"
+    return ""
+
+
+def _same(x: Any, y: Any) -> bool:
+    """NaN equals itself."""
+    return bool(x == y) or bool(x != x and y != y)
+
+
+def _singles(made: vector.VectorEnvironment) -> list[gymnasium.Env]:
+    """The single copies that Gymnasium has made a vector environment of, if so."""
+    envs = made.unwrapped.unwrapped
+    is_sync = isinstance(envs, gymnasium.vector.SyncVectorEnv)
+    return list(envs.envs) if is_sync else []
+
+
+def _check_results(env: Any, seed: int, action: int) -> None:
+    for name, values, result in (
+        ("reset", ("observation", "info"), env.reset(seed=seed)),
+        (
+            "step",
+            ("observation", "reward", "terminated", "truncated", "info"),
+            env.step(action),
+        ),
+    ):
+        if not (isinstance(result, tuple) and len(result) == len(values)):
+            is_tuple = isinstance(result, tuple)
+            got = f"{len(result)} values" if is_tuple else f"a {type(result).__name__}"
+            raise Broken(
+                f"{name}() returns {got}, and has to return {len(values)} values:"
+                f" {', '.join(values)}. That is Gymnasium's interface; change the"
+                " environment, or wrap it."
+            )
+
+
+def _check_batch(count: int, *arrays: np.ndarray) -> None:
+    for name, array in zip(Row._fields[1:], arrays, strict=True):
+        if array.shape != (count,):
+            raise Broken(
+                f"the {name} of {count} copies has shape {list(array.shape)}: return an"
+                f" array of shape [{count}]."
+            )
+        if name != "reward" and array.dtype != bool:
+            raise Broken(f"{name} is {array.dtype}: return {name}.astype(bool).")
+
+
+def _digests(observation: Any) -> list[bytes]:
+    return [
+        hashlib.blake2b(np.ascontiguousarray(each).tobytes(), digest_size=8).digest()
+        for each in observation
+    ]

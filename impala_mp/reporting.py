@@ -1,0 +1,217 @@
+"""One record of the whole run, an interval: to the files, the display, health.json."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from impala_mp import (
+    bottleneck,
+    display,
+    footprint,
+    lag_histogram,
+    live_control,
+    metrics,
+    supervisor,
+    training,
+    workdir,
+    workers,
+)
+
+_STALL_SECS = 20.0  # without an update; then it is said who waits for whom
+_SPLIT = ("environment", "inference", "wait")
+
+
+class _OnceAMinute:
+    """Says things at most once a minute."""
+
+    def __init__(self, screen: display.Display) -> None:
+        self._screen, self._said = screen, -math.inf
+
+    def say(self, text: str) -> None:
+        if time.monotonic() - self._said >= 60.0:
+            self._screen.message(text)
+            self._said = time.monotonic()
+
+
+class Reporter:
+    """Merges what the processes publish, and hands it on."""
+
+    def __init__(
+        self,
+        shared: workers.Shared,
+        path: str,
+        screen: display.Display,
+        num_actors: int,
+    ) -> None:
+        self._shared, self._path, self._screen = shared, path, screen
+        self._num_actors = num_actors
+        self._failed_checkpoints = 0
+        self._news = time.monotonic()  # when the learner had last learned something
+        self._stall_said = False
+        self._disk = _OnceAMinute(screen)
+        self._num_cores = len(os.sched_getaffinity(0))
+        self._device = torch.device(shared.config.learner.device).type
+        self.bottleneck = ""
+        self._writer = metrics.Writer(path)
+        self._live = live_control.LiveControl(
+            shared.control, shared.config, path, screen.message
+        )
+        self._evaluation: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+        self._incarnation = -1.0  # of the learner
+        self._actor_ns = np.zeros(len(_SPLIT))
+        self._actor_steps = 0
+        self._time = time.monotonic()
+
+    def tick(self, statuses: list[supervisor.Status]) -> None:
+        """One interval. Nothing is written while the learner has no news."""
+        self._guarded(self._live.tick, int(self._before.get("agent_steps", 0)))
+        self._guarded(self._write_health, statuses)
+        self._say_what_failed()
+        evaluation = self._shared.evaluation_record.read()
+        if evaluation:
+            self._evaluation = evaluation
+        record = self._shared.learner_record.read()
+        if record is None:
+            return
+        incarnation = record.pop("restored/incarnation")
+        restored = {name: record.pop(f"restored/{name}") for name in training.PROGRESS}
+        if incarnation != self._incarnation:
+            self._incarnation, self._before = incarnation, restored
+            self._guarded(self._writer.rewind, int(restored["agent_steps"]))
+        if record["updates"] == self._before["updates"]:
+            return
+        self._news = time.monotonic()
+        lag_counts = lag_histogram.take(record)
+        merged = {
+            **record,
+            "env_frames": record["agent_steps"]
+            * self._shared.environment.frames_per_step,
+            **self._rates(record),
+            **self._actor_split(),
+            **self._memory(statuses),
+            **self._health(statuses),
+            **(evaluation or {}),
+        }
+        merged = _as_integers(merged)
+        self._before = record
+        self._guarded(self._writer.write, merged, lag_counts)
+        self.bottleneck = bottleneck.explain(
+            merged, self._num_actors, self._num_cores, self._device
+        )
+        self._screen.update({**self._evaluation, **merged}, self.bottleneck)
+
+    def _guarded(self, write: Callable[..., None], *arguments: Any) -> None:
+        """A disk that is full stops nobody; it is said once a minute."""
+        try:
+            write(*arguments)
+        except OSError as error:
+            self._disk.say(f"{error}: the run goes on without writing that down.")
+
+    def _say_what_failed(self) -> None:
+        """What the learner could not write."""
+        failed = self._shared.control.row(0).get("failed_checkpoints")
+        if failed > self._failed_checkpoints:
+            self._failed_checkpoints = failed
+            self._disk.say(
+                f"{failed} checkpoints could not be written (see logs/learner-0.log);"
+                " training goes on, and the newest good one stays."
+            )
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _rates(self, record: dict[str, float]) -> dict[str, float]:
+        seconds = max(1e-9, record["time_secs"] - self._before["time_secs"])
+        steps = (record["agent_steps"] - self._before["agent_steps"]) / seconds
+        updates = (record["updates"] - self._before["updates"]) / seconds
+        return {
+            "throughput/agent_steps_per_sec": steps,
+            "throughput/env_frames_per_sec": steps
+            * self._shared.environment.frames_per_step,
+            "throughput/updates_per_sec": updates,
+        }
+
+    def _actor_split(self) -> dict[str, float]:
+        """Shares of the actors' time since the interval before."""
+        rows = [self._shared.control.row(i + 1) for i in range(self._num_actors)]
+        totals = np.array(
+            [sum(row.get(f"{name}_ns") for row in rows) for name in _SPLIT], float
+        )
+        steps = sum(row.get("agent_steps") for row in rows)
+        now = time.monotonic()
+        wall_ns = max(1e-9, now - self._time) * 1e9 * self._num_actors
+        spent = totals - self._actor_ns
+        shares = spent / wall_ns
+        step_ms = spent * 1e-6 / max(1, steps - self._actor_steps)
+        self._actor_ns, self._actor_steps, self._time = totals, steps, now
+        return {
+            **{
+                f"time/actor_{k}": float(v) for k, v in zip(_SPLIT, shares, strict=True)
+            },
+            "time/environment_step_ms": float(step_ms[0]),
+            "time/inference_step_ms": float(step_ms[1]),
+        }
+
+    def _memory(self, statuses: list[supervisor.Status]) -> dict[str, float]:
+        """MiB that each role's processes hold for themselves."""
+        arena = self._shared.rings.memory.nbytes + 3 * self._shared.store.num_bytes
+        found: dict[str, float] = {"memory/arena_mib": arena / 2**20}
+        for status in statuses:
+            if status.pid:
+                key = f"memory/{status.role}_mib"
+                found[key] = found.get(key, 0.0) + footprint.private_mib(status.pid)
+        return found
+
+    def _health(self, statuses: list[supervisor.Status]) -> dict[str, float]:
+        rows = [self._shared.control.row(i + 1) for i in range(self._num_actors)]
+        return {
+            "health/processes_alive": sum(s.pid > 0 for s in statuses),
+            "health/processes_total": len(statuses),
+            "health/restarts": sum(s.restarts for s in statuses),
+            "health/bad_data": sum(
+                r.get("bad_rewards") + r.get("bad_observations") for r in rows
+            ),
+            "health/torn_reads_retried": sum(r.get("torn_reads") for r in rows),
+        }
+
+    def _stall(self, statuses: list[supervisor.Status]) -> str:
+        """Who waits for whom, when nothing has been learned for a while; said once."""
+        quiet = time.monotonic() - self._news
+        if quiet < _STALL_SECS or not statuses:
+            self._stall_said = False
+            return ""
+        text = bottleneck.explain_stall(quiet, [(s.role, s.state) for s in statuses])
+        if not self._stall_said:
+            self._screen.message(text)
+            self._stall_said = True
+        return text
+
+    def _write_health(self, statuses: list[supervisor.Status]) -> None:
+        health = {
+            "time": time.time(),
+            "bottleneck": self.bottleneck,
+            "stall": self._stall(statuses),
+            "live": self._live.not_from_config(),
+            "processes": [s._asdict() for s in statuses],
+        }
+        text = json.dumps(health, indent=1)
+        path = os.path.join(self._path, "health.json")
+        workdir.write_atomically(path, text + "\n", durable=False)
+
+
+def _as_integers(record: dict[str, float]) -> dict[str, float]:
+    """Counts as integers, so that they read as counts."""
+    return {
+        key: int(value)
+        if key in ("agent_steps", "env_frames", "updates")
+        or (key.startswith("health/") and float(value).is_integer())
+        else value
+        for key, value in record.items()
+    }

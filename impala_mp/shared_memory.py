@@ -1,0 +1,104 @@
+"""Anonymous shared memory: it goes with the last process that maps it."""
+
+import mmap
+import os
+from multiprocessing import reduction
+from typing import Any
+
+import numpy as np
+
+from impala_mp import errors, nest, specs, types
+
+_ALIGNMENT = 64  # bytes: no two arrays share a cache line
+
+
+class SharedArrays:
+    """A nest of NumPy arrays in one block of anonymous memory, reserved up front.
+
+    Picklable while a child is being started, which then maps the same pages. memfd
+    rather than multiprocessing.shared_memory: nothing is left in /dev/shm whoever is
+    killed, and a container's small /dev/shm is no limit.
+    """
+
+    def __init__(self, spec: types.Nest) -> None:
+        size = total_bytes(spec)
+        check_available(size)  # reserving more than there is wakes the OOM killer
+        fd = os.memfd_create("impala_mp", os.MFD_CLOEXEC)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            os.close(fd)
+            raise _shortage(size) from error
+        self._map(fd, spec)
+
+    def _map(self, fd: int, spec: types.Nest) -> None:
+        self._fd, self._spec = fd, spec
+        self.nbytes = total_bytes(spec)
+        buffer = mmap.mmap(fd, self.nbytes)
+        offsets = iter(_offsets(spec)[0])
+
+        def view(leaf: specs.ArraySpec) -> np.ndarray:
+            return np.ndarray(leaf.shape, leaf.dtype, buffer, next(offsets))
+
+        self.arrays: Any = nest.map_structure(view, spec)
+
+    def close(self) -> None:
+        """Gives up the descriptor; the pages stay while an array is in use."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attach, (reduction.DupFd(self._fd), self._spec)
+
+
+def _attach(duplicate: Any, spec: types.Nest) -> SharedArrays:
+    arrays = SharedArrays.__new__(SharedArrays)
+    arrays._map(duplicate.detach(), spec)
+    arrays.close()  # the mapping is enough: a child hands it to nobody
+    return arrays
+
+
+def _offsets(spec: types.Nest) -> tuple[list[int], int]:
+    """The offset of each leaf, and the end, in bytes."""
+    offsets, end = [], 0
+    for leaf in nest.flatten(spec):
+        offsets.append(end)
+        end += -(-leaf.nbytes // _ALIGNMENT) * _ALIGNMENT
+    return offsets, max(end, _ALIGNMENT)
+
+
+def total_bytes(spec: types.Nest) -> int:
+    """What the arrays of `spec` take."""
+    return _offsets(spec)[1]
+
+
+def available_bytes() -> int:
+    """Memory that this process may still take: the machine's or the container's."""
+    with open("/proc/meminfo") as file:
+        fields = dict(line.split(":") for line in file)
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit:
+            maximum = limit.read().strip()
+        with open("/sys/fs/cgroup/memory.current") as current:
+            used = int(current.read())
+    except OSError:  # no cgroup v2 here
+        return available
+    return available if maximum == "max" else min(available, int(maximum) - used)
+
+
+def check_available(size: int) -> None:
+    """Raises BadInput if `size` bytes are not to be had."""
+    if size > available_bytes():
+        raise _shortage(size)
+
+
+def _shortage(size: int) -> errors.BadInput:
+    return errors.BadInput(
+        f"the trajectory rings, parameter buffers and replay need"
+        f" {size / 2**20:,.0f} MiB of memory, and"
+        f" {available_bytes() / 2**20:,.0f} MiB are available: lower"
+        " config.actors.slots, config.actors.count, config.unroll_length or"
+        " config.replay.memory_mib."
+    )

@@ -1,0 +1,62 @@
+"""A slot's memory by row, as tensors and as arrays: views, made once."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from impala_mp import nest, types
+
+
+class SlotRows(NamedTuple):
+    """What actors and the inference server write, row by row."""
+
+    time_steps: list[types.TimeStep]  # T+1, of tensors [E, ...]
+    time_step_arrays: list[types.TimeStep]  # T+1, of arrays [E, ...]
+    outputs: list[types.AgentOutput]  # T, of tensors [E, ...]
+    actions: list[np.ndarray]  # T, [E]
+    episode_ends: list[types.EpisodeEnd]  # T, of arrays [E]
+    core_state: tuple[torch.Tensor, ...]
+    header: types.Header
+
+
+def of_slot(slot: types.Trajectory) -> SlotRows:
+    """Views of a slot of arrays."""
+    num_steps = slot.agent_output.action.shape[0]
+    tensors = nest.map_structure(torch.from_numpy, slot)
+    return SlotRows(
+        time_steps=_rows(tensors.time_step, num_steps + 1),
+        time_step_arrays=_rows(slot.time_step, num_steps + 1),
+        outputs=_rows(tensors.agent_output, num_steps),
+        actions=_rows(slot.agent_output.action, num_steps),
+        episode_ends=_rows(slot.episode_end, num_steps),
+        core_state=tensors.core_state,
+        header=slot.header,
+    )
+
+
+def _rows(structure: types.Nest, count: int) -> list[types.Nest]:
+    return [nest.map_structure(lambda x, t=t: x[t], structure) for t in range(count)]
+
+
+def half(slot: types.Trajectory, index: int) -> types.Trajectory:
+    """The columns of half 0 or 1 of the environments: views."""
+    size = slot.header.actor.shape[0] // 2
+    columns = slice(index * size, (index + 1) * size)
+    return types.Trajectory(
+        *(
+            nest.map_structure(
+                lambda leaf, a=axis: leaf[:, columns] if a else leaf[columns], field
+            )
+            for field, axis in zip(slot, types.BATCH_AXIS, strict=True)
+        )
+    )
+
+
+def write(row: types.Nest, values: types.Nest) -> None:
+    """Copies arrays, or what broadcasts to them, into a row of arrays."""
+    for stored, value in zip(row, values, strict=True):
+        if isinstance(stored, np.ndarray):
+            stored[...] = value
+        else:
+            nest.map_structure(np.copyto, stored, value)

@@ -1,0 +1,49 @@
+"""impala-status: the processes and the numbers of a run, from a second terminal.
+
+    impala-status DIR [--watch]
+
+The exit code is 0 if the run is healthy or has ended well, else 1.
+"""
+
+import sys
+import time
+
+from absl import flags
+
+from impala_mp import command_line, errors
+
+FLAGS = flags.FlagValues()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", flag_values=FLAGS)
+_WATCH = flags.DEFINE_boolean(
+    "watch", False, "Again every second, until the run ends.", flag_values=FLAGS
+)
+
+
+def _status() -> None:
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--workdir={sys.argv[1]}"  # impala-status DIR
+    command_line.parse(FLAGS, str(__doc__))
+    if not _WORKDIR.value:
+        raise errors.BadInput("no folder is given: impala-status DIR.")
+    import rich.console
+
+    from impala_mp import health_report
+
+    console = rich.console.Console()
+    while True:
+        report = health_report.read(_WORKDIR.value)
+        if _WATCH.value:
+            console.clear()
+        console.print(report.table)
+        if not (_WATCH.value and report.running):
+            sys.exit(0 if report.healthy else 1)
+        time.sleep(1.0)
+
+
+def main() -> None:
+    """The console script."""
+    command_line.run(_status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,392 @@
+"""What one update sets off: publication, accounting, the record, checkpoints."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from impala_mp import (
+    algorithm,
+    batcher,
+    checkpoint,
+    config as config_lib,
+    control_block,
+    delay_line,
+    drift,
+    episodes,
+    hyperparameters,
+    lag_histogram,
+    learner,
+    nonfinite,
+    parameter_store,
+    publisher,
+    record,
+    replay,
+    schedules,
+    trajectory_ring,
+    types,
+)
+
+_WAIT_SECS = 0.2  # longest sleep before the control block is looked at again
+_PHASES = ("wait", "batch", "update", "publish")
+
+PROGRESS = ("agent_steps", "updates", "time_secs")
+_RECORD = (
+    *PROGRESS,
+    # Where this incarnation of the learner began, and which one it is.
+    *(f"restored/{name}" for name in PROGRESS),
+    "restored/incarnation",
+    "loss/learning_rate",
+    "episode/return_mean",
+    "episode/return_min",
+    "episode/return_max",
+    "episode/length_mean",
+    "episode/count",
+    "lag/mean",
+    "lag/max",
+    "lag/p50",
+    "lag/p95",
+    "lag/age_mean_secs",
+    "lag/age_max_secs",
+    *lag_histogram.NAMES,
+    "health/drift",
+    "health/drift_alarms",
+    *(f"time/learner_{phase}" for phase in _PHASES),
+    "health/learned",
+    "health/discarded",
+    "health/committed",
+    "health/in_flight",
+    "health/updates_skipped",
+    "memory/device_mib",
+    "health/checkpoint_update",
+    *(f"live/{name}" for name in hyperparameters.NAMES),
+)
+
+
+def record_names(config: Any) -> tuple[str, ...]:
+    """The numbers that the learner publishes."""
+    replayed = replay.METRICS if config.replay.ratio else ()
+    return (*_RECORD, *replayed, *learner.metric_names(config))
+
+
+def _device_mib(device: torch.device) -> float:
+    """What this process holds of a GPU; NaN on a CPU."""
+    if device.type != "cuda":
+        return math.nan
+    return torch.cuda.memory_reserved(device) / 2**20
+
+
+class Training:
+    """One learner at work. `step` is one update with all that follows from it."""
+
+    def __init__(
+        self,
+        config: Any,
+        the_learner: learner.Learner,
+        the_batcher: batcher.Batcher,
+        rings: trajectory_ring.TrajectoryRings,
+        store: parameter_store.ParameterStore,
+        control: control_block.ControlBlock,
+        row: control_block.ProcessRow,
+        the_record: record.Record,
+        folder: str,
+        the_replay: replay.Replay | None = None,
+    ) -> None:
+        self._config, self._folder = config, folder
+        self._learner, self._batcher, self._rings = the_learner, the_batcher, rings
+        self._store, self._control, self._row = store, control, row
+        self._record = the_record
+        self._replay = the_replay
+        self._refresher = replay.Refresher(the_replay) if the_replay else None
+        self._delay_line = delay_line.DelayLine(
+            the_learner.parameters.flat, config.actors.policy_delay
+        )
+        self._publisher = publisher.Publisher(self._delay_line.output, store)
+        crashes = os.path.join(os.path.dirname(folder), "crashes")
+        self._guard = nonfinite.Guard(config, the_learner, crashes)
+        self._drift = drift.DriftDetector(
+            the_learner.agent,
+            the_learner.parameters,
+            self._delay_line.output,
+            config.health.drift_interval,
+            control,
+            schedules.ladder(len(rings.heads()), config.actors.epsilon_ladder),
+        )
+        self._schedules = hyperparameters.scheduled(config)
+        self._episodes = episodes.Episodes()
+        self._seconds = dict.fromkeys(_PHASES, 0.0)
+        self._metric_names = learner.metric_names(config)
+        self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
+        self._num_sums = 0
+        self._skipped = 0  # updates, of this incarnation
+        self._lags: list[np.ndarray] = []
+        self._ages: list[np.ndarray] = []
+        self._started = self._recorded = self._saved = time.monotonic()
+        self._seconds_before = 0.0  # of the runs that this one goes on from
+        self._restored: dict[str, float] = {}
+        self._num_saved = 0
+        self._num_asked = control.num_saves  # checkpoints that a person wanted
+        self._saved_update = -1
+        self._num_learned = 0  # batches of this incarnation
+
+    @property
+    def finished(self) -> bool:
+        return self._learner.agent_steps >= self._config.total_agent_steps
+
+    def ready(self) -> bool:
+        """Whether the rings hold a batch."""
+        return self._batcher.ready()
+
+    def run(self, each_update: Callable[[], None] = lambda: None) -> None:
+        """Learns until there is nothing left to learn, or the run stops."""
+        while not self.finished and not self._control.stopping:
+            self._row.beat(control_block.State.WAITING_FOR_DATA)
+            if self._timed("wait", self._batcher.wait, _WAIT_SECS):
+                self.step()
+                each_update()
+                if self.save_is_due():
+                    self.save()
+            if self.record_is_due():
+                self.write_record()
+        self._row.beat(control_block.State.STOPPING)
+        self._learn_what_is_left()
+        self._publisher.flush()
+        saved = self.save()
+        self.write_record()
+        if not saved:
+            raise RuntimeError(
+                f"the last checkpoint could not be written: what was learned since"
+                f" update {self._saved_update} is lost"
+            )
+
+    def _learn_what_is_left(self) -> None:
+        """The whole batches in the rings, in half of the time there is to stop."""
+        end = time.monotonic() + self._config.shutdown.deadline_secs / 2.0
+        while not self.finished and self.ready() and time.monotonic() < end:
+            self.step()
+
+    def step(self) -> None:
+        """One update, and its publication. The rings must hold a batch."""
+        self._row.beat(control_block.State.RUNNING)
+        if self._replay:
+            progress = self._learner.agent_steps / self._config.total_agent_steps
+            self._replay.anneal(progress)
+        batch = self._timed("batch", self._batcher.take)
+        header = types.Header(*(words[: batch.num_fresh] for words in batch.header))
+        self._lags.append(
+            self._store.latest - header.parameter_version + self._delay_line.depth
+        )
+        self._ages.append(time.monotonic_ns() - header.committed_ns)
+        alarm = self._drift.look(batch)
+        if alarm:
+            print(alarm, flush=True)
+        self._episodes.add(*batch.episode_end)
+        self._sums += self._timed("update", self._update, batch)
+        self._num_sums += 1
+        self._timed("publish", self.publish)
+        self._row.add("learned", batch.num_fresh)
+        self._num_learned += 1
+
+    def _update(self, batch: batcher.Batch) -> torch.Tensor:
+        live = algorithm.Live(*map(self._control.get, algorithm.Live._fields))
+        self._guard.before()
+        metrics = self._learner.update(batch.trajectory, live, batch.sample)
+        if self._refresher:
+            self._refresher.add(batch.draw, self._learner.priorities)
+        self._guard.after(batch, metrics, live)
+        return metrics
+
+    def _timed(self, phase: str, function: Callable, *args: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*args)
+        self._seconds[phase] += time.perf_counter() - start
+        return result
+
+    def publish(self) -> None:
+        """Scheduled values and parameters as they are now, for every reader.
+
+        Or parameters as they were, on purpose.
+        """
+        self._delay_line.push()
+        self._publish_output()
+
+    def _publish_output(self) -> None:
+        for name, schedule in self._schedules.items():
+            self._control.set(name, schedule.at(self._learner.agent_steps))
+        version = self._publisher.publish()
+        self._drift.published(version, self._learner.updates)
+
+    # Records.
+
+    def record_is_due(self) -> bool:
+        return time.monotonic() - self._recorded >= self._config.logging.interval_secs
+
+    def write_record(self) -> None:
+        """Publishes the means since the record before. Waits for the device."""
+        sums = self._sums.tolist()
+        self._skipped += round(sums[self._metric_names.index("health/skipped_share")])
+        means = [value / max(1, self._num_sums) for value in sums]
+        if not self._num_sums:
+            means = [math.nan] * len(means)
+        lags = np.concatenate(self._lags) if self._lags else np.array([math.nan])
+        ages = np.concatenate(self._ages) * 1e-9 if self._ages else lags
+        elapsed = max(1e-9, sum(self._seconds.values()))
+        self._record.write(
+            {
+                **self._progress(),
+                **self._restored,
+                **dict(zip(self._metric_names, means, strict=True)),
+                "loss/learning_rate": self._learner.learning_rate(
+                    self._control.get("learning_rate_factor")
+                ),
+                **self._episodes.metrics(),
+                "lag/mean": float(lags.mean()),
+                "lag/max": float(lags.max()),
+                **{f"lag/p{p}": float(np.percentile(lags, p)) for p in (50, 95)},
+                "lag/age_mean_secs": float(ages.mean()),
+                "lag/age_max_secs": float(ages.max()),
+                **lag_histogram.count(lags, self._config.unroll_length),
+                "health/drift": self._drift.worst,
+                "health/drift_alarms": self._drift.alarms,
+                **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
+                **self._accounting(),
+                **(self._replay.metrics() if self._replay else {}),
+                "health/updates_skipped": self._skipped,
+                "memory/device_mib": _device_mib(self._sums.device),
+                "health/checkpoint_update": self._saved_update,
+                **{f"live/{n}": self._control.get(n) for n in hyperparameters.NAMES},
+            }
+        )
+        self._recorded = time.monotonic()
+        self._seconds = dict.fromkeys(_PHASES, 0.0)
+        self._sums.zero_()
+        self._num_sums = 0
+        self._lags, self._ages = [], []
+
+    def _progress(self) -> dict[str, float]:
+        learned = self._learner
+        return dict(
+            zip(
+                PROGRESS,
+                (learned.agent_steps, learned.updates, self._time_secs()),
+                strict=True,
+            )
+        )
+
+    def _time_secs(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _accounting(self) -> dict[str, float]:
+        """Trajectories: committed = learned + discarded + in flight, exactly.
+
+        In flight is what lies in the rings, and what has been taken from them and not
+        yet learned.
+        """
+        envs = self._config.actors.environments
+        heads, tails = self._rings.heads(), self._rings.tails()
+        staged = self._batcher.num_taken - self._num_learned
+        counts = {
+            "health/committed": int(heads.sum()) * envs,
+            "health/learned": self._row.get("learned"),
+            "health/discarded": self._row.get("discarded"),
+            "health/in_flight": int((heads - tails).sum()) * envs
+            + staged * self._batcher.num_fresh,
+        }
+        if counts["health/committed"] != sum(list(counts.values())[1:]):
+            raise RuntimeError(f"trajectories are lost or counted twice: {counts}")
+        return counts
+
+    def _taken(self) -> int:
+        """Trajectories that have left the rings since the run began."""
+        return int(self._rings.tails().sum()) * self._config.actors.environments
+
+    # Checkpoints.
+
+    def save_is_due(self) -> bool:
+        if self._control.num_saves != self._num_asked:
+            self._num_asked = self._control.num_saves
+            return True
+        return time.monotonic() - self._saved >= self._config.checkpoint.interval_secs
+
+    def save(self, extra: dict[str, Any] | None = None) -> bool:
+        """Writes a checkpoint; `extra` is what others than the learner want kept.
+
+        Returns:
+          False if it could not be written: a full disk stops nobody, and the one
+          before stays the newest.
+        """
+        self._saved = time.monotonic()
+        try:
+            self._write_checkpoint(extra or {})
+        except OSError as error:
+            print(f"A checkpoint could not be written: {error}.", flush=True)
+            self._row.add("failed_checkpoints", 1)
+            return False
+        self._saved_update = self._learner.updates
+        return True
+
+    def _write_checkpoint(self, extra: dict[str, Any]) -> None:
+        self._num_saved += 1
+        if self._replay and self._config.replay.save:
+            self._refresher.flush()
+            extra = {**extra, "replay": self._replay.state_dict()}
+        every = self._config.checkpoint.keep_every
+        checkpoint.save(
+            self._folder,
+            self._learner.updates,
+            {
+                "learner": self._learner.state_dict(),
+                "config": config_lib.to_json(self._config),
+                "random_state": torch.get_rng_state(),
+                "episodes": list(self._episodes.last),
+                "num_episodes": self._episodes.count,
+                "num_saved": self._num_saved,
+                "time_secs": self._time_secs(),
+                **self._delayed(),
+                "overrides": self._control.overrides(),
+                **extra,
+            },
+            keep=bool(every) and self._num_saved % every == 0,
+        )
+        checkpoint.prune(self._folder, self._config.checkpoint.keep_last)
+
+    def _delayed(self) -> dict[str, Any]:
+        if not self._config.actors.policy_delay:
+            return {}
+        return {"delay_line": self._delay_line.state_dict()}
+
+    def restore(self, report: Callable[[str], None]) -> dict[str, Any]:
+        """Goes on from the newest sound checkpoint, if there is one; publishes.
+
+        What an earlier incarnation had taken and not learned is discarded here, so
+        that committed = learned + discarded + in flight holds again.
+
+        Returns:
+          The checkpoint, or an empty dict.
+        """
+        self._row.set("discarded", self._taken() - self._row.get("learned"))
+        state = checkpoint.load_newest(self._folder, report) or {}
+        if state:
+            self._learner.load_state_dict(state["learner"])
+            torch.set_rng_state(state["random_state"])
+            self._episodes.last.extend(tuple(e) for e in state["episodes"])
+            self._episodes.count = state["num_episodes"]
+            self._num_saved = state["num_saved"]
+            self._seconds_before = state["time_secs"]
+            self._saved_update = self._learner.updates
+            if self._replay and "replay" in state:
+                self._replay.load_state_dict(state.pop("replay"))  # large: not kept
+        self._restored = {f"restored/{k}": v for k, v in self._progress().items()}
+        self._restored["restored/incarnation"] = self._row.get("incarnation")
+        if "delay_line" in state:
+            self._delay_line.load_state_dict(state["delay_line"])
+            self._publish_output()
+        else:
+            self.publish()
+        self._publisher.flush()
+        self.write_record()
+        return state

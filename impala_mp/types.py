@@ -1,0 +1,69 @@
+"""What flows between actor, ring and learner. Time first, batch second."""
+
+import enum
+from typing import Any, NamedTuple
+
+Nest = Any  # arrays, tensors or specs in tuples, named tuples and dicts
+
+
+class StepType(enum.IntEnum):
+    """The place of a time step in its episode, nothing else."""
+
+    FIRST = 0
+    MID = 1
+    LAST = 2
+
+
+class TimeStep(NamedTuple):
+    """What an environment says: [T+1, B, ...], or [B, ...] in a step."""
+
+    step_type: Nest  # uint8, a StepType
+    reward: Nest  # float32, of the transition that led here; 0 at FIRST
+    discount: Nest  # float32, 0 iff the episode terminated here
+    observation: Nest  # the environment's own dtype
+
+
+class AgentOutput(NamedTuple):
+    """What the behaviour policy did: [T, B, ...], or [B, ...] in a step."""
+
+    action: Nest
+    policy_logits: Nest  # float32 [..., L], of the very distribution that was sampled
+    baseline: Nest  # float32
+
+
+class EpisodeEnd(NamedTuple):
+    """Full-game statistics at the transition that ended a game, else NaN and 0."""
+
+    episode_return: Nest  # float32 [T, B], undiscounted and unclipped
+    episode_length: Nest  # int32 [T, B], agent steps
+
+
+class Header(NamedTuple):
+    """Where a trajectory comes from: int64 [B] each."""
+
+    actor: Nest
+    incarnation: Nest
+    sequence: Nest  # number of the slot in its ring, from 0, never reused
+    parameter_version: Nest  # the publication that the whole unroll acted with
+    committed_ns: Nest  # CLOCK_MONOTONIC at commit
+
+
+class Trajectory(NamedTuple):
+    """T+1 time steps, T agent outputs, and the core state before row 0."""
+
+    time_step: TimeStep  # [T+1, B, ...]
+    agent_output: AgentOutput  # [T, B, ...]
+    episode_end: EpisodeEnd  # [T, B]
+    core_state: tuple[Nest, ...]  # [B, ...] a leaf
+    header: Header  # [B]
+
+
+class Sample(NamedTuple):
+    """How trajectories came into a batch with replay: float32 [B] each."""
+
+    weight: Nest  # of the loss: the importance weight of a replayed one; else 1
+    replayed: Nest  # 1 from the replay, 0 from the rings
+
+
+# The axis of B in each field of a Trajectory.
+BATCH_AXIS = (1, 1, 1, 0, 0)

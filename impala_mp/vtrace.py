@@ -1,0 +1,87 @@
+"""V-trace targets and advantages (Espeholt et al. 2018, arXiv 1802.01561, section 4).
+
+Index ranges: t in 0..T-1; transition t leads from x_t to x_{t+1}; all inputs are
+[T, B], `bootstrap_value` is V(x_T), [B]. Nothing here carries a gradient.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+
+class VTraceReturns(NamedTuple):
+    """Targets and advantages, and the clipped weights that made them: [T, B] each."""
+
+    vs: torch.Tensor
+    pg_advantages: torch.Tensor
+    rhos: torch.Tensor  # unclipped pi/mu, 0 where the transition is not learnable
+    deltas: torch.Tensor  # delta_t, the temporal-difference errors
+
+
+Threshold = float | torch.Tensor  # a scalar; inf for no clipping
+
+
+def _discounted_sums(deltas: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
+    """Solves y_t = deltas_t + decays_t * y_{t+1}, y_T = 0, in ceil(log2 T) steps.
+
+    Recursive doubling: after k rounds y_t holds the sum over 2^k rows. A loop over T
+    costs T small kernels, which on a device is what V-trace is made of.
+    """
+    sums, shift = deltas, 1
+    while shift < deltas.shape[0]:
+        sums = torch.cat(
+            [sums[:-shift] + decays[:-shift] * sums[shift:], sums[-shift:]]
+        )
+        decays = torch.cat([decays[:-shift] * decays[shift:], decays[-shift:]])
+        shift *= 2
+    return sums
+
+
+@torch.no_grad()
+def from_importance_weights(
+    log_rhos: torch.Tensor,
+    discounts: torch.Tensor,
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    bootstrap_value: torch.Tensor,
+    learnable: torch.Tensor,
+    *,
+    clip_rho_threshold: Threshold = 1.0,
+    clip_pg_rho_threshold: Threshold = 1.0,
+    clip_c_threshold: Threshold = 1.0,
+    lambda_: float = 1.0,
+) -> VTraceReturns:
+    """V-trace, exact at termination, truncation and reset (paper, equation 1).
+
+        rho_t   = min(clip_rho_threshold, pi/mu)
+        c_t     = lambda_ * min(clip_c_threshold, pi/mu)
+        delta_t = rho_t (r_t + gamma_t V(x_{t+1}) - V(x_t))
+        vs_t    = V(x_t) + delta_t + gamma_t c_t (vs_{t+1} - V(x_{t+1}))
+        adv_t   = min(clip_pg_rho_threshold, pi/mu)
+                  (r_t + gamma_t (lambda_ vs_{t+1} + (1-lambda_) V(x_{t+1})) - V(x_t))
+
+    A transition that is not learnable (LAST to FIRST, whose action was ignored) gets
+    rho = c = 0, hence vs = V there. That alone cuts the trace at a truncation: the
+    row before the cut sees vs_{t+1} = V(x_{t+1}), and bootstraps from it. Termination
+    is a discount of 0. With lambda_ < 1 the advantage mixes as rlax does; SEED RL
+    does not.
+
+    Args:
+      log_rhos: log(pi(a_t|x_t) / mu(a_t|x_t)); of the joint action.
+      discounts: discount_factor times the environment's discount at x_{t+1}.
+      rewards: r_t, of the transition from x_t to x_{t+1}.
+      values: V(x_t) under the learner's parameters.
+      bootstrap_value: V(x_T).
+      learnable: 0 on LAST to FIRST (or what replay leaves out), 1 elsewhere.
+      clip_rho_threshold: rho-bar; inf for no clipping. Likewise the others.
+    """
+    rhos = log_rhos.exp() * learnable
+    clipped_rhos = rhos.clamp(max=clip_rho_threshold)
+    cs = lambda_ * rhos.clamp(max=clip_c_threshold)
+    next_values = torch.cat([values[1:], bootstrap_value[None]])
+    deltas = clipped_rhos * (rewards + discounts * next_values - values)
+    vs = values + _discounted_sums(deltas, discounts * cs)
+    next_vs = torch.cat([vs[1:], bootstrap_value[None]])
+    targets = rewards + discounts * torch.lerp(next_values, next_vs, lambda_)
+    pg_advantages = rhos.clamp(max=clip_pg_rho_threshold) * (targets - values)
+    return VTraceReturns(vs, pg_advantages, rhos, deltas)

@@ -1,0 +1,39 @@
+"""Packaging of impala_mp."""
+
+import setuptools
+
+_ATARI = ["ale-py>=0.11"]
+_MINATAR = ["MinAtar>=1.0.15"]
+
+setuptools.setup(
+    name="impala_mp",
+    version="0.1.0",
+    description="IMPALA with V-trace on one machine, in PyTorch",
+    packages=setuptools.find_packages(include=["impala_mp", "impala_mp.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py",
+        "gymnasium>=1.1",
+        "matplotlib",
+        "ml-collections>=1.0",
+        "numpy",
+        "pillow",
+        "rich",
+        "tensorboard",
+        "torch>=2.6",
+    ],
+    extras_require={
+        "atari": _ATARI,
+        "minatar": _MINATAR,
+        "test": [*_ATARI, *_MINATAR, "hypothesis", "mypy", "pytest", "ruff"],
+    },
+    entry_points={
+        "console_scripts": [
+            "impala-train = impala_mp.train:main",
+            "impala-ctl = impala_mp.ctl:main",
+            "impala-status = impala_mp.status:main",
+            "impala-replay = impala_mp.replay_crash:main",
+            "impala-eval = impala_mp.evaluate:main",
+        ]
+    },
+)

@@ -1,0 +1,101 @@
+"""Small configs, and a run's moving parts in one process."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from impala_mp import (
+    actor,
+    agent,
+    batcher,
+    config as config_lib,
+    environments,
+    nest,
+    program,
+    specs,
+    training,
+    workers,
+)
+
+
+def config(**overrides):
+    """A tiny config; dotted names as keys."""
+    made = config_lib.get_base_config()
+    made.environment.id = "Catch"
+    made.network.hidden_sizes = (16,)
+    made.network.core_size = 8
+    made.actors.count = 2
+    made.actors.environments = 3
+    made.batch_size = 6
+    made.unroll_length = 5
+    made.learner.threads = 1
+    made.health.checksums = True
+    made.update_from_flattened_dict(overrides)
+    return made
+
+
+class Parts(NamedTuple):
+    """What `shared` needs, and what tests look at."""
+
+    shared: workers.Shared
+    actors: list[actor.Actor]
+    training: training.Training
+
+
+def shared(config, checkpoints):
+    """All shared memory of a run, and no process."""
+    environment = environments.probe(config.environment)
+    policy = agent.make(config, environment)
+    slots = program.layouts(config, environment, policy, 2)
+    return program.allocate(config, environment, slots, str(checkpoints), 2)
+
+
+def parts(config, checkpoints):
+    """A run in this process: actors that have been reset, and an unrestored learner."""
+    made = shared(config, checkpoints)
+    actors = []
+    for index in range(config.actors.count):
+        row = made.control.row(index + 1)
+        actors.append(workers.make_actor(index, 0, made, row))
+    return Parts(made, actors, workers.make_training(made, made.control.row(0)))
+
+
+def make_batcher(shared):
+    rings = [shared.rings.ring(i) for i in range(shared.config.actors.count)]
+    bell = shared.rings.learner_doorbell
+    return batcher.Batcher(rings, bell, shared.batch, "cpu")
+
+
+def random_batch(config, environment, policy, seed=0, size=None):
+    """A trajectory of random rows with episode ends, as tensors [T+1, B, ...]."""
+    rng = np.random.default_rng(seed)
+    spec = specs.trajectory_spec(
+        environment,
+        policy.distribution.num_logits,
+        policy.core_state_spec(),
+        config.unroll_length,
+        size or config.batch_size,
+    )
+    batch = nest.map_structure(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec)
+    rows, columns = batch.time_step.step_type.shape
+    step_type = np.ones((rows, columns), np.uint8)
+    last = rng.random((rows, columns)) < 0.2
+    last[1:] &= ~last[:-1]
+    step_type[last] = 2
+    step_type[1:][last[:-1]] = 0
+    batch.time_step.step_type[:] = step_type
+    batch.time_step.reward[:] = rng.normal(size=(rows, columns))
+    batch.time_step.reward[step_type == 0] = 0.0
+    batch.time_step.discount[:] = ~(last & (rng.random((rows, columns)) < 0.5))
+    batch.time_step.observation[:] = rng.normal(size=batch.time_step.observation.shape)
+    logits = batch.agent_output.policy_logits
+    logits[:] = rng.normal(size=logits.shape)
+    actions = rng.integers(environment.action.num_actions, size=(rows - 1, columns))
+    batch.agent_output.action[:] = actions
+    for leaf in batch.core_state:
+        if leaf.dtype == np.float32:
+            leaf[:] = rng.normal(size=leaf.shape)
+        else:
+            leaf[:] = rng.integers(environment.action.num_actions, size=leaf.shape)
+    return nest.map_structure(torch.from_numpy, batch)

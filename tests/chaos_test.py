@@ -1,0 +1,87 @@
+"""Faults on a real training, and the verdict on what it recovers to."""
+
+import importlib
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from impala_mp import checkpoint, metrics
+
+_TOOLS = pathlib.Path(__file__).resolve().parents[1] / "tools"
+_COMMAND = [sys.executable, str(_TOOLS / "chaos.py")]
+
+
+@pytest.fixture(scope="module")
+def rained(tmp_path_factory):
+    """The folder of a run under a few faults, and what the tool said of it."""
+    folder = tmp_path_factory.mktemp("chaos") / "base"
+    flags = ["--minutes=0.15", "--seed=0", "--recovery_steps=150000", "--json"]
+    done = subprocess.run(
+        [*_COMMAND, *flags, f"--workdir={folder}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return folder, done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def verdict(monkeypatch):
+    monkeypatch.syspath_prepend(str(_TOOLS))
+    return importlib.import_module("chaos_verdict")
+
+
+def test_a_run_recovers_from_what_happens_to_it(rained):
+    _, code, report = rained
+    assert (report["verdict"], report["reasons"], code) == ("pass", [], 0)
+    assert {"kill_learner", "kill_actor", "environment_raises"} <= {*report["faults"]}
+    assert report["recoveries"] == 3
+    assert {*report["recovery_secs"]} == {"actor", "learner"}
+    assert report["final_return"] >= report["target"]
+
+
+def _spoil(folder):
+    """Parameters that have forgotten everything, a lost trajectory, steps undone."""
+    state = checkpoint.load_newest(str(folder / "checkpoints"), report=print)
+    for tensor in state["learner"]["parameters"].values():
+        torch.nn.init.zeros_(tensor)
+    update = state["learner"]["updates"] + 1
+    checkpoint.save(str(folder / "checkpoints"), update, state)
+    last = metrics.read(str(folder))[-1]
+    last["health/committed"] += 1
+    last["agent_steps"] -= 1
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(last) + "\n")
+    (folder / "health.json.writing").touch()
+    (folder / "logs" / "actor-9.log").write_text("version 7 of the parameters is torn")
+
+
+def test_a_bad_state_after_recovery_fails(rained, verdict, tmp_path):
+    base, _, report = rained
+    shutil.copytree(base / "run", tmp_path / "run")
+    _spoil(tmp_path / "run")
+    found = verdict.examine(tmp_path / "run")
+    left = {**report["leftovers"], "temporary_files": found.pop("temporary_files")}
+    reasons = verdict.judge({**report, **found, "leftovers": left}, [])
+    about = {reason.split(":")[0] for reason in reasons}
+    assert about >= {
+        "torn_reads",
+        "identity_violations",
+        "counters_backwards",
+        "temporary_files",
+    }
+    assert any(reason.startswith("the final return is") for reason in reasons)
+    assert len(reasons) == 5
+
+
+def test_bad_arguments_are_a_sentence():
+    done = subprocess.run([*_COMMAND, "--minutes=0"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is not a number above 0" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,158 @@
+"""The learner on a GPU equals the learner on the CPU; skipped where there is none.
+
+`bash tools/gpu_check.sh` runs these, and the benchmark, on a machine that has one.
+"""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from impala_mp import (
+    agent,
+    algorithm,
+    batcher,
+    environments,
+    learner,
+    nest,
+    off_policy,
+    publisher,
+    replay,
+)
+from tests import builders
+
+_needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no CUDA device here"
+)
+_IMAGES = {
+    "environment.id": "ALE/Pong-v5",
+    "network.torso": "nature",
+    "batch_size": 12,
+    "learner.micro_batches": 2,
+}
+_RECURRENT = {"network.core": "lstm", "network.last_action": True}
+_REPLAYED = {
+    **_RECURRENT,
+    "replay.ratio": 0.5,
+    "replay.burn_in": 1,
+    "replay.clear_policy_cost": 0.1,
+    "replay.clear_value_cost": 0.1,
+    "replay.trust_region": 0.5,
+    "learner.micro_batches": 2,
+}
+_IMPACT = {
+    **_RECURRENT,
+    "algorithm": "impact",
+    "learner.passes": 2,
+    "target.period": 2,
+    "loss.popart": True,
+    "loss.popart_beta": 0.1,
+}
+
+
+def _updated(overrides, count=6, **more):
+    """Flat parameters after some updates of fixed batches, and the last metrics."""
+    config = builders.config(**overrides, **more)
+    environment = environments.make(config.environment, 1).spec
+    torch.manual_seed(0)
+    policy = agent.make(config, environment)
+    made = learner.Learner(config, policy)
+    device = config.learner.device
+    batches = [
+        nest.map_structure(
+            lambda x: x.to(device),
+            builders.random_batch(config, environment, policy, seed),
+        )
+        for seed in range(2)
+    ]
+    live = algorithm.live_from_config(config)
+    samples = [off_policy.all_fresh(config) for _ in batches]
+    for sample in filter(None, samples):
+        sample.weight[3:], sample.replayed[3:] = 0.7, 1.0
+    for turn in range(count):
+        metrics = made.update(batches[turn % 2], live, samples[turn % 2])
+    return made.parameters.trainable.cpu(), metrics.cpu()
+
+
+@_needs_gpu
+@pytest.mark.parametrize(
+    "overrides",
+    [_IMAGES, _RECURRENT, _REPLAYED, _IMPACT],
+    ids=["images", "lstm", "replay", "impact"],
+)
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_updates_on_the_gpu_equal_those_on_the_cpu(overrides, graph):
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    expected, _ = _updated(overrides)
+    device = {"learner.device": "cuda", "learner.cuda_graph": graph}
+    actual, _ = _updated(overrides, **device)
+    torch.testing.assert_close(actual, expected, atol=2e-4, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=_needs_gpu)], ids=["cpu", "cuda"]
+)
+@pytest.mark.parametrize("overrides", [_IMAGES, _RECURRENT], ids=["images", "lstm"])
+def test_bfloat16_is_close(overrides, device):
+    precise, metrics = _updated(overrides, 1, **{"learner.device": device})
+    half = {"learner.device": device, "learner.precision": "bfloat16"}
+    rough, rough_metrics = _updated(overrides, 1, **half)
+    assert not torch.equal(precise, rough)
+    torch.testing.assert_close(rough_metrics[:4], metrics[:4], rtol=0.05, atol=0.05)
+
+
+@_needs_gpu
+def test_batches_on_the_gpu_are_those_of_the_rings(tmp_path):
+    config = builders.config(**{"learner.device": "cuda"})
+    parts = builders.parts(config, tmp_path)
+    rings = [parts.shared.rings.ring(i) for i in range(2)]
+    bell, spec = parts.shared.rings.learner_doorbell, parts.shared.batch
+    made = batcher.Batcher(rings, bell, spec, "cuda")
+    parts.training.publish()
+    parts.training._publisher.flush()
+    for _ in range(5):
+        for one in parts.actors:
+            one.fetch()
+            one.unroll()
+        expected = [
+            np.concatenate([ring.peek(0).time_step.observation for ring in rings], 1)
+        ]
+        batch = made.take()
+        actual = batch.trajectory.time_step.observation.cpu().numpy()
+        np.testing.assert_array_equal(actual, expected[0])
+
+
+@_needs_gpu
+def test_priorities_from_the_gpu_come_one_call_later():
+    updates = []
+    listener = types.SimpleNamespace(update=lambda *both: updates.append(both))
+    made = replay.Refresher(listener)
+    on_device = torch.zeros(6, device="cuda")
+    for value in (1.0, 2.0, 3.0):
+        on_device.fill_(value)  # the memory of a graph's result
+        made.add(int(value), on_device)
+    assert [(draw, found.tolist()) for draw, found in updates] == [
+        (1, [1.0] * 6),
+        (2, [2.0] * 6),
+    ]
+    made.flush()
+    made.flush()
+    assert [draw for draw, _ in updates] == [1, 2, 3]
+
+
+@_needs_gpu
+def test_publication_from_the_gpu_comes_one_call_later(tmp_path):
+    parts = builders.parts(builders.config(), tmp_path)
+    store = parts.shared.store
+    flat = torch.zeros(store.num_bytes, dtype=torch.uint8, device="cuda")
+    made, into = publisher.Publisher(flat, store), np.empty(store.num_bytes, np.uint8)
+    for value in (1, 2, 3):
+        flat.fill_(value)
+        made.publish()
+    assert store.fetch(into) == 2
+    assert (into == 2).all()
+    made.flush()
+    assert store.fetch(into) == 3
+    assert (into == 3).all()

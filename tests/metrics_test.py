@@ -1,0 +1,88 @@
+"""The files of a run's numbers: whole lines, rewound where a run goes on."""
+
+import json
+import os
+
+import pytest
+from tensorboard.backend.event_processing import event_accumulator
+
+from impala_mp import metrics
+
+
+def _record(agent_steps, **more):
+    return {
+        "agent_steps": agent_steps,
+        "env_frames": agent_steps,
+        "updates": agent_steps // 10,
+        "time_secs": agent_steps / 100,
+        **more,
+    }
+
+
+def _write(folder, steps):
+    writer = metrics.Writer(str(folder))
+    for step in steps:
+        writer.write(_record(step))
+    writer.close()
+
+
+def _steps(folder):
+    return [record["agent_steps"] for record in metrics.read(str(folder))]
+
+
+def _tensorboard(folder, tag):
+    events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [(e.step, e.value) for e in events.Scalars(tag)]
+
+
+def test_what_is_written_is_read(tmp_path):
+    writer = metrics.Writer(str(tmp_path))
+    record = _record(100, **{"loss/total": 1.5, "lag/mean": float("nan")})
+    writer.write(record)
+    writer.close()
+    del record["lag/mean"]
+    assert metrics.read(str(tmp_path)) == [record]
+    assert _tensorboard(tmp_path, "loss/total") == [(100, 1.5)]
+    assert _tensorboard(tmp_path, "progress/updates") == [(100, 10.0)]
+
+
+def test_no_run_has_no_records(tmp_path):
+    assert metrics.read(str(tmp_path)) == []
+
+
+def test_half_a_line_of_a_killed_run_is_dropped(tmp_path):
+    _write(tmp_path, [10, 20])
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"agent_steps": 30, "upd')
+    assert _steps(tmp_path) == [10, 20]
+    _write(tmp_path, [40])
+    assert _steps(tmp_path) == [10, 20, 40]
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
+    writer = metrics.Writer(str(tmp_path))
+    writer.write(_record(10))
+    write = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+        with pytest.raises(OSError, match="No space left"):
+            writer.write(_record(20))
+    writer.write(_record(30))
+    writer.close()
+    assert _steps(tmp_path) == [10, 30]
+
+
+def test_a_rewound_run_has_neither_gap_nor_overlap(tmp_path):
+    writer = metrics.Writer(str(tmp_path))
+    for step in (10, 20, 30):
+        writer.write(_record(step, **{"loss/total": 1.0}))
+    writer.rewind(20)
+    for step in (25, 35):
+        writer.write(_record(step, **{"loss/total": 2.0}))
+    writer.close()
+    assert _steps(tmp_path) == [10, 20, 25, 35]
+    expected = [(10, 1.0), (20, 1.0), (25, 2.0), (35, 2.0)]
+    assert _tensorboard(tmp_path, "loss/total") == expected

@@ -1,0 +1,213 @@
+"""Replay against a list, over random operations; draws by a chi-square test."""
+
+import types as python_types
+
+import numpy as np
+import pytest
+import torch
+
+from impala_mp import nest, replay, seeding, specs, types
+
+_ENVIRONMENT = specs.EnvironmentSpec(
+    specs.array_spec((3,), np.float32), specs.DiscreteSpec(2), 1
+)
+_CORE = (specs.array_spec((2,), np.float32),)
+
+
+def _spec(size):
+    return specs.trajectory_spec(_ENVIRONMENT, 2, _CORE, 4, size)
+
+
+def _settings(**changes):
+    settings = {
+        "eviction": "fifo",
+        "priority_exponent": 0.0,
+        "importance_exponent": 0.4,
+    }
+    return python_types.SimpleNamespace(**{**settings, **changes})
+
+
+def _make(capacity=10, num_replayed=2, seed=0, **changes):
+    node = seeding.sequence(seed, "replay")
+    return replay.Replay(_spec(1), capacity, num_replayed, _settings(**changes), node)
+
+
+def _batch(numbers, size):
+    """Trajectory b is full of numbers[b]; the columns beyond are -1."""
+    batch = nest.map_structure(
+        lambda leaf: np.full(leaf.shape, 99, leaf.dtype), _spec(size)
+    )
+    padded = np.array([*numbers, *[99] * (size - len(numbers))])
+    for axis, field in zip(types.BATCH_AXIS, batch, strict=True):
+        for leaf in nest.flatten(field):
+            np.moveaxis(leaf, axis, -1)[...] = padded
+    return batch
+
+
+def _sample(size):
+    return types.Sample(*np.full((2, size), np.nan, np.float32))
+
+
+class _List:
+    """The naive twin: entries [serial, priority], the oldest first."""
+
+    def __init__(self, capacity, eviction, alpha):
+        self.entries, self.count = [], 0
+        self._capacity, self._eviction, self._alpha = capacity, eviction, alpha
+
+    def insert(self, count):
+        # Room is made first, and the priority is the largest of those before.
+        highest = max((p for _, p in self.entries), default=0.0) or 1.0
+        while len(self.entries) > self._capacity - count:
+            by = (lambda e: e[0]) if self._eviction == "fifo" else (lambda e: e[::-1])
+            self.entries.remove(min(self.entries, key=by))
+        for _ in range(count):
+            self.entries.append([self.count, highest])
+            self.count += 1
+
+    def update(self, serials, priorities):
+        for serial, priority in zip(serials, priorities, strict=True):
+            for entry in self.entries:
+                if entry[0] == serial:
+                    kept = np.isfinite(priority)
+                    entry[1] = float(priority) + 1e-6 if kept else 0.0
+
+    def chance(self, serial):
+        weights = {s: p**self._alpha for s, p in self.entries if p > 0.0}
+        return weights[serial] / sum(weights.values())
+
+
+def _check_same(made, twin):
+    there = {
+        int(serial): float(priority)
+        for serial, priority in zip(made._serials, made._priorities, strict=True)
+        if serial >= 0
+    }
+    assert there == dict(map(tuple, twin.entries))
+    assert made.size == sum(priority > 0.0 for _, priority in twin.entries)
+
+
+@pytest.mark.parametrize("eviction", ["fifo", "priority"])
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_it_equals_a_list_over_random_operations(eviction, alpha):
+    made = _make(eviction=eviction, priority_exponent=alpha, num_replayed=3)
+    twin, rng = _List(10, eviction, alpha), np.random.default_rng(0)
+    draws = []
+    for _ in range(200):
+        fresh = int(rng.integers(1, 5))
+        batch = _batch(twin.count + np.arange(fresh), fresh + 3)
+        sample = _sample(fresh + 3)
+        made.anneal(rng.random() * 1.2)
+        beta = made.importance_exponent
+        draw = made.fill(batch, sample)
+        twin.insert(fresh)
+        _check_same(made, twin)
+        # The whole trajectory is the one that was inserted as this number.
+        expected = _batch(draw.serials, fresh + 3)._replace(episode_end=())
+        actual = batch._replace(episode_end=())
+        for a, b in zip(nest.flatten(actual), nest.flatten(expected), strict=True):
+            np.testing.assert_array_equal(a, b)
+        chances = np.array([twin.chance(serial) for serial in draw.serials[fresh:]])
+        weights = (1.0 / (len(twin.entries) * chances)) ** beta
+        weights = np.concatenate([np.ones(fresh), weights / weights.max()])
+        np.testing.assert_allclose(sample.weight, weights, rtol=1e-5)
+        assert sample.replayed.tolist() == [0.0] * fresh + [1.0] * 3
+        draws = [*draws[-4:], draw]
+        late = draws[rng.integers(len(draws))]  # of trajectories that may be gone
+        errors = (rng.random(len(late.serials)) * 10.0).astype(np.float32)
+        errors[rng.random(len(errors)) < 0.1] = np.nan
+        made.update(late, errors)
+        twin.update(late.serials, errors)
+        _check_same(made, twin)
+
+
+def _chi_square(counts, expected):
+    """The statistic in standard deviations of a normal variable (Wilson, Hilferty)."""
+    degrees = len(counts) - 1
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    spread = 2.0 / (9.0 * degrees)
+    return ((statistic / degrees) ** (1.0 / 3.0) - (1.0 - spread)) / spread**0.5
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_the_distribution_of_draws(alpha):
+    made = _make(capacity=40, priority_exponent=alpha)
+    priorities = np.linspace(0.1, 4.0, 40).astype(np.float32)
+    priorities[[3, 17]] = np.nan  # removed: never drawn
+    made.update(made.insert(_batch(range(40), 40), 40), priorities)
+    counts = np.zeros(40)
+    for _ in range(200):
+        np.add.at(counts, made.sample(200)[0].serials, 1)
+    assert counts[3] == counts[17] == 0
+    kept = np.isfinite(priorities)
+    chances = priorities[kept].astype(float) ** alpha
+    expected = chances / chances.sum() * counts.sum()
+    assert abs(_chi_square(counts[kept], expected)) < 3.0
+    other = np.roll(expected, 1) if alpha else expected * np.linspace(0.9, 1.1, 38)
+    assert _chi_square(counts[kept], other) > 3.0  # the test can tell
+
+
+def test_importance_weights_by_hand():
+    made = _make(capacity=4, priority_exponent=1.0)
+    made.update(made.insert(_batch(range(4), 4), 4), np.float32([1, 1, 2, 4]))
+    made.anneal(0.5)
+    assert made.importance_exponent == pytest.approx(0.7)
+    draw, weights = made.sample(1000)
+    by_serial = dict(zip(draw.serials.tolist(), weights.tolist(), strict=True))
+    # (1 / (4 * P)) ** 0.7 with P = 1/8, 1/8, 2/8, 4/8, over the largest.
+    expected = {0: 1.0, 1: 1.0, 2: 0.5**0.7, 3: 0.25**0.7}
+    assert by_serial == pytest.approx(expected, rel=1e-5)
+    made.anneal(7.0)
+    assert made.importance_exponent == 1.0
+
+
+def test_the_metrics():
+    made = _make(capacity=4, num_replayed=3, priority_exponent=1.0)
+    draw = made.fill(_batch([0, 1], 5), _sample(5))
+    made.update(draw, np.float32([2, 4, *np.choose(draw.serials[2:], [2, 4])]))
+    values = made.metrics()
+    assert values["replay/size"] == 2
+    assert values["replay/priority_mean"] == pytest.approx(3.0, abs=1e-5)
+    assert 0.5 <= values["replay/age_mean_updates"] <= 1.0  # inserted just now
+    assert values["replay/weight_mean"] == 1.0
+    assert np.isnan(made.metrics()["replay/weight_mean"])  # nothing drawn since
+
+
+@pytest.mark.parametrize("eviction", ["fifo", "priority"])
+@pytest.mark.parametrize("inserted", [3, 25])
+def test_a_round_trip_goes_on_bit_for_bit(eviction, inserted, tmp_path):
+    def turn(made, number):
+        batch, sample = _batch([number, number + 1], 4), _sample(4)
+        draw = made.fill(batch, sample)
+        errors = np.random.default_rng(number).random(4).astype(np.float32)
+        made.update(draw, errors)
+        return nest.flatten([batch, sample, draw])
+
+    made = _make(eviction=eviction, priority_exponent=0.6)
+    for number in range(inserted):
+        turn(made, number)
+    torch.save(made.state_dict(), tmp_path / "state.pt")
+    other = _make(eviction=eviction, priority_exponent=0.6, seed=1)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    np.testing.assert_array_equal(made._tree._nodes, other._tree._nodes)
+    for number in range(inserted, inserted + 30):
+        for a, b in zip(turn(made, number), turn(other, number), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_size_of_a_trajectory():
+    kept = _spec(1)._replace(episode_end=())
+    expected = sum(leaf.nbytes for leaf in nest.flatten(kept))
+    found = replay.trajectory_bytes(_spec(1))
+    assert found > expected
+    made = _make(capacity=1000)
+    arrays = [*made._arrays, made._priorities, made._serials, made._tree._nodes]
+    assert sum(array.nbytes for array in arrays) <= 1000 * found
+
+
+def test_priorities_of_a_cpu_are_there_at_once():
+    made = _make(priority_exponent=1.0)
+    draw = made.insert(_batch([0, 1], 2), 2)
+    replay.Refresher(made).add(draw, torch.tensor([3.0, np.nan]))
+    assert made.size == 1
+    assert made.sample(5)[0].serials.tolist() == [0] * 5

@@ -1,0 +1,145 @@
+"""Schedules against their formulas, what is refused of them, and the ladder."""
+
+import math
+
+import pytest
+
+from impala_mp import (
+    config as config_lib,
+    errors,
+    hyperparameters,
+    schedules,
+    validation,
+)
+
+
+def test_constant():
+    schedule = schedules.parse("constant(0.3)")
+    assert schedule == schedules.constant(0.3)
+    assert [schedule.at(t) for t in (0, 1, 10**9)] == [0.3] * 3
+    assert schedules.parse("constant(inf)").at(5) == math.inf
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.3, 0.01), (0.01, 0.3), (0.0, 1.0)])
+def test_linear(start, end):
+    schedule = schedules.parse(f"linear({start}, {end}, 1e3)")
+    for t in (0, 1, 250, 999):
+        expected = start * (1.0 - t / 1000.0) + end * (t / 1000.0)
+        assert schedule.at(t) == pytest.approx(expected, rel=1e-12)
+    assert (schedule.at(0), schedule.at(1000), schedule.at(10**9)) == (start, end, end)
+
+
+def test_exponential():
+    schedule = schedules.parse(" exponential( 1, 0.01 , 1_000 ) ")
+    for t in (0, 1, 250, 999):
+        log = math.log(1.0) + t / 1000.0 * (math.log(0.01) - math.log(1.0))
+        assert schedule.at(t) == pytest.approx(math.exp(log), rel=1e-12)
+    assert schedule.at(500) == pytest.approx(0.1)
+    assert (schedule.at(1000), schedule.at(10**9)) == (0.01, 0.01)
+
+
+def test_piecewise():
+    schedule = schedules.parse("piecewise(0, 10, 1, 25, 0.5)")
+    naive = [0.0] * 10 + [1.0] * 15 + [0.5] * 10
+    assert [schedule.at(t) for t in range(35)] == naive
+    assert schedules.parse("piecewise(2)").at(7) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("cosine(1, 0, 10)", r"must be one of constant\(value\); linear\(start"),
+        ("0.3", "must be one of"),
+        ("linear(1, 0, 10", "must be one of"),
+        ("linear(1, 0)", "has 2 numbers, and has to be linear"),
+        ("constant(1, 2)", "has 2 numbers"),
+        ("piecewise(1, 2)", "has 2 numbers"),
+        ("linear(1, zero, 10)", "numbers only"),
+        ("linear()", "numbers only"),
+        ("linear(1, 0, 0)", "above 0 that ascend"),
+        ("piecewise(1, 5, 0, 5, 1)", "above 0 that ascend"),
+        ("linear(1, 0, nan)", "above 0 that ascend"),
+        ("linear(1, 0, inf)", "above 0 that ascend"),
+        ("linear(inf, 1, 5)", "finite value"),
+        ("linear(nan, 1, 5)", "finite value"),
+        ("exponential(1, 0, 5)", "above 0 to one above 0"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(text, sentence):
+    with pytest.raises(errors.BadInput, match=sentence):
+        schedules.parse(text)
+    config = config_lib.get_base_config()
+    config.schedules.entropy_cost = text
+    with pytest.raises(
+        errors.BadInput, match=r"schedules.entropy_cost \('.*Set config"
+    ):
+        validation.validate(config, num_cores=2)
+
+
+def test_the_ladder_is_ape_xs():
+    assert schedules.ladder(4, 7.0) == [1.0, 1.0 + 7 / 3, 1.0 + 14 / 3, 8.0]
+    epsilons = [0.4**exponent for exponent in schedules.ladder(8, 7.0)]
+    assert epsilons == pytest.approx([0.4 ** (1 + i) for i in range(8)])
+    assert schedules.ladder(3, 0.0) == [1.0] * 3
+    assert schedules.ladder(1, 7.0) == [1.0]
+
+
+def _validate(**fields):
+    config = config_lib.get_base_config()
+    config.update_from_flattened_dict(fields)
+    validation.validate(config, num_cores=2)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"actors.epsilon": float("nan")}, r"actors.epsilon \(nan\) .* set config.act"),
+        ({"actors.temperature": 0.0}, r"actors.temperature \(0.0\).*0.001 and 1000"),
+        ({"loss.entropy_cost": float("inf")}, "finite and at least 0"),
+        ({"loss.entropy_cost": -1.0}, r"loss.entropy_cost \(-1.0\)"),
+        ({"vtrace.clip_rho_threshold": 0.0}, "above 0"),
+        ({"vtrace.clip_pg_rho_threshold": -1.0}, "at least 0"),
+        ({"actors.epsilon_ladder": -1.0}, "at least 0"),
+        ({"schedules.epsilon": "linear(0, 2, 10)"}, r"reaches epsilon \(2.0\)"),
+        ({"schedules.learning_rate_factor": "constant(nan)"}, "learning_rate_factor"),
+        ({"schedules.clip_rho_threshold": "linear(1, 0.5, 10)"}, "agent step 0|exceed"),
+    ],
+)
+def test_live_values_out_of_bounds_are_refused(fields, sentence):
+    with pytest.raises(errors.BadInput, match=sentence):
+        _validate(**fields)
+
+
+def test_the_order_of_thresholds_holds_at_every_step():
+    rho, c = "schedules.clip_rho_threshold", "schedules.clip_c_threshold"
+    _validate(**{rho: "linear(2, 1, 100)", c: "linear(2, 1, 100)"})
+    _validate(**{rho: "constant(inf)", c: "piecewise(1, 50, 2)"})
+    with pytest.raises(errors.BadInput, match=r"\(2\) must not .*\(1.5\).* step 50:"):
+        _validate(**{rho: "linear(2, 1, 100)", c: "piecewise(0.5, 50, 2)"})
+    # Equal at both ends, and not in between.
+    with pytest.raises(errors.BadInput, match="must not exceed"):
+        _validate(**{rho: "exponential(2, 1, 100)", c: "linear(2, 1, 100)"})
+    # What has been is over.
+    values = hyperparameters.of_config(
+        _validate(**{rho: "piecewise(1, 50, 3)", c: "constant(1)"})
+    )
+    values["clip_c_threshold"] = schedules.constant(2.0)
+    hyperparameters.check_order(values, agent_steps=50)
+    with pytest.raises(errors.BadInput, match="agent step 49"):
+        hyperparameters.check_order(values, agent_steps=49)
+
+
+def test_a_schedule_comes_before_the_field():
+    config = _validate(**{"actors.epsilon": 0.5, "loss.entropy_cost": 0.25})
+    assert hyperparameters.initial(config) == {
+        "epsilon": 0.5,
+        "temperature": 1.0,
+        "entropy_cost": 0.25,
+        "learning_rate_factor": 1.0,
+        "clip_rho_threshold": 1.0,
+        "clip_pg_rho_threshold": 1.0,
+        "clip_c_threshold": 1.0,
+    }
+    config = _validate(**{"schedules.epsilon": "exponential(0.1, 1, 7)"})
+    assert hyperparameters.initial(config)["epsilon"] == 0.1

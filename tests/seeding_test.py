@@ -1,0 +1,87 @@
+"""The tree of seeds: every node its own, and the same in every version."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from impala_mp import seeding
+
+_ROLES = ("learner", "actor", "evaluator", "inference", "replay")
+
+
+def _nodes():
+    """(name, node) of a good many processes."""
+    for key in itertools.product((0, 1), _ROLES, range(20), range(5)):
+        yield key, seeding.sequence(*key)
+
+
+def test_all_nodes_differ():
+    nodes = dict(_nodes())
+    states = {tuple(node.generate_state(4)) for node in nodes.values()}
+    assert len(states) == len(nodes)
+    assert len({seeding.torch_seed(node) for node in nodes.values()}) == len(nodes)
+
+
+def test_all_environments_differ():
+    # 31 bits: a chance of about one in a thousand, were it not for the fixed seeds.
+    seeds = [
+        seed
+        for (run, role, index, incarnation), node in _nodes()
+        if run == 0 and role in ("actor", "evaluator")
+        for seed in seeding.environment_seeds(node, 10)
+    ]
+    assert len(set(seeds)) == len(seeds) == 2_000
+
+
+def test_golden_values():
+    """A change of these numbers changes every run that anyone may want to repeat."""
+    assert _golden(0, "learner") == (1891697486985583246, [1763755186, 984928283])
+    assert _golden(0, "actor") == (808926768163661873, [878454286, 52913478])
+    assert _golden(1, "actor", 3, 2) == (7349293320613609836, [896604673, 1227106733])
+    assert _golden(7, "evaluator") == (8016278664416516433, [298174714, 51029760])
+    assert _golden(0, "inference") == (639922378781192059, [1018024452, 1170871938])
+
+
+def _golden(*key):
+    node = seeding.sequence(*key)
+    return seeding.torch_seed(node), seeding.environment_seeds(node, 2)
+
+
+def test_a_seed_does_not_depend_on_what_was_asked_before():
+    node = seeding.sequence(5, "actor", 1)
+    before = seeding.torch_seed(node), seeding.environment_seeds(node, 4)
+    node.spawn(3)
+    assert (seeding.torch_seed(node), seeding.environment_seeds(node, 4)) == before
+
+
+def test_more_environments_leave_the_first_ones_as_they_were():
+    node = seeding.sequence(5, "actor", 1)
+    few, many = (seeding.environment_seeds(node, count) for count in (3, 50))
+    assert many[:3] == few
+    assert seeding.environment_seeds(node, 0) == []
+
+
+def test_ranges():
+    for _, node in itertools.islice(_nodes(), 100):
+        torch_seed = seeding.torch_seed(node)
+        assert type(torch_seed) is int
+        assert 0 <= torch_seed < 2**63
+        seeds = seeding.environment_seeds(node, 5)
+        assert all(type(seed) is int for seed in seeds)
+        assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_seeds_use_their_whole_range():
+    nodes = [seeding.sequence(0, "actor", index) for index in range(2_000)]
+    for bits, seeds in (
+        (63, [seeding.torch_seed(node) for node in nodes]),
+        (31, [seeding.environment_seeds(node, 1)[0] for node in nodes]),
+    ):
+        deviation = 2**bits / np.sqrt(12 * len(nodes))
+        assert abs(np.mean(seeds, dtype=np.float64) - 2 ** (bits - 1)) < 4 * deviation
+
+
+def test_an_unknown_role_is_refused():
+    with pytest.raises(ValueError, match="not in tuple"):
+        seeding.sequence(0, "gambler")

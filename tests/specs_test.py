@@ -1,0 +1,170 @@
+"""Which spaces are understood, and the layout of trajectories."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from impala_mp import errors, nest, specs, types
+
+_T, _E, _L = 5, 3, 4
+
+
+def _box(dtype, shape=(2, 3)):
+    return spaces.Box(0, 1, shape, dtype)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "uint8", "int8", "int16", "int32", "int64"]
+    + ["float16", "float32", "float64"],
+)
+def test_boxes_that_torch_can_hold_are_understood(dtype):
+    spec = specs.observation_spec(_box(np.dtype(dtype)))
+    assert spec == specs.ArraySpec((2, 3), np.dtype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (84, 84, 4)])
+def test_shapes_of_observations(shape):
+    spec = specs.observation_spec(_box(np.uint8, shape))
+    assert spec.shape == shape
+    assert spec.nbytes == np.zeros(shape, np.uint8).nbytes
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64, np.longdouble])
+def test_dtypes_that_torch_cannot_hold_are_refused(dtype):
+    with pytest.raises(errors.BadInput) as raised:
+        specs.observation_spec(_box(dtype))
+    _assert_sentence(raised, np.dtype(dtype).name, "cast it")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3),
+        spaces.MultiBinary(3),
+        spaces.MultiDiscrete([2, 3]),
+        spaces.Text(5),
+        spaces.Tuple([_box(np.float32)]),
+        spaces.Dict({"position": _box(np.float32)}),
+        spaces.Sequence(_box(np.float32)),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_other_observations_are_refused(space):
+    with pytest.raises(errors.BadInput) as raised:
+        specs.observation_spec(space)
+    _assert_sentence(raised, f"observation space {space} ", "use a Box")
+
+
+@pytest.mark.parametrize("start", [0, -1, 7])
+def test_discrete_actions_are_understood(start):
+    spec = specs.action_spec(spaces.Discrete(5, start=start))
+    assert spec == specs.DiscreteSpec(5)
+    assert type(spec.num_actions) is int
+    assert spec.array == specs.ArraySpec((), np.dtype(np.int64))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        _box(np.float32),
+        spaces.MultiBinary(3),
+        spaces.MultiDiscrete([2, 3]),
+        spaces.Tuple([spaces.Discrete(2)]),
+        spaces.Dict({"move": spaces.Discrete(2)}),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_other_actions_are_refused(space):
+    with pytest.raises(errors.BadInput) as raised:
+        specs.action_spec(space)
+    _assert_sentence(raised, f"action space {space} ", "use a Discrete")
+
+
+def _assert_sentence(raised, value, cure):
+    """What was wrong, the value, and the cure, on one line."""
+    message = str(raised.value)
+    what, _, rest = message.rpartition(": ")
+    assert value in what
+    assert rest.startswith(cure)
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+def test_a_space_of_a_real_environment():
+    environment = gymnasium.make("CartPole-v1")
+    assert specs.observation_spec(environment.observation_space).shape == (4,)
+    assert specs.action_spec(environment.action_space).num_actions == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((), "int64"), ((0, 3), "float32"), ((2, 3), "bool"), ((4, 5), "float64")],
+)
+def test_nbytes_is_what_numpy_takes(shape, dtype):
+    assert specs.array_spec(shape, dtype).nbytes == np.zeros(shape, dtype).nbytes
+
+
+def test_nbytes_of_something_large():
+    assert specs.array_spec((2**20, 2**20), np.float32).nbytes == 2**42
+
+
+def test_specs_are_values():
+    a, b = (
+        specs.array_spec([np.int64(2)], "float32"),
+        specs.ArraySpec((2,), np.dtype("f4")),
+    )
+    assert a == b
+    assert hash(a) == hash(b)
+    assert type(a.shape[0]) is int
+
+
+@pytest.fixture
+def layout():
+    environment = specs.EnvironmentSpec(
+        observation={
+            "image": specs.array_spec((84, 84), np.uint8),
+            "speed": specs.array_spec((), np.float64),
+        },
+        action=specs.DiscreteSpec(_L),
+        frames_per_step=4,
+    )
+    core_state = (specs.array_spec((7,), np.float32),)
+    return specs.trajectory_spec(environment, _L, core_state, _T, _E)
+
+
+def test_shapes_and_dtypes_of_a_trajectory(layout):
+    steps, transitions, word = (_T + 1, _E), (_T, _E), ((_E,), "int64")
+    actual = {
+        path: (spec.shape, spec.dtype.name)
+        for path, spec in nest.flatten_with_path(layout)
+    }
+    assert actual == {
+        "time_step/step_type": (steps, "uint8"),
+        "time_step/reward": (steps, "float32"),
+        "time_step/discount": (steps, "float32"),
+        "time_step/observation/image": ((*steps, 84, 84), "uint8"),
+        "time_step/observation/speed": (steps, "float64"),
+        "agent_output/action": (transitions, "int64"),
+        "agent_output/policy_logits": ((*transitions, _L), "float32"),
+        "agent_output/baseline": (transitions, "float32"),
+        "episode_end/episode_return": (transitions, "float32"),
+        "episode_end/episode_length": (transitions, "int32"),
+        "core_state/0": ((_E, 7), "float32"),
+        "header/actor": word,
+        "header/incarnation": word,
+        "header/sequence": word,
+        "header/parameter_version": word,
+        "header/committed_ns": word,
+    }
+
+
+def test_the_batch_axis_is_where_types_say(layout):
+    for field, axis in zip(layout, types.BATCH_AXIS, strict=True):
+        assert all(spec.shape[axis] == _E for spec in nest.flatten(field))
+
+
+def test_step_types_fit_their_dtype(layout):
+    largest = np.iinfo(layout.time_step.step_type.dtype).max
+    assert max(types.StepType) <= largest

@@ -1,0 +1,71 @@
+"""The folder of a run: one live owner, one config."""
+
+import os
+import time
+
+import pytest
+
+from impala_mp import checkpoint, errors, workdir
+from tests import builders, forks
+
+
+def test_a_new_folder_is_fine_and_only_open_makes_it(tmp_path):
+    folder = workdir.Workdir(str(tmp_path / "new"))
+    assert folder.check(builders.config()) == []
+    assert not os.path.exists(folder.path)
+    folder.open(builders.config())
+    assert workdir.read_config(folder.path).to_dict()["seed"] == 0
+    folder.close()
+
+
+def test_another_config_is_refused_with_its_fields(tmp_path):
+    folder = workdir.Workdir(str(tmp_path))
+    folder.open(builders.config())
+    folder.close()
+    other = builders.config(**{"loss.entropy_cost": 0.5, "seed": 3})
+    with pytest.raises(errors.BadInput) as refusal:
+        workdir.Workdir(str(tmp_path)).check(other)
+    assert "loss.entropy_cost is 0.01 there, 0.5 here" in str(refusal.value)
+    assert "seed is 0 there, 3 here" in str(refusal.value)
+
+
+def test_operational_fields_may_change(tmp_path):
+    folder = workdir.Workdir(str(tmp_path))
+    folder.open(builders.config())
+    folder.close()
+    changed = builders.config(total_agent_steps=5, **{"health.max_restarts.actor": 7})
+    sentences = workdir.Workdir(str(tmp_path)).check(changed)
+    assert sentences == [
+        "health.max_restarts.actor changes from 100 to 7.",
+        "total_agent_steps changes from 1000000 to 5.",
+    ]
+
+
+def test_strangers_are_refused(tmp_path):
+    with pytest.raises(errors.BadInput, match="no config.json"):
+        workdir.read_config(str(tmp_path))
+    checkpoint.save(str(tmp_path / "checkpoints"), 1, {})
+    with pytest.raises(errors.BadInput, match="checkpoints but no config.json"):
+        workdir.Workdir(str(tmp_path)).check(builders.config())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.BadInput, match="is a file"):
+        workdir.Workdir(str(tmp_path / "file")).check(builders.config())
+
+
+def test_a_live_owner_excludes_others_and_a_dead_one_does_not(tmp_path):
+    def own():
+        folder = workdir.Workdir(str(tmp_path))
+        folder.open(builders.config())
+        (tmp_path / "owned").write_text("")
+        time.sleep(60.0)
+
+    with forks.child(own):
+        deadline = time.monotonic() + 30.0
+        while not (tmp_path / "owned").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with pytest.raises(errors.BadInput, match="in use by a live run"):
+            workdir.Workdir(str(tmp_path)).open(builders.config())
+    folder = workdir.Workdir(str(tmp_path))
+    folder.open(builders.config())
+    folder.close()

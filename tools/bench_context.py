@@ -1,0 +1,115 @@
+"""What every subject of the benchmark uses: the config, a timer, and summaries."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from impala_mp import agent, environments, nest, specs, types
+
+Result = dict[str, Any]  # min, median, max, unit
+Rows = dict[str, Result]
+Ratios = dict[str, float]
+
+
+def summary(values: list[float], unit: str) -> Result:
+    return {
+        "min": min(values),
+        "median": float(np.median(values)),
+        "max": max(values),
+        "unit": unit,
+    }
+
+
+def scaled(result: Result, factor: float, unit: str) -> Result:
+    return {k: result[k] * factor for k in ("min", "median", "max")} | {"unit": unit}
+
+
+def rate(seconds: Result, count: float, unit: str) -> Result:
+    """`count` things in so many seconds, as things a second."""
+    return {
+        "min": count / seconds["max"],
+        "median": count / seconds["median"],
+        "max": count / seconds["min"],
+        "unit": unit,
+    }
+
+
+class Options(NamedTuple):
+    """Flags of the benchmark."""
+
+    repeats: int
+    train_secs: float
+    seeds: int
+    target_return: float
+    updates: int
+
+
+class Context:
+    """One benchmark: what is measured, and what has been measured so far."""
+
+    def __init__(self, config: Any, flags: list[str], options: Options) -> None:
+        torch.set_num_threads(1)  # parts are measured in core-seconds
+        self.config, self.flags, self.options = config, flags, options
+        self.results: Rows = {}
+        self.environment = environments.probe(config.environment)
+        self.device = torch.device(config.learner.device)
+
+    def time(self, function: Callable[[], Any], secs: float = 0.5) -> Result:
+        """Seconds a call; each repeat calls for at least `secs`, after a warm-up."""
+        self.seconds_a_call(function, secs / 4)
+        values = [
+            self.seconds_a_call(function, secs) for _ in range(self.options.repeats)
+        ]
+        return summary(values, "s")
+
+    def seconds_a_call(self, function: Callable[[], Any], secs: float) -> float:
+        self.synchronize()
+        count, start = 0, time.perf_counter()
+        while not count or time.perf_counter() - start < secs:
+            function()
+            count += 1
+        self.synchronize()
+        return (time.perf_counter() - start) / count
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def agent(self) -> agent.Agent:
+        torch.manual_seed(0)
+        return agent.make(self.config, self.environment)
+
+    def spec(self, size: int) -> types.Trajectory:
+        """Of `size` trajectories."""
+        policy = self.agent()
+        return specs.trajectory_spec(
+            self.environment,
+            policy.distribution.num_logits,
+            policy.core_state_spec(),
+            self.config.unroll_length,
+            size,
+        )
+
+    def batch(self, size: int) -> types.Trajectory:
+        """Random trajectories [T+1, size, ...], as tensors on the CPU."""
+        rng = np.random.default_rng(0)
+        arrays = nest.map_structure(
+            lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.spec(size)
+        )
+        observation = arrays.time_step.observation
+        observation[:] = rng.integers(0, 256, observation.shape) / (
+            1 if observation.dtype == np.uint8 else 256
+        )
+        arrays.time_step.step_type[:] = types.StepType.MID
+        arrays.time_step.discount[:] = 1.0
+        arrays.time_step.reward[:] = rng.normal(size=arrays.time_step.reward.shape)
+        action = arrays.agent_output.action
+        action[:] = rng.integers(self.environment.action.num_actions, size=action.shape)
+        return nest.map_structure(torch.from_numpy, arrays)
+
+
+def to_device(batch: types.Trajectory, device: torch.device) -> types.Trajectory:
+    return nest.map_structure(lambda leaf: leaf.to(device), batch)

@@ -1,0 +1,273 @@
+"""Subjects that a training is made of: environment, inference, actor, learner."""
+
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import bench_context
+import numpy as np
+import torch
+
+from impala_mp import (
+    actor,
+    agent,
+    algorithm,
+    batcher,
+    control_block,
+    environments,
+    hyperparameters,
+    launch,
+    learner,
+    nest,
+    off_policy,
+    parameter_store,
+    parameters,
+    trajectory_ring,
+    types,
+    vtrace as vtrace_lib,
+)
+
+_FORK = multiprocessing.get_context("fork")
+_EAGER = pathlib.Path(__file__).parent / "eager_learner.py"
+
+Answer = tuple[bench_context.Rows, bench_context.Ratios]
+
+
+def vtrace(context: bench_context.Context) -> Answer:
+    """Time of V-trace, and its share of the forward pass of as many frames."""
+    rows: bench_context.Rows = {}
+    ratios: bench_context.Ratios = {}
+    forward = _forward_secs_a_frame(context)
+    for steps, size in ((20, 32), (20, 256), (50, 256), (100, 512)):
+        inputs = torch.randn(5, steps, size, device=context.device) * 0.1
+
+        def call(inputs: torch.Tensor = inputs) -> None:
+            log_rhos, discounts, rewards, values, learnable = inputs
+            vtrace_lib.from_importance_weights(
+                log_rhos, discounts, rewards, values, values[0], learnable
+            )
+
+        result = context.time(call, 0.2)
+        rows[f"{steps} x {size}"] = bench_context.scaled(result, 1e6, "µs")
+        ratio = result["median"] / (forward * steps * size)
+        ratios[f"vtrace_{steps}x{size}_over_forward"] = ratio
+    return rows, ratios
+
+
+def _forward_secs_a_frame(context: bench_context.Context) -> float:
+    policy, batch = _resident(context)
+    policy.network.to(context.device)
+
+    @torch.no_grad()
+    def forward() -> None:
+        policy.unroll(batch.time_step, batch.agent_output.action, batch.core_state)
+
+    return context.time(forward)["median"] / batch.time_step.reward.numel()
+
+
+# Acting.
+
+
+def _raw_step(context: bench_context.Context) -> Callable[[], Any]:
+    """One vector step of what Gymnasium gives, without anything of ours."""
+    count = context.config.actors.environments
+    wrapped = environments.make(context.config.environment, count)
+    wrapped.reset(list(range(count)))
+    raw, turn = wrapped.unwrapped, [0]
+    num_actions = context.environment.action.num_actions
+    actions = np.random.default_rng(0).integers(num_actions, size=(64, count))
+
+    def step() -> None:
+        turn[0] = (turn[0] + 1) % 64
+        raw.step(actions[turn[0]])
+
+    return step
+
+
+def environment(context: bench_context.Context) -> Answer:
+    count = context.config.actors.environments
+    seconds = context.time(_raw_step(context), 1.0)
+    return {
+        "of one core": bench_context.rate(seconds, count, "agent steps/s"),
+        "vector step": bench_context.scaled(seconds, 1e6, "µs"),
+    }, {}
+
+
+def _inference_secs(context: bench_context.Context, size: int) -> bench_context.Result:
+    policy, batch = context.agent(), context.batch(size)
+    row = types.TimeStep(*(leaf[0] for leaf in batch.time_step))
+    state, generator = policy.initial_state(size), torch.Generator()
+
+    @torch.inference_mode()
+    def step() -> None:
+        policy.step(row, state, generator=generator)
+
+    return context.time(step)
+
+
+def inference(context: bench_context.Context) -> Answer:
+    sizes = sorted({1, 8, 32, 128, context.config.actors.environments})
+    return {
+        f"batch {size}": bench_context.scaled(
+            _inference_secs(context, size), 1e6 / size, "µs a frame"
+        )
+        for size in sizes
+    }, {}
+
+
+def actor_loop(context: bench_context.Context) -> Answer:
+    """What the actor's loop costs beyond the environment and the network."""
+    seconds = {
+        "environment": context.time(_raw_step(context)),
+        "inference": _inference_secs(context, context.config.actors.environments),
+        "actor": bench_context.scaled(
+            context.time(_unroll(context)), 1 / context.config.unroll_length, "s"
+        ),
+    }
+    rows = {
+        name: bench_context.scaled(result, 1e6, "µs a vector step")
+        for name, result in seconds.items()
+    }
+    beyond = rows["actor"]["median"]
+    beyond -= rows["environment"]["median"] + rows["inference"]["median"]
+    return rows, {"actor_overhead_us": beyond}
+
+
+def _unroll(context: bench_context.Context) -> Callable[[], None]:
+    """An actor's unroll into a ring that is emptied at once."""
+    count = context.config.actors.environments
+    rings = trajectory_ring.TrajectoryRings(context.spec(count), 1, 3)
+    policy = context.agent()
+    flat = parameters.FlatParameters(policy.network).flat.numpy()
+    store = parameter_store.ParameterStore(flat.nbytes)
+    store.publish(flat)
+    control = control_block.ControlBlock(1)
+    for name, value in hyperparameters.initial(context.config).items():
+        control.set(name, value)
+    the_actor = actor.Actor(
+        policy,
+        environments.make(context.config.environment, count),
+        rings.ring(0),
+        store,
+        control,
+        control.row(0),
+        0,
+        0,
+        lambda: list(range(count)),
+        torch.Generator(),
+    )
+    the_actor.reset()
+    the_actor.fetch()
+    ring = rings.ring(0)
+
+    def unroll() -> None:
+        the_actor.unroll()
+        ring.release(1)
+
+    return unroll
+
+
+# Learning.
+
+
+def _resident(
+    context: bench_context.Context,
+) -> tuple[agent.Agent, types.Trajectory]:
+    batch = context.batch(context.config.batch_size)
+    return context.agent(), bench_context.to_device(batch, context.device)
+
+
+class _Live:
+    """A learner whose rings a process of its own keeps full."""
+
+    def __init__(self, context: bench_context.Context) -> None:
+        config = context.config
+        self._context = context
+        self._live = algorithm.live_from_config(config)
+        self._sample = off_policy.all_fresh(config)
+        spec = context.spec(config.actors.environments)
+        self._rings = trajectory_ring.TrajectoryRings(spec, 2, config.actors.slots)
+        self._learner = learner.Learner(config, context.agent())
+        self._batcher = batcher.Batcher(
+            [self._rings.ring(i) for i in range(2)],
+            self._rings.learner_doorbell,
+            context.spec(config.batch_size),
+            config.learner.device,
+        )
+        content = context.batch(config.actors.environments)
+        self._feeder = _FORK.Process(target=self._feed, args=(content,), daemon=True)
+        self._feeder.start()
+
+    def _feed(self, content: types.Trajectory) -> None:
+        rings = [self._rings.ring(i) for i in range(2)]
+        sources = nest.flatten(content._replace(header=()))
+        while True:
+            for actor_index, ring in enumerate(rings):
+                if ring.wait_for_space(0.01):
+                    slot = ring.slots[ring.open_index()]._replace(header=())
+                    for s, t in zip(sources, nest.flatten(slot), strict=True):
+                        np.copyto(t, s.numpy())
+                    ring.commit(actor_index, 0)
+
+    def update(self) -> None:
+        while not self._batcher.wait(0.2):
+            pass
+        batch = self._batcher.take().trajectory
+        self._learner.update(batch, self._live, self._sample)
+
+    def close(self) -> None:
+        self._feeder.kill()
+        self._feeder.join()
+        self._rings.close()
+
+
+def _eager_secs(context: bench_context.Context) -> float:
+    """Seconds an update of the same loss in plain PyTorch, in a process of its own."""
+    plain = {k: v for k, v in os.environ.items() if k not in launch.ENVIRONMENT}
+    command = [sys.executable, str(_EAGER), *context.flags]
+    done = subprocess.run(
+        command,
+        env={**plain, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return float(done.stdout.split()[-1])
+
+
+def learn_batch(context: bench_context.Context) -> Answer:
+    """The update, from a resident batch and from live rings, and its plain twin."""
+    policy, batch = _resident(context)
+    the_learner = learner.Learner(context.config, policy)
+    live_values = algorithm.live_from_config(context.config)
+    sample = off_policy.all_fresh(context.config)
+    calls: dict[str, Callable[[], float]] = {}
+    live = _Live(context)
+    calls["resident batch"] = lambda: context.seconds_a_call(
+        lambda: the_learner.update(batch, live_values, sample), 2.0
+    )
+    calls["live rings"] = lambda: context.seconds_a_call(live.update, 2.0)
+    calls["plain eager PyTorch"] = lambda: _eager_secs(context)
+    values: dict[str, list[float]] = {name: [] for name in calls}
+    calls["resident batch"]()
+    calls["live rings"]()
+    for _ in range(context.options.repeats):  # alternating: the machine is shared
+        for name, call in calls.items():
+            values[name].append(call())
+    live.close()
+    steps = context.config.unroll_length * context.config.batch_size
+    rows = {
+        name: bench_context.rate(
+            bench_context.summary(seconds, "s"), steps, "agent steps/s"
+        )
+        for name, seconds in values.items()
+    }
+    resident = rows["resident batch"]["median"]
+    return rows, {
+        "learner_over_eager_time": rows["plain eager PyTorch"]["median"] / resident,
+        "live_over_resident": rows["live rings"]["median"] / resident,
+        "learner_ms_a_frame": 1e3 / resident,
+    }

@@ -1,0 +1,220 @@
+"""Subjects that start real trainings: train, learn, memory."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import bench_context
+
+_ENDLESS = "--config.total_agent_steps=1000000000"
+# No drift detector, no checkpoints but the last, the supervisor looks up rarely.
+_HARDLY_WATCHED = [
+    "--config.health.drift_interval=0",
+    "--config.checkpoint.interval_secs=1000000",
+    "--config.logging.interval_secs=5",
+]
+_WARM_UP_SECS = 10.0  # of training, not counted
+_START_SECS = 120.0  # until the first update at the latest
+
+Answer = tuple[bench_context.Rows, bench_context.Ratios]
+
+
+class _Run:
+    """A training in a process and a folder of its own."""
+
+    def __init__(self, folder: str, flags: list[str]) -> None:
+        self._folder = pathlib.Path(folder)
+        self._output = open(self._folder / "output", "w+")  # noqa: SIM115 for Popen
+        command = [sys.executable, "-m", "impala_mp.train", *flags]
+        command.append(f"--workdir={self._folder / 'run'}")
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            command, stdout=self._output, stderr=subprocess.STDOUT
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        path = self._folder / "run" / "metrics.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def health(self) -> list[dict[str, Any]]:
+        text = (self._folder / "run" / "health.json").read_text()
+        return [p for p in json.loads(text)["processes"] if p["pid"]]
+
+    def until(
+        self, condition: Callable[[list[dict[str, Any]]], Any], secs: float
+    ) -> Any:
+        """What `condition` says of the records, as soon as it says something."""
+        end = time.monotonic() + secs
+        while time.monotonic() < end and self.process.poll() is None:
+            found = condition(self.records())
+            if found:
+                return found
+            time.sleep(0.05)
+        found = condition(self.records())
+        if not found:
+            self._output.seek(0)
+            raise RuntimeError(
+                f"the training did not get there:\n{self._output.read()}"
+            )
+        return found
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+        self._output.close()
+
+
+@contextmanager
+def _run(flags: list[str]) -> Iterator[_Run]:
+    with tempfile.TemporaryDirectory() as folder:
+        run = _Run(folder, flags)
+        try:
+            yield run
+        finally:
+            run.stop()
+
+
+def _ideal(context: bench_context.Context) -> float:
+    """Agent steps a second, if nothing but the parts took time."""
+    results, cores = context.results, len(os.sched_getaffinity(0))
+    envs = context.config.actors.environments
+    environment = 1.0 / results["environment/of one core"]["median"]
+    inference = 1e-6 * results[f"inference/batch {envs}"]["median"]
+    learning = 1.0 / results["learner/resident batch"]["median"]
+    if context.device.type == "cuda":
+        return min(cores / environment, 1.0 / learning)
+    return cores / (environment + inference + learning)
+
+
+def train(context: bench_context.Context) -> Answer:
+    """Needs the subjects environment, inference and learner before it."""
+    ideal = _ideal(context)
+    quarters, last = _rates(context.flags, context.options.train_secs, 4)
+    shares = {k: v for k, v in last.items() if k.startswith("time/")}
+    training = bench_context.summary(quarters, "agent steps/s")
+    frames = context.environment.frames_per_step
+    rows = {
+        "ideal": bench_context.summary([ideal], "agent steps/s"),
+        "training": training,
+        "training, frames": bench_context.scaled(training, frames, "frames/s"),
+    }
+    mean = sum(quarters) / len(quarters)
+    return rows, {"efficiency": mean / ideal, **shares}
+
+
+def _rates(
+    flags: list[str], secs: float, parts: int
+) -> tuple[list[float], dict[str, Any]]:
+    """Agent steps/s of each part of `secs` of training, and the last record."""
+    rates = []
+    with _run([*flags, _ENDLESS]) as run:
+        run.until(bool, _START_SECS)
+        first = run.until(_later_than(_WARM_UP_SECS), _START_SECS)
+        for _ in range(parts):
+            after = _later_than(first["time_secs"] + secs / parts)
+            last = run.until(after, secs + _START_SECS)
+            steps = last["agent_steps"] - first["agent_steps"]
+            rates.append(steps / (last["time_secs"] - first["time_secs"]))
+            first = last
+    return rates, last
+
+
+def health(context: bench_context.Context) -> Answer:
+    """Training watched as it is by default, and as little as can be, in turn."""
+    values: dict[str, list[float]] = {"watched": [], "hardly watched": []}
+    for _ in range(context.options.repeats):
+        for name, flags in (("watched", []), ("hardly watched", _HARDLY_WATCHED)):
+            secs = context.options.train_secs
+            rates, _last = _rates([*context.flags, *flags], secs, 1)
+            values[name] += rates
+    pairs = zip(*values.values(), strict=True)
+    ratios = sorted(watched / hardly for watched, hardly in pairs)
+    rows = {k: bench_context.summary(v, "agent steps/s") for k, v in values.items()}
+    return rows, {"watched_over_hardly": ratios[len(ratios) // 2]}
+
+
+def _later_than(secs: float) -> Callable[[list[dict[str, Any]]], Any]:
+    def newest(records: list[dict[str, Any]]) -> Any:
+        return records[-1] if records and records[-1]["time_secs"] > secs else None
+
+    return newest
+
+
+def learn(context: bench_context.Context) -> Answer:
+    """From the launch until the last 100 games have the target's mean return."""
+    secs, steps = [], []
+    for seed in range(context.options.seeds):
+        flags = [
+            *context.flags,
+            f"--config.seed={seed}",
+            "--config.logging.interval_secs=0.2",
+        ]
+        with _run(flags) as run:
+            found = run.until(_reached(context.options.target_return), 3600.0)
+            secs.append(time.monotonic() - run.started)
+            steps.append(float(found["agent_steps"]))
+    rows = {
+        "from launch": bench_context.summary(secs, "s"),
+        "agent steps": bench_context.summary(steps, "agent steps"),
+    }
+    return rows, {"worst_secs": max(secs), "worst_agent_steps": max(steps)}
+
+
+def _reached(target: float) -> Callable[[list[dict[str, Any]]], Any]:
+    def first(records: list[dict[str, Any]]) -> Any:
+        good = (
+            r
+            for r in records
+            if r.get("episode/count", 0) >= 100 and r["episode/return_mean"] >= target
+        )
+        return next(good, None)
+
+    return first
+
+
+def memory(context: bench_context.Context) -> Answer:
+    """Resident memory and descriptors of each process, early and after the updates."""
+    updates = context.options.updates
+    with _run([*context.flags, _ENDLESS]) as run:
+        run.until(_beyond(updates // 10), 3600.0)
+        early = _footprints(run)
+        run.until(_beyond(updates), 36000.0)
+        late = _footprints(run)
+    rows = {
+        f"{name}, {unit}": bench_context.summary([early[name][unit], now[unit]], unit)
+        for name, now in late.items()
+        for unit in now
+    }
+    return rows, {
+        "memory_growth": max(late[n]["MiB"] / early[n]["MiB"] for n in late),
+        "descriptors_growth": max(
+            late[n]["descriptors"] - early[n]["descriptors"] for n in late
+        ),
+    }
+
+
+def _beyond(updates: int) -> Callable[[list[dict[str, Any]]], bool]:
+    return lambda records: bool(records) and records[-1]["updates"] >= updates
+
+
+def _footprints(run: _Run) -> dict[str, dict[str, float]]:
+    found = {}
+    for process in run.health():
+        name, pid = f"{process['role']} {process['index']}", process["pid"]
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        kib = int(status.split("VmRSS:")[1].split()[0])
+        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+        found[name] = {"MiB": kib / 1024, "descriptors": float(descriptors)}
+    return found

@@ -1,0 +1,182 @@
+"""Subjects `transport` and `parameters`: our shared memory against a plain memcpy."""
+
+import multiprocessing
+import resource
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import bench_context
+import numpy as np
+
+from impala_mp import doorbell, nest, parameter_store, specs, trajectory_ring, types
+
+_FORK = multiprocessing.get_context("fork")
+_SECS = 1.0  # of each repeat
+
+
+def _image_slot() -> types.Trajectory:
+    """592 KB of Atari images: T = 20, E = 1."""
+    image = specs.array_spec((84, 84, 4), np.uint8)
+    environment = specs.EnvironmentSpec(image, specs.DiscreteSpec(6), 4)
+    return specs.trajectory_spec(environment, 6, (), 20, 1)
+
+
+def _copy(source: types.Trajectory, target: types.Trajectory) -> None:
+    for s, t in zip(nest.flatten(source), nest.flatten(target), strict=True):
+        np.copyto(t, s)
+
+
+def _child(function: Callable[..., None], *args: Any) -> Any:
+    def main() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        function(*args)
+
+    process = _FORK.Process(target=main, daemon=True)
+    process.start()
+    return process
+
+
+def _end(process: Any) -> None:
+    process.kill()
+    process.join()
+
+
+def _ones(spec: types.Trajectory) -> types.Trajectory:
+    return nest.map_structure(lambda leaf: np.ones(leaf.shape, leaf.dtype), spec)
+
+
+def _write_slots(ring: trajectory_ring.TrajectoryRing, spec: types.Trajectory) -> None:
+    """Fills slots, header excepted, as fast as they come free."""
+    source = _ones(spec)
+    while True:
+        if ring.wait_for_space(0.2):
+            slot = ring.slots[ring.open_index()]
+            _copy(source._replace(header=()), slot._replace(header=()))
+            ring.commit(0, 0)
+
+
+def _slots_per_sec(spec: types.Trajectory) -> float:
+    rings = trajectory_ring.TrajectoryRings(spec, 1, 3)
+    ring, target = rings.ring(0), _ones(spec)
+    writer = _child(_write_slots, rings.ring(0), spec)
+    count, start = -20, 0.0
+    while count < 0 or time.perf_counter() - start < _SECS:
+        if not ring.num_committed():
+            rings.learner_doorbell.wait(0.2)
+            continue
+        _copy(ring.peek(0), target)
+        ring.release(1)
+        count += 1
+        if count == 0:
+            start = time.perf_counter()
+    elapsed = time.perf_counter() - start
+    _end(writer)
+    rings.close()
+    return count / elapsed
+
+
+def _echo(mine: doorbell.Doorbell, theirs: doorbell.Doorbell) -> None:
+    while True:
+        if mine.wait(1.0):
+            theirs.ring()
+
+
+def _wake_up_secs() -> float:
+    """Half of a round trip between two processes that sleep on their doorbells."""
+    here, there = doorbell.Doorbell(), doorbell.Doorbell()
+    child = _child(_echo, there, here)
+    trips = []
+    for _ in range(500):
+        start = time.perf_counter()
+        there.ring()
+        here.wait(1.0)
+        trips.append(time.perf_counter() - start)
+    _end(child)
+    return float(np.median(trips)) / 2
+
+
+def _waiting_core_share(wait: Callable[[], Any]) -> float:
+    """CPU time of a process that waits, a second."""
+    receive, send = _FORK.Pipe(duplex=False)
+
+    def waiting() -> None:
+        end = time.monotonic() + 2.0
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        while time.monotonic() < end:
+            wait()
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        send.send(used / 2.0)
+
+    child = _child(waiting)
+    share = receive.recv()
+    child.join()
+    return share
+
+
+def _waiting_shares(spec: types.Trajectory) -> tuple[float, float]:
+    """Of an actor whose ring is full, and of a learner whose rings are empty."""
+    rings = trajectory_ring.TrajectoryRings(spec, 1, 1)
+    learner = _waiting_core_share(lambda: rings.learner_doorbell.wait(0.2))
+    ring = rings.ring(0)
+    ring.commit(0, 0)
+    actor = _waiting_core_share(lambda: ring.wait_for_space(0.2))
+    rings.close()
+    return actor, learner
+
+
+def transport(
+    context: bench_context.Context,
+) -> tuple[bench_context.Rows, bench_context.Ratios]:
+    spec = _image_slot()
+    nbytes = sum(leaf.nbytes for leaf in nest.flatten(spec))
+    here, there = [_ones(spec) for _ in range(3)], _ones(spec)
+    turn = [0]
+
+    def memcpy() -> None:
+        turn[0] = (turn[0] + 1) % 3
+        _copy(here[turn[0]], there)
+
+    repeats = range(context.options.repeats)
+    plain = bench_context.rate(context.time(memcpy), 1, "slots/s")
+    ring = bench_context.summary([_slots_per_sec(spec) for _ in repeats], "slots/s")
+    wake = bench_context.summary([1e6 * _wake_up_secs() for _ in repeats], "µs")
+    actor, learner = _waiting_shares(spec)
+    rows = {
+        "memcpy of a 592 KB slot": plain,
+        "ring, one process to another": ring,
+        "memcpy": bench_context.scaled(plain, nbytes / 1e9, "GB/s"),
+        "ring": bench_context.scaled(ring, nbytes / 1e9, "GB/s"),
+        "wake-up by doorbell": wake,
+    }
+    return rows, {
+        "ring_over_memcpy": ring["median"] / plain["median"],
+        "waiting_actor_core_share": actor,
+        "waiting_learner_core_share": learner,
+    }
+
+
+def parameters(
+    context: bench_context.Context,
+) -> tuple[bench_context.Rows, bench_context.Ratios]:
+    rows: bench_context.Rows = {}
+    ratios: bench_context.Ratios = {}
+    for label, count in (("1.6M", 1_600_000), ("10M", 10_000_000)):
+        store = parameter_store.ParameterStore(4 * count)
+        source = np.random.default_rng(0).integers(0, 255, 4 * count, np.uint8)
+        target = np.empty_like(source)
+        calls = {
+            "memcpy of": lambda s=source, t=target: np.copyto(t, s),
+            "publish": lambda s=source, to=store: to.publish(s),
+            "fetch": lambda t=target, of=store: of.fetch(t),
+        }
+        results = {name: context.time(call) for name, call in calls.items()}
+        for name, result in results.items():
+            rows[f"{name} {label}"] = bench_context.scaled(result, 1e3, "ms")
+        for name in ("publish", "fetch"):
+            ratio = results[name]["median"] / results["memcpy of"]["median"]
+            ratios[f"{name}_{label}_over_memcpy"] = ratio
+        store.close()
+    return rows, ratios

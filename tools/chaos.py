@@ -1,0 +1,355 @@
+"""Rains faults on a real training, lets it recover, and judges what is left.
+
+    python tools/chaos.py --minutes=10 --seed=0 [--json]
+        [--env=catch|cartpole|recall|ID]
+
+Kills and freezes processes, has environments misbehave (faulty_env.py), stops and
+kills whole runs and goes on from their workdir, fills the disk. With an odd seed the
+actions come from an inference server. The last line is JSON; the exit code is 0 on
+pass, 1 on fail, 2 on bad arguments.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import math
+import os
+import pathlib
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
+
+import chaos_run
+import chaos_verdict
+import chaos_watch
+
+_EXPERIMENTS = pathlib.Path(__file__).resolve().parents[1] / "experiments"
+_KNOWN = {  # environment, target of the final return
+    "catch": ("Catch", 0.9),
+    "cartpole": ("CartPole-v1", 450.0),
+    "recall": ("Recall", 0.9),  # with an LSTM, whose state outlives a bad observation
+}
+_DECK = {  # faults, and how often each is dealt among 41
+    **{"kill_actor": 5, "kill_learner": 3, "kill_evaluator": 2},
+    **{"pause_actor": 3, "pause_learner": 2, "pause_evaluator": 1},
+    **{"freeze_actor": 2, "freeze_learner": 1, "freeze_evaluator": 1},
+    **{"kill_inference": 3, "pause_inference": 2, "freeze_inference": 1},  # if there
+    **{"environment_raises": 3, "environment_hangs": 1, "environment_leaks": 2},
+    **{"environment_nan_reward": 2, "environment_nan_observation": 2},
+    **{"stop_run": 1, "kill_supervisor": 1, "kill_fork_server": 1, "fill_disk": 2},
+}
+_ROLES = ("actor", "learner", "inference", "evaluator")
+_SETTINGS = {
+    "health.checksums": "true",
+    "health.hang_secs": 3,
+    "health.start_secs": 20,
+    "health.reset_secs": 20,
+    # The budgets are for faults that stay; these go, but there are many of them.
+    **{f"health.max_restarts.{role}": 1000 for role in _ROLES},
+    "health.max_failed_starts": 10,
+    "shutdown.deadline_secs": 5,
+    "checkpoint.interval_secs": 1,
+    "evaluation.interval_secs": 1,
+    "evaluation.episodes": 10,
+    "logging.interval_secs": 0.1,  # also the resolution of recovery_secs
+}
+_UNWRAPPED = {"ALE": "atari.py", "MinAtar": "minatar.py"}  # by id/NAME-version
+_ENDLESS = 10**12  # agent steps
+_RECOVERY_SHARE = 10  # at least one step of so many is learned undisturbed
+_MIN_STEPS_PER_SEC = 500  # below which the last run has failed
+_GAP_SECS = (1.5, 2.5)  # between two faults
+_ORDER_SECS = 3.0  # for an environment to do as it is told
+
+
+class Fault(NamedTuple):
+    """One entry of the plan."""
+
+    kind: str
+    choice: int  # of a process
+    share: float  # of a duration, in [0, 1)
+    gap_secs: float  # to the next fault
+
+
+def plan(seed: int, kinds: dict[str, int]) -> Iterator[Fault]:
+    """Faults for ever: each deck is shuffled, and dealt to its end."""
+    rng = random.Random(seed)
+    deck = [kind for kind, count in kinds.items() for _ in range(count)]
+    while True:
+        rng.shuffle(deck)
+        for kind in deck:
+            gap = rng.uniform(*_GAP_SECS)
+            yield Fault(kind, rng.randrange(1 << 16), rng.random(), gap)
+
+
+class Chaos:
+    """Commits faults: `kill_actor` is `_kill` of "actor"."""
+
+    def __init__(self, run: chaos_run.Run, tell: Callable[[str], None]) -> None:
+        self._run, self._tell = run, tell
+        self.faults: collections.Counter[str] = collections.Counter()
+
+    def rain(self, faults: Iterator[Fault], seconds: float) -> None:
+        start = due = time.monotonic()
+        for fault in faults:
+            due = max(due + fault.gap_secs, time.monotonic())
+            if due - start > seconds:
+                break
+            self._run.until(lambda due=due: time.monotonic() >= due, "time")
+            verb, _, what = fault.kind.partition("_")
+            getattr(self, f"_{verb}")(what, fault)
+            self.faults[fault.kind] += 1
+            self._tell(f"{time.monotonic() - start:7.1f} s  {fault.kind}")
+
+    def _kill(self, role: str, fault: Fault) -> None:
+        if role == "fork_server":
+            seat = self._run.victim("learner", 0, running=False)
+            self._run.wound("fork server", seat)
+            self._run.signal(chaos_watch.parent(seat["pid"]), signal.SIGKILL)
+            return
+        if role == "supervisor":
+            self._run.kill()
+            self._run.start(_ENDLESS)
+            return
+        seat = self._run.victim(role, fault.choice, running=False)
+        self._run.wound(role, seat)
+        self._run.signal(seat["pid"], signal.SIGKILL)
+
+    def _stop(self, what: str, fault: Fault) -> None:
+        self._run.stop(wound="run")
+        self._run.start(_ENDLESS)
+
+    def _pause(self, role: str, fault: Fault) -> None:
+        seat = self._run.victim(role, fault.choice)
+        seconds = 0.2 + 1.3 * fault.share
+        self._run.freeze(seat["pid"], until=time.monotonic() + seconds)
+
+    def _freeze(self, role: str, fault: Fault) -> None:
+        seat = self._run.victim(role, fault.choice)
+        self._run.wound(f"hung {role}", seat)
+        self._run.freeze(seat["pid"])
+
+    def _fill(self, what: str, fault: Fault) -> None:
+        self._run.disk.fill(until=time.monotonic() + 2.0 + 2.0 * fault.share)
+
+    def _environment(self, order: str, fault: Fault) -> None:
+        seat = None
+        while seat is None:
+            seat = self._ordered(order, self._run.victim("actor", fault.choice))
+        if order == "raises":
+            self._run.wound("actor", seat)
+        if order == "hangs":
+            self._run.wound("hung actor", seat)
+
+    def _ordered(self, order: str, seat: dict[str, Any]) -> dict[str, Any] | None:
+        """The actor, if its environment has committed the fault; None: withdrawn."""
+        path = self._run.folder / f"fault.{seat['pid']}"
+        written = path.with_name("fault.writing")
+        written.write_text(order)
+        written.rename(path)
+        deadline = time.monotonic() + _ORDER_SECS
+        self._run.until(lambda: not path.exists() or time.monotonic() > deadline, order)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return seat
+        return None
+
+
+_WRAPPED = """\
+import runpy
+
+
+def get_config():
+    config = runpy.run_path({file!r})["get_config"]()
+    config.environment.id = "faulty_env:Faulty-v0"
+    config.environment.kwargs = dict(inner={inner!r}, control={control!r})
+    return config
+"""
+
+
+def _experiment(env: str, base: pathlib.Path) -> str:
+    """The config of `env`, which misbehaves on request if it can be wrapped."""
+    folder, _, rest = env.partition("/")
+    if folder in _UNWRAPPED:
+        return f"{_EXPERIMENTS / _UNWRAPPED[folder]}:{rest.split('-')[0]}"
+    file = str(_EXPERIMENTS / f"{env if env in _KNOWN else 'cartpole'}.py")
+    inner = _KNOWN.get(env, (env, None))[0]
+    path = base / "wrapped.py"
+    control = str(base / "run" / "fault")
+    path.write_text(_WRAPPED.format(file=file, inner=inner, control=control))
+    return str(path)
+
+
+def _served(seed: int) -> bool:
+    return seed % 2 == 1
+
+
+def _kinds(
+    env: str, seed: int, run: chaos_run.Run
+) -> tuple[dict[str, int], dict[str, str]]:
+    """The deck for this machine and environment, and why some kinds are not in it."""
+    skipped = {}
+    if run.disk.problem:
+        skipped["fill_disk"] = run.disk.problem
+    if not _served(seed):
+        why = "each actor infers for itself: an odd --seed has an inference server"
+        skipped |= {kind: why for kind in _DECK if kind.endswith("_inference")}
+    if env.split("/")[0] in _UNWRAPPED:
+        why = f"{env} is not wrapped"
+        skipped |= {kind: why for kind in _DECK if kind.startswith("environment_")}
+    return {k: n for k, n in _DECK.items() if k not in skipped}, skipped
+
+
+def torment(run: chaos_run.Run, options: argparse.Namespace) -> dict[str, Any]:
+    """Faults, recovery, an end in peace: what only those who were there can tell."""
+    kinds, skipped = _kinds(options.env, options.seed, run)
+    chaos = Chaos(run, _say_nothing if options.json else _tell)
+    lost = 0.0
+    try:
+        run.start(_ENDLESS)
+        run.until(lambda: run.watch.num_records, "record")
+        chaos.rain(plan(options.seed, kinds), 60.0 * options.minutes)
+        run.settle()
+        lost = run.watch.learning_secs_lost()
+        run.stop()
+        _finish(run, options.recovery_steps)
+    except chaos_run.RunFailedError as error:
+        run.problems.append(str(error))
+    return {
+        "faults": dict(sorted(chaos.faults.items())),
+        "faults_in_all": chaos.faults.total(),
+        "skipped": skipped,
+        "recoveries": sum(map(len, run.watch.recovery_secs.values())),
+        "overtaken": run.overtaken,
+        "recovery_secs": _recovery_secs(run.watch),
+        "learning_secs_lost": round(lost, 1),
+    }
+
+
+def _finish(run: chaos_run.Run, steps: int) -> None:
+    """Learns `steps` more, or in proportion to what there is, undisturbed."""
+    done = int(run.watch.last["agent_steps"])
+    total = done + max(steps, done // _RECOVERY_SHARE)
+    run.start(total)
+    run.await_end(60.0 + (total - done) / _MIN_STEPS_PER_SEC)
+    run.watch.look()
+    if run.watch.last.get("agent_steps", 0) < total:
+        run.problems.append(f"the run ended before it had learned {total:,} steps")
+
+
+def _recovery_secs(watch: chaos_watch.Watch) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            "median": round(statistics.median(values), 2),
+            "worst": round(max(values), 2),
+        }
+        for name, values in sorted(watch.recovery_secs.items())
+    }
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+# The command.
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message.rstrip('.')}. See --help.", file=sys.stderr)
+        sys.exit(2)
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0.0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = _Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--minutes", type=_positive, default=10.0, help="that it rains (10)")
+    add("--seed", type=_count, default=0, help="of the faults and of the training")
+    add("--env", default="catch", help="catch, cartpole, recall or a Gymnasium id")
+    add("--target", type=float, help="for the final return; by default as learned")
+    add("--recovery_steps", type=_count, default=400_000, help="agent steps at the end")
+    add("--workdir", type=pathlib.Path, help="to keep; else a temporary folder")
+    add("--json", action="store_true", help="the JSON line only")
+    options = parser.parse_args()
+    if options.env not in _KNOWN:
+        _check_environment(options.env, parser)
+    elif options.target is None:
+        options.target = _KNOWN[options.env][1]
+    if options.workdir and options.workdir.exists():
+        parser.error(f"--workdir={options.workdir} is there already: name another")
+    return options
+
+
+def _check_environment(name: str, parser: _Parser) -> None:
+    from impala_mp import environments, errors  # brings torch, which takes seconds
+
+    named = types.SimpleNamespace(id=name, kwargs={})
+    try:
+        environments.make(named, 1).close()
+    except errors.BadInput as error:
+        parser.error(f"--env={name}: {error}")
+
+
+def main() -> None:
+    options = _arguments()
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
+    base = pathlib.Path(options.workdir or tempfile.mkdtemp(prefix="impala-chaos-"))
+    base = base.resolve()
+    base.mkdir(parents=True, exist_ok=True)
+    report = chaos(options, base)
+    if report["verdict"] == "pass" and not options.workdir:
+        shutil.rmtree(base)
+        report["workdir"] = None
+    if not options.json:
+        chaos_verdict.show(report)
+    print(json.dumps(report))
+    sys.exit(report["verdict"] != "pass")
+
+
+def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
+    """One run under faults in the folder `base`, and the verdict on it."""
+    segments = set(os.listdir("/dev/shm"))
+    mode = "server" if _served(options.seed) else "actor"
+    settings = {**_SETTINGS, "seed": options.seed, "inference.mode": mode}
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    experiment = _experiment(options.env, base)
+    run = chaos_run.Run(base, [f"--config={experiment}", *flags])
+    try:
+        told = torment(run, options)
+        found = chaos_verdict.report(run, told, segments, options.target)
+    finally:
+        run.close()
+    reasons = chaos_verdict.judge(found, [*run.problems, *run.watch.unhealed])
+    verdict = "fail" if reasons else "pass"
+    return {"verdict": verdict, "reasons": reasons, **found, "workdir": str(base)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""The training that chaos.py torments: its lives, its processes, its disk."""
+
+import contextlib
+import math
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import chaos_watch
+
+_TOOLS = pathlib.Path(__file__).resolve().parent
+_POLL_SECS = 0.02
+_PATIENCE_SECS = 60.0  # for what is waited for
+_ORPHAN_SECS = 5.0  # that a child may outlive its supervisor
+_DISK_SIZE = "64m"
+
+
+class RunFailedError(Exception):
+    """The run cannot go on, or does not; a sentence."""
+
+
+def python_path() -> str:
+    """Where faulty_env and impala_mp are found."""
+    places = [str(_TOOLS), str(_TOOLS.parent), os.environ.get("PYTHONPATH", "")]
+    return ":".join(filter(None, places))
+
+
+class Disk:
+    """A small file system of its own for the checkpoints, which can be filled."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self._filler = folder / "filler"
+        self.full_until = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        self.problem = self._mount()
+
+    def _mount(self) -> str:
+        options = ["-t", "tmpfs", "-o", f"size={_DISK_SIZE}"]
+        command = ["mount", *options, "chaos", str(self.folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except OSError as error:
+            return f"cannot mount: {error}"
+        return f"cannot mount: {done.stderr.strip()}" if done.returncode else ""
+
+    def fill(self, until: float) -> None:
+        """To the last byte; again whenever some have become free."""
+        self.full_until = until
+        with (
+            contextlib.suppress(OSError),
+            open(self._filler, "ab", buffering=0) as file,
+        ):
+            while True:
+                file.write(bytes(2**20))
+
+    def empty(self) -> None:
+        self.full_until = 0.0
+        self._filler.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Leaves the files, without the file system that they were on."""
+        if self.problem:
+            return
+        self.empty()
+        aside = self.folder.with_name("aside")
+        shutil.copytree(self.folder, aside)
+        subprocess.run(["umount", "-l", str(self.folder)], check=True)
+        self.folder.rmdir()
+        aside.rename(self.folder)
+        self.problem = "closed"
+
+
+class Run:
+    """A training that goes on through any number of supervisors."""
+
+    def __init__(self, base: pathlib.Path, arguments: list[str]) -> None:
+        self.folder = base / "run"
+        self.token = uuid.uuid4().hex
+        self.watch = chaos_watch.Watch(self.folder)
+        self.disk = Disk(self.folder / "checkpoints")
+        self.problems: list[str] = []
+        self.overtaken = 0  # wounds whose run ended before they had healed
+        self._arguments = [*arguments, f"--workdir={self.folder}"]
+        self._output = base / "output"
+        self.temporary = base / "tmp"
+        self.temporary.mkdir()
+        self._lives = 0
+        self._frozen: dict[int, float] = {}  # pid to the time of its SIGCONT
+        self._process: Any = None
+
+    # Lives.
+
+    def start(self, total_agent_steps: int) -> None:
+        self._lives += 1
+        self._frozen.clear()
+        total = f"--config.total_agent_steps={total_agent_steps}"
+        with open(self._output, "a") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "impala_mp.train", *self._arguments, total],
+                stdout=output,
+                stderr=output,
+                env=self.environment(),
+            )
+        self.watch.supervisor = self._process.pid
+
+    def environment(self) -> dict[str, str]:
+        """For this life's processes."""
+        return {
+            **os.environ,
+            "PYTHONPATH": python_path(),
+            "TMPDIR": str(self.temporary),
+            chaos_watch.TOKEN: self._life(),
+        }
+
+    def _life(self) -> str:
+        return f"{self.token}-{self._lives}-"
+
+    def stop(self, wound: str = "") -> None:
+        """As a scheduler does, by SIGTERM to all, once there are handlers for it."""
+        self.until(lambda: self.watch.seats("supervisor"), "supervisor")
+        if wound:
+            self._end_of_life(wound)
+        full = bool(self.disk.full_until)
+        self._process.send_signal(signal.SIGTERM)
+        for pid in chaos_watch.processes(self._life()):
+            self.signal(pid, signal.SIGTERM)
+        self.await_end(_PATIENCE_SECS, may_lose=full)
+
+    def kill(self) -> None:
+        self._end_of_life("supervisor")
+        self._process.kill()
+        self._process.wait()
+        self._check_orphans()
+
+    def _end_of_life(self, name: str) -> None:
+        """The wound of the whole run takes the place of those of its processes."""
+        wounds = self.watch.wounds
+        kept = [w for w in wounds if isinstance(w, chaos_watch.FullDisk)]
+        self.overtaken += len(wounds) - len(kept)
+        wounds[:] = kept
+        # Healed by no incarnation under this supervisor.
+        self.wound(name, {"role": "learner", "index": 0, "incarnation": math.inf})
+
+    def await_end(self, seconds: float, may_lose: bool = False) -> None:
+        """Of itself, and well; `may_lose`: a full disk may take the last checkpoint."""
+        self._poll_while(lambda: self._process.poll() is None, seconds)
+        if self._process.poll() is None:
+            raise RunFailedError(f"the run did not end within {seconds:.0f} s")
+        if self._process.returncode not in ((0, 1) if may_lose else (0,)):
+            self.problems.append(f"{self.last_words()}, where 0 was due")
+        self._check_orphans()
+
+    def _check_orphans(self) -> None:
+        self._poll_while(
+            lambda: bool(chaos_watch.processes(self._life())), _ORPHAN_SECS
+        )
+        orphans = chaos_watch.processes(self._life())
+        if orphans:
+            self.problems.append(f"processes outlived their supervisor: {orphans}")
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def last_words(self) -> str:
+        words = self._output.read_text(errors="replace").strip().splitlines()
+        return f"the run ended with exit code {self.exit_code} ({words[-1:]})"
+
+    # Watching.
+
+    def poll(self) -> None:
+        """Looks, and undoes what has lasted long enough."""
+        time.sleep(_POLL_SECS)
+        now = time.monotonic()
+        for pid, due in list(self._frozen.items()):
+            if due <= now:
+                del self._frozen[pid]
+                self.signal(pid, signal.SIGCONT)
+        if self.disk.full_until > now:
+            self.disk.fill(self.disk.full_until)
+        elif self.disk.full_until:
+            self.disk.empty()
+            self.watch.wounds.append(chaos_watch.FullDisk(self.disk.folder))
+        self.watch.look()
+
+    def _poll_while(self, condition: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while condition() and time.monotonic() < deadline:
+            self.poll()
+
+    def until(
+        self, find: Callable[[], Any], what: str, seconds: float = _PATIENCE_SECS
+    ) -> Any:
+        """What `find` finds in the living run, sooner or later."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.poll()
+            if self.exit_code is not None:
+                raise RunFailedError(self.last_words())
+            found = find()
+            if found:
+                return found
+        raise RunFailedError(f"no {what} within {seconds:.0f} s")
+
+    def settle(self) -> None:
+        """Until every wound has healed, or is beyond healing."""
+
+        def settled() -> bool:
+            open_ends = [due for due in self._frozen.values() if due < math.inf]
+            return not (open_ends or self.disk.full_until or self.watch.wounds)
+
+        self.until(settled, "end of the recoveries", 2 * _PATIENCE_SECS)
+
+    # Touching one process.
+
+    def victim(self, role: str, choice: int, running: bool = True) -> dict[str, Any]:
+        """One of the processes of `role`; `running`: past its start."""
+
+        def find() -> dict[str, Any] | None:
+            there = [
+                p
+                for p in self.watch.seats(role)
+                if p["pid"] not in self._frozen
+                and (p["state"] in chaos_watch.ALIVE or not running)
+                and chaos_watch.is_ours(p["pid"], self._life())
+            ]
+            return there[choice % len(there)] if there else None
+
+        return self.until(find, role)
+
+    def signal(self, pid: int, number: int) -> None:
+        """To a process of ours only: a pid may have been given to another."""
+        if chaos_watch.is_ours(pid, self.token):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def freeze(self, pid: int, until: float = math.inf) -> None:
+        self._frozen[pid] = until
+        self.signal(pid, signal.SIGSTOP)
+
+    def wound(self, name: str, seat: dict[str, Any]) -> None:
+        supervisor = self.watch.supervisor
+        self.watch.wounds.append(chaos_watch.Wound(name, seat, supervisor))
+
+    def close(self) -> None:
+        """Leaves no process and no mount, whatever has happened."""
+        for pid in chaos_watch.processes(self.token):
+            self.signal(pid, signal.SIGKILL)
+        self.disk.close()

@@ -1,0 +1,128 @@
+"""What a run under faults is judged by, and the judgement."""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import chaos_run
+import chaos_watch
+
+_MAX_LEFT = {
+    "processes": 0,
+    "shared_memory": 0,
+    "descriptors": 2,  # growth of a supervisor's: what is open just now
+    "temporary_files": 0,
+}
+_MAX_BAD_RECORDS = 3  # for each NaN that an environment gave
+_MIN_NAN_FAULTS = 5  # fewer may all have died with their actors
+
+
+def examine(folder: pathlib.Path) -> dict[str, Any]:
+    """What a finished run has in its folder, and how well it plays."""
+    audit = chaos_watch.Watch(folder)
+    audit.read_records()
+    return {
+        "trajectories": chaos_watch.trajectories(audit.last) if audit.last else None,
+        "torn_reads": chaos_watch.torn_reads(folder),
+        "torn_reads_retried": audit.last.get("health/torn_reads_retried"),
+        "identity_violations": audit.identity_violations,
+        "counters_backwards": audit.counters_backwards,
+        "temporary_files": len(chaos_watch.temporary_files(folder)),
+        "final_return": _evaluated(folder),
+    }
+
+
+def _evaluated(folder: pathlib.Path) -> float | None:
+    """The mean return of 100 games by impala-eval; None if it fails."""
+    command = [sys.executable, "-m", "impala_mp.evaluate", f"--workdir={folder}"]
+    done = subprocess.run(
+        [*command, "--episodes=100"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": chaos_run.python_path()},
+    )
+    return None if done.returncode else json.loads(done.stdout.splitlines()[-1])["mean"]
+
+
+def report(
+    run: chaos_run.Run, told: dict[str, Any], segments: set[str], target: float | None
+) -> dict[str, Any]:
+    """All that is judged; `segments`: what /dev/shm held before."""
+    watch, found = run.watch, examine(run.folder)
+    for name in ("identity_violations", "counters_backwards"):
+        found[name] = max(found[name], getattr(watch, name))  # with what was rewound
+    leftovers = {
+        "processes": len(chaos_watch.processes(run.token)),
+        "shared_memory": len(set(os.listdir("/dev/shm")) - segments),
+        "descriptors": watch.descriptors(),
+        "temporary_files": found.pop("temporary_files"),
+        "temporary_folders": len(os.listdir(run.temporary)),
+    }
+    bad_data = sum(watch.bad_data.values()) if watch.counts_bad_data else None
+    return {
+        **told,
+        **found,
+        "bad_data": bad_data,
+        "bad_records": watch.bad_records,
+        "leftovers": leftovers,
+        "target": target,
+    }
+
+
+def judge(report: dict[str, Any], problems: list[str]) -> list[str]:
+    """Why the run has failed; nothing if it has not."""
+    left = report["leftovers"]
+    counts = {
+        name: report[name]
+        for name in ("torn_reads", "identity_violations", "counters_backwards")
+    }
+    counts |= {name: left[name] for name in _MAX_LEFT}
+    reasons = [
+        f"{name}: {count}, where {_MAX_LEFT.get(name, 0)} is the most"
+        for name, count in counts.items()
+        if count > _MAX_LEFT.get(name, 0)
+    ]
+    final, target = report["final_return"], report["target"]
+    if final is None or not math.isfinite(final):
+        reasons.append("the final evaluation gave no return")
+    elif target is not None and final < target:
+        reasons.append(f"the final return is {final:.3f}, below {target}")
+    if not report["faults_in_all"]:
+        reasons.append("no fault was committed")
+    return [*problems, *reasons, *_judge_nans(report)]
+
+
+def _judge_nans(report: dict[str, Any]) -> list[str]:
+    faults = report["faults"]
+    nans = sum(count for kind, count in faults.items() if "_nan_" in kind)
+    reasons = []
+    if nans >= _MIN_NAN_FAULTS and report["bad_data"] == 0:
+        reasons.append(f"{nans} faults were NaN, and health/bad_data counts none")
+    if report["bad_records"] > _MAX_BAD_RECORDS * nans:
+        reasons.append(
+            f"{nans} faults were NaN, and {report['bad_records']} records tell of bad"
+            " data: something stayed sick"
+        )
+    return reasons
+
+
+def show(report: dict[str, Any]) -> None:
+    """A table: what has parts of its own is given a line a part."""
+    for name, value in report.items():
+        if isinstance(value, dict):
+            print(f"{name}")
+            for part, inner in value.items():
+                text = inner if not isinstance(inner, dict) else _pairs(inner)
+                print(f"  {part:<28} {text}")
+        elif isinstance(value, list):
+            print("\n  ".join([name, *(value or ["none"])]))
+        else:
+            print(f"{name:<30} {value}")
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

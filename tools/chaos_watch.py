@@ -1,0 +1,216 @@
+"""What a run shows from outside: its files, its processes, and what it left behind."""
+
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+ALIVE = ("running", "waiting_for_slot", "waiting_for_data")
+TOKEN = "IMPALA_CHAOS"  # an environment variable that every process of a run inherits
+
+_PATIENCE_SECS = 60.0  # for a wound to heal
+
+
+class Wound:
+    """A process that was taken from the run, until another one does its work."""
+
+    def __init__(self, name: str, seat: dict[str, Any], supervisor: int) -> None:
+        self.name = name  # under which its recovery is counted
+        self.since = time.monotonic()
+        self._role, self._index = seat["role"], seat["index"]
+        self._life = (supervisor, seat["incarnation"])
+        self._records_before: int | None = None  # set once the successor runs
+
+    def healed(self, watch: "Watch") -> bool:
+        if self._records_before is None and self._has_successor(watch):
+            self._records_before = watch.num_records
+        if self._records_before is None:
+            return False
+        # The learner has learned once more when a record has been written after that.
+        return self._role != "learner" or watch.num_records > self._records_before
+
+    def _has_successor(self, watch: "Watch") -> bool:
+        supervisor, incarnation = self._life
+        return any(
+            p["index"] == self._index
+            and p["state"] in ALIVE
+            and (watch.supervisor != supervisor or p["incarnation"] > incarnation)
+            for p in watch.seats(self._role)
+        )
+
+
+class FullDisk:
+    """A file system that was full, until a checkpoint is written to it again."""
+
+    name = "disk"
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.since = time.monotonic()
+        self._folder, self._before = folder, _checkpoints(folder)
+
+    def healed(self, watch: "Watch") -> bool:
+        return bool(_checkpoints(self._folder) - self._before)
+
+
+def _checkpoints(folder: pathlib.Path) -> set[str]:
+    return {name for name in os.listdir(folder) if name.isdigit()}
+
+
+class Watch:
+    """Reads health.json and metrics.jsonl as they grow."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self._processes: list[dict[str, Any]] = []
+        self.supervisor = 0  # whose health.json counts; the run's to set
+        self.last: dict[str, Any] = {}
+        self.num_records = self.identity_violations = self.counters_backwards = 0
+        self.counts_bad_data = False
+        self.bad_data: dict[int, int] = {}  # by supervisor
+        self.wounds: list[Wound | FullDisk] = []
+        self.recovery_secs: dict[str, list[float]] = collections.defaultdict(list)
+        self.unhealed: list[str] = []
+        self.bad_records = 0
+        self._lateness: list[float] = []  # the clock's time minus the learner's
+        self._seen: set[int] = set()
+        self._inode = self._offset = 0
+        self._descriptors: dict[int, list[int]] = {}  # first and last, by supervisor
+
+    def look(self) -> None:
+        """To be called often."""
+        # In this order: health.json is written before the record of the same moment,
+        # so that a record read after a learner was seen running is that learner's.
+        self._read_health()
+        self._heal()
+        self.read_records()
+        self._count_descriptors()
+
+    def seats(self, role: str) -> list[dict[str, Any]]:
+        """The processes that have this role, if the supervisor knows any."""
+        return [p for p in self._processes if p["role"] == role and p["pid"]]
+
+    def descriptors(self) -> int:
+        """The most by which a supervisor's open files grew."""
+        counts = self._descriptors.values()
+        return max((last - first for first, last in counts if last > first), default=0)
+
+    def learning_secs_lost(self) -> float:
+        """Time that is not in the learner's own: it was down, or learned it again."""
+        return self._lateness[-1] - self._lateness[0] if self._lateness else 0.0
+
+    def _read_health(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            text = (self._folder / "health.json").read_text()
+            self._processes = json.loads(text)["processes"]
+        if self._processes and self._processes[0]["pid"] != self.supervisor:
+            self._processes = []  # of a supervisor that is no more
+
+    def read_records(self) -> None:
+        """What was appended; everything when the file has been rewritten."""
+        with contextlib.suppress(FileNotFoundError):
+            with open(self._folder / "metrics.jsonl", "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._offset:
+                    self._inode, self._offset, self.last = status.st_ino, 0, {}
+                file.seek(self._offset)
+                *lines, rest = file.read().split(b"\n")
+                self._offset = file.tell() - len(rest)
+            for line in lines:
+                self._take(json.loads(line), hash(line))
+
+    def _take(self, record: dict[str, Any], identity: int) -> None:
+        """Judges a record that is new; those before it in the file have been."""
+        if identity not in self._seen:
+            self._seen.add(identity)
+            self.num_records += 1
+            self.identity_violations += not identity_holds(record)
+            self.counters_backwards += any(
+                record[name] < self.last.get(name, 0)
+                for name in ("agent_steps", "updates")
+            )
+            self._lateness.append(time.monotonic() - record["time_secs"])
+            self._count_bad_data(record)
+        self.last = record
+
+    def _count_bad_data(self, record: dict[str, Any]) -> None:
+        """Trajectories thrown away for what they hold, or losses that were no number.
+
+        One fault spoils an unroll; a policy that it made sick spoils all that follow.
+        """
+        self.counts_bad_data |= "health/bad_data" in record
+        count = record.get("health/bad_data", 0)
+        grew = count > self.bad_data.get(self.supervisor, 0)
+        self.bad_data[self.supervisor] = count
+        # Without an update since the record before there is no lag either.
+        no_number = "lag/mean" in record and "loss/total" not in record
+        self.bad_records += grew or no_number
+
+    def _heal(self) -> None:
+        now = time.monotonic()
+        for wound in list(self.wounds):
+            if wound.healed(self):
+                self.recovery_secs[wound.name].append(now - wound.since)
+                self.wounds.remove(wound)
+            elif now - wound.since > _PATIENCE_SECS:
+                self.unhealed.append(f"{wound.name}: no recovery in {_PATIENCE_SECS} s")
+                self.wounds.remove(wound)
+
+    def _count_descriptors(self) -> None:
+        """Only while all is well: a restart opens and closes some."""
+        states = [p["state"] for p in self._processes]
+        if self.supervisor in self.bad_data and all(s in ALIVE for s in states):
+            with contextlib.suppress(OSError):
+                count = len(os.listdir(f"/proc/{self.supervisor}/fd"))
+                self._descriptors.setdefault(self.supervisor, [count, count])[1] = count
+
+
+def identity_holds(record: dict[str, Any]) -> bool:
+    """Whether every trajectory that was committed is accounted for."""
+    counts = trajectories(record)
+    return counts.pop("committed") == sum(counts.values())
+
+
+def trajectories(record: dict[str, Any]) -> dict[str, int]:
+    names = ("committed", "learned", "discarded", "in_flight")
+    return {name: record[f"health/{name}"] for name in names}
+
+
+def is_ours(pid: int, token: str) -> bool:
+    """Whether `pid` is alive and has inherited `token` (or one that begins so)."""
+    try:
+        environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{TOKEN}={token}".encode() in environment
+
+
+def parent(pid: int) -> int:
+    """0 if the process is gone."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(text.rsplit(")", 1)[1].split()[1])
+
+
+def processes(token: str) -> list[int]:
+    """Every living process with that token, whoever its parent is by now."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if is_ours(pid, token)]
+
+
+def temporary_files(folder: pathlib.Path) -> list[str]:
+    """What was being written, and was neither finished nor removed."""
+    names = [path.name for path in folder.rglob("*")]
+    ends, begins = (".writing", ".tmp"), (".writing-",)
+    return [n for n in names if n.endswith(ends) or n.startswith(begins)]
+
+
+def torn_reads(folder: pathlib.Path) -> int:
+    """Mixtures of two versions that a reader believed; checksums tell."""
+    logs = (folder / "logs").glob("*.log")
+    sentence = "of the parameters is torn"
+    return sum(log.read_text(errors="replace").count(sentence) for log in logs)

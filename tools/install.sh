@@ -1,0 +1,18 @@
+# Sourced by train.sh and test.sh: makes .venv with the extras named by $1, once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+PYTHON=${PYTHON:-python3}
+want="$1 $(cat setup.py constraints.txt | cksum) $("$PYTHON" --version)"
+stamp=".venv/installed-${1//[^a-z]/-}"
+if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "impala_mp needs Python 3.11 or newer; $PYTHON is $("$PYTHON" --version):" \
+      "set PYTHON=/path/to/python3.11." >&2
+    exit 2
+  }
+  [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+  echo "Installing into .venv (once)..."
+  .venv/bin/python -m pip install -q -c constraints.txt -e ".${1:+[$1]}"
+  echo "$want" >"$stamp"
+fi

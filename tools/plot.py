@@ -1,0 +1,36 @@
+"""Draws learning curves of several runs and seeds.
+
+python tools/plot.py --output=curve.png vtrace=runs/a0,runs/a1 none=runs/b0,runs/b1
+python tools/plot.py --output=curve.png --x=time_secs runs/a0 runs/b0
+"""
+
+import argparse
+import os
+import sys
+
+from impala_mp import curves, errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="+", metavar="[LABEL=]DIR[,DIR...]")
+    parser.add_argument("--output", required=True, help="the PNG to write")
+    parser.add_argument("--key", default="episode/return_mean", help="what to draw")
+    parser.add_argument("--x", default="agent_steps", help="agent_steps, time_secs...")
+    arguments = parser.parse_args()
+    groups = {}
+    for group in arguments.groups:
+        label, _, folders = group.rpartition("=")
+        name = label or os.path.basename(os.path.normpath(folders))
+        groups[name] = folders.split(",")
+    try:
+        curves.plot(groups, arguments.output, arguments.key, arguments.x)
+    except errors.BadInput as error:
+        print(f"plot.py: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
