@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from impala_mp import control_block, launch, workers
+from impala_mp import control_block, fork_server, workers
 
 _SETTLED_SECS = 1.0  # a process that lived longer than this is no crash loop
 _ORPHANED = 255  # multiprocessing's exit code of a child that it cannot ask about
@@ -70,7 +70,7 @@ class ChildProcess:
         self.process = context.Process(
             target=workers.main, args=(seat, self._shared, life), name=self.name
         )
-        launch.start_fork_server()  # another one, if it has died
+        fork_server.start()  # another one, if it has died
         self.process.start()
         with contextlib.suppress(ProcessLookupError):  # it has died already
             self._pidfd = os.pidfd_open(self.process.pid)

@@ -1,17 +1,12 @@
-"""Starts the fork server, and torch in it, while this process imports its own."""
+"""The first moments of `impala-train`: environment, signals, then the imports."""
 
-import multiprocessing
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable
-from multiprocessing import forkserver, process, resource_tracker
 from typing import Any
 
-_DESCRIPTORS = "/proc/self/fd/"
-_PRELOAD = ["impala_mp.workers"]  # brings torch; a child then starts in 20 ms
+from impala_mp import fork_server
 
 # For this process and its children. One thread a process unless torch is told
 # otherwise; and an allocator that keeps what it has: giving a batch back to the
@@ -40,41 +35,11 @@ def exit_on_signals(leave: Callable[[int], Any]) -> None:
         signal.signal(number, lambda number, frame: leave(128 + number))
 
 
-def start_fork_server() -> None:
-    """Starts it, unless it runs, reachable through a descriptor alone.
-
-    No kill leaves a file behind. `timeout` and Slurm send SIGTERM to everyone; what it
-    means the supervisor decides. The server inherits that it is blocked, and its
-    children unblock it (`workers`).
-    """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
-    settings: Any = process.current_process()
-    resource_tracker.ensure_running()  # it unblocks the signal when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    try:
-        folder = settings._config["tempdir"] = tempfile.mkdtemp(prefix="impala-")
-        try:
-            forkserver.ensure_running()
-            _hide_address(forkserver._forkserver)  # type: ignore[attr-defined]
-        finally:
-            shutil.rmtree(folder)
-            del settings._config["tempdir"]
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _hide_address(server: Any) -> None:
-    """A socket has an inode as long as it is open; /proc leads to it without a name."""
-    if not server._forkserver_address.startswith(_DESCRIPTORS):
-        socket = os.open(server._forkserver_address, os.O_PATH | os.O_CLOEXEC)
-        server._forkserver_address = f"{_DESCRIPTORS}{socket}"
-
-
 def train(config: Any, path: str, profile_updates: int) -> int:
     """Trains; returns the exit code."""
     if config.runtime.mode == "processes":
         exit_on_signals(sys.exit)  # so that the socket's folder goes in any case
-        start_fork_server()
+        fork_server.start()  # it imports torch while this process does
         exit_on_signals(os._exit)
     from impala_mp import program, supervisor
 

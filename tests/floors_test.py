@@ -84,6 +84,7 @@ _FLOORS = {
         "contract",
         "diagnosis",
         "drift",
+        "fork_server",
         "health_report",
         "nonfinite",
         "launch",
