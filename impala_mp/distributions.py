@@ -1,27 +1,31 @@
 """Action distributions: the only code that knows what policy logits mean."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
 
-from impala_mp import specs
+from impala_mp import categorical, elements, gaussian, nest, specs, types
 
 
 class ActionDistribution(Protocol):
-    """Functions of policy logits [..., L] and actions [..., *action shape]."""
+    """Functions of policy logits [..., L] and actions, a nest of [..., *shape]."""
 
     num_logits: int  # L
     encoding_size: int  # features of `encode`
+    has_uniform: bool  # whether `mix` takes an epsilon
+    can_mask: bool  # whether each logit stands for something to choose
+    free: tuple[bool, ...]  # L: which logits do not depend on the observation
 
     def sample(
         self, logits: torch.Tensor, generator: torch.Generator | None
-    ) -> torch.Tensor:
+    ) -> types.Nest:
         """An action."""
 
-    def mode(self, logits: torch.Tensor) -> torch.Tensor:
-        """The likeliest action."""
+    def mode(self, logits: torch.Tensor) -> types.Nest:
+        """The action of a greedy policy: the likeliest, of a Box the median."""
 
-    def log_prob(self, logits: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, logits: torch.Tensor, action: types.Nest) -> torch.Tensor:
         """log pi(a), of the joint action: [...]."""
 
     def entropy(self, logits: torch.Tensor) -> torch.Tensor:
@@ -36,44 +40,76 @@ class ActionDistribution(Protocol):
         epsilon: float | torch.Tensor,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        """Logits of (1 - epsilon) softmax(logits / temperature) + epsilon uniform.
+        """Logits of (1 - epsilon) pi^(1 / temperature) + epsilon uniform.
 
+        The power is normalised; of a joint action each part is mixed by itself.
         `epsilon` is one number, or float64 [...], one a row. Finite for finite logits;
         with epsilon 0 and temperature 1 the same tensor.
         """
 
-    def encode(self, action: torch.Tensor) -> torch.Tensor:
+    def normalise(self, logits: torch.Tensor) -> torch.Tensor:
+        """The same for all logits that mean the same distribution."""
+
+    def encode(self, action: types.Nest) -> torch.Tensor:
         """Float features [..., encoding_size] of an action, for use as an input."""
 
+    def to_environment(self, action: types.Nest) -> types.Nest:
+        """The action as the environment's space has it."""
 
-class Categorical:
-    """One of `num_actions`, by unnormalised log-probabilities."""
 
-    def __init__(self, num_actions: int) -> None:
-        self.num_logits = self.encoding_size = num_actions
+class Joint:
+    """Independent parts in a Tuple or Dict; their logits one after the other."""
+
+    can_mask = False
+
+    def __init__(self, parts: types.Nest) -> None:
+        """`parts` is a nest of distributions."""
+        self._structure = parts
+        self._parts: list[ActionDistribution] = nest.flatten(parts)
+        self._sizes = [part.num_logits for part in self._parts]
+        self.num_logits = sum(self._sizes)
+        self.encoding_size = sum(part.encoding_size for part in self._parts)
+        self.has_uniform = all(part.has_uniform for part in self._parts)
+        self.free = tuple(free for part in self._parts for free in part.free)
+
+    def _each(
+        self, logits: torch.Tensor
+    ) -> Iterable[tuple[ActionDistribution, torch.Tensor]]:
+        return zip(self._parts, logits.split(self._sizes, -1), strict=True)
+
+    def _leaves(self, action: types.Nest) -> list[torch.Tensor]:
+        """The parts of an action, in order."""
+        return nest.flatten(action)
+
+    def _gather(self, leaves: Iterable[torch.Tensor]) -> types.Nest:
+        upcoming = iter(leaves)
+        return nest.map_structure(lambda part: next(upcoming), self._structure)
 
     def sample(
         self, logits: torch.Tensor, generator: torch.Generator | None
-    ) -> torch.Tensor:
-        # argmax(p / Exp(1)) is a draw from p: one kernel less than inverting the CDF,
-        # and no host synchronisation.
-        noise = torch.empty_like(logits).exponential_(generator=generator)
-        return (logits - noise.log()).argmax(-1)
+    ) -> types.Nest:
+        return self._gather(p.sample(own, generator) for p, own in self._each(logits))
 
-    def mode(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.argmax(-1)
+    def mode(self, logits: torch.Tensor) -> types.Nest:
+        return self._gather(part.mode(own) for part, own in self._each(logits))
 
-    def log_prob(self, logits: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        log_probs = torch.log_softmax(logits, -1)
-        return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    def log_prob(self, logits: torch.Tensor, action: types.Nest) -> torch.Tensor:
+        return _sum(
+            part.log_prob(own, leaf)
+            for (part, own), leaf in zip(
+                self._each(logits), self._leaves(action), strict=True
+            )
+        )
 
     def entropy(self, logits: torch.Tensor) -> torch.Tensor:
-        log_probs = torch.log_softmax(logits, -1)
-        return -(log_probs.exp() * log_probs).sum(-1)
+        return _sum(part.entropy(own) for part, own in self._each(logits))
 
     def kl(self, p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
-        p, q = torch.log_softmax(p_logits, -1), torch.log_softmax(q_logits, -1)
-        return (p.exp() * (p - q)).sum(-1)
+        others = q_logits.split(self._sizes, -1)
+        return _sum(
+            part.kl(own, other)
+            for (part, own), other in zip(self._each(p_logits), others, strict=True)
+        )
 
     def mix(
         self,
@@ -81,23 +117,53 @@ class Categorical:
         epsilon: float | torch.Tensor,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        if temperature != 1.0:
-            logits = logits / temperature
-        if isinstance(epsilon, float) and epsilon == 0.0:
-            return logits
-        share = torch.as_tensor(epsilon, dtype=torch.float64).unsqueeze(-1)
-        # In logarithms: neither a policy that underflows nor the smallest epsilon of a
-        # ladder gives an action the probability 0.
-        kept, spread = (
-            term.to(logits.device, logits.dtype)
-            for term in (torch.log1p(-share), torch.log(share / self.num_logits))
-        )
-        return torch.logaddexp(kept + torch.log_softmax(logits, -1), spread)
+        parts = [p.mix(own, epsilon, temperature) for p, own in self._each(logits)]
+        return torch.cat(parts, -1)
 
-    def encode(self, action: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.one_hot(action, self.num_logits).float()
+    def normalise(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.cat([p.normalise(own) for p, own in self._each(logits)], -1)
+
+    def encode(self, action: types.Nest) -> torch.Tensor:
+        leaves = zip(self._parts, self._leaves(action), strict=True)
+        return torch.cat([part.encode(leaf) for part, leaf in leaves], -1)
+
+    def to_environment(self, action: types.Nest) -> types.Nest:
+        leaves = zip(self._parts, self._leaves(action), strict=True)
+        return self._gather(part.to_environment(leaf) for part, leaf in leaves)
 
 
-def from_spec(spec: specs.DiscreteSpec) -> ActionDistribution:
+class MultiCategorical(Joint):
+    """A categorical an element of one array; their logits one after the other."""
+
+    can_mask = True
+
+    def __init__(self, spec: specs.MultiDiscreteSpec) -> None:
+        sizes = zip(spec.num_actions, spec.start, strict=True)
+        super().__init__([categorical.Categorical(*each) for each in sizes])
+        self._shape = spec.shape
+
+    def _leaves(self, action: torch.Tensor) -> list[torch.Tensor]:
+        return list(elements.flat(action, self._shape).unbind(-1))
+
+    def _gather(self, leaves: Iterable[torch.Tensor]) -> torch.Tensor:
+        return elements.unflat(torch.stack(list(leaves), -1), self._shape)
+
+
+def _sum(terms: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(terms)).sum(0)
+
+
+def from_spec(spec: specs.ActionSpec) -> ActionDistribution:
     """The distribution over the actions of `spec`."""
-    return Categorical(spec.num_actions)
+    made: ActionDistribution
+    if isinstance(spec, (tuple, dict)):
+        return Joint(nest.map_structure(from_spec, spec))
+    if isinstance(spec, specs.DiscreteSpec):
+        made = categorical.Categorical(spec.num_actions, spec.start)
+    elif isinstance(spec, specs.MultiDiscreteSpec):
+        made = MultiCategorical(spec)
+    elif isinstance(spec, specs.MultiBinarySpec):
+        made = categorical.Bernoulli(spec)
+    else:
+        made = gaussian.Gaussian(spec)
+    return made

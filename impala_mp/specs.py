@@ -1,7 +1,8 @@
 """Shapes and dtypes of everything that crosses a process boundary."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -20,12 +21,28 @@ class ArraySpec:
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
+    def example(self) -> np.ndarray:
+        """An array that fits."""
+        return np.zeros(self.shape, self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoriesSpec(ArraySpec):
+    """An array whose elements are names of categories, not quantities."""
+
+    num_values: tuple[int, ...]  # of each element, flat; values start at `start`
+    start: tuple[int, ...]
+
+    def example(self) -> np.ndarray:
+        return np.array(self.start, self.dtype).reshape(self.shape)
+
 
 @dataclasses.dataclass(frozen=True)
 class DiscreteSpec:
-    """Actions 0..num_actions-1; the environment adds `start` of its space itself."""
+    """Actions 0..num_actions-1; the environment's own begin at `start`."""
 
     num_actions: int
+    start: int = 0
 
     @property
     def array(self) -> ArraySpec:
@@ -33,48 +50,217 @@ class DiscreteSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class MultiDiscreteSpec:
+    """Several discrete actions at once, as one array."""
+
+    shape: tuple[int, ...]
+    num_actions: tuple[int, ...]  # of each element, flat
+    start: tuple[int, ...]
+
+    @property
+    def array(self) -> ArraySpec:
+        return array_spec(self.shape, np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiBinarySpec:
+    """Several yes-or-no actions at once, 0 or 1."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def array(self) -> ArraySpec:
+        return array_spec(self.shape, np.int8)
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxSpec:
+    """Real numbers; the environment's own lie within [low, high].
+
+    Where all bounds are finite, what flows is the number before tanh brings it there:
+    nothing is lost at the bounds.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype  # the environment's
+    low: tuple[float, ...]  # of each element, flat
+    high: tuple[float, ...]
+
+    @property
+    def array(self) -> ArraySpec:
+        return array_spec(self.shape, np.float32)
+
+    @property
+    def is_bounded(self) -> bool:
+        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+
+
+ActionSpec = types.Nest  # of the four above, in tuples and dicts
+
+
+@dataclasses.dataclass(frozen=True)
 class EnvironmentSpec:
     """What an agent has to know of one environment (no batch dimension)."""
 
     observation: types.Nest  # of ArraySpec
-    action: DiscreteSpec
+    action: ActionSpec
     frames_per_step: int  # environment frames of one agent step
+    action_mask: str = ""  # path in the observation of what is allowed; "": everything
 
 
-def array_spec(shape: tuple[int, ...], dtype: object) -> ArraySpec:
+class Bounds(NamedTuple):
+    """What the values of an observation's leaf must lie within."""
+
+    low: np.ndarray
+    high: np.ndarray
+    strict: bool  # outside of them there is nothing that could be learned from
+
+
+def array_spec(shape: Sequence[int], dtype: object) -> ArraySpec:
     return ArraySpec(tuple(int(n) for n in shape), np.dtype(dtype))  # type: ignore
 
 
-def observation_spec(space: gymnasium.Space[Any]) -> ArraySpec:
-    """The layout of one observation.
+def _integers(values: Any) -> tuple[int, ...]:
+    return tuple(int(value) for value in np.asarray(values).flat)
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.asarray(values).flat)
+
+
+# Observations.
+
+
+def observation_spec(
+    space: gymnasium.Space[Any], ignored: Sequence[str] = (), path: str = ""
+) -> types.Nest:
+    """The layout of one observation: a nest of ArraySpec.
+
+    Args:
+      ignored: slash-separated paths of Dict entries that are left out.
 
     Raises:
-      BadInput: the space is not supported.
+      BadInput: the space, or a part of it, is not supported.
     """
+    if isinstance(space, gymnasium.spaces.Dict):
+        return _dict_spec(space, ignored, path)
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return tuple(
+            observation_spec(part, ignored, _join(path, str(i)))
+            for i, part in enumerate(space.spaces)
+        )
+    return _leaf_spec(space, path)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _dict_spec(
+    space: gymnasium.spaces.Dict, ignored: Sequence[str], path: str
+) -> dict[str, types.Nest]:
+    kept = {
+        name: observation_spec(part, ignored, _join(path, str(name)))
+        for name, part in space.spaces.items()
+        if _join(path, str(name)) not in ignored
+    }
+    if not kept:
+        raise errors.BadInput(
+            f"observation space {_named(space, path)} has nothing left in it: shorten"
+            " config.environment.ignored."
+        )
+    return kept
+
+
+def _named(space: gymnasium.Space[Any], path: str) -> str:
+    return f"{space} at {path!r}" if path else str(space)
+
+
+def _leaf_spec(space: gymnasium.Space[Any], path: str) -> ArraySpec:
     if isinstance(space, gymnasium.spaces.Box) and space.dtype.kind in "buif":
-        if space.dtype in (np.uint16, np.uint32, np.uint64, np.longdouble):
+        if space.dtype == np.longdouble:
             raise errors.BadInput(
-                f"observation dtype {space.dtype} has no torch counterpart: cast it in"
-                " the environment, for example to float32."
+                f"observation dtype {space.dtype} of {_named(space, path)} has no torch"
+                " counterpart: cast it in the environment, for example to float32."
             )
         return array_spec(space.shape, space.dtype)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return CategoriesSpec((), space.dtype, (int(space.n),), (int(space.start),))
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        values, start = _integers(space.nvec), _integers(space.start)
+        return CategoriesSpec(space.shape, space.dtype, values, start)
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return array_spec(space.shape, space.dtype)
+    cure = (
+        f"leave it out with config.environment.ignored='({path!r},)', or turn it into"
+        " numbers in the environment"
+        if path
+        else "use numbers (for example through gymnasium.wrappers.FlattenObservation)"
+    )
     raise errors.BadInput(
-        f"observation space {space} is not supported: use a Box (for example through"
-        " gymnasium.wrappers.FlattenObservation)."
+        f"observation space {_named(space, path)} is not supported: {cure}."
     )
 
 
-def action_spec(space: gymnasium.Space[Any]) -> DiscreteSpec:
-    """The layout of one action.
+def pick(spec: types.Nest, observation: types.Nest) -> types.Nest:
+    """What of an observation `spec` has: the rest is ignored."""
+    if isinstance(spec, dict):
+        return {name: pick(part, observation[name]) for name, part in spec.items()}
+    if isinstance(spec, tuple):
+        return tuple(pick(*each) for each in zip(spec, observation, strict=True))
+    return observation
+
+
+def observation_bounds(space: gymnasium.Space[Any]) -> Bounds | None:
+    """The bounds of a leaf; None if it can hold nothing else."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        low = np.asarray(space.start)
+        return Bounds(low, low + space.n - 1, strict=True)
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return Bounds(space.start, space.start + space.nvec - 1, strict=True)
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return Bounds(np.zeros((), space.dtype), np.ones((), space.dtype), strict=True)
+    if not isinstance(space, gymnasium.spaces.Box):
+        return None
+    if space.dtype.kind == "b":
+        return None
+    info = (np.finfo if space.dtype.kind == "f" else np.iinfo)(space.dtype)
+    if (space.low <= info.min).all() and (space.high >= info.max).all():
+        return None
+    return Bounds(space.low, space.high, strict=False)
+
+
+# Actions.
+
+
+def action_spec(space: gymnasium.Space[Any], path: str = "") -> ActionSpec:
+    """The layout of one action: a nest of the action specs.
 
     Raises:
-      BadInput: the space is not supported.
+      BadInput: the space, or a part of it, is not supported.
     """
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {
+            name: action_spec(part, _join(path, str(name)))
+            for name, part in space.spaces.items()
+        }
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return tuple(
+            action_spec(part, _join(path, str(i))) for i, part in enumerate(space)
+        )
     if isinstance(space, gymnasium.spaces.Discrete):
-        return DiscreteSpec(int(space.n))
+        return DiscreteSpec(int(space.n), int(space.start))
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        shape = tuple(int(n) for n in space.shape)
+        return MultiDiscreteSpec(shape, _integers(space.nvec), _integers(space.start))
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return MultiBinarySpec(tuple(int(n) for n in space.shape))
+    if isinstance(space, gymnasium.spaces.Box) and space.dtype.kind == "f":
+        shape = tuple(int(n) for n in space.shape)
+        return BoxSpec(shape, space.dtype, _floats(space.low), _floats(space.high))
     raise errors.BadInput(
-        f"action space {space} is not supported: use a Discrete space (for example by"
-        " discretising actions in a gymnasium.ActionWrapper)."
+        f"action space {_named(space, path)} is not supported: use Discrete,"
+        " MultiDiscrete, MultiBinary, a Box of floats, or a Tuple or Dict of these."
     )
 
 
@@ -107,7 +293,9 @@ def trajectory_spec(
             ),
         ),
         agent_output=types.AgentOutput(
-            action=stack(environment.action.array, rows, batch),
+            action=nest.map_structure(
+                lambda spec: stack(spec.array, rows, batch), environment.action
+            ),
             policy_logits=array_spec((rows, batch, num_logits), np.float32),
             baseline=stack(scalar["float32"], rows, batch),
         ),

@@ -28,7 +28,7 @@ def make(
     """`num_envs` copies of what `config.environment` names.
 
     Args:
-      environment: has `id` and `kwargs`.
+      environment: has `id`, `kwargs` and `ignored`.
       training: False plays full games, whatever ends an episode for the learner.
       render_mode: "rgb_array" where pictures are wanted.
 
@@ -40,11 +40,12 @@ def make(
     if name in _BUILT_IN:
         _check_arguments(name, _BUILT_IN[name], kwargs, {"num_envs", "render_mode"})
         built_in = _BUILT_IN[name](num_envs, render_mode=render_mode, **kwargs)
-        return vector.VectorEnvironment(built_in)
+        return vector.VectorEnvironment(built_in, environment.ignored)
     spec = _find(name)
     if name.startswith("ALE/"):
         return _make_atari(spec, num_envs, training, kwargs)
-    return vector.VectorEnvironment(_make(spec, num_envs, kwargs, render_mode))
+    made = _make(spec, num_envs, kwargs, render_mode)
+    return vector.VectorEnvironment(made, environment.ignored)
 
 
 def probe(environment: Any) -> specs.EnvironmentSpec:

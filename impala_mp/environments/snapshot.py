@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from impala_mp import errors
+from impala_mp.environments import interface
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _NO_STATE = (
@@ -24,6 +25,7 @@ _NO_STATE = (
     python_types.MethodType,
     type,
     gymnasium.spaces.Space,
+    interface.Interface,
     enum.Enum,
     range,
 )

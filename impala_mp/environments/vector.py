@@ -8,15 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from impala_mp import errors, specs, types
-from impala_mp.environments import snapshot
-
-
-class BadData(Exception):
-    """What an environment gave cannot be learned from; `counter` counts such things."""
-
-    def __init__(self, counter: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.counter = counter
+from impala_mp.environments import interface, snapshot
 
 
 class VectorEnvironment:
@@ -24,7 +16,12 @@ class VectorEnvironment:
 
     frames_per_step = 1
 
-    def __init__(self, envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+    def __init__(
+        self,
+        envs: gymnasium.vector.VectorEnv[Any, Any, Any],
+        ignored: Sequence[str] = (),
+    ) -> None:
+        """`ignored` are paths in the observation that nobody is to see."""
         mode = envs.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
             raise errors.BadInput(
@@ -34,20 +31,23 @@ class VectorEnvironment:
             )
         self._envs = envs
         self.num_envs = envs.num_envs
-        layout = specs.observation_spec(envs.single_observation_space)
-        self._shape, self._dtype = layout.shape, layout.dtype.name
-        self.spec = specs.EnvironmentSpec(
-            layout,
-            specs.action_spec(envs.single_action_space),
-            self.frames_per_step,
+        self._interface = interface.Interface(
+            envs.single_observation_space, envs.single_action_space, ignored
         )
-        self._start = int(getattr(envs.single_action_space, "start", 0))
+        self.spec = specs.EnvironmentSpec(
+            self._interface.observation, self._interface.action, self.frames_per_step
+        )
         self._clear()
 
     @property
     def unwrapped(self) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """What Gymnasium gave."""
         return self._envs
+
+    @property
+    def num_outside(self) -> int:
+        """Observations so far that have left their space, and were used."""
+        return self._interface.num_outside
 
     def _clear(self) -> None:
         self._was_last = np.zeros(self.num_envs, bool)
@@ -59,7 +59,7 @@ class VectorEnvironment:
         """Starts every copy anew: rows [E, ...], all FIRST."""
         self._clear()
         observation, info = self._envs.reset(seed=self.seed_argument(seeds))
-        self._check(observation)
+        observation = self._interface.observe(observation)
         self._note(info)
         return types.TimeStep(
             step_type=np.full(self.num_envs, types.StepType.FIRST, np.uint8),
@@ -68,17 +68,17 @@ class VectorEnvironment:
             observation=self._observation(observation),
         )
 
-    def step(self, action: np.ndarray) -> tuple[types.TimeStep, types.EpisodeEnd]:
-        """One step of every copy; `action` is int64 [E].
+    def step(self, action: types.Nest) -> tuple[types.TimeStep, types.EpisodeEnd]:
+        """One step of every copy; `action` is the agent's, a nest of [E, ...].
 
         A copy whose row before was LAST ignores its action and gives FIRST.
         """
         observation, reward, terminated, truncated, info = self._envs.step(
-            action + self._start if self._start else action
+            self._interface.act(action)
         )
-        self._check(observation)
+        observation = self._interface.observe(observation)
         if not np.isfinite(reward).all():
-            raise BadData("bad_rewards", f"a reward is not finite: {reward}")
+            raise interface.BadData("bad_rewards", f"a reward is not finite: {reward}")
         game_over = terminated | truncated
         terminated = self._terminated(terminated, info)
         last = terminated | truncated
@@ -94,18 +94,6 @@ class VectorEnvironment:
         )
         self._was_last, self._was_over = last, game_over
         return time_step, episode_end
-
-    def _check(self, observation: Any) -> None:
-        """Raises BadData unless the observations are what the space says."""
-        shape, dtype = observation.shape[1:], observation.dtype
-        if shape != self._shape or dtype != self._dtype:
-            raise BadData(
-                "bad_observations",
-                f"observations are {dtype} {list(shape)}, and the space says"
-                f" {self._dtype} {list(self._shape)}",
-            )
-        if dtype.kind == "f" and not np.isfinite(observation).all():
-            raise BadData("bad_observations", "an observation is not finite")
 
     def _episode_end(
         self, reward: np.ndarray, game_over: np.ndarray

@@ -1,0 +1,49 @@
+"""Observations at mean 0 and variance 1, by statistics of all that was learned from.
+
+They are buffers of the network: published, fetched, checkpointed and (in evaluation)
+frozen with the parameters, so that actor and learner see the same numbers at the same
+version. The learner alone moves them, by what all actors have seen.
+"""
+
+import torch
+from torch import nn
+
+_LIMIT = 10.0  # standard deviations; what is further away is clipped
+_EPSILON = 1e-8
+
+
+class Normaliser(nn.Module):
+    """(x - mean) / deviation, element by element."""
+
+    count: torch.Tensor  # observations so far, float64 [1]
+    mean: torch.Tensor  # float32 [*shape]
+    variance: torch.Tensor  # likewise
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("variance", torch.ones(shape))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[N, *shape] -> [N, *shape], float32; as they are before the first update."""
+        scaled = (inputs - self.mean) * (self.variance + _EPSILON).rsqrt()
+        return scaled.clamp(-_LIMIT, _LIMIT)
+
+    @torch.no_grad()
+    def adapt(self, inputs: torch.Tensor, finite: torch.Tensor) -> None:
+        """Merges a batch [N, *shape] (Chan et al. 1979, equation 2.1).
+
+            n' = n + m,    delta = mean(batch) - mean
+            mean' = mean + delta m / n'
+            n' var' = n var + m var(batch) + delta^2 n m / n'
+
+        `finite` is a scalar 0 or 1; with 0 nothing changes.
+        """
+        share = (len(inputs) / (self.count + len(inputs))).float() * finite
+        batch_variance, batch_mean = torch.var_mean(inputs, 0, correction=0)
+        delta = batch_mean - self.mean
+        growth = batch_variance - self.variance + delta.square() * (1.0 - share)
+        self.mean.add_(delta * share)
+        self.variance.add_(growth * share)
+        self.count.add_(len(inputs) * finite)
