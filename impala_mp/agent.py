@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from impala_mp import distributions, networks, specs, types
+from impala_mp import cores, distributions, networks, specs, types
 
-CoreState = networks.CoreState
+CoreState = cores.CoreState
 
 
 class NetworkOutput(NamedTuple):
@@ -36,8 +36,8 @@ class Agent:
 
     def core_state_spec(self) -> tuple[specs.ArraySpec, ...]:
         """Leaves of the core state, without the batch dimension."""
-        sizes = self.network.core.state_sizes
-        core = tuple(specs.array_spec((size,), np.float32) for size in sizes)
+        shapes = self.network.core.state_shapes
+        core = tuple(specs.array_spec(shape, np.float32) for shape in shapes)
         return (self._action.array, *core) if self.network.last_action else core
 
     def initial_state(self, batch_size: int, device: str = "cpu") -> CoreState:

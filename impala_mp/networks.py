@@ -1,16 +1,21 @@
-"""Torsos (observation to features), the recurrent core, and the heads."""
+"""Torsos (observation to features), and the network from torso to heads."""
 
-import importlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from impala_mp import distributions, errors, popart, specs, types
-
-CoreState = tuple[torch.Tensor, ...]
+from impala_mp import (
+    cores,
+    distributions,
+    errors,
+    factories,
+    initialisers,
+    popart,
+    specs,
+    types,
+)
 
 
 def to_float(observation: torch.Tensor) -> torch.Tensor:
@@ -18,15 +23,6 @@ def to_float(observation: torch.Tensor) -> torch.Tensor:
     if observation.dtype == torch.uint8:
         return observation.float() / 255.0
     return observation.float()
-
-
-def _initialise(module: nn.Module, gain: float = 2.0**0.5) -> nn.Module:
-    """Orthogonal weights, zero biases (Saxe et al. 2014), layer by layer."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            nn.init.orthogonal_(layer.weight, gain)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return module
 
 
 class MLP(nn.Sequential):
@@ -41,7 +37,7 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(size, hidden), nn.Tanh()]
             size = hidden
         super().__init__(*layers)
-        _initialise(self)
+        initialisers.orthogonal(self)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         return super().forward(to_float(observation).flatten(1))
@@ -60,7 +56,7 @@ class ConvTorso(nn.Module):
             probe = torch.zeros(1, channels, height, width)
             num_features = convolutions(probe).numel()
         self.output = nn.Sequential(nn.Linear(num_features, size), nn.ReLU())
-        _initialise(self)
+        initialisers.orthogonal(self)
         # NHWC in memory from slot to kernel: on a CPU 2.4 times faster, and what
         # tensor cores want.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -132,26 +128,6 @@ def _conv_torso(name: str, observation: specs.ArraySpec) -> nn.Module:
     return ConvTorso(observation, *_convolutions(name, shape[2]))
 
 
-def _custom_torso(name: str, observation: types.Nest, config: Any) -> nn.Module:
-    module_name, _, factory_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise
-        raise errors.BadInput(
-            f"network.torso ({name!r}): there is no module {module_name!r} to import:"
-            " put its folder on PYTHONPATH or install it."
-        ) from error
-    if not hasattr(module, factory_name):
-        raise errors.BadInput(
-            f"network.torso ({name!r}): module {module_name!r} has no"
-            f" {factory_name!r}: name a function (observation_spec, config) -> Module."
-        )
-    factory: Callable[..., nn.Module] = getattr(module, factory_name)
-    return factory(observation, config)
-
-
 def make_torso(config: Any, observation: types.Nest) -> nn.Module:
     """The torso that `config.network` names: observations [N, ...] to [N, F].
 
@@ -160,7 +136,10 @@ def make_torso(config: Any, observation: types.Nest) -> nn.Module:
     """
     name = config.torso
     if ":" in name:
-        return _custom_torso(name, observation, config)
+        factory = factories.load(
+            "network.torso", name, "(observation_spec, config) -> Module"
+        )
+        return factory(observation, config)
     if name == "mlp":
         return MLP(observation, tuple(config.hidden_sizes))
     if name in _MINIMUM_SIDE:
@@ -169,55 +148,6 @@ def make_torso(config: Any, observation: types.Nest) -> nn.Module:
         f"network.torso ({name!r}) must be mlp, {', '.join(_MINIMUM_SIDE)} or"
         " module:factory: set config.network.torso."
     )
-
-
-class NoCore(nn.Module):
-    """A feed-forward agent: no state, nothing to reset."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.output_size = size
-        self.state_sizes: tuple[int, ...] = ()
-
-    def forward(
-        self, inputs: torch.Tensor, first: torch.Tensor, state: CoreState
-    ) -> tuple[torch.Tensor, CoreState]:
-        return inputs, state
-
-
-class LSTMCore(nn.Module):
-    """LSTM (Hochreiter and Schmidhuber 1997) whose state is zero at FIRST."""
-
-    def __init__(self, input_size: int, size: int) -> None:
-        super().__init__()
-        self.output_size = size
-        self.state_sizes = (size, size)
-        self.input = _initialise(nn.Linear(input_size, 4 * size), 1.0)
-        self.recurrent = nn.Linear(size, 4 * size, bias=False)
-        nn.init.orthogonal_(self.recurrent.weight)
-
-    def forward(
-        self, inputs: torch.Tensor, first: torch.Tensor, state: CoreState
-    ) -> tuple[torch.Tensor, CoreState]:
-        """inputs [T, B, F], first bool [T, B] -> [T, B, H], state after the last row.
-
-        The input's share of the gates is one product for all T; only the recurrent
-        share has to wait for its turn.
-        """
-        hidden, cell = state
-        gates_from_input = self.input(inputs)
-        # Chosen, not multiplied: what is not a number must not survive a reset.
-        reset, zero = first.unsqueeze(-1), inputs.new_zeros(())
-        outputs = []
-        for row in range(inputs.shape[0]):
-            hidden = torch.where(reset[row], zero, hidden)
-            cell = torch.where(reset[row], zero, cell)
-            gates = gates_from_input[row] + self.recurrent(hidden)
-            i, f, g, o = gates.chunk(4, -1)
-            cell = torch.sigmoid(f + 1.0) * cell + torch.sigmoid(i) * torch.tanh(g)
-            hidden = torch.sigmoid(o) * torch.tanh(cell)
-            outputs.append(hidden)
-        return torch.stack(outputs), (hidden, cell)
 
 
 class Network(nn.Module):
@@ -237,13 +167,13 @@ class Network(nn.Module):
         self.torso = make_torso(config, environment.observation)
         size = self._torso_features(environment.observation)
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
-        self.core: NoCore | LSTMCore = (
-            LSTMCore(size, config.core_size) if config.core == "lstm" else NoCore(size)
-        )
+        self.core = cores.make(config, size)
         size = self.core.output_size
-        self.policy = _initialise(nn.Linear(size, distribution.num_logits), 0.01)
+        self.policy = initialisers.orthogonal(
+            nn.Linear(size, distribution.num_logits), 0.01
+        )
         head = popart.PopArtHead(size) if with_popart else nn.Linear(size, 1)
-        self.baseline = _initialise(head, 1.0)
+        self.baseline = initialisers.orthogonal(head, 1.0)
 
     def _torso_features(self, observation: specs.ArraySpec) -> int:
         zeros = np.zeros((1, *observation.shape), observation.dtype)
@@ -257,8 +187,11 @@ class Network(nn.Module):
         return output.shape[1]
 
     def forward(
-        self, time_step: types.TimeStep, last_action: torch.Tensor, state: CoreState
-    ) -> tuple[torch.Tensor, torch.Tensor, CoreState]:
+        self,
+        time_step: types.TimeStep,
+        last_action: torch.Tensor,
+        state: cores.CoreState,
+    ) -> tuple[torch.Tensor, torch.Tensor, cores.CoreState]:
         """[T, B, ...] -> policy_logits [T, B, L], baseline [T, B], core state."""
         first = time_step.step_type == types.StepType.FIRST
         rows, batch = first.shape

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from impala_mp import config as config_lib, errors, specs
+from impala_mp import config as config_lib, errors, factories, specs
 from impala_mp.environments import atari, catch, recall, vector
 
 _BUILT_IN: dict[str, Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]] = {
@@ -61,7 +61,7 @@ def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
     """The registered spec, with the module or extra that registers it imported."""
     module_name, _, plain = name.rpartition(":")
     if module_name:
-        _import(module_name, name)
+        factories.import_module("environment.id", name, module_name)
     elif name.split("/")[0] in _EXTRAS:
         _import_extra(name)
     try:
@@ -71,18 +71,6 @@ def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
         raise errors.BadInput(
             f"environment.id ({name!r}) is not registered with Gymnasium."
             f"{config_lib.nearest(plain, known)} Set config.environment.id."
-        ) from error
-
-
-def _import(module_name: str, name: str) -> None:
-    try:
-        importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise
-        raise errors.BadInput(
-            f"environment.id ({name!r}): there is no module {module_name!r} to import:"
-            " put its folder on PYTHONPATH or install it."
         ) from error
 
 
