@@ -18,7 +18,7 @@ from impala_mp import (
     trajectory_ring,
     types,
 )
-from impala_mp.environments import vector
+from impala_mp.environments import interface, vector
 
 _MAX_BAD_IN_A_ROW = 100  # unrolls; then the environment is not fit to learn from
 _WAIT_SECS = 0.2  # longest sleep before the control block is looked at again
@@ -40,6 +40,7 @@ class _RingActor:
         self._index, self._incarnation = index, incarnation
         self._new_seeds = new_seeds  # for the environments, others at each call
         self._bad_in_a_row = 0
+        self._num_outside = 0  # observations, that the row counts already
 
     def reset(self) -> None:
         """Starts the environments, and what remembers them, anew."""
@@ -53,7 +54,7 @@ class _RingActor:
         """An unroll that is thrown away if the environment gives bad data."""
         try:
             done = self.unroll()
-        except vector.BadData as error:
+        except interface.BadData as error:
             print(f"An unroll is thrown away: {error}.", flush=True)
             self._row.add(error.counter, 1)
             self._bad_in_a_row += 1
@@ -63,6 +64,12 @@ class _RingActor:
             return False
         self._bad_in_a_row = 0
         return done
+
+    def _commit(self, environments: list[vector.VectorEnvironment]) -> None:
+        self._ring.commit(self._index, self._incarnation)
+        outside = sum(each.num_outside for each in environments)
+        self._row.add("observations_outside", outside - self._num_outside)
+        self._num_outside = outside
 
     def _wait_for_space(self) -> bool:
         if self._ring.has_space():
@@ -146,7 +153,7 @@ class Actor(_RingActor):
         last = slot.time_step_arrays[-1]
         nest.map_structure(np.copyto, self._time_step, last)
         slot.header.parameter_version[:] = self._version
-        self._ring.commit(self._index, self._incarnation)
+        self._commit([self._environment])
         return True
 
     def _step(self, slot: slot_rows.SlotRows, t: int) -> None:
@@ -160,8 +167,7 @@ class Actor(_RingActor):
             temperature=self._control.get("temperature"),
             generator=self._generator,
         )
-        for stored, leaf in zip(slot.outputs[t], output, strict=True):
-            stored.copy_(leaf)
+        slot_rows.write_tensors(slot.outputs[t], output)
         middle = time.perf_counter_ns()
         time_step, episode_end = self._environment.step(slot.actions[t])
         slot_rows.write(slot.time_step_arrays[t + 1], time_step)
@@ -251,7 +257,7 @@ class ServedActor(_RingActor):
                     self._request(h, index, t + 1)
         for slot, version in zip(halves, versions, strict=True):
             slot.header.parameter_version[:] = version
-        self._ring.commit(self._index, self._incarnation)
+        self._commit(self._environments)
         return True
 
     def _request(self, half: int, slot: int, row: int) -> None:

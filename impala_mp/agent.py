@@ -1,11 +1,20 @@
 """The one contract by which actor, learner and evaluator use a network."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from impala_mp import cores, distributions, networks, specs, types
+from impala_mp import (
+    cores,
+    distributions,
+    nest,
+    networks,
+    schedules,
+    specs,
+    types,
+)
 
 CoreState = cores.CoreState
 
@@ -20,15 +29,16 @@ class NetworkOutput(NamedTuple):
 class Agent:
     """A network and the meaning of its logits.
 
-    The core state is a tuple of tensors [B, ...]: the last action where the network
-    uses it, then the recurrent state. T+1 calls of `step` equal one `unroll`.
+    The core state is a tuple of tensors [B, ...]: the leaves of the last action where
+    the network uses it, then the recurrent state. T+1 calls of `step` equal one
+    `unroll`.
     """
 
     def __init__(
         self,
         network: networks.Network,
         distribution: distributions.ActionDistribution,
-        action: specs.DiscreteSpec,
+        action: specs.ActionSpec,
     ) -> None:
         self.network = network
         self.distribution = distribution
@@ -38,7 +48,9 @@ class Agent:
         """Leaves of the core state, without the batch dimension."""
         shapes = self.network.core.state_shapes
         core = tuple(specs.array_spec(shape, np.float32) for shape in shapes)
-        return (self._action.array, *core) if self.network.last_action else core
+        if not self.network.last_action:
+            return core
+        return (*(leaf.array for leaf in nest.flatten(self._action)), *core)
 
     def initial_state(self, batch_size: int, device: str = "cpu") -> CoreState:
         """Zeros; what the network makes of any state at FIRST anyway."""
@@ -61,10 +73,10 @@ class Agent:
 
         The logits in the output are those of the behaviour policy that the action
         was drawn from, exploration included:
-        mu = (1 - epsilon) softmax(logits / temperature) + epsilon uniform.
+        mu = (1 - epsilon) pi^(1 / temperature) + epsilon uniform.
         `epsilon` is one number, or float64 [B].
         """
-        rows = types.TimeStep(*(leaf.unsqueeze(0) for leaf in time_step))
+        rows = nest.map_structure(lambda leaf: leaf.unsqueeze(0), time_step)
         last_action, core = self._split(state)
         logits, baseline, core = self.network(rows, last_action, core)
         logits = self.distribution.mix(logits[0], epsilon, temperature)
@@ -72,24 +84,39 @@ class Agent:
             action = self.distribution.mode(logits)
         else:
             action = self.distribution.sample(logits, generator)
-        state = (action, *core) if self.network.last_action else core
+        state = self._remember(action, core)
         return types.AgentOutput(action, logits, baseline[0]), state
 
     def unroll(
-        self, time_step: types.TimeStep, action: torch.Tensor, state: CoreState
+        self, time_step: types.TimeStep, action: types.Nest, state: CoreState
     ) -> NetworkOutput:
         """The network's view of T+1 rows, given the T actions that were taken."""
         last_action, core = self._split(state)
         if self.network.last_action:
-            last_action = torch.cat([last_action, action])
+            last_action = nest.map_structure(
+                lambda *leaves: torch.cat(leaves), last_action, action
+            )
         logits, baseline, _ = self.network(time_step, last_action, core)
         return NetworkOutput(logits, baseline)
 
+    def replace_action(self, state: CoreState, action: types.Nest) -> CoreState:
+        """`state`, as if `action` had been the last one."""
+        return self._remember(action, self._split(state)[1])
+
+    def _remember(self, action: types.Nest, core: CoreState) -> CoreState:
+        if not self.network.last_action:
+            return core
+        return (*nest.flatten(action), *core)
+
     def _split(self, state: CoreState) -> tuple[Any, CoreState]:
         """The last action as one row [1, B, ...] (or None), and the recurrent state."""
-        if self.network.last_action:
-            return state[0].unsqueeze(0), state[1:]
-        return None, state
+        if not self.network.last_action:
+            return None, state
+        leaves = iter(state)
+        last_action = nest.map_structure(
+            lambda spec: next(leaves).unsqueeze(0), self._action
+        )
+        return last_action, tuple(leaves)
 
 
 def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
@@ -99,7 +126,16 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
       BadInput: the network does not fit the environment.
     """
     distribution = distributions.from_spec(environment.action)
+    _check_epsilon(config, distribution)
+    mask = environment.action_mask or config.agent.action_mask_key
+    environment = dataclasses.replace(environment, action_mask=mask)
     network = networks.Network(
         config.network, environment, distribution, with_popart=config.loss.popart
     )
     return Agent(network, distribution, environment.action)
+
+
+def _check_epsilon(config: Any, distribution: distributions.ActionDistribution) -> None:
+    text = config.schedules.epsilon
+    for value in schedules.parse(text).values if text else (config.actors.epsilon,):
+        distributions.check_epsilon(distribution, value)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from impala_mp import (
@@ -126,7 +125,7 @@ def _seconds_a_call(function: Callable[[], Any]) -> float:
 def _environment_secs(config: Any) -> float:
     made = environments.make(config.environment, config.actors.environments)
     made.reset(list(range(made.num_envs)))
-    actions = np.zeros(made.num_envs, np.int64)
+    actions = specs.example_actions(made.spec.action, made.num_envs)
     seconds = _seconds_a_call(lambda: made.step(actions))
     made.close()
     return seconds
@@ -142,9 +141,8 @@ def _zeros(
         config.unroll_length,
         size,
     )
-    return nest.map_structure(
-        lambda leaf: torch.from_numpy(np.zeros(leaf.shape, leaf.dtype)), spec
-    )
+    arrays = specs.example_trajectory(environment, spec)
+    return nest.map_structure(torch.from_numpy, arrays)
 
 
 def _inference_secs(config: Any, environment: specs.EnvironmentSpec) -> float:

@@ -81,7 +81,7 @@ class Categorical:
         return torch.where(allowed, mixed, MASKED)
 
     def normalise(self, logits: torch.Tensor) -> torch.Tensor:
-        return torch.log_softmax(logits, -1)
+        return torch.log_softmax(logits, -1).clamp(min=0.5 * MASKED)
 
     def encode(self, action: torch.Tensor) -> torch.Tensor:
         return functional.one_hot(action, self.num_logits).float()

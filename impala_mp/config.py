@@ -45,14 +45,23 @@ def get_base_config() -> config_dict.ConfigDict:
     config.environment = config_dict.ConfigDict()
     config.environment.id = "Catch"  # a built-in, a Gymnasium id, or "module:Id"
     config.environment.kwargs = config_dict.ConfigDict()  # for its constructor
+    config.environment.ignored = ()  # paths of Dict observations that nobody sees
 
     network = config.network = config_dict.ConfigDict()
-    network.torso = "mlp"  # mlp, minatar, shallow, nature, deep, or "module:factory"
+    # auto, mlp, minatar, shallow, nature, deep, embedding, or "module:factory"
+    network.torso = "auto"  # of the observation; auto: by the kind of each array
+    network.encoders = config_dict.ConfigDict()  # of arrays in a Dict, by path
+    network.joint_size = 256  # units of the layer over several encoders
+    network.normalise_observations = False  # to mean 0, variance 1, by what was learned
     network.hidden_sizes = (64, 64)  # units a layer, of the mlp
     network.core = "none"  # none or lstm
     network.core_size = 128  # units, of the lstm
     network.last_reward = False  # feed the last reward (clipped to [-1, 1]) to the core
     network.last_action = False  # feed the last action to the core
+
+    config.agent = config_dict.ConfigDict()
+    # Path in the observation of what is allowed, one element a logit; "": everything
+    config.agent.action_mask_key = ""
 
     actors = config.actors = config_dict.ConfigDict()
     actors.count = 2  # processes; 0 (auto): as many as a calibration says
@@ -172,6 +181,7 @@ def get_base_config() -> config_dict.ConfigDict:
     config.runtime.mode = "processes"  # or lockstep: one process, deterministic
     config.lock()
     config.environment.kwargs.unlock()  # takes any name
+    network.encoders.unlock()
     return config
 
 

@@ -54,15 +54,15 @@ def _judge_play(tape: random_play.Tape, watch: random_play.Watch) -> list[Findin
     microseconds = 1e6 * tape.step_secs / len(tape.rows[0].reward)
     speed = f"a step of one copy takes {microseconds:,.0f} µs."
     return [
-        _judge_observations(watch),
+        *map(_judge_observations, watch.leaves),
         _judge_rewards(tape),
         _judge_episodes(tape),
         Finding(OK, "speed", speed),
     ]
 
 
-def _judge_observations(watch: random_play.Watch) -> Finding:
-    subject, space = "observations", watch.space
+def _judge_observations(watch: random_play.LeafWatch) -> Finding:
+    subject, space = watch.path or "observations", watch.space
     layout = f"{space.dtype} {list(space.shape)}"
     if watch.num_bad:
         text = (
@@ -74,9 +74,15 @@ def _judge_observations(watch: random_play.Watch) -> Finding:
         text = (
             f"{watch.num_outside} of {watch.num_values} values lie outside of"
             f" observation_space: they go from {watch.lowest:.6g} to"
-            f" {watch.highest:.6g}, its bounds from {space.low.min():.6g} to"
-            f" {space.high.max():.6g}. Training takes them as they are; correct the"
-            " bounds, or the observations if they are what is wrong."
+            f" {watch.highest:.6g}, its bounds from {watch.bounds.low.min():.6g} to"
+            f" {watch.bounds.high.max():.6g}. "
+        )
+        if watch.bounds.strict:
+            text += "Training would throw their unrolls away: mend the environment."
+            return Finding(FAIL, subject, text)
+        text += (
+            "Training takes them as they are, and counts them; correct the bounds, or"
+            " the observations if they are what is wrong."
         )
         return Finding(WARNING, subject, text)
     if watch.cast:
@@ -143,7 +149,7 @@ def _judge_autoreset(
         if rewards.any():
             text = f"{after} has the reward {rewards[0]:.6g}.{_NEXT_STEP}"
             return Finding(FAIL, subject, text)
-    if not deterministic or play.num_actions == 1:
+    if not deterministic or not play.has_choice:
         text = "the step after an end has no reward and no end."
         return Finding(OK, subject, text)
     actions = [

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 
-from impala_mp import categorical, elements, gaussian, nest, specs, types
+from impala_mp import categorical, elements, errors, gaussian, nest, specs, types
 
 
 class ActionDistribution(Protocol):
@@ -151,6 +151,20 @@ class MultiCategorical(Joint):
 
 def _sum(terms: Iterable[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(terms)).sum(0)
+
+
+def check_epsilon(distribution: ActionDistribution, epsilon: float) -> None:
+    """Refuses an exploration rate that `distribution` cannot mix in.
+
+    Raises:
+      BadInput: with the value and the cure.
+    """
+    if epsilon and not distribution.has_uniform:
+        raise errors.BadInput(
+            f"actors.epsilon ({epsilon:.6g}) needs actions of which there are finitely"
+            " many, and these have a Box: set it to 0, and explore with"
+            " config.actors.temperature or config.loss.entropy_cost."
+        )
 
 
 def from_spec(spec: specs.ActionSpec) -> ActionDistribution:

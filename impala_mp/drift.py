@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import agent, batcher, control_block, parameters, types
+from impala_mp import agent, batcher, control_block, nest, parameters, types
 
 _TOLERANCE = {"cpu": 2e-3, "cuda": 5e-2}  # nats; a GPU rounds to TF32 or bfloat16
 
@@ -100,7 +100,8 @@ class DriftDetector:
             mine = self._agent.distribution.mix(
                 output.policy_logits[:-1], epsilon**exponent, temperature
             )
-            difference = mine.log_softmax(-1) - logits.log_softmax(-1)
+            normalise = self._agent.distribution.normalise
+            difference = normalise(mine) - normalise(logits)
             each.append(difference.abs().amax((1, 2)))
         rows = torch.stack(each).amin(0)
         worst = rows.max().item()
@@ -113,10 +114,11 @@ class DriftDetector:
         state, network = one.core_state, self._agent.network
         with _Watched(network, stepped):
             for t in range(one.time_step.reward.shape[0] - 1):
-                row = types.TimeStep(*(leaf[t] for leaf in one.time_step))
+                row, action = nest.map_structure(
+                    lambda leaf, t=t: leaf[t], (one.time_step, one.agent_output.action)
+                )
                 _, state = self._agent.step(row, state)
-                if network.last_action:
-                    state = (one.agent_output.action[t], *state[1:])
+                state = self._agent.replace_action(state, action)
         for name, outputs in stepped.items():
             whole = torch.cat([x.flatten(0, -2) for x in unrolled.get(name, [])])
             parts = torch.cat([x.flatten(0, -2) for x in outputs])
@@ -195,11 +197,12 @@ class _Watched:
 def _column(batch: types.Trajectory, column: int) -> types.Trajectory:
     """One trajectory of a batch, B = 1."""
 
-    def cut(leaf: torch.Tensor) -> torch.Tensor:
-        return leaf[:, column : column + 1]
-
+    time_step, agent_output = nest.map_structure(
+        lambda leaf: leaf[:, column : column + 1],
+        (batch.time_step, batch.agent_output),
+    )
     return batch._replace(
-        time_step=types.TimeStep(*map(cut, batch.time_step)),
-        agent_output=types.AgentOutput(*map(cut, batch.agent_output)),
+        time_step=time_step,
+        agent_output=agent_output,
         core_state=tuple(leaf[column : column + 1] for leaf in batch.core_state),
     )

@@ -20,7 +20,7 @@ def num_inputs(spec: specs.ArraySpec) -> int:
 
 
 class _Numbers(nn.Module):
-    """float32 of the same shape; bytes are pixels, and become [0, 1]."""
+    """float32 [N, ...]; bytes are pixels, and become [0, 1]."""
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         if observation.dtype == torch.uint8:
@@ -30,6 +30,8 @@ class _Numbers(nn.Module):
 
 class _Categories(nn.Module):
     """Numbers from 0 of all values of all elements: int64 [N, n]."""
+
+    _offsets: torch.Tensor
 
     def __init__(self, spec: specs.CategoriesSpec) -> None:
         super().__init__()
@@ -67,8 +69,8 @@ class _Embedding(_Categories):
 
 
 def _mlp(size: int, hidden_sizes: tuple[int, ...]) -> nn.Module:
-    """Flattens, then tanh layers."""
-    layers: list[nn.Module] = [nn.Flatten()]
+    """Flattens to `size`, then tanh layers."""
+    layers: list[nn.Module] = [nn.Unflatten(0, (-1, 1)), nn.Flatten()]
     for hidden in hidden_sizes:
         layers += [nn.Linear(size, hidden), nn.Tanh()]
         size = hidden
@@ -184,6 +186,8 @@ def _make_leaf(field: str, name: str, spec: specs.ArraySpec, config: Any) -> nn.
     if ":" in name:
         made: nn.Module = factories.load(field, name, _SIGNATURE)(spec, config)
         return made
+    if name == "embedding" and isinstance(spec, specs.CategoriesSpec):
+        return _Embedding(spec, _EMBEDDING_SIZE)
     if name == "mlp":
         return _mlp(num_inputs(spec), tuple(config.hidden_sizes))
     if name in _MINIMUM_SIDE:
@@ -194,6 +198,13 @@ def _make_leaf(field: str, name: str, spec: specs.ArraySpec, config: Any) -> nn.
     )
 
 
+def _inputs(name: str, spec: specs.ArraySpec, normalise: bool) -> nn.Module:
+    """From the environment's dtype to what the encoder `name` takes."""
+    if isinstance(spec, specs.CategoriesSpec):
+        return _OneHot(spec) if name == "mlp" else nn.Identity()
+    return nn.Identity() if ":" in name and not normalise else _Numbers()
+
+
 class _Leaf(nn.Module):
     """One leaf, from the environment's dtype to features [N, F]."""
 
@@ -202,18 +213,11 @@ class _Leaf(nn.Module):
     ) -> None:
         super().__init__()
         name = default(spec) if name == "auto" else name
-        self.inputs: nn.Module = nn.Identity()
-        self.normaliser: normalisation.Normaliser | None = None
-        if isinstance(spec, specs.CategoriesSpec):
-            if name == "embedding":
-                self.encoder: nn.Module = _Embedding(spec, _EMBEDDING_SIZE)
-                return
-            if name == "mlp":
-                self.inputs = _OneHot(spec)
-        elif config.normalise_observations:
-            self.normaliser = normalisation.Normaliser(spec.shape)
-        if ":" not in name or self.normaliser is not None:
-            self.inputs = self.inputs if name == "mlp" else _Numbers()
+        normalise = config.normalise_observations and not isinstance(
+            spec, specs.CategoriesSpec
+        )
+        self.inputs = _inputs(name, spec, normalise)
+        self.normaliser = normalisation.Normaliser(spec.shape) if normalise else None
         self.encoder = _make_leaf(field, name, spec, config)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
@@ -292,8 +296,8 @@ def _custom(config: Any, spec: types.Nest) -> nn.Module:
     if config.normalise_observations:
         raise errors.BadInput(
             f"network.normalise_observations has no effect on network.torso"
-            f" ({config.torso!r}), which sees observations as they are: set it to False,"
-            " and use impala_mp.normalisation.Normaliser there."
+            f" ({config.torso!r}), which sees observations as they are: set it to"
+            " False, and use impala_mp.normalisation.Normaliser there."
         )
     factory = factories.load("network.torso", config.torso, _SIGNATURE)
     made: nn.Module = factory(spec, config)

@@ -81,7 +81,8 @@ def evaluate(
             greedy=greedy,
             generator=generator,
         )
-        time_step, ended = environment.step(output.action.numpy())
+        action = nest.map_structure(torch.Tensor.numpy, output.action)
+        time_step, ended = environment.step(action)
         for i in np.flatnonzero(~np.isnan(ended.episode_return)):
             if quotas[i]:
                 quotas[i] -= 1

@@ -209,10 +209,8 @@ class InferenceServer:
             columns = slice(i * self._size, (i + 1) * self._size)
             client, request = work
             client.state = tuple(leaf[columns] for leaf in state)
-            for stored, leaf in zip(
-                work.slot.outputs[request.row], output, strict=True
-            ):
-                stored.copy_(leaf[columns])
+            answer = nest.map_structure(lambda leaf, c=columns: leaf[c], output)
+            slot_rows.write_tensors(work.slot.outputs[request.row], answer)
             client.seat.reply(request, policy.version)
             if request.row == len(work.slot.outputs) - 1:
                 client.policy = None

@@ -58,7 +58,7 @@ class Learner:
         self._compute: Callable[[_Work], _Done] = self._update
         if config.learner.cuda_graph:
             self._compute = cuda_graph.GraphedCallable(
-                self._update, lambda work: work[0].agent_output.action.data_ptr()
+                self._update, lambda work: work[0].agent_output.baseline.data_ptr()
             )
         self._algorithm_metrics = algorithms.metric_names(config)
         self._num_metrics = len(metric_names(config))
@@ -91,7 +91,7 @@ class Learner:
         self._learning_rate.fill_(self.learning_rate(live.learning_rate_factor))
         (metrics, self.raw_metrics), self.priorities = self._compute((batch, sample))
         self.updates += 1
-        rows, size = batch.agent_output.action.shape[:2]
+        rows, size = batch.agent_output.baseline.shape[:2]
         self.agent_steps += rows * (size - replay_settings.num_replayed(self._config))
         self._algorithm.after_update(self.updates)
         return metrics
@@ -105,6 +105,14 @@ class Learner:
         """
         passes = [self._step(work) for _ in range(self._config.learner.passes)]
         metrics, priorities = passes[-1]
+        # Once an update, whatever the passes, and by what is fresh: each observation
+        # counts once.
+        num_fresh = work[0].agent_output.baseline.shape[1]
+        num_fresh -= replay_settings.num_replayed(self._config)
+        observation = nest.map_structure(
+            lambda leaf: leaf[:-1, :num_fresh], work[0].time_step.observation
+        )
+        self.agent.network.adapt(observation, 1.0 - metrics[0, 2])
         if len(passes) > 1:
             each = torch.stack([one for one, _ in passes])
             metrics = each.mean(0)
@@ -118,7 +126,7 @@ class Learner:
         """One pass over a batch, and its step; what it gives is as of `_update`."""
         batch, sample = work
         self._gradient.zero_()
-        rows, size = batch.agent_output.action.shape[:2]
+        rows, size = batch.agent_output.baseline.shape[:2]
         parts = self._config.learner.micro_batches
         metrics = torch.zeros(self._num_metrics, device=self._gradient.device)
         priorities = []
@@ -218,7 +226,7 @@ def _split(
     """Micro-batches, views along B."""
     if parts == 1:
         return [(batch, sample)]
-    size = batch.agent_output.action.shape[1] // parts
+    size = batch.agent_output.baseline.shape[1] // parts
 
     def cut(structure: Any, axis: int, start: int) -> Any:
         return nest.map_structure(

@@ -9,6 +9,7 @@ from typing import Any
 from impala_mp import (
     config as config_lib,
     control_block,
+    distributions,
     errors,
     hyperparameters,
     mailbox,
@@ -25,7 +26,10 @@ class LiveControl:
         config: Any,
         path: str,
         tell: Callable[[str], None],
+        distribution: distributions.ActionDistribution,
     ) -> None:
+        """`distribution` is that of the actions, which may not take every value."""
+        self._distribution = distribution
         self._control, self._config, self._tell = control, config, tell
         self._schedules = hyperparameters.of_config(config)
         self._mailbox = mailbox.Mailbox(path)
@@ -51,6 +55,8 @@ class LiveControl:
                 for name, value in values.items():
                     _check_names([name])
                     hyperparameters.check_value(name, value)
+                    if name == "epsilon":
+                        distributions.check_epsilon(self._distribution, value)
                 return self._change(values)
             case {"unset": list(names)}:
                 _check_names(names)

@@ -56,3 +56,24 @@ def map_structure(function: Callable[..., Any], *structures: Nest) -> Nest:
             raise ValueError(f"structures differ: {structures[0]!r} and {other!r}")
     columns = zip(*[[child for _, child in c] for c in children if c], strict=True)
     return _rebuild(structures[0], [map_structure(function, *c) for c in columns])
+
+
+def at(structure: Nest, path: str) -> Nest:
+    """What lies at a slash-separated path; "" is all of it.
+
+    Raises:
+      KeyError: nothing does.
+    """
+    for name in path.split("/") if path else ():
+        structure = dict(_children(structure) or ())[name]
+    return structure
+
+
+def without(structure: Nest, path: str) -> Nest:
+    """A copy of nested dicts without the entry at `path`."""
+    name, _, rest = path.partition("/")
+    return {
+        key: without(child, rest) if key == name else child
+        for key, child in structure.items()
+        if rest or key != name
+    }

@@ -1,157 +1,47 @@
-"""Torsos (observation to features), and the network from torso to heads."""
+"""The network from encoder to heads."""
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from impala_mp import (
+    categorical,
     cores,
     distributions,
+    encoders,
     errors,
-    factories,
     initialisers,
+    nest,
     popart,
     specs,
     types,
 )
 
 
-def to_float(observation: torch.Tensor) -> torch.Tensor:
-    """float32; bytes are pixels, and become [0, 1]."""
-    if observation.dtype == torch.uint8:
-        return observation.float() / 255.0
-    return observation.float()
+class PolicyHead(nn.Linear):
+    """Features to logits, some of which are free: the same for all observations."""
 
-
-class MLP(nn.Sequential):
-    """Flattened observation, then tanh layers."""
-
-    def __init__(self, observation: specs.ArraySpec, hidden_sizes: tuple[int, ...]):
-        size = 1
-        for n in observation.shape:
-            size *= n
-        layers: list[nn.Module] = []
-        for hidden in hidden_sizes:
-            layers += [nn.Linear(size, hidden), nn.Tanh()]
-            size = hidden
-        super().__init__(*layers)
-        initialisers.orthogonal(self)
-
-    def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        return super().forward(to_float(observation).flatten(1))
-
-
-class ConvTorso(nn.Module):
-    """Convolutions over images [N, H, W, C], then one fully connected layer."""
+    _depends: torch.Tensor
 
     def __init__(
-        self, observation: specs.ArraySpec, convolutions: nn.Module, size: int
+        self, size: int, distribution: distributions.ActionDistribution
     ) -> None:
-        super().__init__()
-        self.convolutions = convolutions
-        height, width, channels = observation.shape
-        with torch.no_grad():
-            probe = torch.zeros(1, channels, height, width)
-            num_features = convolutions(probe).numel()
-        self.output = nn.Sequential(nn.Linear(num_features, size), nn.ReLU())
-        initialisers.orthogonal(self)
-        # NHWC in memory from slot to kernel: on a CPU 2.4 times faster, and what
-        # tensor cores want.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(size, distribution.num_logits)
+        initialisers.orthogonal(self, 0.01)
+        depends = torch.tensor([not free for free in distribution.free]).float()
+        self._has_free = any(distribution.free)
+        self.register_buffer("_depends", depends.unsqueeze(-1), persistent=False)
 
-    def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        images = to_float(observation).permute(0, 3, 1, 2)
-        return self.output(self.convolutions(images).flatten(1))
-
-
-def _stack(channels: int, *layers: tuple[int, int, int]) -> nn.Sequential:
-    """Convolutions of (channels, kernel, stride), each with a ReLU."""
-    modules: list[nn.Module] = []
-    for out, kernel, stride in layers:
-        modules += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU(inplace=True)]
-        channels = out
-    return nn.Sequential(*modules)
-
-
-class _ResidualBlock(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x)
-
-
-def _residual_stack(channels: int) -> nn.Sequential:
-    modules: list[nn.Module] = []
-    for out in (16, 32, 32):
-        modules += [
-            nn.Conv2d(channels, out, 3, padding=1),
-            nn.MaxPool2d(3, 2, padding=1),
-            _ResidualBlock(out),
-            _ResidualBlock(out),
-        ]
-        channels = out
-    return nn.Sequential(*modules, nn.ReLU())
-
-
-# Smallest side of an image that the convolutions leave anything of.
-_MINIMUM_SIDE = {"minatar": 3, "shallow": 20, "nature": 36, "deep": 1}
-
-
-def _convolutions(name: str, channels: int) -> tuple[nn.Module, int]:
-    """The convolutions of a torso, and the width of its last layer."""
-    if name == "minatar":  # Young and Tian 2019, section 3
-        return _stack(channels, (16, 3, 1)), 128
-    if name == "shallow":  # IMPALA, figure 3, left
-        return _stack(channels, (16, 8, 4), (32, 4, 2)), 256
-    if name == "nature":  # Mnih et al. 2015
-        return _stack(channels, (32, 8, 4), (64, 4, 2), (64, 3, 1)), 512
-    return _residual_stack(channels), 256  # IMPALA, figure 3, right
-
-
-def _conv_torso(name: str, observation: specs.ArraySpec) -> nn.Module:
-    shape, side = observation.shape, _MINIMUM_SIDE[name]
-    if len(shape) != 3 or min(shape[:2]) < side:
-        raise errors.BadInput(
-            f"network.torso ({name!r}) needs images [height, width, channels] of at"
-            f" least {side}x{side}, but observations are {list(shape)}: set"
-            " config.network.torso to mlp, or to one that fits."
-        )
-    return ConvTorso(observation, *_convolutions(name, shape[2]))
-
-
-def make_torso(config: Any, observation: types.Nest) -> nn.Module:
-    """The torso that `config.network` names: observations [N, ...] to [N, F].
-
-    Raises:
-      BadInput: no such torso, or it does not fit the observation.
-    """
-    name = config.torso
-    if ":" in name:
-        factory = factories.load(
-            "network.torso", name, "(observation_spec, config) -> Module"
-        )
-        return factory(observation, config)
-    if name == "mlp":
-        return MLP(observation, tuple(config.hidden_sizes))
-    if name in _MINIMUM_SIDE:
-        return _conv_torso(name, observation)
-    raise errors.BadInput(
-        f"network.torso ({name!r}) must be mlp, {', '.join(_MINIMUM_SIDE)} or"
-        " module:factory: set config.network.torso."
-    )
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if not self._has_free:
+            return super().forward(features)
+        return functional.linear(features, self.weight * self._depends, self.bias)
 
 
 class Network(nn.Module):
-    """Torso, optional last reward and action, core, and the two heads."""
+    """Encoder, optional last reward and action, core, and the two heads."""
 
     def __init__(
         self,
@@ -163,28 +53,17 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self._distribution = distribution
+        self._mask_path = environment.action_mask
         self.last_reward, self.last_action = config.last_reward, config.last_action
-        self.torso = make_torso(config, environment.observation)
-        size = self._torso_features(environment.observation)
+        self._seen = _check_mask(environment, distribution)
+        self.torso = encoders.make(config, self._seen)
+        size = encoders.num_features(self.torso, self._seen)
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
         self.core = cores.make(config, size)
         size = self.core.output_size
-        self.policy = initialisers.orthogonal(
-            nn.Linear(size, distribution.num_logits), 0.01
-        )
+        self.policy = PolicyHead(size, distribution)
         head = popart.PopArtHead(size) if with_popart else nn.Linear(size, 1)
         self.baseline = initialisers.orthogonal(head, 1.0)
-
-    def _torso_features(self, observation: specs.ArraySpec) -> int:
-        zeros = np.zeros((1, *observation.shape), observation.dtype)
-        with torch.no_grad():
-            output = self.torso(torch.from_numpy(zeros))
-        if output.dim() != 2 or output.shape[0] != 1:
-            raise errors.BadInput(
-                f"the torso maps [1, ...] to {list(output.shape)}, not to"
-                " [1, features]: flatten its output."
-            )
-        return output.shape[1]
 
     def forward(
         self,
@@ -195,7 +74,8 @@ class Network(nn.Module):
         """[T, B, ...] -> policy_logits [T, B, L], baseline [T, B], core state."""
         first = time_step.step_type == types.StepType.FIRST
         rows, batch = first.shape
-        features = self.torso(time_step.observation.flatten(0, 1))
+        observation = specs.pick(self._seen, time_step.observation)
+        features = self.torso(_rows_in_one(observation))
         inputs = [features.view(rows, batch, -1)]
         if self.last_reward:
             inputs.append(time_step.reward.clamp(-1.0, 1.0).unsqueeze(-1))
@@ -204,4 +84,55 @@ class Network(nn.Module):
             inputs.append(encoded * (~first).unsqueeze(-1))
         merged = torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
         output, state = self.core(merged, first, state)
-        return self.policy(output), self.baseline(output).squeeze(-1), state
+        logits = self.policy(output)
+        if self._mask_path:
+            mask = nest.at(time_step.observation, self._mask_path)
+            logits = categorical.masked(logits, mask.flatten(2) != 0)
+        return logits, self.baseline(output).squeeze(-1), state
+
+    def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
+        """Moves the statistics by which observations [T, B, ...] are normalised.
+
+        If any are; and not at all if `finite`, a scalar, is 0.
+        """
+        if isinstance(self.torso, encoders.Encoder):
+            seen = specs.pick(self._seen, observation)
+            self.torso.adapt(_rows_in_one(seen), finite)
+
+
+def _rows_in_one(observation: types.Nest) -> types.Nest:
+    """[T, B, ...] -> [T * B, ...]."""
+    return nest.map_structure(lambda leaf: leaf.flatten(0, 1), observation)
+
+
+def _check_mask(
+    environment: specs.EnvironmentSpec,
+    distribution: distributions.ActionDistribution,
+) -> types.Nest:
+    """The spec of what the encoder sees: all but the mask.
+
+    Raises:
+      BadInput: the mask is not there, or does not fit the actions.
+    """
+    path = environment.action_mask
+    if not path:
+        return environment.observation
+    leaves = dict(nest.flatten_with_path(environment.observation))
+    if path not in leaves or len(leaves) == 1:
+        raise errors.BadInput(
+            f"agent.action_mask_key ({path!r}) is no part of the observation beside"
+            f" others; there are {', '.join(map(repr, leaves))}: set"
+            " config.agent.action_mask_key."
+        )
+    if not distribution.can_mask:
+        raise errors.BadInput(
+            f"agent.action_mask_key ({path!r}) needs Discrete or MultiDiscrete actions,"
+            f" and these are {environment.action}: leave it empty."
+        )
+    size = leaves[path].example().size
+    if size != distribution.num_logits:
+        raise errors.BadInput(
+            f"agent.action_mask_key ({path!r}) has {size} elements, and there are"
+            f" {distribution.num_logits} actions to allow: one element each is needed."
+        )
+    return nest.without(environment.observation, path)

@@ -15,13 +15,13 @@ _EPSILON = 1e-8
 class Normaliser(nn.Module):
     """(x - mean) / deviation, element by element."""
 
-    count: torch.Tensor  # observations so far, float64 [1]
+    count: torch.Tensor  # observations so far, float64
     mean: torch.Tensor  # float32 [*shape]
     variance: torch.Tensor  # likewise
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.register_buffer("count", torch.zeros(1, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("variance", torch.ones(shape))
 

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from impala_mp import environments
+from impala_mp import environments, nest, specs, types
 from impala_mp.environments import vector
 
 _MIN_STEPS, _MAX_STEPS = 300, 3000  # of each copy; beyond the first for an episode
 _MAX_SECS = 10.0  # of one play
+
+
+_ONLY_ONE = specs.DiscreteSpec(1)
 
 
 class Broken(Exception):
@@ -36,15 +39,17 @@ class Tape(NamedTuple):
     """One play: row 0 is the reset, and action t leads to row t + 1."""
 
     rows: list[Row]
-    actions: list[np.ndarray]
+    actions: list[types.Nest]
     step_secs: float  # mean, of one step of all copies
 
 
-class Watch:
-    """Holds observations against the space as they come."""
+class LeafWatch:
+    """Holds one leaf of the observations against its space as they come."""
 
-    def __init__(self, space: gymnasium.spaces.Box) -> None:
-        self.space = space
+    def __init__(self, path: str, space: Any) -> None:
+        self.path, self.space = path, space
+        self.bounds = specs.observation_bounds(space)
+        self._name = f"an observation {path!r}" if path else "an observation"
         self.cast = ""  # a dtype that is not the space's, but can be stored in it
         self.num_bad = self.num_outside = self.num_values = 0
         self.lowest, self.highest = np.inf, -np.inf
@@ -59,24 +64,50 @@ class Watch:
         shape = (*leading, *space.shape)
         if array.shape != shape:
             raise Broken(
-                f"an observation has shape {list(array.shape)}, and by"
+                f"{self._name} has shape {list(array.shape)}, and by"
                 f" observation_space it is {list(shape)}: correct one of the two."
             )
         if array.dtype != space.dtype:
             # Gymnasium stacks single copies with a cast; a batch is taken as it is.
             if leading or not np.can_cast(array.dtype, space.dtype, "same_kind"):
                 raise Broken(
-                    f"an observation is {array.dtype}, and by observation_space it is"
+                    f"{self._name} is {array.dtype}, and by observation_space it is"
                     f" {space.dtype}: return observation.astype(numpy.{space.dtype}),"
                     " or correct the space."
                 )
             self.cast = str(array.dtype)
         self.num_values += array.size
         self.num_bad += int((~np.isfinite(array)).sum())
-        self.num_outside += int(((array < space.low) | (array > space.high)).sum())
+        if self.bounds:
+            outside = (array < self.bounds.low) | (array > self.bounds.high)
+            self.num_outside += int(outside.sum())
         if array.size:
             self.lowest = min(self.lowest, array.min())
             self.highest = max(self.highest, array.max())
+
+
+class Watch:
+    """Holds whole observations against the space as they come."""
+
+    def __init__(self, spec: types.Nest, space: gymnasium.Space) -> None:
+        """`spec` has the leaves of the space that are looked at."""
+        self._spec = spec
+        self.leaves = [
+            LeafWatch(path, specs.space_at(space, path))
+            for path, _ in nest.flatten_with_path(spec)
+        ]
+
+    def see(self, observation: Any, *leading: int) -> None:
+        """As `LeafWatch.see`, of each leaf."""
+        try:
+            picked = nest.flatten(specs.pick(self._spec, observation))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise Broken(
+                f"an observation is not built as observation_space says ({error!r}):"
+                " return a dict with its keys, or a tuple with its parts."
+            ) from error
+        for leaf, array in zip(self.leaves, picked, strict=True):
+            leaf.see(array, *leading)
 
 
 class _Watched(gymnasium.Wrapper):
@@ -107,13 +138,11 @@ class RandomPlay:
           Broken: `reset` or `step` returns other things than Gymnasium says.
         """
         self._environment, self._seeds = environment, seeds
-        self._rng = np.random.default_rng(0)
         made = environments.make(environment, 1)
         try:
-            self.num_actions = made.spec.action.num_actions
-            self._start = int(made.unwrapped.single_action_space.start)  # type: ignore
+            self.has_choice = made.spec.action != _ONLY_ONE
             for single in _singles(made):
-                _check_results(single.unwrapped, seeds[0], self._start)
+                _check_results(single.unwrapped, seeds[0])
         finally:
             made.close()
 
@@ -123,11 +152,15 @@ class RandomPlay:
         def choose(t: int, has_ended: bool, secs: float) -> np.ndarray | None:
             if t >= _MAX_STEPS or secs > _MAX_SECS or (t >= _MIN_STEPS and has_ended):
                 return None
-            drawn = self._rng.integers(self.num_actions, size=len(self._seeds))
-            return drawn + self._start
+            return self._space.sample()
 
         made = environments.make(self._environment, len(self._seeds))
-        watch = Watch(made.unwrapped.single_observation_space)
+        self._space = gymnasium.vector.utils.batch_space(
+            made.unwrapped.single_action_space, len(self._seeds)
+        )
+        self._space.seed(0)
+        space = made.unwrapped.single_observation_space
+        watch = Watch(made.spec.observation, space)
         if singles := _singles(made):
             watched = [_Watched(single, watch) for single in singles]
             made.unwrapped.unwrapped.envs = watched
@@ -136,24 +169,32 @@ class RandomPlay:
         see = lambda observation: watch.see(observation, count)  # noqa: E731
         return self._play(made, choose, see), watch
 
-    def again(self, actions: list[np.ndarray]) -> Tape:
+    def again(self, actions: list[types.Nest]) -> Tape:
         """Another play, with these actions."""
         made = environments.make(self._environment, len(self._seeds))
         upcoming = iter(actions)
         return self._play(made, lambda *_: next(upcoming, None), lambda _: None)
 
-    def others(self, actions: np.ndarray, where: np.ndarray) -> np.ndarray:
-        """`actions` [E], with another action `where` it is true."""
-        other = (actions - self._start + 1) % self.num_actions + self._start
-        return np.where(where, other, actions)
+    def others(self, actions: types.Nest, where: np.ndarray) -> types.Nest:
+        """`actions` [E, ...], newly drawn `where` [E] is true."""
+
+        def choose(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            chosen = np.array(old)
+            chosen[where] = new[where]
+            return chosen
+
+        return nest.map_structure(choose, actions, self._space.sample())
 
     def _play(
         self,
         made: vector.VectorEnvironment,
-        choose: Callable[[int, bool, float], np.ndarray | None],
+        choose: Callable[[int, bool, float], types.Nest],
         see: Callable[[Any], None],
     ) -> Tape:
-        """`choose` is told the step, whether an episode has ended, and the seconds."""
+        """`choose` is told the step, whether an episode has ended, and the seconds.
+
+        None ends the play.
+        """
         try:
             return self._tape(made, choose, see)
         finally:
@@ -164,7 +205,7 @@ class RandomPlay:
         observation, _ = envs.reset(seed=made.seed_argument(self._seeds))
         never = np.zeros(count, bool)
         rows = [Row(_digests(observation), np.zeros(count), never, never)]
-        actions: list[np.ndarray] = []
+        actions: list[types.Nest] = []
         secs, has_ended = 0.0, False
         while True:
             see(observation)
@@ -204,13 +245,14 @@ def _singles(made: vector.VectorEnvironment) -> list[gymnasium.Env]:
     return list(envs.envs) if is_sync else []
 
 
-def _check_results(env: Any, seed: int, action: int) -> None:
+def _check_results(env: Any, seed: int) -> None:
+    env.action_space.seed(0)
     for name, values, result in (
         ("reset", ("observation", "info"), env.reset(seed=seed)),
         (
             "step",
             ("observation", "reward", "terminated", "truncated", "info"),
-            env.step(action),
+            env.step(env.action_space.sample()),
         ),
     ):
         if not (isinstance(result, tuple) and len(result) == len(values)):
@@ -234,8 +276,13 @@ def _check_batch(count: int, *arrays: np.ndarray) -> None:
             raise Broken(f"{name} is {array.dtype}: return {name}.astype(bool).")
 
 
-def _digests(observation: Any) -> list[bytes]:
+def _digests(observation: types.Nest) -> list[bytes]:
+    """One of each copy."""
+    leaves = nest.flatten(observation)
     return [
-        hashlib.blake2b(np.ascontiguousarray(each).tobytes(), digest_size=8).digest()
-        for each in observation
+        hashlib.blake2b(
+            b"".join(np.ascontiguousarray(leaf[i]).tobytes() for leaf in leaves),
+            digest_size=8,
+        ).digest()
+        for i in range(len(leaves[0]))
     ]

@@ -13,6 +13,7 @@ import torch
 from impala_mp import (
     bottleneck,
     display,
+    distributions,
     footprint,
     lag_histogram,
     live_control,
@@ -60,7 +61,11 @@ class Reporter:
         self.bottleneck = ""
         self._writer = metrics.Writer(path)
         self._live = live_control.LiveControl(
-            shared.control, shared.config, path, screen.message
+            shared.control,
+            shared.config,
+            path,
+            screen.message,
+            distributions.from_spec(shared.environment.action),
         )
         self._evaluation: dict[str, float] = {}
         self._before: dict[str, float] = {}
@@ -177,6 +182,9 @@ class Reporter:
             "health/restarts": sum(s.restarts for s in statuses),
             "health/bad_data": sum(
                 r.get("bad_rewards") + r.get("bad_observations") for r in rows
+            ),
+            "health/observations_outside": sum(
+                r.get("observations_outside") for r in rows
             ),
             "health/torn_reads_retried": sum(r.get("torn_reads") for r in rows),
         }

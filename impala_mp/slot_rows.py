@@ -14,7 +14,7 @@ class SlotRows(NamedTuple):
     time_steps: list[types.TimeStep]  # T+1, of tensors [E, ...]
     time_step_arrays: list[types.TimeStep]  # T+1, of arrays [E, ...]
     outputs: list[types.AgentOutput]  # T, of tensors [E, ...]
-    actions: list[np.ndarray]  # T, [E]
+    actions: list[types.Nest]  # T, of arrays [E, ...]
     episode_ends: list[types.EpisodeEnd]  # T, of arrays [E]
     core_state: tuple[torch.Tensor, ...]
     header: types.Header
@@ -22,7 +22,7 @@ class SlotRows(NamedTuple):
 
 def of_slot(slot: types.Trajectory) -> SlotRows:
     """Views of a slot of arrays."""
-    num_steps = slot.agent_output.action.shape[0]
+    num_steps = slot.agent_output.baseline.shape[0]
     tensors = nest.map_structure(torch.from_numpy, slot)
     return SlotRows(
         time_steps=_rows(tensors.time_step, num_steps + 1),
@@ -60,3 +60,12 @@ def write(row: types.Nest, values: types.Nest) -> None:
             stored[...] = value
         else:
             nest.map_structure(np.copyto, stored, value)
+
+
+def write_tensors(row: types.Nest, values: types.Nest) -> None:
+    """Copies tensors into a row of tensors."""
+    for stored, value in zip(row, values, strict=True):
+        if isinstance(stored, torch.Tensor):
+            stored.copy_(value)
+        else:
+            nest.map_structure(torch.Tensor.copy_, stored, value)

@@ -211,6 +211,15 @@ def pick(spec: types.Nest, observation: types.Nest) -> types.Nest:
     return observation
 
 
+def space_at(space: gymnasium.Space[Any], path: str) -> gymnasium.Space[Any]:
+    """The part of a Dict or Tuple at a slash-separated path; "" is all of it."""
+    for name in path.split("/") if path else ():
+        parts: Any = space
+        is_tuple = isinstance(space, gymnasium.spaces.Tuple)
+        space = parts[int(name)] if is_tuple else parts[name]
+    return space
+
+
 def observation_bounds(space: gymnasium.Space[Any]) -> Bounds | None:
     """The bounds of a leaf; None if it can hold nothing else."""
     if isinstance(space, gymnasium.spaces.Discrete):
@@ -262,6 +271,26 @@ def action_spec(space: gymnasium.Space[Any], path: str = "") -> ActionSpec:
         f"action space {_named(space, path)} is not supported: use Discrete,"
         " MultiDiscrete, MultiBinary, a Box of floats, or a Tuple or Dict of these."
     )
+
+
+def example_actions(spec: ActionSpec, count: int) -> types.Nest:
+    """Arrays [count, ...] of actions of the agent that are allowed."""
+    return nest.map_structure(
+        lambda leaf: np.zeros((count, *leaf.array.shape), leaf.array.dtype), spec
+    )
+
+
+def example_trajectory(
+    environment: EnvironmentSpec, spec: types.Trajectory
+) -> types.Trajectory:
+    """Arrays of `spec`, of zeros but for observations that cannot be 0."""
+    arrays = nest.map_structure(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec)
+    nest.map_structure(
+        lambda rows, leaf: np.copyto(rows, leaf.example()),
+        arrays.time_step.observation,
+        environment.observation,
+    )
+    return arrays
 
 
 def trajectory_spec(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from impala_mp import actor, nest, parameter_store, types
-from impala_mp.environments import vector
+from impala_mp.environments import interface
 from tests import builders
 
 # Episodes that end often, both ways: falls, and a limit of 7 steps.
@@ -242,7 +242,7 @@ def test_an_environment_that_gives_nothing_else_ends_its_actor(tmp_path):
         np.zeros(3, bool),
         {},
     )
-    with pytest.raises(vector.BadData):
+    with pytest.raises(interface.BadData):
         any(one.guarded_unroll() for _ in range(1000))
 
 

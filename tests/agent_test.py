@@ -148,7 +148,7 @@ def test_published_sizes(torso, shape, parameters):
     [
         (_VECTOR, "nature", "needs images"),
         (specs.array_spec((4, 84, 84), np.uint8), "nature", "at least 36x36"),
-        (_VECTOR, "transformer", "must be mlp"),
+        (_VECTOR, "transformer", "must be auto, mlp"),
         (_VECTOR, "no_such_module:factory", "no module 'no_such_module'"),
         (_VECTOR, "tests.agent_test:nothing", "has no 'nothing'"),
         (_VECTOR, "tests.agent_test:unflattened", r"maps \[1, ...\] to \[1, 7, 1\]"),

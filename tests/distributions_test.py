@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from impala_mp import distributions, specs
+from impala_mp import categorical as categorical_lib, distributions, specs
 
 _T, _B, _A = 5, 4, 6
 _EPSILONS = [0.01, 0.3, 1.0]
@@ -186,9 +186,42 @@ def test_encode_is_one_hot(categorical):
 
 
 def test_one_action_is_no_choice():
-    single = distributions.Categorical(1)
+    single = categorical_lib.Categorical(1)
     logits = _logits(num_actions=1)
     actions = torch.zeros(_T, _B, dtype=torch.int64)
     assert torch.equal(single.sample(logits, _generator(0)), actions)
     assert not single.log_prob(single.mix(logits, 0.5), actions).any()
     assert not single.entropy(logits).any()
+
+
+def test_the_masked_has_probability_0_and_the_gradient_is_finite(categorical):
+    logits = _logits().requires_grad_()
+    allowed = torch.rand(_T, _B, _A, generator=_generator(5)) < 0.5
+    allowed[..., 2] = True
+    masked = categorical_lib.masked(logits, allowed)
+    assert not masked.softmax(-1)[~allowed].any()
+    samples = categorical.sample(masked.expand(200, *masked.shape), _generator(0))
+    assert allowed.expand(200, *allowed.shape).gather(-1, samples[..., None]).all()
+    action = categorical.mode(masked)
+    terms = categorical.log_prob(masked, action) + categorical.entropy(masked)
+    (terms + categorical.kl(masked, masked.detach() + 0.1)).sum().backward()
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[~allowed].any()
+    kept = logits.detach().masked_fill(~allowed, -torch.inf)
+    expected = torch.distributions.Categorical(logits=kept)
+    torch.testing.assert_close(categorical.entropy(masked.detach()), expected.entropy())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1e-3, 1e3])
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_a_mixture_leaves_the_masked_masked(categorical, epsilon, temperature):
+    allowed = torch.tensor([True, False, True, False, False, True])
+    masked = categorical_lib.masked(_logits(), allowed)
+    mixed = categorical.mix(masked, epsilon, temperature).softmax(-1)
+    scaled = (_logits() / temperature).masked_fill(~allowed, -torch.inf).softmax(-1)
+    expected = (1.0 - epsilon) * scaled + epsilon / 3 * allowed
+    torch.testing.assert_close(mixed, expected, atol=1e-6, rtol=1e-3)
+    assert not mixed[..., ~allowed].any()
+    assert not (categorical.normalise(masked + 40.0) - categorical.normalise(masked))[
+        ..., ~allowed
+    ].any()

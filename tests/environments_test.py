@@ -7,14 +7,14 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from impala_mp import environments, errors, types
-from impala_mp.environments import vector
+from impala_mp.environments import interface, vector
 from impala_mp.environments.catch import CatchVectorEnv
 
 _LAST, _FIRST = types.StepType.LAST, types.StepType.FIRST
 
 
 def _settings(name, **kwargs):
-    return ml_collections.ConfigDict({"id": name, "kwargs": kwargs})
+    return ml_collections.ConfigDict({"id": name, "kwargs": kwargs, "ignored": ()})
 
 
 class Counter(gymnasium.Env):
@@ -40,6 +40,20 @@ class Counter(gymnasium.Env):
 
 
 gymnasium.register("Counter-v0", Counter)
+
+
+class Wordy(Counter):
+    """Says something, too."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {"numbers": Counter.observation_space, "words": gymnasium.spaces.Text(5)}
+    )
+
+    def _observation(self):
+        return {"numbers": super()._observation(), "words": "hello"}
+
+
+gymnasium.register("Wordy-v0", Wordy)
 
 
 class _Twin:
@@ -291,9 +305,39 @@ def test_bad_data_is_noticed(spoil, counter, sentence):
     environment.reset([0, 1])
     environment.step(np.ones(2, np.int64))
     envs.spoil = spoil
-    with pytest.raises(vector.BadData, match=sentence) as caught:
+    with pytest.raises(interface.BadData, match=sentence) as caught:
         environment.step(np.ones(2, np.int64))
     assert caught.value.counter == counter
+
+
+def one_env():
+    return Counter()
+
+
+def many_envs(num_envs, rows=5):
+    return CatchVectorEnv(num_envs, rows)
+
+
+def no_env():
+    return 3
+
+
+def test_a_factory_of_ones_own():
+    made = environments.make(_settings("tests.environments_test:one_env"), 3)
+    assert made.reset([1, 2, 3]).observation.shape == (3, 2)
+    made = environments.make(_settings("tests.environments_test:many_envs", rows=7), 3)
+    assert made.reset([1]).observation.shape == (3, 7, 5)
+
+
+def test_what_is_ignored_is_not_seen():
+    settings = _settings("tests.environments_test:Wordy-v0")
+    settings.ignored = ("words",)
+    environment = environments.make(settings, 2)
+    assert set(environment.spec.observation) == {"numbers"}
+    first = environment.reset([0, 1])
+    step, _ = environment.step(np.ones(2, np.int64))
+    assert first.observation["numbers"].shape == (2, 2)
+    assert list(step.observation) == ["numbers"]
 
 
 class _SameStep(CatchVectorEnv):
@@ -311,13 +355,15 @@ def test_another_autoreset_mode_is_refused():
         ("CartPole-v9", {}, "not registered"),
         ("Cach", {}, "Did you mean 'Catch'"),
         ("nowhere:Env-v0", {}, "no module 'nowhere'"),
+        ("tests.environments_test:Contour-v0", {}, "no factory of that name"),
+        ("tests.environments_test:no_env", {}, "gives a int: return a gymnasium.Env"),
+        ("tests.environments_test:one_env", {"size": 3}, "which takes none"),
         ("ALE/Pnog-v5", {}, "Did you mean 'ALE/Pong-v5'"),
         ("Catch", {"row": 3}, "rows, columns"),
         ("Catch", {"rows": 1}, "rows >= 2"),
         ("Recall", {"num_cues": 1}, "num_cues >= 2"),
         ("ALE/Pong-v5", {"frame_skip": 3}, "frameskip"),
-        ("Pendulum-v1", {}, "action space"),
-        ("FrozenLake-v1", {}, "observation space"),
+        ("tests.environments_test:Wordy-v0", {}, "Text.* at 'words'"),
     ],
 )
 def test_refusals(name, kwargs, sentence):

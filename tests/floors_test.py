@@ -18,9 +18,12 @@ _FLOORS = {
     0: {
         "impala_mp",  # the package itself
         "algorithm_settings",
+        "categorical",
         "config",
         "distributions",
+        "elements",
         "errors",
+        "gaussian",
         "hyperparameters",
         "losses",
         "nest",
@@ -48,6 +51,7 @@ _FLOORS = {
         "display",
         "delay_line",
         "doorbell",
+        "encoders",
         "environments",
         "episodes",
         "factories",
@@ -61,6 +65,7 @@ _FLOORS = {
         "memory_order",
         "metrics",
         "networks",
+        "normalisation",
         "off_policy",
         "optimizers",
         "parameter_store",

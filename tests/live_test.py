@@ -11,6 +11,7 @@ import torch
 from impala_mp import (
     algorithm,
     checkpoint,
+    distributions,
     errors,
     live_control,
     mailbox,
@@ -331,10 +332,15 @@ class _Answering:
 
     def __init__(self, path, **overrides):
         config = builders.config(**overrides)
-        self.control = builders.shared(config, path).control
+        shared = builders.shared(config, path)
+        self.control = shared.control
         self.said = []
         self.live = live_control.LiveControl(
-            self.control, config, str(path), self.said.append
+            self.control,
+            config,
+            str(path),
+            self.said.append,
+            distributions.from_spec(shared.environment.action),
         )
         self.path = path
 
@@ -346,6 +352,13 @@ class _Answering:
         self.live.tick(agent_steps=600)
         assert not file.exists()
         return json.loads((self.path / "questions" / f"{name}.answer").read_text())
+
+
+def test_epsilon_needs_a_uniform_distribution(tmp_path):
+    run = _Answering(tmp_path, **{"environment.id": "Pendulum-v1"})
+    assert "these have a Box" in run.ask({"set": {"epsilon": 0.1}})["refused"]
+    assert run.control.get("epsilon") == 0.0
+    assert "lines" in run.ask({"set": {"epsilon": 0.0, "temperature": 2.0}})
 
 
 def test_questions_and_answers(tmp_path):

@@ -209,8 +209,9 @@ def test_another_autoreset_mode_and_another_space_are_failures():
     found = _check(builders.config(**{"environment.id": "NoNextStep-v0"}))
     assert "AutoresetMode.NEXT_STEP" in found["environment"].text
     assert "BadInput" not in found["environment"].text
-    found = _check(builders.config(**{"environment.id": "Pendulum-v1"}))
-    assert "action space" in found["environment"].text
+    wordy = "tests.environments_test:Wordy-v0"
+    found = _check(builders.config(**{"environment.id": wordy}))
+    assert "observation space" in found["environment"].text
     assert found["environment"].verdict == contract.FAIL
 
 

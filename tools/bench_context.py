@@ -96,18 +96,18 @@ class Context:
     def batch(self, size: int) -> types.Trajectory:
         """Random trajectories [T+1, size, ...], as tensors on the CPU."""
         rng = np.random.default_rng(0)
-        arrays = nest.map_structure(
-            lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.spec(size)
-        )
-        observation = arrays.time_step.observation
-        observation[:] = rng.integers(0, 256, observation.shape) / (
-            1 if observation.dtype == np.uint8 else 256
-        )
+        arrays = specs.example_trajectory(self.environment, self.spec(size))
+        for leaf in nest.flatten(arrays.time_step.observation):
+            if leaf.dtype == np.uint8:
+                leaf[:] = rng.integers(0, 256, leaf.shape)
+            elif leaf.dtype.kind == "f":
+                leaf[:] = rng.random(leaf.shape)
         arrays.time_step.step_type[:] = types.StepType.MID
         arrays.time_step.discount[:] = 1.0
         arrays.time_step.reward[:] = rng.normal(size=arrays.time_step.reward.shape)
-        action = arrays.agent_output.action
-        action[:] = rng.integers(self.environment.action.num_actions, size=action.shape)
+        action, spec = arrays.agent_output.action, self.environment.action
+        if isinstance(spec, specs.DiscreteSpec):
+            action[:] = rng.integers(spec.num_actions, size=action.shape)
         return nest.map_structure(torch.from_numpy, arrays)
 
 

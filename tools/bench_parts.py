@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import bench_context
+import gymnasium
 import numpy as np
 import torch
 
@@ -78,8 +79,9 @@ def _raw_step(context: bench_context.Context) -> Callable[[], Any]:
     wrapped = environments.make(context.config.environment, count)
     wrapped.reset(list(range(count)))
     raw, turn = wrapped.unwrapped, [0]
-    num_actions = context.environment.action.num_actions
-    actions = np.random.default_rng(0).integers(num_actions, size=(64, count))
+    space = gymnasium.vector.utils.batch_space(raw.single_action_space, count)
+    space.seed(0)
+    actions = [space.sample() for _ in range(64)]
 
     def step() -> None:
         turn[0] = (turn[0] + 1) % 64
@@ -99,7 +101,7 @@ def environment(context: bench_context.Context) -> Answer:
 
 def _inference_secs(context: bench_context.Context, size: int) -> bench_context.Result:
     policy, batch = context.agent(), context.batch(size)
-    row = types.TimeStep(*(leaf[0] for leaf in batch.time_step))
+    row = nest.map_structure(lambda leaf: leaf[0], batch.time_step)
     state, generator = policy.initial_state(size), torch.Generator()
 
     @torch.inference_mode()

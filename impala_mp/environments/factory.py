@@ -15,7 +15,14 @@ _BUILT_IN: dict[str, Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]] =
     "Catch": catch.CatchVectorEnv,
     "Recall": recall.RecallVectorEnv,
 }
-_EXTRAS = {"ALE": ("ale_py", "atari"), "MinAtar": ("minatar.gym", "minatar")}
+# What an id begins with, the module that registers it, and the extra that has it.
+_EXTRAS = {
+    "ALE/": ("ale_py", "atari"),
+    "MinAtar/": ("minatar.gym", "minatar"),
+    "MiniGrid-": ("minigrid", "minigrid"),
+    "BabyAI-": ("minigrid", "minigrid"),
+}
+_MUJOCO = "gymnasium.envs.mujoco"
 
 
 def make(
@@ -41,6 +48,10 @@ def make(
         _check_arguments(name, _BUILT_IN[name], kwargs, {"num_envs", "render_mode"})
         built_in = _BUILT_IN[name](num_envs, render_mode=render_mode, **kwargs)
         return vector.VectorEnvironment(built_in, environment.ignored)
+    factory = _own_factory(name)
+    if factory:
+        made = _make_own(name, factory, num_envs, kwargs, render_mode)
+        return vector.VectorEnvironment(made, environment.ignored)
     spec = _find(name)
     if name.startswith("ALE/"):
         return _make_atari(spec, num_envs, training, kwargs)
@@ -59,34 +70,80 @@ def probe(environment: Any) -> specs.EnvironmentSpec:
 
 def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
     """The registered spec, with the module or extra that registers it imported."""
-    module_name, _, plain = name.rpartition(":")
-    if module_name:
-        factories.import_module("environment.id", name, module_name)
-    elif name.split("/")[0] in _EXTRAS:
-        _import_extra(name)
+    plain = name.rpartition(":")[2]
+    for prefix in _EXTRAS:
+        if name.startswith(prefix):
+            _import_extra(name, *_EXTRAS[prefix])
     try:
         return gymnasium.spec(plain)
     except gymnasium.error.Error as error:
         known = [*_BUILT_IN, *gymnasium.registry]
         raise errors.BadInput(
-            f"environment.id ({name!r}) is not registered with Gymnasium."
+            f"environment.id ({name!r}) is not registered with Gymnasium"
+            f"{', and no factory of that name' if ':' in name else ''}."
             f"{config_lib.nearest(plain, known)} Set config.environment.id."
         ) from error
 
 
-def _import_extra(name: str) -> None:
-    module_name, extra = _EXTRAS[name.split("/")[0]]
+def _import_extra(name: str, module_name: str, extra: str) -> None:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise errors.BadInput(
-            f"environment.id ({name!r}) needs an extra that is not installed: pip"
-            f" install 'impala_mp[{extra}]'."
-        ) from error
-    if extra == "atari":
-        gymnasium.register_envs(module)
-    elif "MinAtar/Breakout-v1" not in gymnasium.registry:
+        raise _missing_extra(name, extra) from error
+    if extra == "minatar" and "MinAtar/Breakout-v1" not in gymnasium.registry:
         module.register_envs()
+    else:
+        gymnasium.register_envs(module)
+
+
+def _missing_extra(name: str, extra: str) -> errors.BadInput:
+    return errors.BadInput(
+        f"environment.id ({name!r}) needs an extra that is not installed: pip"
+        f" install 'impala_mp[{extra}]'."
+    )
+
+
+def _own_factory(name: str) -> Callable[..., Any] | None:
+    """What "module:factory" stands for; None if it is an id, in a module or not."""
+    module_name, _, plain = name.rpartition(":")
+    if not module_name:
+        return None
+    module = factories.import_module("environment.id", name, module_name)
+    return None if plain in gymnasium.registry else getattr(module, plain, None)
+
+
+def _make_own(
+    name: str,
+    factory: Callable[..., Any],
+    num_envs: int,
+    kwargs: dict[str, Any],
+    render_mode: str | None,
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """A vector environment if the factory takes num_envs, else one copy a call."""
+    _check_arguments(name, factory, kwargs, {"num_envs", "render_mode"})
+    parameters = inspect.signature(factory).parameters
+    if render_mode and "render_mode" in parameters:
+        kwargs["render_mode"] = render_mode
+    if "num_envs" in parameters:
+        made = factory(num_envs=num_envs, **kwargs)
+        _check_type(name, made, gymnasium.vector.VectorEnv)
+        return made
+
+    def one() -> gymnasium.Env[Any, Any]:
+        env = factory(**kwargs)
+        _check_type(name, env, gymnasium.Env)
+        return env
+
+    return gymnasium.vector.SyncVectorEnv([one] * num_envs)
+
+
+def _check_type(name: str, made: Any, expected: type) -> None:
+    if not isinstance(made, expected):
+        raise errors.BadInput(
+            f"environment.id ({name!r}) gives a {type(made).__name__}: return a"
+            f" gymnasium.{expected.__name__}, which takes num_envs if it is a"
+            " VectorEnv."
+        )
 
 
 def _make(
@@ -107,7 +164,12 @@ def _make(
     # A process of its own is what an actor is already. The checker wraps every step.
     spec = copy.deepcopy(spec)
     spec.disable_env_checker = True
-    return gymnasium.make_vec(spec, num_envs, vectorization_mode="sync", **kwargs)
+    try:
+        return gymnasium.make_vec(spec, num_envs, vectorization_mode="sync", **kwargs)
+    except gymnasium.error.DependencyNotInstalled as error:
+        if str(spec.entry_point).startswith(_MUJOCO):
+            raise _missing_extra(spec.id, "mujoco") from error
+        raise errors.BadInput(f"environment.id ({spec.id!r}): {error}") from error
 
 
 def _make_atari(

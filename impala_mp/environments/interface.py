@@ -36,7 +36,9 @@ class Interface:
         self.action = specs.action_spec(action)
         self.num_outside = 0  # observations that have left their space, and were used
         self._checks = [
-            _LeafCheck(path, spec, specs.observation_bounds(_at(observation, path)))
+            _LeafCheck(
+                path, spec, specs.observation_bounds(specs.space_at(observation, path))
+            )
             for path, spec in nest.flatten_with_path(self.observation)
         ]
         self._to_environment = _converter(self.action)
@@ -57,14 +59,6 @@ class Interface:
     def act(self, action: types.Nest) -> types.Nest:
         """Actions [E, ...] as the environment takes them."""
         return self._to_environment(action)
-
-
-def _at(space: gymnasium.Space[Any], path: str) -> gymnasium.Space[Any]:
-    """The part of a space at a slash-separated path; "" is all of it."""
-    for name in path.split("/") if path else ():
-        parts: Any = space
-        space = parts[int(name)] if isinstance(parts.spaces, tuple) else parts[name]
-    return space
 
 
 class _LeafCheck:
