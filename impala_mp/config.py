@@ -43,7 +43,9 @@ def get_base_config() -> config_dict.ConfigDict:
     config.max_policy_lag = -1  # updates; what is older is discarded; -1: no limit
 
     config.environment = config_dict.ConfigDict()
-    config.environment.id = "Catch"  # a built-in, a Gymnasium id, or "module:Id"
+    # A built-in, a Gymnasium id, "module:Id" or "module:factory"; several, separated
+    # by commas, are tasks: actor i of N plays the i-th, modulo their number
+    config.environment.id = "Catch"
     config.environment.kwargs = config_dict.ConfigDict()  # for its constructor
     config.environment.ignored = ()  # paths of Dict observations that nobody sees
 

@@ -16,6 +16,7 @@ from impala_mp import (
     nest,
     popart,
     specs,
+    tasks,
     types,
 )
 
@@ -62,7 +63,12 @@ class Network(nn.Module):
         self.core = cores.make(config, size)
         size = self.core.output_size
         self.policy = PolicyHead(size, distribution)
-        head = popart.PopArtHead(size) if with_popart else nn.Linear(size, 1)
+        self._with_popart, self._num_tasks = with_popart, environment.num_tasks
+        head = (
+            popart.PopArtHead(size, environment.num_tasks)
+            if with_popart
+            else nn.Linear(size, 1)
+        )
         self.baseline = initialisers.orthogonal(head, 1.0)
 
     def forward(
@@ -88,7 +94,15 @@ class Network(nn.Module):
         if self._mask_path:
             mask = nest.at(time_step.observation, self._mask_path)
             logits = categorical.masked(logits, mask.flatten(2) != 0)
-        return logits, self.baseline(output).squeeze(-1), state
+        heads = (output, self.task_of(time_step)) if self._with_popart else (output,)
+        return logits, self.baseline(*heads).squeeze(-1), state
+
+    def task_of(self, time_step: types.TimeStep) -> torch.Tensor | None:
+        """The task of each row, int64 [T, B]; None if there is but one."""
+        if self._num_tasks == 1:
+            return None
+        found: torch.Tensor = time_step.observation[tasks.TASK]
+        return found
 
     def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
         """Moves the statistics by which observations [T, B, ...] are normalised.

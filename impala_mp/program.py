@@ -1,6 +1,7 @@
 """One training, wired together: read it top to bottom."""
 
 import os
+import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,7 @@ from impala_mp import (
     shared_memory,
     specs,
     supervisor,
+    tasks,
     training,
     trajectory_ring,
     types,
@@ -209,7 +211,9 @@ def allocate(
         store=parameter_store.ParameterStore(num_bytes, config.health.checksums),
         inference=inference_block.InferenceBlock(count),
         learner_record=record.Record(training.record_names(config)),
-        evaluation_record=record.Record(evaluator.RECORD),
+        evaluation_record=record.Record(
+            evaluator.record_names(tasks.suffixes(config.environment))
+        ),
         checkpoints=checkpoints,
         learner_threads=threads,
         placement=placement.plan(
@@ -309,14 +313,38 @@ def evaluate(
     config = workdir.read_config(path)
     greedy = config.evaluation.greedy if greedy is None else greedy
     state = _newest(path)
+    policy = policy or agent.make(config, environments.probe(config.environment))
+    evaluator.load_parameters(policy, state)
+    by_task = {}
+    for task, suffix in enumerate(tasks.suffixes(config.environment)):
+        film = video if task == 0 else None
+        by_task[suffix] = _play(config, policy, episodes, greedy, task, film)
+    every = [each for returns in by_task.values() for each in returns]
+    several = by_task if len(by_task) > 1 else {}
+    return {
+        **evaluator.summarise(every)._asdict(),
+        **{f"mean{k}": statistics.fmean(v) for k, v in several.items()},
+        "protocol": evaluator.protocol(config, greedy),
+        "agent_steps": state["learner"]["agent_steps"],
+    }
+
+
+def _play(
+    config: Any,
+    policy: agent.Agent,
+    episodes: int,
+    greedy: bool,
+    task: int,
+    video: str | None,
+) -> list[float]:
+    """The returns of `episodes` games of a task; `video` names a film of the first."""
     environment = environments.make(
         config.environment,
         min(episodes, config.evaluation.environments),
         training=False,
         render_mode="rgb_array" if video else None,
+        task=task,
     )
-    policy = policy or agent.make(config, environment.spec)
-    evaluator.load_parameters(policy, state)
     seed = seeding.sequence(config.seed, "evaluator")
     film = video_lib.Film(environment) if video else None
     returns = evaluator.evaluate(
@@ -325,11 +353,7 @@ def evaluate(
     environment.close()
     if film and video:
         film.save(video)
-    return {
-        **evaluator.summarise(returns)._asdict(),
-        "protocol": evaluator.protocol(config, greedy),
-        "agent_steps": state["learner"]["agent_steps"],
-    }
+    return returns
 
 
 def _newest(path: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from impala_mp import (
     record,
     replay,
     schedules,
+    tasks,
     trajectory_ring,
     types,
 )
@@ -70,7 +71,8 @@ _RECORD = (
 def record_names(config: Any) -> tuple[str, ...]:
     """The numbers that the learner publishes."""
     replayed = replay.METRICS if config.replay.ratio else ()
-    return (*_RECORD, *replayed, *learner.metric_names(config))
+    by_task = episodes.task_names(tasks.suffixes(config.environment))
+    return (*_RECORD, *by_task, *replayed, *learner.metric_names(config))
 
 
 def _device_mib(device: torch.device) -> float:
@@ -117,7 +119,7 @@ class Training:
             schedules.ladder(len(rings.heads()), config.actors.epsilon_ladder),
         )
         self._schedules = hyperparameters.scheduled(config)
-        self._episodes = episodes.Episodes()
+        self._episodes = episodes.Episodes(tasks.suffixes(config.environment))
         self._seconds = dict.fromkeys(_PHASES, 0.0)
         self._metric_names = learner.metric_names(config)
         self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
@@ -184,7 +186,7 @@ class Training:
         alarm = self._drift.look(batch)
         if alarm:
             print(alarm, flush=True)
-        self._episodes.add(*batch.episode_end)
+        self._episodes.add(*batch.episode_end, header.actor)
         self._sums += self._timed("update", self._update, batch)
         self._num_sums += 1
         self._timed("publish", self.publish)
@@ -342,8 +344,7 @@ class Training:
                 "learner": self._learner.state_dict(),
                 "config": config_lib.to_json(self._config),
                 "random_state": torch.get_rng_state(),
-                "episodes": list(self._episodes.last),
-                "num_episodes": self._episodes.count,
+                "episodes": self._episodes.state_dict(),
                 "num_saved": self._num_saved,
                 "time_secs": self._time_secs(),
                 **self._delayed(),
@@ -373,8 +374,7 @@ class Training:
         if state:
             self._learner.load_state_dict(state["learner"])
             torch.set_rng_state(state["random_state"])
-            self._episodes.last.extend(tuple(e) for e in state["episodes"])
-            self._episodes.count = state["num_episodes"]
+            self._episodes.load_state_dict(state["episodes"])
             self._num_saved = state["num_saved"]
             self._seconds_before = state["time_secs"]
             self._saved_update = self._learner.updates

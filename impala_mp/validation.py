@@ -8,6 +8,7 @@ from impala_mp import (
     errors,
     hyperparameters,
     replay_settings,
+    tasks,
 )
 
 
@@ -109,6 +110,12 @@ def validate(config: Any, num_cores: int) -> None:
         config.max_policy_lag < 0 or not config.actors.policy_delay,
         f"actors.policy_delay ({config.actors.policy_delay}) makes the policy lag that"
         f" max_policy_lag ({config.max_policy_lag}) forbids: set one of them only.",
+    )
+    count, num_tasks = config.actors.count, len(tasks.names(config.environment))
+    _require(
+        count == 0 or count >= num_tasks,
+        f"actors.count ({count}) must be at least {num_tasks}, one a task of"
+        f" environment.id ({config.environment.id!r}): set config.actors.count.",
     )
     replay_settings.check(config)
     replay_settings.check_batch(config, config_lib.num_actors(config, num_cores))

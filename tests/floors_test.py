@@ -32,6 +32,7 @@ _FLOORS = {
         "seeding",
         "specs",
         "sum_tree",
+        "tasks",
         "types",
         "validation",
         "vtrace",
