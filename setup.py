@@ -4,6 +4,8 @@ import setuptools
 
 _ATARI = ["ale-py>=0.11"]
 _MINATAR = ["MinAtar>=1.0.15"]
+_MINIGRID = ["minigrid>=3.0"]
+_MUJOCO = ["gymnasium[mujoco]>=1.1"]
 
 setuptools.setup(
     name="impala_mp",
@@ -25,7 +27,17 @@ setuptools.setup(
     extras_require={
         "atari": _ATARI,
         "minatar": _MINATAR,
-        "test": [*_ATARI, *_MINATAR, "hypothesis", "mypy", "pytest", "ruff"],
+        "minigrid": _MINIGRID,
+        "mujoco": _MUJOCO,
+        "test": [
+            *_ATARI,
+            *_MINATAR,
+            *_MINIGRID,
+            "hypothesis",
+            "mypy",
+            "pytest",
+            "ruff",
+        ],
     },
     entry_points={
         "console_scripts": [
