@@ -80,8 +80,7 @@ class Network(nn.Module):
         """[T, B, ...] -> policy_logits [T, B, L], baseline [T, B], core state."""
         first = time_step.step_type == types.StepType.FIRST
         rows, batch = first.shape
-        observation = specs.pick(self._seen, time_step.observation)
-        features = self.torso(_rows_in_one(observation))
+        features = self.torso(self._rows(time_step.observation))
         inputs = [features.view(rows, batch, -1)]
         if self.last_reward:
             inputs.append(time_step.reward.clamp(-1.0, 1.0).unsqueeze(-1))
@@ -109,14 +108,15 @@ class Network(nn.Module):
 
         If any are; and not at all if `finite`, a scalar, is 0.
         """
-        if isinstance(self.torso, encoders.Encoder):
-            seen = specs.pick(self._seen, observation)
-            self.torso.adapt(_rows_in_one(seen), finite)
+        if isinstance(self.torso, (encoders.Encoder, encoders.Leaf)):
+            self.torso.adapt(self._rows(observation), finite)
 
-
-def _rows_in_one(observation: types.Nest) -> types.Nest:
-    """[T, B, ...] -> [T * B, ...]."""
-    return nest.map_structure(lambda leaf: leaf.flatten(0, 1), observation)
+    def _rows(self, observation: types.Nest) -> types.Nest:
+        """What the encoder sees: [T, B, ...] -> [T * B, ...]."""
+        if isinstance(observation, torch.Tensor):
+            return observation.flatten(0, 1)
+        seen = specs.pick(self._seen, observation) if self._mask_path else observation
+        return nest.map_structure(lambda leaf: leaf.flatten(0, 1), seen)
 
 
 def _check_mask(

@@ -43,7 +43,7 @@ def double_outputs(policy, batch):
         observation=batch.time_step.observation.double(),
     )
     state = tuple(s.double() if s.is_floating_point() else s for s in batch.core_state)
-    network.torso.leaves[0].inputs = torch.nn.Identity()  # not to float32
+    network.torso.inputs = lambda observation: observation  # not to float32
     return network, reference.unroll(double, batch.agent_output.action, state)
 
 
