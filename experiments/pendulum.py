@@ -9,8 +9,8 @@ def get_config():
     config.total_agent_steps = 1_000_000
     config.network.hidden_sizes = (64, 64)
     config.network.normalise_observations = True
-    config.actors.environments = 16
-    config.batch_size = 32
+    config.actors.environments = 8
+    config.batch_size = 8
     config.unroll_length = 20
     config.algorithm = "impact"
     config.learner.passes = 4
