@@ -19,6 +19,7 @@ _FLOORS = {
         "impala_mp",  # the package itself
         "algorithm_settings",
         "config",
+        "core_settings",
         "distributions",
         "errors",
         "hyperparameters",
