@@ -56,8 +56,12 @@ def get_base_config() -> config_dict.ConfigDict:
     network.joint_size = 256  # units of the layer over several encoders
     network.normalise_observations = False  # to mean 0, variance 1, by what was learned
     network.hidden_sizes = (64, 64)  # units a layer, of the mlp
-    network.core = "none"  # none or lstm
-    network.core_size = 128  # units, of the lstm
+    network.core = "none"  # none, lstm, gru, gtrxl, or "module:factory"
+    network.core_size = 128  # units, of lstm, gru and gtrxl
+    network.gtrxl = config_dict.ConfigDict()
+    network.gtrxl.layers = 2
+    network.gtrxl.heads = 4  # a layer; they share core_size
+    network.gtrxl.window = 32  # rows back that a layer sees, and a state holds
     network.last_reward = False  # feed the last reward (clipped to [-1, 1]) to the core
     network.last_action = False  # feed the last action to the core
 

@@ -5,6 +5,7 @@ from typing import Any
 from impala_mp import (
     algorithm_settings,
     config as config_lib,
+    core_settings,
     errors,
     hyperparameters,
     replay_settings,
@@ -30,6 +31,7 @@ _AT_LEAST_ONE = (
     " actors.threads inference.threads network.core_size evaluation.episodes"
     " evaluation.environments checkpoint.keep_last health.max_skipped_updates"
     " learner.passes target.period impact.ratio_threshold"
+    " network.gtrxl.layers network.gtrxl.heads network.gtrxl.window"
 )
 _AT_LEAST_ZERO = (
     "seed actors.count actors.policy_delay actors.environments learner.threads"
@@ -82,7 +84,7 @@ def validate(config: Any, num_cores: int) -> None:
     _check_ranges(config)
     hyperparameters.validate(config)
     _one_of(config, "algorithm", algorithm_settings.ALGORITHMS)
-    _one_of(config, "network.core", ("none", "lstm"))
+    core_settings.check(config.network)
     _one_of(config, "loss.reduction", algorithm_settings.REDUCTIONS)
     _one_of(config, "loss.reward_clipping", algorithm_settings.REWARD_CLIPPINGS)
     _one_of(config, "loss.baseline", algorithm_settings.BASELINES)

@@ -53,7 +53,14 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"impact.ratio_threshold": 0.5}, "at least 1"),
         ({"loss.popart_beta": 0.0}, "above 0"),
         ({"loss.huber_delta": 0.0}, "above 0"),
-        ({"network.core": "gru"}, "none, lstm"),
+        ({"network.core": "transformer"}, "none, lstm, gru, gtrxl, or module:factory"),
+        (
+            {"network.core": "gtrxl", "network.core_size": 30},
+            r"core_size \(30\) must be a multiple .*heads \(4\): set .* to 32",
+        ),
+        ({"network.gtrxl.heads": 0}, r"network.gtrxl.heads \(0\) must be at least 1"),
+        ({"network.gtrxl.layers": 0}, "at least 1"),
+        ({"network.gtrxl.window": 0}, "at least 1"),
         ({"loss.reduction": "median"}, "sum, mean"),
         ({"loss.reward_clipping": "two"}, "abs_one"),
         ({"optimizer.name": "sgd"}, "rmsprop_torch"),
@@ -77,9 +84,12 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"replay.priority_exponent": -1}, "at least 0"),
         ({"replay.priority_eta": 2}, "between 0 and 1"),
         ({"replay.burn_in": 20}, r"below unroll_length \(20\)"),
-        (
-            {**_RECURRENT_REPLAY},
-            "older parameters.*config.replay.burn_in to at least 1",
+        *(
+            (
+                {**_RECURRENT_REPLAY, "network.core": core},
+                f"network.core={core} .* older parameters.*burn_in to at least 1",
+            )
+            for core in ("lstm", "gru", "gtrxl", "my_core:factory")
         ),
     ],
 )
@@ -94,6 +104,7 @@ def test_refusals_name_the_field_its_value_and_the_cure(fields, sentence):
         {"replay.ratio": 0.5},
         {"replay.ratio": 0.5, "network.last_action": True},  # the state is exact
         {**_RECURRENT_REPLAY, "replay.burn_in": 1},
+        {**_RECURRENT_REPLAY, "network.core": "gtrxl", "replay.burn_in": 1},
         {"replay.ratio": 1 / 3, "batch_size": 48},
         {"replay.ratio": 0.4, "actors.environments": 0},
         {"replay.ratio": 0.75, "batch_size": 64, "actors.slots": 1, "actors.count": 1},

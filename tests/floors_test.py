@@ -20,6 +20,7 @@ _FLOORS = {
         "algorithm_settings",
         "categorical",
         "config",
+        "core_settings",
         "distributions",
         "elements",
         "errors",

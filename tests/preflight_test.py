@@ -236,11 +236,12 @@ def test_the_report_of_the_whole(tmp_path, capsys):
     "overrides",
     [
         {"network.core": "lstm"},
+        {"network.core": "gtrxl"},
         {"inference.mode": "server", "actors.environments": 2},
         {"actors.environments": 0, "actors.count": 0, "learner.micro_batches": 0},
         {"runtime.mode": "lockstep"},
     ],
-    ids=["lstm", "server", "auto", "lockstep"],
+    ids=["lstm", "gtrxl", "server", "auto", "lockstep"],
 )
 def test_a_batch_of_every_kind_is_learned(overrides, monkeypatch, capsys):
     monkeypatch.setattr("impala_mp.calibration._SECS", 0.001)
