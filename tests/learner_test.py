@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import agent, algorithm, environments, learner
+from impala_mp import actor_critic, agent, algorithm, environments, learner
 from tests import builders, vtrace_test
 
 _LSTM = {
@@ -216,3 +216,16 @@ def test_without_correction_everything_counts_as_on_policy():
     plain.update(batch, _LIVE)
     corrected.update(batch._replace(agent_output=behaviour), _LIVE)
     torch.testing.assert_close(plain._gradient, corrected._gradient)
+
+
+@pytest.mark.parametrize("algorithm_", ["vtrace", "impact"])
+def test_without_correction_the_metrics_still_tell_how_far_off_policy(algorithm_):
+    plain, _, batch = _make(**{"vtrace.correction": False, "algorithm": algorithm_})
+    corrected, _, _ = _make(algorithm=algorithm_)
+    ours, theirs = (
+        dict(zip(_names(made), made.update(batch, _LIVE).tolist(), strict=True))
+        for made in (plain, corrected)
+    )
+    assert theirs["vtrace/rho_clipped"] > 0.1
+    for name in actor_critic.VTRACE_METRICS:
+        assert ours[name] == pytest.approx(theirs[name]), name
