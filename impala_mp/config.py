@@ -124,7 +124,9 @@ def get_base_config() -> config_dict.ConfigDict:
     replay.clear_policy_cost = 0.0  # of KL(recorded || policy), replayed; CLEAR: 0.01
     replay.clear_value_cost = 0.0  # of (V - recorded V)^2, replayed; CLEAR: 0.005
     replay.trust_region = 0.0  # nats; what is replayed beyond is not learned; 0: none
-    replay.save = False  # into checkpoints; without, a resumed run's replay is empty
+    # Into checkpoints; without, a resumed run's replay is empty. Learning pauses for 3
+    # to 10 s a GiB, and half of shutdown.deadline_secs must be enough for the last one.
+    replay.save = False
 
     inference = config.inference = config_dict.ConfigDict()
     inference.mode = "actor"  # each actor infers for itself; or server: one for all

@@ -109,3 +109,14 @@ def test_memory_is_counted():
     text = footprint.explain({"published": 3, "others": 3}, 3 * 2**20, 2**20, 2**19)
     assert "3.0 MiB of trajectory rings" in text
     assert "6 copies of them: 3 published, 3 others." in text
+
+
+def test_a_replay_that_cannot_be_saved_in_time_is_said():
+    size = 3 * 2**30
+    assert footprint.explain_replay(0, 0, True, 1.0) == ""
+    plain = footprint.explain_replay(5, size, False, 15.0)
+    assert plain == "Replay: up to 5 trajectories, in 3,072.0 MiB."
+    late = footprint.explain_replay(5, size, True, 15.0)
+    assert "may take 30 s" in late
+    assert "set config.shutdown.deadline_secs=60" in late
+    assert footprint.explain_replay(5, size, True, 60.0) == plain
