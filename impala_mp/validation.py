@@ -99,6 +99,12 @@ def validate(config: Any, num_cores: int) -> None:
         f" {config.learner.device!r}: set config.learner.cuda_graph=False, or"
         " config.learner.device=cuda.",
     )
+    _require(
+        config.learner.micro_batches > 0 or config.learner.device == "cpu",
+        f"learner.micro_batches=auto is measured on a CPU only, and learner.device is"
+        f" {config.learner.device!r}: set config.learner.micro_batches to a number; the"
+        " smallest for which a batch fits is the fastest.",
+    )
     _one_of(config, "runtime.mode", ("processes", "lockstep"))
     _require(
         config.max_policy_lag >= -1,

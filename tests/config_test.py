@@ -35,6 +35,10 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"actors.epsilon_ladder": -1.0}, "at least 0"),
         ({"schedules.epsilon": "cosine(1, 0, 5)"}, r"must be one of constant\(value"),
         ({"learner.micro_batches": 5}, "must divide batch_size"),
+        (
+            {"learner.micro_batches": 0, "learner.device": "cuda"},
+            "auto is measured on a CPU only.*'cuda'.*micro_batches to a number",
+        ),
         ({"algorithm": "ppo"}, "must be one of vtrace, impact"),
         ({"loss.baseline": "l1"}, "squared, huber"),
         (

@@ -139,6 +139,46 @@ def test_micro_batches_give_the_same_update(reduction, overrides, parts):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
+class _Saved:
+    """A tensor kept for the backward pass, and the bytes of all that are."""
+
+    live = peak = 0
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        _Saved.live += tensor.nbytes
+        _Saved.peak = max(_Saved.peak, _Saved.live)
+
+    def __del__(self):
+        _Saved.live -= self.tensor.nbytes
+
+
+def _peak_bytes(made, batch):
+    """Of what autograd keeps during an update, the parameters left out."""
+    kept = made.parameters.flat.untyped_storage().data_ptr()
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda t: t if t.untyped_storage().data_ptr() == kept else _Saved(t),
+        lambda saved: saved.tensor if isinstance(saved, _Saved) else saved,
+    )
+    _Saved.live = _Saved.peak = 0
+    with hooks:
+        made.update(batch, _LIVE)
+    assert _Saved.live == 0
+    return _Saved.peak
+
+
+@pytest.mark.parametrize(
+    "overrides", [{}, _LSTM, _IMPACT], ids=["mlp", "lstm", "impact"]
+)
+def test_micro_batches_take_less_memory(overrides):
+    same = {**overrides, "batch_size": 24}
+    whole, _, batch = _make(**same)
+    peak = _peak_bytes(whole, batch)
+    for parts in (2, 4, 8):
+        split, _, _ = _make(**same, **{"learner.micro_batches": parts})
+        assert peak / parts * 0.9 < _peak_bytes(split, batch) < peak / parts * 1.1
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop_tensorflow", "rmsprop_torch"])
 def test_a_step_that_is_not_finite_changes_nothing(value, optimizer):
