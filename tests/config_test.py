@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -81,6 +82,10 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"replay.priority_exponent": -1}, "at least 0"),
         ({"replay.priority_eta": 2}, "between 0 and 1"),
         ({"replay.burn_in": 20}, r"below unroll_length \(20\)"),
+        ({"replay.memory_mib": float("inf")}, r"memory_mib \(inf\) must be finite"),
+        ({"replay.clear_policy_cost": float("inf")}, "must be finite"),
+        ({"replay.clear_value_cost": float("inf")}, "must be finite"),
+        ({"impact.kl_cost": float("inf")}, r"impact.kl_cost \(inf\) must be finite"),
         (
             {**_RECURRENT_REPLAY},
             "older parameters.*config.replay.burn_in to at least 1",
@@ -90,6 +95,47 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
 def test_refusals_name_the_field_its_value_and_the_cure(fields, sentence):
     with pytest.raises(errors.BadInput, match=sentence):
         validation.validate(_changed(**fields), num_cores=2)
+
+
+_REPLAY = {"replay.ratio": 0.5}
+_PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "needed", "words"),
+    [
+        ("replay.memory_mib", 64.0, _REPLAY, "replay.ratio above 0"),
+        ("replay.eviction", "priority", _REPLAY, "replay.ratio above 0"),
+        ("replay.priority_exponent", 0.6, _REPLAY, "replay.ratio above 0"),
+        ("replay.clear_policy_cost", 0.01, _REPLAY, "replay.ratio above 0"),
+        ("replay.clear_value_cost", 0.01, _REPLAY, "replay.ratio above 0"),
+        ("replay.trust_region", 0.1, _REPLAY, "replay.ratio above 0"),
+        ("replay.save", True, _REPLAY, "replay.ratio above 0"),
+        ("replay.burn_in", 5, _RECURRENT_REPLAY, "replay.ratio above 0"),
+        ("replay.importance_exponent", 0.5, _PRIORITISED, "replay.ratio above 0"),
+        ("replay.priority_eta", 0.5, _PRIORITISED, "replay.ratio above 0"),
+        ("impact.kl_cost", 0.1, {"algorithm": "impact"}, "algorithm=impact"),
+        ("target.period", 2, {"algorithm": "impact"}, "algorithm=impact"),
+        ("loss.huber_delta", 2.0, {"loss.baseline": "huber"}, "loss.baseline=huber"),
+        ("loss.popart_beta", 0.1, {"loss.popart": True}, "loss.popart=True"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(field, value, needed, words):
+    validation.validate(_changed(**needed, **{field: value}), num_cores=2)
+    default = re.escape(repr(config_lib.get(_changed(), field)))
+    sentence = f"{field} .*{value}.* without {words}: .*config.{field} at {default}"
+    with pytest.raises(errors.BadInput, match=sentence):
+        validation.validate(_changed(**{field: value}), num_cores=2)
+
+
+def test_what_would_be_ignored_in_a_replay_is_refused():
+    for field, value, words in (
+        ("replay.burn_in", 5, "network.core=lstm"),
+        ("replay.importance_exponent", 0.5, "replay.priority_exponent above 0"),
+        ("replay.priority_eta", 0.5, "or replay.eviction=priority"),
+    ):
+        with pytest.raises(errors.BadInput, match=f"{field} .*without .*{words}"):
+            validation.validate(_changed(**_REPLAY, **{field: value}), num_cores=2)
 
 
 @pytest.mark.parametrize(
