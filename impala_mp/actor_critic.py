@@ -64,12 +64,14 @@ class Critic:
         values: torch.Tensor,
         learnable: torch.Tensor,
     ) -> vtrace.VTraceReturns:
-        """V-trace of a batch; `log_rhos` [T, B], `values` V(x_0..x_T) [T+1, B]."""
+        """V-trace of a batch; `log_rhos` [T, B], `values` V(x_0..x_T) [T+1, B].
+
+        Its rhos are the true ones, also where targets are made without them.
+        """
         settings, time_step = self._config.loss, batch.time_step
-        if not self._config.vtrace.correction:
-            log_rhos = torch.zeros_like(log_rhos)
-        return vtrace.from_importance_weights(
-            log_rhos=log_rhos.detach(),
+        log_rhos, corrected = log_rhos.detach(), self._config.vtrace.correction
+        returns = vtrace.from_importance_weights(
+            log_rhos=log_rhos if corrected else torch.zeros_like(log_rhos),
             discounts=time_step.discount[1:] * settings.discount_factor,
             rewards=losses.clip_rewards(time_step.reward[1:], settings.reward_clipping),
             values=values[:-1].detach(),
@@ -80,6 +82,9 @@ class Critic:
             clip_c_threshold=live.clip_c_threshold,
             lambda_=self._config.vtrace.lambda_,
         )
+        if not corrected:
+            returns = returns._replace(rhos=log_rhos.exp() * learnable)
+        return returns
 
     def normalised(self, batch: types.Trajectory, tensor: torch.Tensor) -> torch.Tensor:
         """Values or advantages [T, B] over PopArt's sigma; the same without PopArt."""

@@ -150,11 +150,11 @@ def needed_bytes(
         + sum(leaf.nbytes for leaf in nest.flatten(batch))
         # Store, learner and optimizer, target network, actors.
         + num_bytes * (3 + 4 + (config.algorithm == "impact") + count)
-        + _replay_size(config, batch)[1]
+        + replay_size(config, batch)[1]
     )
 
 
-def _replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
+def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
     """Trajectories and bytes of the replay.
 
     Raises:
@@ -240,7 +240,11 @@ def _resources(shared: workers.Shared) -> list[str]:
             batch_bytes,
             shared.store.num_bytes,
         ),
-        footprint.explain_replay(*_replay_size(shared.config, shared.batch)),
+        footprint.explain_replay(
+            *replay_size(shared.config, shared.batch),
+            shared.config.replay.save,
+            shared.config.shutdown.deadline_secs,
+        ),
     ]
 
 

@@ -133,6 +133,7 @@ class Training:
         self._num_saved = 0
         self._num_asked = control.num_saves  # checkpoints that a person wanted
         self._saved_update = -1
+        self._saved_overrides: dict[str, float] = {}
         self._num_learned = 0  # batches of this incarnation
 
     @property
@@ -337,6 +338,7 @@ class Training:
             self._refresher.flush()
             extra = {**extra, "replay": self._replay.state_dict()}
         every = self._config.checkpoint.keep_every
+        overrides = self._control.overrides()
         checkpoint.save(
             self._folder,
             self._learner.updates,
@@ -348,11 +350,14 @@ class Training:
                 "num_saved": self._num_saved,
                 "time_secs": self._time_secs(),
                 **self._delayed(),
-                "overrides": self._control.overrides(),
+                "overrides": overrides,
                 **extra,
             },
             keep=bool(every) and self._num_saved % every == 0,
+            replace=overrides != self._saved_overrides,
+            beat=self._row.beat_on,
         )
+        self._saved_overrides = overrides
         checkpoint.prune(self._folder, self._config.checkpoint.keep_last)
 
     def _delayed(self) -> dict[str, Any]:
@@ -370,7 +375,7 @@ class Training:
           The checkpoint, or an empty dict.
         """
         self._row.set("discarded", self._taken() - self._row.get("learned"))
-        state = checkpoint.load_newest(self._folder, report) or {}
+        state = checkpoint.load_newest(self._folder, report, self._row.beat_on) or {}
         if state:
             self._learner.load_state_dict(state["learner"])
             torch.set_rng_state(state["random_state"])
@@ -378,6 +383,7 @@ class Training:
             self._num_saved = state["num_saved"]
             self._seconds_before = state["time_secs"]
             self._saved_update = self._learner.updates
+            self._saved_overrides = state.get("overrides", {})
             if self._replay and "replay" in state:
                 self._replay.load_state_dict(state.pop("replay"))  # large: not kept
         self._restored = {f"restored/{k}": v for k, v in self._progress().items()}

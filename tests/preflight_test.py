@@ -314,6 +314,19 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch, capsys):
         assert words in line
 
 
+def test_a_saved_replay_needs_its_place_on_the_disk(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "statvfs", _statvfs(150))
+    overrides = {"replay.ratio": 0.5, "replay.memory_mib": 50.0}
+    overrides |= {"checkpoint.keep_last": 3}
+    for saved in (False, True):
+        config = builders.config(**overrides, **{"replay.save": saved})
+        assert preflight.check(config, str(tmp_path / "run")) != saved
+        lines = capsys.readouterr().out.splitlines()
+        (line,) = [line for line in lines if line[9:].startswith("disk")]
+        assert line.startswith("FAIL" if saved else "ok")
+        assert ("4 checkpoints of 50." in line) == saved
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert not preflight.check(builders.config(), str(tmp_path / "run"))
