@@ -137,8 +137,8 @@ def get_base_config() -> config_dict.ConfigDict:
     replay.priority_eta = 0.9  # priority: eta * max + (1 - eta) * mean of |TD error|
     replay.importance_exponent = 0.4  # beta at first, linear to 1 at total_agent_steps
     replay.burn_in = 0  # first rows of a replayed trajectory that only make the state
-    # Of KL(recorded || policy), replayed; CLEAR: 0.01. What is recorded is the policy as
-    # it acted, epsilon and temperature included: cloning keeps some of that exploration.
+    # Of KL(recorded || policy), replayed; CLEAR: 0.01. What is recorded is the policy
+    # as it acted, epsilon and temperature included: cloning keeps some of that.
     replay.clear_policy_cost = 0.0
     replay.clear_value_cost = 0.0  # of (V - recorded V)^2, replayed; CLEAR: 0.005
     # Nats of KL(policy || recorded); what is replayed beyond is not learned; 0: none.
