@@ -81,7 +81,7 @@ def test_a_result_of_other_flags_is_refused(tool, tmp_path):
     _fake_results(tool, tmp_path)
     done = _study(tmp_path, *_EXPERIMENTS, "--config.loss.entropy_cost=0.5")
     assert done.returncode == 2
-    assert "loss.entropy_cost is 0.01 there, 0.5 here" in done.stderr
+    assert "loss.entropy_cost is 0.03 there, 0.5 here" in done.stderr
     assert not (tmp_path / "results.json").exists()
 
 
