@@ -1,4 +1,4 @@
-"""Several tasks in one run: what all of them have in common, and which one a row is of.
+"""Several tasks in one run: what all of them have in common.
 
 Actor i plays task i mod n. Observations become a dict: those of the task, padded with
 zeros to the largest; the number of the task; and, where they have different numbers of
