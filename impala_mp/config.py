@@ -111,7 +111,8 @@ def get_base_config() -> config_dict.ConfigDict:
     learner.cuda_graph = False  # replay the whole update as one graph; CUDA only
     learner.threads = 0  # torch threads; 0: the cores that the actors leave, at least 1
     learner.passes = 1  # optimizer steps, each over the whole batch, an update
-    learner.micro_batches = 1  # parts of a batch; same update, less memory; 0: auto
+    # Parts of a batch; same update, less memory; 0 (auto): as many as are the fastest.
+    learner.micro_batches = 1
 
     replay = config.replay = config_dict.ConfigDict()
     replay.ratio = 0.0  # share of a batch that is replayed, in [0, 1); 0: no replay
@@ -121,9 +122,12 @@ def get_base_config() -> config_dict.ConfigDict:
     replay.priority_eta = 0.9  # priority: eta * max + (1 - eta) * mean of |TD error|
     replay.importance_exponent = 0.4  # beta at first, linear to 1 at total_agent_steps
     replay.burn_in = 0  # first rows of a replayed trajectory that only make the state
-    replay.clear_policy_cost = 0.0  # of KL(recorded || policy), replayed; CLEAR: 0.01
+    # Of KL(recorded || policy), replayed; CLEAR: 0.01. Recorded is the policy as it
+    # acted, epsilon and temperature included: cloning keeps some of that exploration.
+    replay.clear_policy_cost = 0.0
     replay.clear_value_cost = 0.0  # of (V - recorded V)^2, replayed; CLEAR: 0.005
-    replay.trust_region = 0.0  # nats; what is replayed beyond is not learned; 0: none
+    # Nats of KL(policy || recorded); what is replayed beyond is not learned; 0: none.
+    replay.trust_region = 0.0
     # Into checkpoints; without, a resumed run's replay is empty. Learning pauses for 3
     # to 10 s a GiB, and half of shutdown.deadline_secs must be enough for the last one.
     replay.save = False
