@@ -50,6 +50,7 @@ _FLOORS = {
         "environments",
         "episodes",
         "footprint",
+        "host_copy",
         "impact_algorithm",
         "inference_block",
         "lag_histogram",
