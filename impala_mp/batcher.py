@@ -110,7 +110,8 @@ class Batcher:
     def take(self) -> Batch:
         """The oldest trajectories in the rings, and replayed ones. Only if `ready`."""
         if self._cuda and self.num_taken:
-            self._stages[(self.num_taken - 1) % 2].used.record()
+            used = self._stages[(self.num_taken - 1) % 2].used
+            used.record(torch.cuda.current_stream(self._device))
         stage = self._stages[self.num_taken % len(self._stages)]
         if self._cuda:
             stage.copied.synchronize()

@@ -12,6 +12,7 @@ from impala_mp import (
     crash_file,
     environments,
     learner,
+    placement,
     types,
 )
 
@@ -23,6 +24,7 @@ class Diagnosis:
         self._crash = crash
         self._config = config_lib.from_json(crash.config)
         self._config.learner.cuda_graph = False  # the same kernels, one by one
+        placement.take_device(self._config.learner.device)
         environment = environments.probe(self._config.environment)
         self._policy = agent.make(self._config, environment)
         self._learner = learner.Learner(self._config, self._policy)

@@ -20,6 +20,7 @@ from impala_mp import (
     learner,
     nest,
     off_policy,
+    placement,
     publisher,
     replay,
 )
@@ -127,6 +128,23 @@ def test_batches_on_the_gpu_are_those_of_the_rings(tmp_path):
         batch = made.take()
         actual = batch.trajectory.time_step.observation.cpu().numpy()
         np.testing.assert_array_equal(actual, expected[0])
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is no second GPU here")
+@_each_launch
+def test_the_second_gpu_does_as_the_first(tmp_path, graph):
+    results = []
+    for device in ("cuda:0", "cuda:1"):
+        settings = {"learner.device": device, "learner.cuda_graph": graph}
+        config = builders.config(**_RECURRENT, **settings)
+        with torch.cuda.device(device):
+            placement.take_device(device)
+            parts = builders.parts(config, tmp_path / device / "checkpoints")
+            parts.training.restore(print)
+            for _ in range(8):
+                _turn(parts)
+            results.append(parts.training._learner.parameters.flat.cpu())
+    assert torch.equal(*results)
 
 
 @_needs_gpu
