@@ -109,8 +109,7 @@ class Training:
         crashes = os.path.join(os.path.dirname(folder), "crashes")
         self._guard = nonfinite.Guard(config, the_learner, crashes)
         self._drift = drift.DriftDetector(
-            the_learner.agent,
-            the_learner.parameters,
+            the_learner,
             self._delay_line.output,
             config.health.drift_interval,
             control,

@@ -129,6 +129,33 @@ def test_the_detector_names_a_layer_that_steps_unlike_it_unrolls(
     assert "first in core.recurrent" in capsys.readouterr().out
 
 
+_ROUGH = {**_ENDS, "health.drift_interval": 1, "learner.precision": "bfloat16"}
+
+
+def _rough(tmp_path, offset):
+    """A detector after some updates; `offset` of all logits alike means nothing."""
+    parts = builders.parts(builders.config(**_ROUGH), tmp_path)
+    with torch.no_grad():
+        parts.training._learner.agent.network.policy.weight.mul_(300.0)
+        parts.training._learner.agent.network.policy.bias.add_(offset)
+    parts.training.restore(print)
+    for _ in range(6):
+        _act(parts)
+        parts.training.step()
+    return parts.training._drift
+
+
+def test_the_detector_sees_what_the_learner_computes_in_and_lets_it_round(tmp_path):
+    detector = _rough(tmp_path, offset=0.0)
+    assert detector.alarms == 0
+    assert 1e-4 < detector.worst < 0.1
+
+
+def test_the_detector_names_a_layer_that_bfloat16_is_too_rough_for(tmp_path, capsys):
+    assert _rough(tmp_path, offset=3000.0).alarms > 0
+    assert "first in policy." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("limit", [0, 1])
 def test_no_trajectory_is_older_than_the_limit_and_nobody_waits_for_ever(
     tmp_path, limit
