@@ -79,10 +79,10 @@ class DriftDetector:
 
     def look(self, batch: batcher.Batch) -> str:
         """Checks the batch, if the snapshot acted in it; "" or an alarm."""
-        versions = batch.header.parameter_version[: batch.num_fresh]
+        versions = batch.parameter_version[:, : batch.num_fresh]
         if not self._version or versions.max() < self._version:
             return ""
-        columns = (versions == self._version).nonzero()[0]
+        columns = (versions == self._version).all(0).nonzero()[0]
         self._version = 0
         if not len(columns) or not self._behaviour.is_known(self._control):
             # Nobody acted with it, or with who knows what epsilon: try the next one.

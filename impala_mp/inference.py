@@ -213,6 +213,7 @@ class InferenceServer:
                 work.slot.outputs[request.row], output, strict=True
             ):
                 stored.copy_(leaf[columns])
+            work.slot.versions[request.row].fill(policy.version)
             client.seat.reply(request, policy.version)
             if request.row == len(work.slot.outputs) - 1:
                 client.policy = None

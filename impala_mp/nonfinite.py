@@ -106,6 +106,7 @@ class Guard:
                 name: torch.from_numpy(values.copy())
                 for name, values in step.batch.header._asdict().items()
             },
+            parameter_version=torch.from_numpy(step.batch.parameter_version.copy()),
             sample=[leaf.cpu().clone() for leaf in step.batch.sample or ()],
             metrics=step.raw_metrics.cpu().clone(),
             live=step.live._asdict(),

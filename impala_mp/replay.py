@@ -19,7 +19,7 @@ METRICS = (
     "replay/age_mean_updates",  # of what was drawn
     "replay/weight_mean",  # of what was drawn
 )
-_KEPT = ("time_step", "agent_output", "core_state", "header")
+_KEPT = ("time_step", "agent_output", "core_state", "parameter_version", "header")
 _SMALLEST = 1e-6  # added to a priority: what has no error now may have one later
 _OVERHEAD = 48  # bytes a trajectory: two nodes of the tree or more, priority, serial
 

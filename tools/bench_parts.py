@@ -206,7 +206,15 @@ def _resident_batch(context: bench_context.Context) -> batcher.Batch:
     arrays = nest.map_structure(lambda leaf: leaf.numpy(), batch)
     moved = bench_context.to_device(batch, context.device)
     size = context.config.batch_size
-    return batcher.Batch(moved, arrays.header, arrays.episode_end, size, None, None)
+    return batcher.Batch(
+        moved,
+        arrays.header,
+        arrays.episode_end,
+        arrays.parameter_version,
+        size,
+        None,
+        None,
+    )
 
 
 class _Live:
