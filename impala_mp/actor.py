@@ -152,7 +152,6 @@ class Actor(_RingActor):
             self._step(slot, t)
         last = slot.time_step_arrays[-1]
         nest.map_structure(np.copyto, self._time_step, last)
-        slot.header.parameter_version[:] = self._version
         self._commit([self._environment])
         return True
 
@@ -168,6 +167,7 @@ class Actor(_RingActor):
             generator=self._generator,
         )
         slot_rows.write_tensors(slot.outputs[t], output)
+        slot.versions[t].fill(self._version)
         middle = time.perf_counter_ns()
         time_step, episode_end = self._environment.step(slot.actions[t])
         slot_rows.write(slot.time_step_arrays[t + 1], time_step)
@@ -245,18 +245,14 @@ class ServedActor(_RingActor):
         for h, slot in enumerate(halves):
             slot_rows.write(slot.time_step_arrays[0], self._time_steps[h])
             self._request(h, index, 0)
-        versions = [0] * len(halves)
         num_steps = len(halves[0].outputs)
         for t in range(num_steps):
             for h, slot in enumerate(halves):
-                versions[h] = self._await(h)
-                if versions[h] <= 0:
+                if self._await(h) <= 0:
                     return False
                 self._step(h, slot, t)
                 if t + 1 < num_steps:
                     self._request(h, index, t + 1)
-        for slot, version in zip(halves, versions, strict=True):
-            slot.header.parameter_version[:] = version
         self._commit(self._environments)
         return True
 

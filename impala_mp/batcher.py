@@ -12,9 +12,10 @@ from impala_mp import doorbell, nest, replay, specs, trajectory_ring, types
 class Batch(NamedTuple):
     """B trajectories on the device, and what the host wants to know of them."""
 
-    trajectory: types.Trajectory  # tensors on the device; no header, no episode ends
+    trajectory: types.Trajectory  # tensors on the device; what is the host's is ()
     header: types.Header  # arrays int64 [B], valid until the next but one `take`
     episode_end: types.EpisodeEnd  # arrays [T, num_fresh], likewise
+    parameter_version: np.ndarray  # int64 [T, B], likewise
     num_fresh: int  # the first columns: those that come from the rings
     sample: types.Sample | None  # tensors on the device; None without replay
     draw: replay.Draw | None  # what the replay calls the columns
@@ -35,9 +36,11 @@ class _Stage:
 
         self.host = nest.map_structure(allocate, (spec, sample or ()))
         self.arrays = nest.map_structure(lambda tensor: tensor.numpy(), self.host)
-        self.device = self.host
+        trajectory, words = self.host
+        learned = trajectory._replace(episode_end=(), parameter_version=(), header=())
+        self.learned = self.device = learned, words
         if cuda:
-            self.device = nest.map_structure(lambda x: x.to(device), self.host)
+            self.device = nest.map_structure(lambda x: x.to(device), self.learned)
             self.copied, self.used = torch.cuda.Event(), torch.cuda.Event()
 
 
@@ -91,7 +94,7 @@ class Batcher:
         for ring in self._rings:
             while (
                 ring.num_committed()
-                and ring.peek(0).header.parameter_version.min() < oldest
+                and ring.peek(0).parameter_version[0].min() < oldest
             ):
                 self._discarded(self._slot_size)
                 ring.release(1)
@@ -110,7 +113,8 @@ class Batcher:
     def take(self) -> Batch:
         """The oldest trajectories in the rings, and replayed ones. Only if `ready`."""
         if self._cuda and self.num_taken:
-            self._stages[(self.num_taken - 1) % 2].used.record()
+            used = self._stages[(self.num_taken - 1) % 2].used
+            used.record(torch.cuda.current_stream(self._device))
         stage = self._stages[self.num_taken % len(self._stages)]
         if self._cuda:
             stage.copied.synchronize()
@@ -123,7 +127,13 @@ class Batcher:
         ends = types.EpisodeEnd(*(x[:, : self.num_fresh] for x in arrays.episode_end))
         trajectory, on_device = stage.device
         return Batch(
-            trajectory, arrays.header, ends, self.num_fresh, on_device or None, draw
+            trajectory,
+            arrays.header,
+            ends,
+            arrays.parameter_version,
+            self.num_fresh,
+            on_device or None,
+            draw,
         )
 
     def _gather(self, batch: types.Trajectory) -> None:
@@ -156,7 +166,7 @@ class Batcher:
             if self.num_taken >= 2:
                 self._stream.wait_event(stage.used)
             for host, device in zip(
-                nest.flatten(stage.host), nest.flatten(stage.device), strict=True
+                nest.flatten(stage.learned), nest.flatten(stage.device), strict=True
             ):
                 device.copy_(host, non_blocking=True)
             stage.copied.record(self._stream)

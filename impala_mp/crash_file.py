@@ -8,7 +8,7 @@ import torch
 
 from impala_mp import checkpoint, errors, nest, types
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 class CrashFile(NamedTuple):
@@ -20,6 +20,7 @@ class CrashFile(NamedTuple):
     agent_steps: int  # learned before it: the learning rate depends on them
     batch: list[torch.Tensor]  # leaves of the batch's trajectory, [T+1, B, ...]
     header: dict[str, torch.Tensor]  # int64 [B] each
+    parameter_version: torch.Tensor  # int64 [T, B]
     sample: list[torch.Tensor]  # as types.Sample has them; empty without replay
     metrics: torch.Tensor  # what the step gave
     live: dict[str, float]  # hyperparameters, as `algorithm.Live` has them

@@ -45,6 +45,7 @@ class GraphedCallable:
 
     def _capture(self, argument: Any) -> tuple[Any, Any]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # torch's own stream for captures is of the GPU that was first captured on.
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
             result = self._function(argument)
         return graph, result

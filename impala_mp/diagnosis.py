@@ -12,6 +12,7 @@ from impala_mp import (
     crash_file,
     environments,
     learner,
+    placement,
     types,
 )
 
@@ -23,6 +24,7 @@ class Diagnosis:
         self._crash = crash
         self._config = config_lib.from_json(crash.config)
         self._config.learner.cuda_graph = False  # the same kernels, one by one
+        placement.take_device(self._config.learner.device)
         environment = environments.probe(self._config.environment)
         self._policy = agent.make(self._config, environment)
         self._learner = learner.Learner(self._config, self._policy)
@@ -42,6 +44,7 @@ class Diagnosis:
             types.TimeStep(*(next(moved) for _ in types.TimeStep._fields)),
             types.AgentOutput(*(next(moved) for _ in types.AgentOutput._fields)),
             (),
+            (),
             tuple(next(moved) for _ in self._policy.core_state_spec()),
             (),
         )
@@ -59,10 +62,12 @@ class Diagnosis:
         first = (~leaf.isfinite()).nonzero()[0].tolist()
         row, column = (0, first[0]) if "core_state" in name else first[:2]
         header = {k: int(v[column]) for k, v in self._crash.header.items()}
+        versions = self._crash.parameter_version[:, column]
+        version = int(versions[min(row, len(versions) - 1)])
         return (
             f"is {leaf[tuple(first)].item()} at step {row} of the trajectory of actor"
             f" {header['actor']} (incarnation {header['incarnation']}, sequence"
-            f" {header['sequence']}, parameter version {header['parameter_version']})"
+            f" {header['sequence']}, parameter version {version})"
         )
 
     def _in_forward(self) -> str:

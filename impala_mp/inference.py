@@ -211,6 +211,7 @@ class InferenceServer:
             client.state = tuple(leaf[columns] for leaf in state)
             answer = nest.map_structure(lambda leaf, c=columns: leaf[c], output)
             slot_rows.write_tensors(work.slot.outputs[request.row], answer)
+            work.slot.versions[request.row].fill(policy.version)
             client.seat.reply(request, policy.version)
             if request.row == len(work.slot.outputs) - 1:
                 client.policy = None

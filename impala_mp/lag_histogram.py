@@ -1,10 +1,17 @@
-"""Policy lag by transition, in fixed buckets: from the learner to TensorBoard."""
+"""Policy lag by transition, in fixed buckets: from the learner to TensorBoard.
 
+Each row of an unroll says which version acted, so that what should not be shows: an
+unroll that more than one version acted in.
+"""
+
+import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # updates; the last is open
+STATISTICS = ("lag/mean", "lag/max", "lag/p50", "lag/p95")
 NAMES = tuple(f"lag/from_{edge}" for edge in EDGES)  # in the learner's record
 
 
@@ -20,10 +27,46 @@ class RawHistogram(NamedTuple):
     bucket_counts: list[int]
 
 
-def count(lags: np.ndarray, unroll_length: int) -> dict[str, float]:
-    """Transitions by bucket, for the lags [N] of trajectories; NaN is in none."""
-    counts = np.histogram(lags, [*EDGES, np.inf])[0] * unroll_length
-    return dict(zip(NAMES, counts.astype(float).tolist(), strict=True))
+class Lags:
+    """The lags of what has been learned since the last record: exact, in few words."""
+
+    def __init__(self) -> None:
+        self.mixed_unrolls = 0  # trajectories that more than one version acted in
+        self.clear()
+
+    def clear(self) -> None:
+        """To be called after each record."""
+        self._counts = np.zeros(EDGES[-1] + 1, np.int64)  # by lag
+
+    def add(self, newest: int, versions: npt.NDArray[np.int64]) -> int:
+        """Of every transition, [T, N]; how many of the N are not of one version."""
+        mixed = int((versions != versions[0]).any(0).sum())
+        rows = versions if mixed else versions[:1]  # one row counts for all
+        lags = (newest - rows).ravel()
+        counts = np.bincount(lags, minlength=len(self._counts))
+        counts *= len(versions) // len(rows)
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
+        self.mixed_unrolls += mixed
+        return mixed
+
+    def metrics(self) -> dict[str, float]:
+        """Mean, maximum, percentiles and buckets; NaN and zeros if there were none."""
+        buckets = np.add.reduceat(self._counts, EDGES).tolist()
+        histogram = dict(zip(NAMES, map(float, buckets), strict=True))
+        total = self._counts.sum()
+        if not total:
+            return {**dict.fromkeys(STATISTICS, math.nan), **histogram}
+        up_to = self._counts.cumsum()
+        statistics = (
+            self._counts @ np.arange(len(self._counts)) / total,
+            self._counts.nonzero()[0][-1],
+            *(np.searchsorted(up_to, share * total) for share in (0.5, 0.95)),
+        )
+        return {
+            **dict(zip(STATISTICS, map(float, statistics), strict=True)),
+            **histogram,
+        }
 
 
 def take(record: dict[str, float]) -> list[int]:

@@ -45,11 +45,12 @@ class Learner:
         self.agent = policy
         device = config.learner.device
         policy.network.to(device)
+        self.precision = config.learner.precision
         self._autocast = functools.partial(
             torch.autocast,
             torch.device(device).type,
             torch.bfloat16,
-            enabled=config.learner.precision == "bfloat16",
+            enabled=self.precision == "bfloat16",
             cache_enabled=not config.learner.cuda_graph,
         )
         self.parameters = parameters.FlatParameters(policy.network, device)
@@ -171,7 +172,7 @@ class Learner:
         Returns:
           float32 [len(metric_names)], and the priorities of the micro-batch, or None.
         """
-        loss = self._algorithm.loss(batch, sample, self._unroll, self._live, count)
+        loss = self._algorithm.loss(batch, sample, self.unroll, self._live, count)
         loss.total.backward()
         zero = torch.zeros_like(loss.total.detach())
         if loss.moments is not None:
@@ -181,8 +182,8 @@ class Learner:
         statistics = [zero] * (self._num_metrics - len(own) - len(others))
         return torch.stack([*own, *others, *statistics]), loss.priorities
 
-    def _unroll(self, batch: types.Trajectory) -> agent.NetworkOutput:
-        """The network's view of a batch, in float32."""
+    def unroll(self, batch: types.Trajectory) -> agent.NetworkOutput:
+        """The network's view of a batch, at the learner's precision; as float32."""
         action = batch.agent_output.action
         with self._autocast():
             output = self.agent.unroll(batch.time_step, action, batch.core_state)

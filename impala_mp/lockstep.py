@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import actor, control_block, errors, workers
+from impala_mp import actor, control_block, errors, placement, workers
 
 
 class _StopRequest:
@@ -87,6 +87,7 @@ def run(
     shared: workers.Shared, tell: Callable[[str], None], tick: Callable[[], None]
 ) -> bool:
     """Returns True when the training is finished, False when it was stopped."""
+    placement.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     training = workers.make_training(shared, shared.control.row(0))
     state = training.restore(report=tell)

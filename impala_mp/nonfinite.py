@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from impala_mp import algorithm, batcher, config as config_lib, crash_file, learner
+from impala_mp import (
+    algorithm,
+    batcher,
+    config as config_lib,
+    crash_file,
+    host_copy,
+    learner,
+)
 
 _METRIC = 2  # health/skipped_share, of learner.metric_names
 
@@ -22,11 +29,10 @@ class _Step(NamedTuple):
     batch: batcher.Batch
     tensors: dict[str, torch.Tensor]
     agent_steps: int
-    metrics: torch.Tensor
+    skipped: host_copy.HostCopy  # a share of the passes; 0: none
     raw_metrics: torch.Tensor
     live: algorithm.Live
     update: int
-    done: Any  # event on a GPU
 
 
 class Guard:
@@ -62,23 +68,17 @@ class Guard:
         Raises:
           RuntimeError: too many steps in a row were skipped.
         """
-        done, raw = None, self._learner.raw_metrics
-        if self._cuda:
-            metrics, raw = metrics.clone(), raw.clone()
-            done = torch.cuda.Event()
-            done.record()
+        skipped = host_copy.HostCopy(metrics[_METRIC])
+        raw = self._learner.raw_metrics
+        raw = raw.clone() if self._cuda else raw  # a graph's next replay overwrites it
         tensors = self._before[0] if self._keeps else self._tensors
         steps, update = self._agent_steps, self._learner.updates
-        self._pending.append(
-            _Step(batch, tensors, steps, metrics, raw, live, update, done)
-        )
+        self._pending.append(_Step(batch, tensors, steps, skipped, raw, live, update))
         if len(self._pending) > self._cuda:
             self._judge(self._pending.popleft())
 
     def _judge(self, step: _Step) -> None:
-        if step.done is not None:
-            step.done.synchronize()
-        if not step.metrics[_METRIC].item():
+        if not step.skipped.read().item():
             self._in_a_row = 0
             return
         self._in_a_row += 1
@@ -106,6 +106,7 @@ class Guard:
                 name: torch.from_numpy(values.copy())
                 for name, values in step.batch.header._asdict().items()
             },
+            parameter_version=torch.from_numpy(step.batch.parameter_version.copy()),
             sample=[leaf.cpu().clone() for leaf in step.batch.sample or ()],
             metrics=step.raw_metrics.cpu().clone(),
             live=step.live._asdict(),

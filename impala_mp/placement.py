@@ -1,7 +1,9 @@
-"""Which process runs on which cores, decided once and said aloud."""
+"""Which process runs on which cores and which GPU, decided once and said aloud."""
 
 import os
 from typing import NamedTuple
+
+import torch
 
 # Where there are more threads than cores, the learner's come first: an actor that
 # waits for a core fills its ring later, a learner that waits makes everybody wait.
@@ -50,6 +52,16 @@ def take(cores: tuple[int, ...], niceness: int = 0) -> None:
         os.sched_setaffinity(0, cores)
     else:
         os.nice(niceness)
+
+
+def take_device(device: str) -> None:
+    """Makes cuda:N this process's GPU: its streams, events and graphs are of that one.
+
+    They would be of the first GPU otherwise, wherever the tensors lie.
+    """
+    kind, index = torch.device(device).type, torch.device(device).index
+    if kind == "cuda" and index is not None:
+        torch.cuda.set_device(index)
 
 
 def _cores(cores: tuple[int, ...]) -> str:

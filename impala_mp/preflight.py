@@ -238,6 +238,7 @@ def _learn(
 def _update(shared: workers.Shared) -> dict[str, float]:
     """The learner's record after one update."""
     config = shared.config
+    placement.take_device(config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     the_training: training.Training = workers.make_training(
         shared, shared.control.row(0)

@@ -29,7 +29,7 @@ class Publisher:
         self.flush()
         self._pinned.copy_(self._flat, non_blocking=True)
         self._copied = torch.cuda.Event()
-        self._copied.record()
+        self._copied.record(torch.cuda.current_stream(self._flat.device))
         return self._store.latest + 1
 
     def flush(self) -> None:

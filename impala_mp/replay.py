@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from impala_mp import nest, specs, sum_tree, types
+from impala_mp import host_copy, nest, specs, sum_tree, types
 
 METRICS = (
     "replay/size",  # trajectories
@@ -19,7 +19,7 @@ METRICS = (
     "replay/age_mean_updates",  # of what was drawn
     "replay/weight_mean",  # of what was drawn
 )
-_KEPT = ("time_step", "agent_output", "core_state", "header")
+_KEPT = ("time_step", "agent_output", "core_state", "parameter_version", "header")
 _SMALLEST = 1e-6  # added to a priority: what has no error now may have one later
 _OVERHEAD = 48  # bytes a trajectory: two nodes of the tree or more, priority, serial
 
@@ -212,24 +212,19 @@ class Refresher:
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
-        self._pending: tuple[Draw, torch.Tensor, Any] | None = None
+        self._pending: tuple[Draw, host_copy.HostCopy] | None = None
 
     def add(self, draw: Draw, priorities: torch.Tensor) -> None:
         """Of the newest update: [B] on its device."""
-        if not priorities.is_cuda:
-            self._replay.update(draw, priorities.numpy())
-            return
-        host = torch.empty(priorities.shape, pin_memory=True)
-        host.copy_(priorities, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
+        copy = host_copy.HostCopy(priorities)
         self.flush()
-        self._pending = (draw, host, done)
+        self._pending = (draw, copy)
+        if not priorities.is_cuda:
+            self.flush()
 
     def flush(self) -> None:
         """Waits for what is pending."""
         if self._pending:
-            draw, host, done = self._pending
-            done.synchronize()
-            self._replay.update(draw, host.numpy())
+            draw, copy = self._pending
+            self._replay.update(draw, copy.read().numpy())
             self._pending = None

@@ -16,6 +16,7 @@ class SlotRows(NamedTuple):
     outputs: list[types.AgentOutput]  # T, of tensors [E, ...]
     actions: list[types.Nest]  # T, of arrays [E, ...]
     episode_ends: list[types.EpisodeEnd]  # T, of arrays [E]
+    versions: list[np.ndarray]  # T, [E]: of the parameters that act
     core_state: tuple[torch.Tensor, ...]
     header: types.Header
 
@@ -30,6 +31,7 @@ def of_slot(slot: types.Trajectory) -> SlotRows:
         outputs=_rows(tensors.agent_output, num_steps),
         actions=_rows(slot.agent_output.action, num_steps),
         episode_ends=_rows(slot.episode_end, num_steps),
+        versions=_rows(slot.parameter_version, num_steps),
         core_state=tensors.core_state,
         header=slot.header,
     )

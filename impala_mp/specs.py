@@ -333,6 +333,7 @@ def trajectory_spec(
             episode_return=stack(scalar["float32"], rows, batch),
             episode_length=stack(scalar["int32"], rows, batch),
         ),
+        parameter_version=array_spec((rows, batch), np.int64),
         core_state=tuple(stack(spec, batch) for spec in core_state),
-        header=types.Header(word, word, word, word, word),
+        header=types.Header(word, word, word, word),
     )

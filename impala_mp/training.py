@@ -29,7 +29,6 @@ from impala_mp import (
     schedules,
     tasks,
     trajectory_ring,
-    types,
 )
 
 _WAIT_SECS = 0.2  # longest sleep before the control block is looked at again
@@ -47,15 +46,13 @@ _RECORD = (
     "episode/return_max",
     "episode/length_mean",
     "episode/count",
-    "lag/mean",
-    "lag/max",
-    "lag/p50",
-    "lag/p95",
+    *lag_histogram.STATISTICS,
     "lag/age_mean_secs",
     "lag/age_max_secs",
     *lag_histogram.NAMES,
     "health/drift",
     "health/drift_alarms",
+    "health/mixed_unrolls",
     *(f"time/learner_{phase}" for phase in _PHASES),
     "health/learned",
     "health/discarded",
@@ -111,8 +108,7 @@ class Training:
         crashes = os.path.join(os.path.dirname(folder), "crashes")
         self._guard = nonfinite.Guard(config, the_learner, crashes)
         self._drift = drift.DriftDetector(
-            the_learner.agent,
-            the_learner.parameters,
+            the_learner,
             self._delay_line.output,
             config.health.drift_interval,
             control,
@@ -125,7 +121,7 @@ class Training:
         self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
         self._num_sums = 0
         self._skipped = 0  # updates, of this incarnation
-        self._lags: list[np.ndarray] = []
+        self._lags = lag_histogram.Lags()
         self._ages: list[np.ndarray] = []
         self._started = self._recorded = self._saved = time.monotonic()
         self._seconds_before = 0.0  # of the runs that this one goes on from
@@ -179,20 +175,28 @@ class Training:
             progress = self._learner.agent_steps / self._config.total_agent_steps
             self._replay.anneal(progress)
         batch = self._timed("batch", self._batcher.take)
-        header = types.Header(*(words[: batch.num_fresh] for words in batch.header))
-        self._lags.append(
-            self._store.latest - header.parameter_version + self._delay_line.depth
-        )
-        self._ages.append(time.monotonic_ns() - header.committed_ns)
+        self._look_at_lag(batch)
         alarm = self._drift.look(batch)
         if alarm:
             print(alarm, flush=True)
-        self._episodes.add(*batch.episode_end, header.actor)
+        actors = batch.header.actor[: batch.num_fresh]
+        self._episodes.add(*batch.episode_end, actors)
         self._sums += self._timed("update", self._update, batch)
         self._num_sums += 1
         self._timed("publish", self.publish)
         self._row.add("learned", batch.num_fresh)
         self._num_learned += 1
+
+    def _look_at_lag(self, batch: batcher.Batch) -> None:
+        """Of what is fresh: one version an unroll is what actors and server promise."""
+        versions = batch.parameter_version[:, : batch.num_fresh]
+        mixed = self._lags.add(self._store.latest + self._delay_line.depth, versions)
+        if mixed:
+            print(
+                f"More than one version acted in each of {mixed} unrolls.", flush=True
+            )
+        committed = batch.header.committed_ns[: batch.num_fresh]
+        self._ages.append(time.monotonic_ns() - committed)
 
     def _update(self, batch: batcher.Batch) -> torch.Tensor:
         live = algorithm.Live(*map(self._control.get, algorithm.Live._fields))
@@ -235,8 +239,7 @@ class Training:
         means = [value / max(1, self._num_sums) for value in sums]
         if not self._num_sums:
             means = [math.nan] * len(means)
-        lags = np.concatenate(self._lags) if self._lags else np.array([math.nan])
-        ages = np.concatenate(self._ages) * 1e-9 if self._ages else lags
+        ages = np.concatenate(self._ages) * 1e-9 if self._ages else np.array([math.nan])
         elapsed = max(1e-9, sum(self._seconds.values()))
         self._record.write(
             {
@@ -247,14 +250,12 @@ class Training:
                     self._control.get("learning_rate_factor")
                 ),
                 **self._episodes.metrics(),
-                "lag/mean": float(lags.mean()),
-                "lag/max": float(lags.max()),
-                **{f"lag/p{p}": float(np.percentile(lags, p)) for p in (50, 95)},
+                **self._lags.metrics(),
                 "lag/age_mean_secs": float(ages.mean()),
                 "lag/age_max_secs": float(ages.max()),
-                **lag_histogram.count(lags, self._config.unroll_length),
                 "health/drift": self._drift.worst,
                 "health/drift_alarms": self._drift.alarms,
+                "health/mixed_unrolls": self._lags.mixed_unrolls,
                 **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
                 **self._accounting(),
                 **(self._replay.metrics() if self._replay else {}),
@@ -268,7 +269,8 @@ class Training:
         self._seconds = dict.fromkeys(_PHASES, 0.0)
         self._sums.zero_()
         self._num_sums = 0
-        self._lags, self._ages = [], []
+        self._lags.clear()
+        self._ages = []
 
     def _progress(self) -> dict[str, float]:
         learned = self._learner

@@ -44,16 +44,20 @@ class Header(NamedTuple):
     actor: Nest
     incarnation: Nest
     sequence: Nest  # number of the slot in its ring, from 0, never reused
-    parameter_version: Nest  # the publication that the whole unroll acted with
     committed_ns: Nest  # CLOCK_MONOTONIC at commit
 
 
 class Trajectory(NamedTuple):
-    """T+1 time steps, T agent outputs, and the core state before row 0."""
+    """T+1 time steps, T agent outputs, and the core state before row 0.
+
+    Each row says which publication acted, so that a change within an unroll, which
+    nobody makes, would show.
+    """
 
     time_step: TimeStep  # [T+1, B, ...]
     agent_output: AgentOutput  # [T, B, ...]
     episode_end: EpisodeEnd  # [T, B]
+    parameter_version: Nest  # int64 [T, B]
     core_state: tuple[Nest, ...]  # [B, ...] a leaf
     header: Header  # [B]
 
@@ -66,4 +70,4 @@ class Sample(NamedTuple):
 
 
 # The axis of B in each field of a Trajectory.
-BATCH_AXIS = (1, 1, 1, 0, 0)
+BATCH_AXIS = (1, 1, 1, 1, 0, 0)

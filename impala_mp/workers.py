@@ -184,6 +184,7 @@ def make_actor(
 
 def _learn(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None:
     placement.take(shared.placement.learner)
+    placement.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     the_training = make_training(shared, row)
     the_training.restore(report=print)
@@ -300,6 +301,7 @@ class _Pause:
 
 def _infer(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None:
     settings, count = shared.config.inference, len(shared.rings.actor_doorbells)
+    placement.take_device(settings.device)
     torch.set_num_threads(settings.threads)
     node = seeding.sequence(shared.config.seed, "inference", 0, seat.incarnation)
     inference.InferenceServer(

@@ -56,6 +56,7 @@ def _spoil(folder):
     last = metrics.read(str(folder))[-1]
     last["health/committed"] += 1
     last["agent_steps"] -= 1
+    last["health/mixed_unrolls"] = 1
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(json.dumps(last) + "\n")
     (folder / "health.json.writing").touch()
@@ -74,10 +75,11 @@ def test_a_bad_state_after_recovery_fails(rained, verdict, tmp_path):
         "torn_reads",
         "identity_violations",
         "counters_backwards",
+        "mixed_unrolls",
         "temporary_files",
     }
     assert any(reason.startswith("the final return is") for reason in reasons)
-    assert len(reasons) == 5
+    assert len(reasons) == 6
 
 
 def test_bad_arguments_are_a_sentence():

@@ -58,6 +58,7 @@ _FLOORS = {
         "episodes",
         "factories",
         "footprint",
+        "host_copy",
         "impact_algorithm",
         "inference_block",
         "initialisers",

@@ -3,6 +3,7 @@
 `bash tools/gpu_check.sh` runs these, and the benchmark, on a machine that has one.
 """
 
+import contextlib
 import types
 
 import numpy as np
@@ -13,10 +14,13 @@ from impala_mp import (
     agent,
     algorithm,
     batcher,
+    crash_file,
+    diagnosis,
     environments,
     learner,
     nest,
     off_policy,
+    placement,
     publisher,
     replay,
 )
@@ -25,6 +29,10 @@ from tests import builders
 _needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no CUDA device here"
 )
+_each_device = pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=_needs_gpu)], ids=["cpu", "cuda"]
+)
+_each_launch = pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 _IMAGES = {
     "environment.id": "ALE/Pong-v5",
     "network.torso": "nature",
@@ -83,7 +91,7 @@ def _updated(overrides, count=6, **more):
     [_IMAGES, _RECURRENT, _GRU, _GTRXL, _REPLAYED, _IMPACT],
     ids=["images", "lstm", "gru", "gtrxl", "replay", "impact"],
 )
-@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+@_each_launch
 def test_updates_on_the_gpu_equal_those_on_the_cpu(overrides, graph):
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -93,9 +101,7 @@ def test_updates_on_the_gpu_equal_those_on_the_cpu(overrides, graph):
     torch.testing.assert_close(actual, expected, atol=2e-4, rtol=2e-3)
 
 
-@pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=_needs_gpu)], ids=["cpu", "cuda"]
-)
+@_each_device
 @pytest.mark.parametrize(
     "overrides",
     [_IMAGES, _RECURRENT, _GRU, _GTRXL],
@@ -130,6 +136,23 @@ def test_batches_on_the_gpu_are_those_of_the_rings(tmp_path):
         np.testing.assert_array_equal(actual, expected[0])
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is no second GPU here")
+@_each_launch
+def test_the_second_gpu_does_as_the_first(tmp_path, graph):
+    results = []
+    for device in ("cuda:0", "cuda:1"):
+        settings = {"learner.device": device, "learner.cuda_graph": graph}
+        config = builders.config(**_RECURRENT, **settings)
+        with torch.cuda.device(device):
+            placement.take_device(device)
+            parts = builders.parts(config, tmp_path / device / "checkpoints")
+            parts.training.restore(print)
+            for _ in range(8):
+                _turn(parts)
+            results.append(parts.training._learner.parameters.flat.cpu())
+    assert torch.equal(*results)
+
+
 @_needs_gpu
 def test_priorities_from_the_gpu_come_one_call_later():
     updates = []
@@ -162,3 +185,67 @@ def test_publication_from_the_gpu_comes_one_call_later(tmp_path):
     made.flush()
     assert store.fetch(into) == 3
     assert (into == 3).all()
+
+
+def _turn(parts, spoil=None):
+    """An unroll of each actor, and an update."""
+    for one in parts.actors:
+        one.fetch()
+        one.unroll()
+    if spoil:
+        spoil(parts.shared.rings.ring(1).peek(0))
+    parts.training.step()
+
+
+@contextlib.contextmanager
+def _no_waiting():
+    """What waits for all that the device has been given, raises."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@_needs_gpu
+@_each_launch
+@pytest.mark.parametrize(
+    "overrides",
+    [{}, _RECURRENT, _IMPACT, {"replay.ratio": 0.5, "actors.count": 1}],
+    ids=["plain", "lstm", "impact", "replay"],
+)
+def test_an_update_leaves_the_host_free(tmp_path, overrides, graph):
+    device = {"learner.device": "cuda", "learner.cuda_graph": graph}
+    config = builders.config(**overrides, **device, **{"health.drift_interval": 0})
+    parts = builders.parts(config, tmp_path / "checkpoints")
+    parts.training.restore(print)
+    for _ in range(8):  # warm-up, and the graphs of both stagings
+        _turn(parts)
+    with _no_waiting():
+        for _ in range(6):
+            _turn(parts)
+    parts.training.write_record()
+    assert parts.shared.learner_record.read()["updates"] == 14
+
+
+@_each_device
+@_each_launch
+def test_a_skipped_step_is_noticed_kept_and_repeated(tmp_path, device, graph):
+    if graph and device == "cpu":
+        pytest.skip("there are no graphs on a CPU")
+    settings = {"learner.device": device, "learner.cuda_graph": graph}
+    config = builders.config(**_RECURRENT, **settings)
+    parts = builders.parts(config, tmp_path / "checkpoints")
+    parts.training.restore(print)
+
+    def spoil(slot):
+        slot.time_step.reward[3, 2] = np.nan
+
+    for turn in range(8):
+        _turn(parts, spoil if turn == 6 else None)
+    (path,) = (tmp_path / "crashes").iterdir()
+    crash = crash_file.load(str(path))
+    assert crash.update == 7
+    assert diagnosis.Diagnosis(crash).repeats()
+    text = diagnosis.Diagnosis(crash).culprit()
+    assert "time_step/reward is nan at step 3 of the trajectory of actor 1" in text

@@ -150,12 +150,35 @@ def test_one_version_an_unroll_whatever_is_published_meanwhile(tmp_path):
         with served.serving():
             for one in served.actors:
                 one.unroll()
-        header = made.take().header
-        assert (header.parameter_version[:2] == header.parameter_version[0]).all()
-        assert (header.parameter_version > 0).all()
-        seen |= set(header.parameter_version.tolist())
+        versions = made.take().parameter_version
+        assert (versions == versions[0]).all()  # of all rows
+        assert (versions[:, :2] == versions[0, 0]).all()
+        assert (versions > 0).all()
+        seen |= set(versions[0].tolist())
     assert max(seen) > newest[0] - 10  # newer parameters do arrive
     assert len(seen) > 3
+
+
+def test_a_version_that_changes_within_an_unroll_shows(tmp_path):
+    """Forged: the server forgets which policy an unroll began with."""
+    served = _Served(tmp_path)
+    served.training.publish()
+    begin = served.server._begin
+
+    def forgetful(work):
+        if work.client is served.server._clients[0][1] and work.request.row == 3:
+            served.training.publish()
+            served.server._older.fetch(served.shared.store, newer_than=1)
+            work.client.policy = served.server._older
+            work.client.version = 2
+        return begin(work)
+
+    served.server._begin = forgetful
+    with served.serving():
+        assert served.actors[0].unroll()
+    versions = served.shared.rings.ring(0).peek(0).parameter_version
+    assert versions[:, :2].tolist() == [[1, 1]] * 5
+    assert versions[:, 2:].tolist() == [[1, 1]] * 3 + [[2, 2]] * 2
 
 
 def test_a_new_server_starts_unrolls_over(tmp_path):

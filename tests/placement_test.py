@@ -3,13 +3,21 @@
 import os
 
 import pytest
+import torch
 
 from impala_mp import (
     calibration,
+    crash_file,
+    diagnosis,
     environments,
     footprint,
+    inference,
+    learner,
+    lockstep,
     placement,
+    preflight,
     validation,
+    workers,
 )
 from tests import builders
 
@@ -39,6 +47,60 @@ def test_the_plan_is_said():
     assert placement.plan([0, 1, 2], 2, 1, 1).explain(1) == (
         "Cores: the learner has core 0, and 2 actors cores 1 to 2."
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"), [("cpu", []), ("cpu:0", []), ("cuda", []), ("cuda:1", [1])]
+)
+def test_a_process_takes_the_gpu_it_is_given(monkeypatch, device, expected):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    placement.take_device(device)
+    assert taken == expected
+
+
+class _Stop(Exception):
+    """Says that whoever computes on the device is being made."""
+
+
+def _stop(*unused, **others):
+    raise _Stop
+
+
+def _crash(config):
+    parts = [*crash_file.CrashFile._fields]
+    text = config.to_json_best_effort()
+    return crash_file.CrashFile(**{**dict.fromkeys(parts), "config": text})
+
+
+@pytest.mark.parametrize(
+    "role", ["learner", "inference", "lockstep", "check", "replay"]
+)
+def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, role):
+    shared = builders.shared(builders.config(), tmp_path)
+    for group in (shared.config.learner, shared.config.inference):
+        group.device = "cuda:1"
+    row = shared.control.row(0)
+    seat = workers.Seat(role, 0, 0, 0, "")
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(placement, "take", lambda cores: None)
+    for owner, name in (
+        (learner, "Learner"),
+        (inference, "InferenceServer"),
+        (workers, "make_training"),
+    ):
+        monkeypatch.setattr(owner, name, _stop)
+    starts = {
+        "learner": lambda: workers._learn(seat, shared, row),
+        "inference": lambda: workers._infer(seat, shared, row),
+        "lockstep": lambda: lockstep.run(shared, print, print),
+        "check": lambda: preflight._update(shared),
+        "replay": lambda: diagnosis.Diagnosis(_crash(shared.config)),
+    }
+    with pytest.raises(_Stop):
+        starts[role]()
+    assert taken == [1]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_gradients_are_those_of_normalised_values(baseline, name):
     made._algorithm.after_update(0)  # the target takes it over
     live = algorithm.live_from_config(made._config)._replace(entropy_cost=0.0)
     count = batch.agent_output.action.numel()
-    loss = made._algorithm.loss(batch, None, made._unroll, live, count)
+    loss = made._algorithm.loss(batch, None, made.unroll, live, count)
     loss.total.backward()
 
     plain, plain_policy, _ = learner_test._make(algorithm=name)
@@ -110,12 +110,12 @@ def test_gradients_are_those_of_normalised_values(baseline, name):
         network.baseline.weight.mul_(100.0)
         network.baseline.bias.mul_(100.0).add_(30.0)
     plain._algorithm.after_update(0)
-    output = plain._unroll(batch)
+    output = plain.unroll(batch)
     critic = plain._algorithm._critic
     seen = {}
     critic.loss = lambda _, values, vs: seen.update(vs=vs) or 0.0 * values
     policy_gradient = plain._algorithm.loss(
-        batch, None, plain._unroll, live, count
+        batch, None, plain.unroll, live, count
     ).total
     error = (output.baseline[:-1] - seen["vs"]) / 100.0
     terms = 0.5 * error.square()

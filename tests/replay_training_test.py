@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from impala_mp import checkpoint, crash_file, diagnosis, errors, nest, program
+from impala_mp import (
+    checkpoint,
+    crash_file,
+    diagnosis,
+    errors,
+    lag_histogram,
+    nest,
+    program,
+)
 from tests import builders, lockstep_test
 
 _REPLAY = {"replay.ratio": 0.5, "replay.memory_mib": 0.1}
@@ -74,9 +82,10 @@ def test_only_what_is_fresh_is_counted(tmp_path):
     training, watched = parts.training, _Watched(parts.training)
     for number in range(20):
         _turn(parts, number)
-    lags = np.concatenate(training._lags)
-    assert len(lags) == len(np.concatenate(training._ages)) == 60
-    assert lags.max() <= 1
+    lags = training._lags.metrics()
+    assert sum(lag_histogram.take(lags)) == 60 * 5
+    assert lags["lag/max"] <= 1
+    assert len(np.concatenate(training._ages)) == 60
     ends = [batch[1].time_step.step_type[1:, :3] == 2 for batch in watched.batches]
     assert training._episodes.metrics()["episode/count"] == np.sum(ends) > 0
     training.write_record()
@@ -110,7 +119,7 @@ def test_the_detector_looks_at_what_is_fresh(tmp_path):
     for one in parts.actors:
         one.unroll()
     batch = batch()
-    batch.header.parameter_version[:] = [7, 7, 7, 3, 3, 3]
+    batch.parameter_version[:] = [7, 7, 7, 3, 3, 3]
     detector._version, detector._compare = 3, None  # would be called
     assert detector.look(batch) == ""
 
@@ -191,7 +200,7 @@ def test_stopping_and_going_on_equals_never_having_stopped(tmp_path, name):
         parts = _train(tmp_path / "parts", updates, **same)
         assert parts["learner"]["updates"] == updates
     for state in (whole, parts):
-        del state["replay"]["arrays"][-5:]  # the headers: incarnations and times
+        del state["replay"]["arrays"][-5:]  # versions and headers: incarnations, times
     for key in (*lockstep_test._LEARNED, "replay"):
         lockstep_test._assert_same(whole[key], parts[key], key)
     assert whole["replay"]["num_inserted"] == 40 * 4

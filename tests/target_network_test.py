@@ -128,13 +128,13 @@ def test_the_network_is_its_own_again_also_after_an_exception():
     target = made._algorithm._target
     with torch.no_grad():
         made.parameters.trainable.add_(0.1)
-    own = made._unroll(batch).baseline
+    own = made.unroll(batch).baseline
     with target.in_place():
-        lent = made._unroll(batch).baseline
+        lent = made.unroll(batch).baseline
         assert not lent.requires_grad
     with pytest.raises(KeyError), target.in_place():
         raise KeyError
-    again = made._unroll(batch).baseline
+    again = made.unroll(batch).baseline
     assert torch.equal(own, again)
     assert not torch.allclose(own, lent)
     assert again.requires_grad

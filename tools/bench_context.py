@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from impala_mp import agent, environments, nest, specs, types
+from impala_mp import agent, environments, nest, placement, specs, types
 
 Result = dict[str, Any]  # min, median, max, unit
 Rows = dict[str, Result]
@@ -52,6 +52,7 @@ class Context:
 
     def __init__(self, config: Any, flags: list[str], options: Options) -> None:
         torch.set_num_threads(1)  # parts are measured in core-seconds
+        placement.take_device(config.learner.device)
         self.config, self.flags, self.options = config, flags, options
         self.results: Rows = {}
         self.environment = environments.probe(config.environment)

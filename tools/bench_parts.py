@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from impala_mp import (
     launch,
     learner,
     nest,
+    nonfinite,
     off_policy,
     parameter_store,
     parameters,
@@ -183,17 +185,48 @@ def _resident(
     return context.agent(), bench_context.to_device(batch, context.device)
 
 
+class _Watched:
+    """A learner, and the watch over its steps that a training has."""
+
+    def __init__(self, context: bench_context.Context) -> None:
+        config = context.config
+        self._live = algorithm.live_from_config(config)
+        self._sample = off_policy.all_fresh(config)
+        self._learner = learner.Learner(config, context.agent())
+        self._folder = tempfile.TemporaryDirectory()  # for a step that goes bad
+        self._guard = nonfinite.Guard(config, self._learner, self._folder.name)
+
+    def update(self, batch: batcher.Batch) -> None:
+        self._guard.before()
+        metrics = self._learner.update(batch.trajectory, self._live, self._sample)
+        self._guard.after(batch._replace(sample=self._sample), metrics, self._live)
+
+
+def _resident_batch(context: bench_context.Context) -> batcher.Batch:
+    """One that is on the device for good."""
+    batch = context.batch(context.config.batch_size)
+    arrays = nest.map_structure(lambda leaf: leaf.numpy(), batch)
+    moved = bench_context.to_device(batch, context.device)
+    size = context.config.batch_size
+    return batcher.Batch(
+        moved,
+        arrays.header,
+        arrays.episode_end,
+        arrays.parameter_version,
+        size,
+        None,
+        None,
+    )
+
+
 class _Live:
     """A learner whose rings a process of its own keeps full."""
 
     def __init__(self, context: bench_context.Context) -> None:
         config = context.config
-        self._context = context
-        self._live = algorithm.live_from_config(config)
-        self._sample = off_policy.all_fresh(config)
         spec = context.spec(config.actors.environments)
         self._rings = trajectory_ring.TrajectoryRings(spec, 2, config.actors.slots)
-        self._learner = learner.Learner(config, context.agent())
+        self._learner = _Watched(context)
         self._batcher = batcher.Batcher(
             [self._rings.ring(i) for i in range(2)],
             self._rings.learner_doorbell,
@@ -218,8 +251,7 @@ class _Live:
     def update(self) -> None:
         while not self._batcher.wait(0.2):
             pass
-        batch = self._batcher.take().trajectory
-        self._learner.update(batch, self._live, self._sample)
+        self._learner.update(self._batcher.take())
 
     def close(self) -> None:
         self._feeder.kill()
@@ -242,14 +274,11 @@ def _eager_secs(context: bench_context.Context) -> float:
 
 def learn_batch(context: bench_context.Context) -> Answer:
     """The update, from a resident batch and from live rings, and its plain twin."""
-    policy, batch = _resident(context)
-    the_learner = learner.Learner(context.config, policy)
-    live_values = algorithm.live_from_config(context.config)
-    sample = off_policy.all_fresh(context.config)
+    batch, resident = _resident_batch(context), _Watched(context)
     calls: dict[str, Callable[[], float]] = {}
     live = _Live(context)
     calls["resident batch"] = lambda: context.seconds_a_call(
-        lambda: the_learner.update(batch, live_values, sample), 2.0
+        lambda: resident.update(batch), 2.0
     )
     calls["live rings"] = lambda: context.seconds_a_call(live.update, 2.0)
     calls["plain eager PyTorch"] = lambda: _eager_secs(context)
@@ -267,9 +296,9 @@ def learn_batch(context: bench_context.Context) -> Answer:
         )
         for name, seconds in values.items()
     }
-    resident = rows["resident batch"]["median"]
+    rate = rows["resident batch"]["median"]
     return rows, {
-        "learner_over_eager_time": rows["plain eager PyTorch"]["median"] / resident,
-        "live_over_resident": rows["live rings"]["median"] / resident,
-        "learner_ms_a_frame": 1e3 / resident,
+        "learner_over_eager_time": rows["plain eager PyTorch"]["median"] / rate,
+        "live_over_resident": rows["live rings"]["median"] / rate,
+        "learner_ms_a_frame": 1e3 / rate,
     }

@@ -17,6 +17,12 @@ _MAX_LEFT = {
     "descriptors": 2,  # growth of a supervisor's: what is open just now
     "temporary_files": 0,
 }
+MUST_BE_ZERO = (
+    "torn_reads",
+    "identity_violations",
+    "counters_backwards",
+    "mixed_unrolls",  # that more than one version of the parameters acted in
+)
 _MAX_BAD_RECORDS = 3  # for each NaN that an environment gave
 _MIN_NAN_FAULTS = 5  # fewer may all have died with their actors
 
@@ -31,6 +37,7 @@ def examine(folder: pathlib.Path) -> dict[str, Any]:
         "torn_reads_retried": audit.last.get("health/torn_reads_retried"),
         "identity_violations": audit.identity_violations,
         "counters_backwards": audit.counters_backwards,
+        "mixed_unrolls": audit.mixed_unrolls,
         "temporary_files": len(chaos_watch.temporary_files(folder)),
         "final_return": _evaluated(folder),
     }
@@ -53,7 +60,7 @@ def report(
 ) -> dict[str, Any]:
     """All that is judged; `segments`: what /dev/shm held before."""
     watch, found = run.watch, examine(run.folder)
-    for name in ("identity_violations", "counters_backwards"):
+    for name in ("identity_violations", "counters_backwards", "mixed_unrolls"):
         found[name] = max(found[name], getattr(watch, name))  # with what was rewound
     leftovers = {
         "processes": len(chaos_watch.processes(run.token)),
@@ -76,10 +83,7 @@ def report(
 def judge(report: dict[str, Any], problems: list[str]) -> list[str]:
     """Why the run has failed; nothing if it has not."""
     left = report["leftovers"]
-    counts = {
-        name: report[name]
-        for name in ("torn_reads", "identity_violations", "counters_backwards")
-    }
+    counts = {name: report[name] for name in MUST_BE_ZERO}
     counts |= {name: left[name] for name in _MAX_LEFT}
     reasons = [
         f"{name}: {count}, where {_MAX_LEFT.get(name, 0)} is the most"

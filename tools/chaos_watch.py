@@ -68,6 +68,7 @@ class Watch:
         self.supervisor = 0  # whose health.json counts; the run's to set
         self.last: dict[str, Any] = {}
         self.num_records = self.identity_violations = self.counters_backwards = 0
+        self.mixed_unrolls = 0
         self.counts_bad_data = False
         self.bad_data: dict[int, int] = {}  # by supervisor
         self.wounds: list[Wound | FullDisk] = []
@@ -131,6 +132,8 @@ class Watch:
                 record[name] < self.last.get(name, 0)
                 for name in ("agent_steps", "updates")
             )
+            mixed = record.get("health/mixed_unrolls", 0)
+            self.mixed_unrolls = max(self.mixed_unrolls, mixed)
             self._lateness.append(time.monotonic() - record["time_secs"])
             self._count_bad_data(record)
         self.last = record

@@ -130,7 +130,7 @@ def judge(report: dict[str, Any], problems: list[str]) -> list[str]:
         for name, row in report["growth"].items()
         if not row["flat"]
     ]
-    for name in ("torn_reads", "identity_violations", "counters_backwards"):
+    for name in chaos_verdict.MUST_BE_ZERO:
         if report[name]:
             reasons.append(f"{name}: {report[name]}")
     if report["temporary_files"]:
@@ -166,6 +166,7 @@ def soak(minutes: float, seed: int, base: pathlib.Path) -> dict[str, Any]:
         **found,
         "identity_violations": run.watch.identity_violations,
         "counters_backwards": run.watch.counters_backwards,
+        "mixed_unrolls": run.watch.mixed_unrolls,
     }
     reasons = judge(report, [*run.problems, *run.watch.unhealed])
     return {"verdict": "fail" if reasons else "pass", "reasons": reasons, **report}
