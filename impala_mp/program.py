@@ -73,7 +73,8 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
         ) as screen:
             overrides = check_checkpoints(folder, screen.message)
             shared = allocate(config, environment, slots, folder.checkpoints, num_cores)
-            shared = shared._replace(profile_updates=profile_updates)
+            run = 0 if config.runtime.mode == "lockstep" else folder.run
+            shared = shared._replace(profile_updates=profile_updates, run=run)
             kept = live_control.restore(shared.control, overrides)
             for sentence in (*changes, *kept, *_resources(shared)):
                 if sentence:

@@ -19,6 +19,7 @@ class Workdir:
         self.path = os.path.abspath(path)
         self.checkpoints = os.path.join(self.path, "checkpoints")
         self.logs = os.path.join(self.path, "logs")
+        self.run = 0  # how many have been here before the one that opens it
         self._config = os.path.join(self.path, "config.json")
         self._lock = -1
 
@@ -72,7 +73,15 @@ class Workdir:
         except OSError as error:
             os.close(self._lock)
             raise self._in_use() from error
+        self.run = self._count()
         write_atomically(self._config, config.to_json(new) + "\n")
+
+    def _count(self) -> int:
+        """How many runs there were. Each adds a byte to the lock, whatever ends it."""
+        before = os.fstat(self._lock).st_size
+        os.pwrite(self._lock, b".", before)
+        os.fsync(self._lock)
+        return before
 
     def _in_use(self) -> errors.BadInput:
         return errors.BadInput(

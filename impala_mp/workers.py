@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from impala_mp import (
@@ -56,6 +57,13 @@ class Shared(NamedTuple):
     learner_threads: int
     placement: placement.Placement
     profile_updates: int = 0
+    run: int = 0  # in this folder; always 0 in lockstep, which repeats itself
+
+    def seeds(
+        self, role: str, index: int = 0, incarnation: int = 0
+    ) -> np.random.SeedSequence:
+        """Those of one incarnation in one run, and of no other."""
+        return seeding.sequence(self.config.seed, role, index, incarnation, self.run)
 
     def profile(self, name: str) -> profiling.Profile:
         folder = os.path.join(os.path.dirname(self.checkpoints), "profiles")
@@ -132,7 +140,7 @@ def _act_served(
 ) -> actor.ServedActor:
     """An actor of the inference server, started."""
     config = shared.config
-    node = seeding.sequence(config.seed, "actor", seat.index, seat.incarnation)
+    node = shared.seeds("actor", seat.index, seat.incarnation)
     size = config.actors.environments // inference_block.SEATS
     halves = [
         environments.make(config.environment, size)
@@ -158,7 +166,7 @@ def make_actor(
 ) -> actor.Actor:
     """Actor `index`, its environments started."""
     config = shared.config
-    node = seeding.sequence(config.seed, "actor", index, incarnation)
+    node = shared.seeds("actor", index, incarnation)
     environment = environments.make(config.environment, config.actors.environments)
     num_actors = len(shared.rings.actor_doorbells)
     the_actor = actor.Actor(
@@ -230,7 +238,7 @@ def _make_replay(shared: Shared, row: control_block.ProcessRow) -> replay.Replay
         replay_settings.capacity(config, replay.trajectory_bytes(shared.batch)),
         replay_settings.num_replayed(config),
         config.replay,
-        seeding.sequence(config.seed, "replay", 0, row.get("incarnation")),
+        shared.seeds("replay", 0, row.get("incarnation")),
     )
 
 
@@ -264,7 +272,7 @@ def _evaluate(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None
             version = version if newest == 0 else 0
             continue
         version, round_ = newest, round_ + 1
-        node = seeding.sequence(shared.config.seed, "evaluator", round_)
+        node = shared.seeds("evaluator", round_, seat.incarnation)
         returns = evaluator.evaluate(
             policy, environment, settings.episodes, settings.greedy, node, alive
         )
@@ -292,7 +300,7 @@ class _Pause:
 def _infer(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None:
     settings, count = shared.config.inference, len(shared.rings.actor_doorbells)
     torch.set_num_threads(settings.threads)
-    node = seeding.sequence(shared.config.seed, "inference", 0, seat.incarnation)
+    node = shared.seeds("inference", 0, seat.incarnation)
     inference.InferenceServer(
         shared.config,
         shared.environment,

@@ -18,6 +18,22 @@ def test_a_new_folder_is_fine_and_only_open_makes_it(tmp_path):
     folder.close()
 
 
+def test_runs_are_counted_whatever_ends_them(tmp_path):
+    def own():
+        workdir.Workdir(str(tmp_path)).open(builders.config())
+        forks.die()
+
+    for count in range(4):
+        if count % 2:
+            with forks.child(own) as pid:
+                forks.wait(pid)
+        else:
+            folder = workdir.Workdir(str(tmp_path))
+            folder.open(builders.config())
+            assert folder.run == count
+            folder.close()
+
+
 def test_another_config_is_refused_with_its_fields(tmp_path):
     folder = workdir.Workdir(str(tmp_path))
     folder.open(builders.config())
