@@ -101,19 +101,31 @@ def load(path: str) -> dict[str, Any]:
     try:
         with open(os.path.join(path, _STATE), "rb") as file:
             data = file.read()
-        with open(os.path.join(path, _HASH)) as file:
+        with open(os.path.join(path, _HASH), "rb") as file:
             digest = file.read().strip()
     except OSError as error:
         raise Damaged(f"checkpoint {path} is incomplete: {error}.") from error
-    if hashlib.sha256(data).hexdigest() != digest:
+    if hashlib.sha256(data).hexdigest().encode() != digest:
         raise Damaged(f"checkpoint {path} is damaged: its SHA-256 does not match.")
-    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    found = state.pop("format_version")
+    state = _unpickle(path, data)
+    found = state.pop("format_version", "none")
     if found != FORMAT_VERSION:
         raise Damaged(
             f"checkpoint {path} has format {found}; this version reads"
             f" {FORMAT_VERSION}."
         )
+    return state
+
+
+def _unpickle(path: str, data: bytes) -> dict[str, Any]:
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever another writer's bytes set off in torch
+        # Of what torch says the first sentence; others recommend to run the code in it.
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise Damaged(f"checkpoint {path} cannot be unpickled ({reason}).") from error
+    if not isinstance(state, dict):
+        raise Damaged(f"checkpoint {path} is a {type(state).__name__}, not a dict.")
     return state
 
 
@@ -134,20 +146,26 @@ def load_newest(folder: str, report: Callable[[str], None]) -> dict[str, Any] | 
     """The newest sound checkpoint, or None if there is none at all.
 
     Args:
-      report: is told, in a sentence, of each one that had to be passed over.
+      report: is told, in sentences, of each one that had to be passed over.
 
     Raises:
       Damaged: there are checkpoints, and none is sound.
     """
-    updates = _updates(folder)
+    updates, reasons = _updates(folder), []
     for update in reversed(updates):
         try:
-            return load(os.path.join(folder, str(update)))
+            state = load(os.path.join(folder, str(update)))
         except Damaged as error:
-            report(f"{error} Going on from the one before.")
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            report(reason)
+        if reasons:
+            report(f"Going on from the one before, of update {update:,}.")
+        return state
     if updates:
         raise Damaged(
             f"none of the {len(updates)} checkpoints in {folder} can be read: remove"
-            " the folder to start anew."
+            f" the folder to start anew. Of the newest: {reasons[0]}"
         )
     return None
