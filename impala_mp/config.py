@@ -135,6 +135,7 @@ def get_base_config() -> config_dict.ConfigDict:
     evaluation.interval_secs = 0.0  # between evaluations during training; 0: none
     evaluation.episodes = 100  # of one evaluation, and of the final one
     evaluation.environments = 10  # copies that play them
+    evaluation.max_steps = 108_000  # agent steps of one game; a longer one is left out
     evaluation.greedy = False  # the likeliest action instead of a sample
 
     checkpoint = config.checkpoint = config_dict.ConfigDict()

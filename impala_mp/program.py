@@ -279,18 +279,35 @@ def _run(
 
 def _conclude(config: Any, policy: agent.Agent, folder: workdir.Workdir) -> None:
     """Final evaluation, learning curve, and where everything is."""
-    result = evaluate(folder.path, config.evaluation.episodes, policy=policy)
-    image = os.path.join(folder.path, "learning_curve.png")
-    curves.plot({config.environment.id: [folder.path]}, image)
+    print(f"\n{_final_evaluation(config, policy, folder)}", flush=True)
     print(
-        f"\nFinal evaluation: mean return {result['mean']:.3f}, standard deviation"
-        f" {result['std']:.3f}, over {result['episodes']} episodes"
-        f" ({result['protocol']}).\n"
         f"Run:            {folder.path}\n"
-        f"Learning curve: {image}\n"
+        f"Learning curve: {_learning_curve(config, folder)}\n"
         f"TensorBoard:    tensorboard --logdir={folder.path}\n"
         f"Evaluate again: impala-eval --workdir={folder.path} --episodes=100"
     )
+
+
+def _final_evaluation(config: Any, policy: agent.Agent, folder: workdir.Workdir) -> str:
+    try:
+        result = evaluate(folder.path, config.evaluation.episodes, policy=policy)
+    except evaluator.NoGameEnded as error:
+        return f"Final evaluation: none, {error}"
+    return (
+        f"Final evaluation: mean return {result['mean']:.3f}, standard deviation"
+        f" {result['std']:.3f}, over {result['episodes']} episodes"
+        f" ({result['protocol']})."
+    )
+
+
+def _learning_curve(config: Any, folder: workdir.Workdir) -> str:
+    """The name of its picture, or why there is none."""
+    image = os.path.join(folder.path, "learning_curve.png")
+    try:
+        curves.plot({config.environment.id: [folder.path]}, image)
+    except errors.BadInput:
+        return "none, for no full game has ended in training."
+    return image
 
 
 def evaluate(
@@ -304,6 +321,7 @@ def evaluate(
 
     Raises:
       BadInput: there is no run, or no sound checkpoint.
+      NoGameEnded: and so there are no statistics.
     """
     if video:
         video_lib.check_name(video)
@@ -320,12 +338,24 @@ def evaluate(
     evaluator.load_parameters(policy, state)
     seed = seeding.sequence(config.seed, "evaluator")
     film = video_lib.Film(environment) if video else None
+    said: list[str] = []
     returns = evaluator.evaluate(
-        policy, environment, episodes, greedy, seed, film or (lambda: True)
+        policy,
+        environment,
+        episodes,
+        greedy,
+        seed,
+        film or (lambda: True),
+        config.evaluation.max_steps,
+        said.append,
     )
     environment.close()
     if film and video:
         film.save(video)
+    if not returns:
+        raise evaluator.NoGameEnded(f"for no game has ended. {' '.join(said)}")
+    for sentence in said:
+        print(sentence, file=sys.stderr)
     return {
         **evaluator.summarise(returns)._asdict(),
         "protocol": evaluator.protocol(config, greedy),

@@ -28,7 +28,7 @@ _AT_LEAST_ONE = (
     "total_agent_steps unroll_length batch_size actors.slots"
     " actors.threads inference.threads network.core_size evaluation.episodes"
     " evaluation.environments checkpoint.keep_last health.max_skipped_updates"
-    " learner.passes target.period impact.ratio_threshold"
+    " learner.passes target.period impact.ratio_threshold evaluation.max_steps"
 )
 _AT_LEAST_ZERO = (
     "seed actors.count actors.policy_delay actors.environments learner.threads"

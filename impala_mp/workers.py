@@ -274,9 +274,15 @@ def _evaluate(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None
         version, round_ = newest, round_ + 1
         node = shared.seeds("evaluator", round_, seat.incarnation)
         returns = evaluator.evaluate(
-            policy, environment, settings.episodes, settings.greedy, node, alive
+            policy,
+            environment,
+            settings.episodes,
+            settings.greedy,
+            node,
+            alive,
+            settings.max_steps,
         )
-        if len(returns) == settings.episodes:
+        if returns and not shared.control.stopping:
             summary = evaluator.summarise(returns)
             shared.evaluation_record.write(evaluator.as_record(summary, version))
 
