@@ -15,6 +15,7 @@ from impala_mp import (
     config as config_lib,
     control_block,
     curves,
+    descriptors,
     display,
     environments,
     errors,
@@ -62,33 +63,41 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     chosen = calibration.resolve(config, environment, num_cores, folder.stored())
     validation.validate(config, num_cores)
     changes = [*folder.check(config), chosen]
+    folder.check_unused()
     policy = agent.make(config, environment)
     slots = layouts(config, environment, policy, num_cores)
-    folder.open(config)
+    descriptors.check(config)
+    found: list[str] = []
+    overrides = check_checkpoints(folder, found.append)
+    shared = allocate(config, environment, slots, folder.checkpoints, num_cores)
     try:
-        with display.Display(
-            config.environment.id,
-            config.total_agent_steps,
-            log=os.path.join(folder.logs, "supervisor.log"),
-        ) as screen:
-            overrides = check_checkpoints(folder, screen.message)
-            shared = allocate(config, environment, slots, folder.checkpoints, num_cores)
+        try:
+            folder.open(config)
             run = 0 if config.runtime.mode == "lockstep" else folder.run
             shared = shared._replace(profile_updates=profile_updates, run=run)
             kept = live_control.restore(shared.control, overrides)
-            for sentence in (*changes, *kept, *_resources(shared)):
-                if sentence:
-                    screen.message(sentence)
-            try:
-                finished = _run(shared, folder, screen)
-            finally:
-                release(shared)
+            news = [*found, *changes, *kept, *_resources(shared)]
+            finished = _show(shared, folder, news)
+        finally:
+            release(shared)
         if finished:
             _conclude(config, policy, folder)
         else:
             print(f"Stopped. The same command goes on from {folder.path}.")
     finally:
         folder.close()
+
+
+def _show(shared: workers.Shared, folder: workdir.Workdir, news: list[str]) -> bool:
+    """Runs the training before a person's eyes; True when it is finished."""
+    with display.Display(
+        shared.config.environment.id,
+        shared.config.total_agent_steps,
+        log=os.path.join(folder.logs, "supervisor.log"),
+    ) as screen:
+        for sentence in filter(None, news):
+            screen.message(sentence)
+        return _run(shared, folder, screen)
 
 
 def check_device(field: str, device: str) -> None:

@@ -1,7 +1,9 @@
 """The folder of a run: one live owner, one config."""
 
+import contextlib
 import fcntl
 import os
+import shutil
 
 from ml_collections import config_dict
 
@@ -33,8 +35,12 @@ class Workdir:
         Raises:
           BadInput: the folder belongs to another experiment.
         """
-        if os.path.exists(self.path) and not os.path.isdir(self.path):
-            raise errors.BadInput(f"--workdir={self.path} is a file: name a folder.")
+        there = _nearest(self.path)
+        if not os.path.isdir(there):
+            raise errors.BadInput(
+                f"--workdir={self.path} cannot be made, for {there} is a file: name a"
+                " folder."
+            )
         if not os.path.exists(self._config):
             self._refuse_strangers()
             return []
@@ -61,20 +67,43 @@ class Workdir:
         """Makes the folder, locks it, and writes the config into it.
 
         Raises:
-          BadInput: a live run has it.
+          BadInput: a live run has it, or it cannot be written; then all is as before.
         """
-        os.makedirs(self.logs, exist_ok=True)
-        os.makedirs(self.checkpoints, exist_ok=True)
-        self._lock = os.open(
-            os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        )
+        missing, path = [], self.path
+        while not os.path.lexists(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            self._take_lock()
+            os.makedirs(self.logs, exist_ok=True)
+            os.makedirs(self.checkpoints, exist_ok=True)
+            self.run = self._count()
+            write_atomically(self._config, config.to_json(new) + "\n")
+        except OSError as error:
+            self._undo(missing)
+            raise errors.BadInput(
+                f"--workdir={self.path} cannot be written to ({error}): choose another"
+                " folder."
+            ) from error
+
+    def _take_lock(self) -> None:
+        path = os.path.join(self.path, "lock")
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
+        except BlockingIOError as error:
+            self.close()
             raise self._in_use() from error
-        self.run = self._count()
-        write_atomically(self._config, config.to_json(new) + "\n")
+
+    def _undo(self, made: list[str]) -> None:
+        """Removes folders that were made, the innermost first, if nobody uses them."""
+        if self._lock >= 0 and self.path in made:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+        for path in made:
+            with contextlib.suppress(OSError):  # another run is in there
+                os.rmdir(path)
 
     def _count(self) -> int:
         """How many runs there were. Each adds a byte to the lock, whatever ends it."""
@@ -98,6 +127,13 @@ class Workdir:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _nearest(path: str) -> str:
+    """`path`, or the innermost folder around it that is there."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def is_live(path: str) -> bool:

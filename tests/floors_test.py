@@ -46,6 +46,7 @@ _FLOORS = {
         "curves",
         "display",
         "delay_line",
+        "descriptors",
         "doorbell",
         "environments",
         "episodes",

@@ -64,8 +64,38 @@ def test_strangers_are_refused(tmp_path):
     with pytest.raises(errors.BadInput, match="checkpoints but no config.json"):
         workdir.Workdir(str(tmp_path)).check(builders.config())
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.BadInput, match="is a file"):
-        workdir.Workdir(str(tmp_path / "file")).check(builders.config())
+    for name in ("file", "file/run", "file/deep/run"):
+        with pytest.raises(errors.BadInput, match="file is a file"):
+            workdir.Workdir(str(tmp_path / name)).check(builders.config())
+
+
+def _refused(path):
+    folder = workdir.Workdir(str(path))
+    with pytest.raises(errors.BadInput, match="cannot be written to .*choose another"):
+        folder.open(builders.config())
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    _refused("/proc/run")
+    _refused(tmp_path / "a" / "b" / ("n" * 300))
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    _refused(tmp_path / "link" / "run")
+    assert os.listdir(tmp_path) == ["link"]
+
+
+def test_what_a_refused_run_has_made_is_gone_and_nothing_else(tmp_path, monkeypatch):
+    def fail(*unused):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(workdir, "write_atomically", fail)
+    _refused(tmp_path / "new" / "run")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "mine").write_text("")
+    _refused(tmp_path / "old")
+    _refused(tmp_path / "old" / "run")
+    assert (tmp_path / "old" / "mine").exists()
+    assert not (tmp_path / "old" / "run").exists()
 
 
 def test_a_live_owner_excludes_others_and_a_dead_one_does_not(tmp_path):
