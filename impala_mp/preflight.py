@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from impala_mp import (
-    agent,
     calibration,
     config as config_lib,
     contract,
@@ -72,8 +71,10 @@ def check(config: Any, path: str | None) -> bool:
         return False
     environment = environments.probe(config.environment)
     stored = folder.stored() if folder else None
+    policy = report.run("network", program.make_agent, config, environment)
+    if not policy:
+        return False
     report.run("cores", _check_cores, report, config, environment, num_cores, stored)
-    policy = report.run("network", agent.make, config, environment)
     if report.failed:
         return False
     if folder:

@@ -60,11 +60,11 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
         check_device(field, config_lib.get(config, field))
     folder = workdir.Workdir(path)
     environment = environments.probe(config.environment)
+    policy = make_agent(config, environment)
     chosen = calibration.resolve(config, environment, num_cores, folder.stored())
     validation.validate(config, num_cores)
     changes = [*folder.check(config), chosen]
     folder.check_unused()
-    policy = agent.make(config, environment)
     slots = layouts(config, environment, policy, num_cores)
     descriptors.check(config)
     found: list[str] = []
@@ -121,6 +121,16 @@ def check_device(field: str, device: str) -> None:
             f" CUDA devices are visible. Set config.{field}=cpu, or install the"
             " driver and a CUDA build of torch."
         )
+
+
+def make_agent(config: Any, environment: specs.EnvironmentSpec) -> agent.Agent:
+    """The first one of a run.
+
+    Raises:
+      BadInput: its network does not fit the environment, or memory.
+    """
+    with parameters.limited_by_memory():
+        return agent.make(config, environment)
 
 
 def layouts(

@@ -1,5 +1,6 @@
 """What makes a configuration valid: ranges, choices, and what goes together."""
 
+import math
 from typing import Any
 
 from impala_mp import (
@@ -54,6 +55,11 @@ _UNIT = (
     " loss.popart_beta impact.clip_range target.polyak replay.priority_eta"
     " replay.importance_exponent"
 )
+_BELOW_A_MILLION = (  # seconds that are waited for; for others, infinity means never
+    "evaluation.interval_secs health.backoff_secs health.max_backoff_secs"
+    " logging.interval_secs shutdown.deadline_secs network.core_size"
+)
+_FINITE = "replay.memory_mib"
 
 
 def _check_ranges(config: Any) -> None:
@@ -62,6 +68,8 @@ def _check_ranges(config: Any) -> None:
         (_AT_LEAST_ZERO, "at least 0", lambda x: x >= 0),
         (_POSITIVE, "above 0", lambda x: x > 0),
         (_UNIT, "between 0 and 1", lambda x: 0 <= x <= 1),
+        (_BELOW_A_MILLION, "at most 1,000,000", lambda x: x <= 1_000_000),
+        (_FINITE, "finite", math.isfinite),
     )
     for fields, words, holds in rules:
         for field in fields.split():
@@ -70,6 +78,15 @@ def _check_ranges(config: Any) -> None:
                 isinstance(value, (int, float)) and holds(value),
                 f"{field} ({value!r}) must be {words}: set config.{field}.",
             )
+
+
+def _check_sizes(config: Any, field: str) -> None:
+    value = config_lib.get(config, field)
+    _require(
+        all(isinstance(size, int) and 1 <= size <= 1_000_000 for size in value),
+        f"{field} ({value!r}) must be whole numbers from 1 to 1,000,000: set"
+        f" config.{field}, as in config.{field}=(64,64).",
+    )
 
 
 def validate(config: Any, num_cores: int) -> None:
@@ -82,6 +99,7 @@ def validate(config: Any, num_cores: int) -> None:
     hyperparameters.validate(config)
     _one_of(config, "algorithm", algorithm_settings.ALGORITHMS)
     _one_of(config, "network.core", ("none", "lstm"))
+    _check_sizes(config, "network.hidden_sizes")
     _one_of(config, "loss.reduction", algorithm_settings.REDUCTIONS)
     _one_of(config, "loss.reward_clipping", algorithm_settings.REWARD_CLIPPINGS)
     _one_of(config, "loss.baseline", algorithm_settings.BASELINES)

@@ -226,6 +226,7 @@ def test_a_refused_run_leaves_nothing(tmp_path):
         ({"learner.device": "cuda:7"}, "0 CUDA devices are visible"),
         ({"learner.device": "tpu"}, "must be cpu, cuda or cuda:N"),
         ({"learner.device": "meta"}, "is not supported"),
+        ({"network.hidden_sizes": (10**6, 10**6)}, "of memory to be made, and"),
         ({"actors.slots": 10**9}, "MiB are available: lower config.actors.slots"),
     ],
 )

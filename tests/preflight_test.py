@@ -267,6 +267,22 @@ def test_a_shortage_of_memory(capsys):
     assert "MiB are available: lower config.actors.slots" in _only_failure(capsys)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"network.hidden_sizes": (10**6, 10**6)},  # more than can be addressed
+        {"network.hidden_sizes": (2 * 10**5,) * 2},  # more than is there
+        {"network.core": "lstm", "network.core_size": 2 * 10**5, "actors.count": 0},
+    ],
+)
+def test_a_network_too_large_for_the_memory(fields, monkeypatch, capsys):
+    monkeypatch.setattr("impala_mp.shared_memory.available_bytes", lambda: 2**33)
+    assert not preflight.check(builders.config(**fields), None)
+    failure = _only_failure(capsys)
+    assert failure.startswith("network")
+    assert "MiB of memory to be made, and" in failure
+
+
 def test_a_device_that_is_not_there(capsys):
     config = builders.config(**{"inference.device": "cuda:7"})
     assert not preflight.check(config, None)
