@@ -199,11 +199,18 @@ def from_json(text: str) -> config_dict.ConfigDict:
     """A config as `to_json` gave it; a field that came later has its default.
 
     Raises:
-      BadInput: another version wrote it, in which a field was of another kind.
+      BadInput: it is damaged, or another version wrote it, in which a field was of
+        another kind.
     """
     config = get_base_config()
-    stored = config_dict.ConfigDict(json.loads(text), convert_dict=True)
     try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise errors.BadInput(
+            f"this config is damaged ({error}): restore the file, or train anew."
+        ) from error
+    try:
+        stored = config_dict.ConfigDict(fields, convert_dict=True)
         with config.unlocked():
             config.update(stored)
     except (AttributeError, TypeError, ValueError) as error:

@@ -166,8 +166,12 @@ def read_config(path: str) -> config_dict.ConfigDict:
         raise errors.BadInput(
             f"{path} has no config.json: name the --workdir of a run of impala-train."
         )
-    with open(file_path) as file:
-        return config.from_json(file.read())
+    with open(file_path, errors="replace") as file:
+        text = file.read()
+    try:
+        return config.from_json(text)
+    except errors.BadInput as error:
+        raise errors.BadInput(f"{file_path}: {error}") from error
 
 
 def write_atomically(path: str, text: str, durable: bool = True) -> None:

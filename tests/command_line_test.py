@@ -257,13 +257,16 @@ def test_a_life_of_a_run(tmp_path):
     assert result["agent_steps"] == 12800
     assert -1.0 <= result["min"] <= result["mean"] <= result["max"] <= 1.0
     assert film.read_bytes().startswith(b"GIF89a")
-    _damage(workdir)
+    _damage(workdir / "checkpoints")
     _refused(_call("evaluate", f"--workdir={workdir}"), "checkpoint")
     _refused(_call("train", *run, "--config.total_agent_steps=12800"), "checkpoint")
+    _damage(workdir)
+    _refused(_call("evaluate", f"--workdir={workdir}"), "this config is damaged")
+    _refused(_call("train", *run), "this config is damaged")
 
 
-def _damage(workdir):
-    for path in (workdir / "checkpoints").rglob("*"):
+def _damage(folder):
+    for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:100])
 

@@ -157,7 +157,7 @@ def test_a_module_that_memory_cannot_hold_is_refused_before_it_is_filled(monkeyp
         pytest.raises(errors.BadInput, match="of memory to be made, and 0 MiB are"),
         parameters.limited_by_memory(),
     ):
-        nn.Bilinear(25, 4, 10, bias=False), nn.Linear(1, 1, bias=False)  # noqa: B018
+        nn.Linear(101, 10)
     assert filled == []
     nn.Linear(200, 10)  # out of there, anything goes
 

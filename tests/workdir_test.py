@@ -45,6 +45,20 @@ def test_another_config_is_refused_with_its_fields(tmp_path):
     assert "seed is 0 there, 3 here" in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b'{"seed": 1', bytes(100), b"\xff\xfe{}", b"[1]", b'"seed"']
+)
+def test_a_damaged_config_is_refused(tmp_path, data):
+    (tmp_path / "config.json").write_bytes(data)
+    for read in (
+        lambda: workdir.read_config(str(tmp_path)),
+        lambda: workdir.Workdir(str(tmp_path)).stored(),
+        lambda: workdir.Workdir(str(tmp_path)).check(builders.config()),
+    ):
+        with pytest.raises(errors.BadInput, match=r"config.json: this config is "):
+            read()
+
+
 def test_operational_fields_may_change(tmp_path):
     folder = workdir.Workdir(str(tmp_path))
     folder.open(builders.config())
