@@ -136,8 +136,8 @@ def save(
 
 def _exchange(temporary: str, final: str, digest: str) -> None:
     """Moves the new state to its place, file by file: `final` is sound throughout."""
-    both = " ".join([*_digests(final), digest])
-    write_durably(os.path.join(final, f".{_HASH}"), both.encode())
+    both = b" ".join([*_digests(final), digest.encode()])
+    write_durably(os.path.join(final, f".{_HASH}"), both)
     os.replace(os.path.join(final, f".{_HASH}"), os.path.join(final, _HASH))
     _fsync_folder(final)
     for name in (_STATE, _HASH, _KEPT):
@@ -147,9 +147,9 @@ def _exchange(temporary: str, final: str, digest: str) -> None:
     os.rmdir(temporary)
 
 
-def _digests(path: str) -> list[str]:
+def _digests(path: str) -> list[bytes]:
     """The hash of its state; of two while one replaces the other."""
-    with open(os.path.join(path, _HASH)) as file:
+    with open(os.path.join(path, _HASH), "rb") as file:
         return file.read().split()
 
 
@@ -177,8 +177,8 @@ def load(path: str, beat: Callable[[], None] = _nothing) -> dict[str, Any]:
         raise Damaged(f"checkpoint {path} is incomplete: {error}.") from error
     if digest not in digests:
         raise Damaged(f"checkpoint {path} is damaged: its SHA-256 does not match.")
-    state = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
-    found = state.pop("format_version")
+    state = _unpickle(path, name)
+    found = state.pop("format_version", "none")
     if found != FORMAT_VERSION:
         raise Damaged(
             f"checkpoint {path} has format {found}; this version reads"
@@ -187,13 +187,25 @@ def load(path: str, beat: Callable[[], None] = _nothing) -> dict[str, Any]:
     return state
 
 
-def _digest(name: str, beat: Callable[[], None]) -> str:
+def _digest(name: str, beat: Callable[[], None]) -> bytes:
     found = hashlib.sha256()
     with open(name, "rb") as file:
         while piece := file.read(_PIECE_BYTES):
             found.update(piece)
             beat()
-    return found.hexdigest()
+    return found.hexdigest().encode()
+
+
+def _unpickle(path: str, name: str) -> dict[str, Any]:
+    try:
+        state = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever another writer's bytes set off in torch
+        # Of what torch says the first sentence; others recommend to run the code in it.
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise Damaged(f"checkpoint {path} cannot be unpickled ({reason}).") from error
+    if not isinstance(state, dict):
+        raise Damaged(f"checkpoint {path} is a {type(state).__name__}, not a dict.")
+    return state
 
 
 def _is_sound(path: str, beat: Callable[[], None]) -> bool:
@@ -215,21 +227,27 @@ def load_newest(
     """The newest sound checkpoint, or None if there is none at all.
 
     Args:
-      report: is told, in a sentence, of each one that had to be passed over.
+      report: is told, in sentences, of each one that had to be passed over.
       beat: called while it is read.
 
     Raises:
       Damaged: there are checkpoints, and none is sound.
     """
-    updates = _updates(folder)
+    updates, reasons = _updates(folder), []
     for update in reversed(updates):
         try:
-            return load(os.path.join(folder, str(update)), beat)
+            state = load(os.path.join(folder, str(update)), beat)
         except Damaged as error:
-            report(f"{error} Going on from the one before.")
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            report(reason)
+        if reasons:
+            report(f"Going on from the one before, of update {update:,}.")
+        return state
     if updates:
         raise Damaged(
             f"none of the {len(updates)} checkpoints in {folder} can be read: remove"
-            " the folder to start anew."
+            f" the folder to start anew. Of the newest: {reasons[0]}"
         )
     return None

@@ -173,7 +173,7 @@ class ChildProcess:
         seed = self._shared.config.seed
         return (
             f" after {steps:,} agent steps (seeds of {seed}, actor {self.index},"
-            f" incarnation {self.incarnation})"
+            f" incarnation {self.incarnation} of run {self._shared.run})"
         )
 
     def output(self) -> str:

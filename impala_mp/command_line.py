@@ -5,16 +5,22 @@ import os
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_dict import config_dict
 
 from impala_mp import config as config_lib, errors
 
 # Any name is a field there: the factory holds it against the environment's arguments.
 _ENVIRONMENT_ARGUMENT = re.compile(r"environment\.kwargs\.\w+")
+
+# In what a ConfigDict says.
+_UNKNOWN_KEY = re.compile("""(?:Key )?["'](.+?)["']""")
+_MEANT_KEY = re.compile('Did you mean "(.+?)"')
 
 
 def run(main: Callable[[], None]) -> None:
@@ -151,10 +157,77 @@ def _load(path: str, variant: str) -> Any:
             f"--config={path} is not there; {folder} has"
             f" {', '.join(files) or 'no experiments'}."
         )
+    _check_python(path)
+    try:
+        config = _get_config(path, [variant] if variant else [])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames[-1].filename != config_dict.__file__:
+            raise  # a bug in the file
+        own = [frame for frame in frames if frame.filename != config_dict.__file__][-1]
+        raise errors.BadInput(
+            f"--config={path}: {_explain(error)} ({own.filename}, line {own.lineno})"
+        ) from error
+    _check_whole(path, config)
+    return config
+
+
+def _check_python(path: str) -> None:
+    """Raises BadInput if `path` cannot be compiled; runs nothing."""
+    try:
+        with open(path, "rb") as file:
+            compile(file.read(), path, "exec")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise errors.BadInput(
+            f"--config={path} is no Python file with get_config(): {error}."
+        ) from error
+
+
+def _get_config(path: str, arguments: list[str]) -> Any:
     get_config = runpy.run_path(path).get("get_config")
-    if get_config is None:
+    if not callable(get_config):
         raise errors.BadInput(f"--config={path} defines no get_config().")
-    takes_variant = bool(inspect.signature(get_config).parameters)
-    if variant and not takes_variant:
-        raise errors.BadInput(f"--config={path} has no variants, but got :{variant}.")
-    return get_config(variant) if variant else get_config()
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError as error:
+        raise errors.BadInput(
+            f"--config={path} has no variants, but got :{arguments[0]}."
+            if arguments
+            else f"--config={path} needs a variant: say --config={path}:VARIANT."
+        ) from error
+    return get_config(*arguments)
+
+
+def _explain(error: Any) -> str:
+    """What a ConfigDict has against a field or its value, in a sentence."""
+    while isinstance(error, Exception):
+        error = error.args[0]
+    text = str(error).replace(" (reference)", "")
+    unknown = _UNKNOWN_KEY.match(text)
+    if not unknown:
+        return f"{text.partition(chr(10))[0].rstrip('.')}."
+    meant = _MEANT_KEY.search(text)
+    hint = f" Did you mean {meant[1]!r}?" if meant else ""
+    return f"there is no field {unknown[1]!r}.{hint}"
+
+
+def _check_whole(path: str, config: Any) -> None:
+    """Raises BadInput unless `config` has all fields there are, and no others."""
+    cure = "begin with config = impala_mp.config.get_base_config()."
+    if not isinstance(config, config_dict.ConfigDict):
+        raise errors.BadInput(
+            f"--config={path}: get_config() returns {config!r:.40}, and that is no"
+            f" config: {cure}"
+        )
+    base = config_lib.get_base_config()
+    fields = config_lib.flatten(config)
+    missing = [key for key in config_lib.flatten(base) if fields.get(key) is None]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise errors.BadInput(
+            f"--config={path}: its config lacks {', '.join(missing[:3])}{more}: {cure}"
+        )
+    try:
+        base.update(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise errors.BadInput(f"--config={path}: {_explain(error)}") from error

@@ -156,6 +156,7 @@ def get_base_config() -> config_dict.ConfigDict:
     evaluation.interval_secs = 0.0  # between evaluations during training; 0: none
     evaluation.episodes = 100  # of one evaluation, and of the final one
     evaluation.environments = 10  # copies that play them
+    evaluation.max_steps = 108_000  # agent steps of one game; a longer one is left out
     evaluation.greedy = False  # the likeliest action instead of a sample
 
     checkpoint = config.checkpoint = config_dict.ConfigDict()
@@ -220,11 +221,18 @@ def from_json(text: str) -> config_dict.ConfigDict:
     """A config as `to_json` gave it; a field that came later has its default.
 
     Raises:
-      BadInput: another version wrote it, in which a field was of another kind.
+      BadInput: it is damaged, or another version wrote it, in which a field was of
+        another kind.
     """
     config = get_base_config()
-    stored = config_dict.ConfigDict(json.loads(text), convert_dict=True)
     try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise errors.BadInput(
+            f"this config is damaged ({error}): restore the file, or train anew."
+        ) from error
+    try:
+        stored = config_dict.ConfigDict(fields, convert_dict=True)
         with config.unlocked():
             config.update(stored)
     except (AttributeError, TypeError, ValueError) as error:

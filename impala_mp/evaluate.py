@@ -31,9 +31,9 @@ def _evaluate() -> None:
     if not _WORKDIR.value:
         raise errors.BadInput("no --workdir=DIR is given: name the folder of a run.")
     sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
-    from impala_mp import program
+    from impala_mp import evaluation
 
-    result = program.evaluate(
+    result = evaluation.evaluate(
         _WORKDIR.value, _EPISODES.value, _GREEDY.value, video=_VIDEO.value
     )
     print(json.dumps(result))

@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 
-from impala_mp import actor, control_block, errors, placement, workers
+from impala_mp import (
+    actor,
+    control_block,
+    errors,
+    placement,
+    trajectory_ring,
+    workers,
+)
 
 
 class _StopRequest:
@@ -50,6 +57,7 @@ class _Actors:
         self._shared, self._tell = shared, tell
         self._next = 0
         self._actors: list[actor.Actor] = []
+        self._rings: list[trajectory_ring.TrajectoryRing] = []
         self._can_save = True
 
     def start(self, incarnation: int) -> None:
@@ -59,11 +67,18 @@ class _Actors:
             row.set("incarnation", incarnation)
             row.beat(control_block.State.RUNNING)
             self._actors.append(made)
+            self._rings.append(self._shared.rings.ring(index))
 
     def unroll(self) -> None:
+        """One slot of the actor in turn, which keeps its turn after bad data.
+
+        One whose ring is full lets it pass.
+        """
         turn = self._actors[self._next]
-        turn.fetch()
-        turn.guarded_unroll()
+        if self._rings[self._next].has_space():
+            turn.fetch()
+            if not turn.guarded_unroll():
+                return
         self._next = (self._next + 1) % len(self._actors)
 
     def state_dict(self) -> dict[str, Any]:

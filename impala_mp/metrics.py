@@ -5,7 +5,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from impala_mp import lag_histogram, workdir
@@ -17,8 +17,11 @@ _HISTOGRAM = "lag/histogram"
 class Writer:
     """Appends records to the files of a run."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: str, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """`tell` takes a sentence on what a power cut has left of the lines."""
+        self._folder, self._tell = folder, tell
         self._path = os.path.join(folder, "metrics.jsonl")
         self._events: Any = None
         self._keep(lambda record: True)  # drops half a line of a run that was killed
@@ -88,9 +91,11 @@ class Writer:
         """Rewrites the file with the records that are `wanted`, if some are not."""
         if not os.path.exists(self._path):
             return
-        with open(self._path) as file:
-            before = file.read()
-        kept = [record for record in _parse(before) if wanted(record)]
+        before = _text(self._path)
+        records, num_damaged = _parse(before)
+        if num_damaged:
+            self._tell(f"{num_damaged} damaged lines of {self._path} are left out.")
+        kept = [record for record in records if wanted(record)]
         after = "".join(json.dumps(record) + "\n" for record in kept)
         if after == before:
             return
@@ -103,10 +108,25 @@ class Writer:
                 self._events.close()
 
 
-def _parse(text: str) -> list[dict[str, float]]:
-    """Whole lines; the last may be cut off."""
-    lines = text.split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+def _text(path: str) -> str:
+    with open(path, errors="replace") as file:
+        return file.read()
+
+
+def _parse(text: str) -> tuple[list[dict[str, float]], int]:
+    """The records, and the number of lines that are none; the last may be cut off."""
+    lines = text.split("\n")[:-1]
+    records = [record for record in map(_record, lines) if record]
+    return records, len(lines) - len(records)
+
+
+def _record(line: str) -> dict[str, float] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(record, dict) and "agent_steps" in record
+    return record if whole else None
 
 
 def read(folder: str) -> list[dict[str, float]]:
@@ -114,5 +134,4 @@ def read(folder: str) -> list[dict[str, float]]:
     path = os.path.join(folder, "metrics.jsonl")
     if not os.path.exists(path):
         return []
-    with open(path) as file:
-        return _parse(file.read())
+    return _parse(_text(path))[0]

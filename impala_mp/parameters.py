@@ -3,11 +3,18 @@
 Publishing, fetching, clipping and optimizing are then one operation on one tensor.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 
 import torch
+from torch.nn.modules import module as hooks
 
+from impala_mp import errors, shared_memory
+
+# Of a parameter's bytes, while it is filled: itself, noise, and the Q and R of that.
+_COPIES = 4
 _ALIGNMENT = 64  # bytes: a cache line, and what vector loads like
 
 
@@ -103,3 +110,40 @@ class FlatParameters:
             if tensor.requires_grad:
                 tensor.grad = view
         return flat.view(torch.float32)[: self.layout.num_trainable]
+
+
+@contextlib.contextmanager
+def limited_by_memory() -> Iterator[None]:
+    """Around the making of a module: refuses one that memory cannot hold.
+
+    Parameter by parameter, before any page of it is touched: the kernel promises more
+    than it has, and then kills.
+
+    Raises:
+      BadInput: with the bytes that are needed at least, and those that there are.
+    """
+    available, needed = shared_memory.available_bytes(), 0
+
+    def count(module: torch.nn.Module, name: str, parameter: torch.Tensor) -> None:
+        nonlocal needed
+        needed += _COPIES * parameter.nbytes
+        if needed > available:
+            raise _too_large(needed, available)
+
+    handle = hooks.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "overflow" in str(error):
+            raise _too_large(available, available) from error
+        raise
+    finally:
+        handle.remove()
+
+
+def _too_large(needed: int, available: int) -> errors.BadInput:
+    return errors.BadInput(
+        f"the network takes more than {needed / 2**20:,.0f} MiB of memory to be made,"
+        f" and {available / 2**20:,.0f} MiB are available: lower"
+        " config.network.hidden_sizes or config.network.core_size."
+    )

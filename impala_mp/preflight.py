@@ -2,17 +2,16 @@
 
 import math
 import os
-import resource
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from impala_mp import (
-    agent,
     calibration,
     config as config_lib,
     contract,
+    descriptors,
     environments,
     errors,
     learner,
@@ -72,13 +71,17 @@ def check(config: Any, path: str | None) -> bool:
         return False
     environment = environments.probe(config.environment)
     stored = folder.stored() if folder else None
+    policy = report.run("network", program.make_agent, config, environment)
+    if not policy:
+        return False
     report.run("cores", _check_cores, report, config, environment, num_cores, stored)
-    policy = report.run("network", agent.make, config, environment)
     if report.failed:
         return False
     if folder:
         report.run("workdir", _check_workdir, report, config, folder)
-    _check_descriptors(report, config)
+    text = report.run("file descriptors", descriptors.check, config)
+    if text:
+        report.say(contract.OK, "file descriptors", text)
     slots = report.run(
         "memory", program.layouts, config, environment, policy, num_cores
     )
@@ -147,32 +150,6 @@ def _report_memory(report: _Report, config: Any, slots: Any, num_cores: int) -> 
         " available (each process takes some 200 MiB for itself besides)."
     )
     report.say(contract.OK, "memory", text)
-
-
-def descriptors_needed(num_actors: int, num_children: int, num_open: int) -> int:
-    """File descriptors of the supervisor, which holds most, at a child's start.
-
-    Six blocks of memory with two each (Python's mmap keeps one of its own), doorbells,
-    two a child, and some for the life pipe, a start, and the files of a run.
-    """
-    memory, bells, spare = 2 * 6, num_actors + 2, 20
-    return num_open + memory + bells + 2 * num_children + spare
-
-
-def _check_descriptors(report: _Report, config: Any) -> None:
-    count = config.actors.count
-    server = config.inference.mode == "server"
-    children = 1 + count + server + bool(config.evaluation.interval_secs)
-    if config.runtime.mode == "lockstep":
-        children = 0
-    needed = descriptors_needed(count, children, len(os.listdir("/proc/self/fd")))
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    text = f"about {needed} needed, {limit} allowed."
-    if limit != resource.RLIM_INFINITY and needed > limit:
-        text += f" Raise the limit, with `ulimit -n {2 * needed}`, or lower"
-        report.say(contract.FAIL, "file descriptors", f"{text} config.actors.count.")
-    else:
-        report.say(contract.OK, "file descriptors", text)
 
 
 def _check_disk(

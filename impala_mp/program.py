@@ -1,8 +1,6 @@
 """One training, wired together: read it top to bottom."""
 
 import os
-import statistics
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +14,11 @@ from impala_mp import (
     config as config_lib,
     control_block,
     curves,
+    descriptors,
     display,
     environments,
     errors,
+    evaluation,
     evaluator,
     footprint,
     hyperparameters,
@@ -33,7 +33,6 @@ from impala_mp import (
     replay,
     replay_settings,
     reporting,
-    seeding,
     shared_memory,
     specs,
     supervisor,
@@ -42,7 +41,6 @@ from impala_mp import (
     trajectory_ring,
     types,
     validation,
-    video as video_lib,
     workdir,
     workers,
 )
@@ -61,35 +59,44 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
         check_device(field, config_lib.get(config, field))
     folder = workdir.Workdir(path)
     environment = environments.probe(config.environment)
+    policy = make_agent(config, environment)
     chosen = calibration.resolve(config, environment, num_cores, folder.stored())
     validation.validate(config, num_cores)
     changes = [*folder.check(config), chosen]
-    policy = agent.make(config, environment)
+    folder.check_unused()
     slots = layouts(config, environment, policy, num_cores)
-    folder.open(config)
+    descriptors.check(config)
+    found: list[str] = []
+    overrides = check_checkpoints(folder, found.append)
+    shared = allocate(config, environment, slots, folder.checkpoints, num_cores)
     try:
-        with display.Display(
-            config.environment.id,
-            config.total_agent_steps,
-            log=os.path.join(folder.logs, "supervisor.log"),
-        ) as screen:
-            overrides = check_checkpoints(folder, screen.message)
-            shared = allocate(config, environment, slots, folder.checkpoints, num_cores)
-            shared = shared._replace(profile_updates=profile_updates)
+        try:
+            folder.open(config)
+            run = 0 if config.runtime.mode == "lockstep" else folder.run
+            shared = shared._replace(profile_updates=profile_updates, run=run)
             kept = live_control.restore(shared.control, overrides)
-            for sentence in (*changes, *kept, *_resources(shared)):
-                if sentence:
-                    screen.message(sentence)
-            try:
-                finished = _run(shared, folder, screen)
-            finally:
-                release(shared)
+            news = [*found, *changes, *kept, *_resources(shared)]
+            finished = _show(shared, folder, news)
+        finally:
+            release(shared)
         if finished:
             _conclude(config, policy, folder)
         else:
             print(f"Stopped. The same command goes on from {folder.path}.")
     finally:
         folder.close()
+
+
+def _show(shared: workers.Shared, folder: workdir.Workdir, news: list[str]) -> bool:
+    """Runs the training before a person's eyes; True when it is finished."""
+    with display.Display(
+        shared.config.environment.id,
+        shared.config.total_agent_steps,
+        log=os.path.join(folder.logs, "supervisor.log"),
+    ) as screen:
+        for sentence in filter(None, news):
+            screen.message(sentence)
+        return _run(shared, folder, screen)
 
 
 def check_device(field: str, device: str) -> None:
@@ -113,6 +120,16 @@ def check_device(field: str, device: str) -> None:
             f" CUDA devices are visible. Set config.{field}=cpu, or install the"
             " driver and a CUDA build of torch."
         )
+
+
+def make_agent(config: Any, environment: specs.EnvironmentSpec) -> agent.Agent:
+    """The first one of a run.
+
+    Raises:
+      BadInput: its network does not fit the environment, or memory.
+    """
+    with parameters.limited_by_memory():
+        return agent.make(config, environment)
 
 
 def layouts(
@@ -286,90 +303,34 @@ def _run(
 
 def _conclude(config: Any, policy: agent.Agent, folder: workdir.Workdir) -> None:
     """Final evaluation, learning curve, and where everything is."""
-    result = evaluate(folder.path, config.evaluation.episodes, policy=policy)
-    image = os.path.join(folder.path, "learning_curve.png")
-    curves.plot({config.environment.id: [folder.path]}, image)
+    print(f"\n{_final_evaluation(config, policy, folder)}", flush=True)
     print(
-        f"\nFinal evaluation: mean return {result['mean']:.3f}, standard deviation"
-        f" {result['std']:.3f}, over {result['episodes']} episodes"
-        f" ({result['protocol']}).\n"
         f"Run:            {folder.path}\n"
-        f"Learning curve: {image}\n"
+        f"Learning curve: {_learning_curve(config, folder)}\n"
         f"TensorBoard:    tensorboard --logdir={folder.path}\n"
         f"Evaluate again: impala-eval --workdir={folder.path} --episodes=100"
     )
 
 
-def evaluate(
-    path: str,
-    episodes: int,
-    greedy: bool | None = None,
-    policy: agent.Agent | None = None,
-    video: str | None = None,
-) -> dict[str, Any]:
-    """Evaluates the newest checkpoint in `path`; the statistics by name.
-
-    Raises:
-      BadInput: there is no run, or no sound checkpoint.
-    """
-    if video:
-        video_lib.check_name(video)
-    config = workdir.read_config(path)
-    greedy = config.evaluation.greedy if greedy is None else greedy
-    state = _newest(path)
-    policy = policy or agent.make(config, environments.probe(config.environment))
-    evaluator.load_parameters(policy, state)
-    by_task = {}
-    for task, suffix in enumerate(tasks.suffixes(config.environment)):
-        film = video if task == 0 else None
-        by_task[suffix] = _play(config, policy, episodes, greedy, task, film)
-    every = [each for returns in by_task.values() for each in returns]
-    several = by_task if len(by_task) > 1 else {}
-    return {
-        **evaluator.summarise(every)._asdict(),
-        **{f"mean{k}": statistics.fmean(v) for k, v in several.items()},
-        "protocol": evaluator.protocol(config, greedy),
-        "agent_steps": state["learner"]["agent_steps"],
-    }
-
-
-def _play(
-    config: Any,
-    policy: agent.Agent,
-    episodes: int,
-    greedy: bool,
-    task: int,
-    video: str | None,
-) -> list[float]:
-    """The returns of `episodes` games of a task; `video` names a film of the first."""
-    environment = environments.make(
-        config.environment,
-        min(episodes, config.evaluation.environments),
-        training=False,
-        render_mode="rgb_array" if video else None,
-        task=task,
-    )
-    seed = seeding.sequence(config.seed, "evaluator")
-    film = video_lib.Film(environment) if video else None
-    returns = evaluator.evaluate(
-        policy, environment, episodes, greedy, seed, film or (lambda: True)
-    )
-    environment.close()
-    if film and video:
-        film.save(video)
-    return returns
-
-
-def _newest(path: str) -> dict[str, Any]:
-    folder = workdir.Workdir(path).checkpoints
+def _final_evaluation(config: Any, policy: agent.Agent, folder: workdir.Workdir) -> str:
     try:
-        state = checkpoint.load_newest(
-            folder, lambda text: print(text, file=sys.stderr)
+        result = evaluation.evaluate(
+            folder.path, config.evaluation.episodes, policy=policy
         )
-    except checkpoint.Damaged as error:
-        raise errors.BadInput(str(error)) from error
-    if state is None:
-        raise errors.BadInput(
-            f"{path} has no checkpoint yet: train first, or name another --workdir."
-        )
-    return state
+    except evaluator.NoGameEnded as error:
+        return f"Final evaluation: none, {error}"
+    return (
+        f"Final evaluation: mean return {result['mean']:.3f}, standard deviation"
+        f" {result['std']:.3f}, over {result['episodes']} episodes"
+        f" ({result['protocol']})."
+    )
+
+
+def _learning_curve(config: Any, folder: workdir.Workdir) -> str:
+    """The name of its picture, or why there is none."""
+    image = os.path.join(folder.path, "learning_curve.png")
+    try:
+        curves.plot({config.environment.id: [folder.path]}, image)
+    except errors.BadInput:
+        return "none, for no full game has ended in training."
+    return image

@@ -59,7 +59,7 @@ class Reporter:
         self._num_cores = len(os.sched_getaffinity(0))
         self._device = torch.device(shared.config.learner.device).type
         self.bottleneck = ""
-        self._writer = metrics.Writer(path)
+        self._writer = metrics.Writer(path, screen.message)
         self._live = live_control.LiveControl(
             shared.control,
             shared.config,

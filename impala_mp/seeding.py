@@ -1,4 +1,4 @@
-"""One tree of random seeds for a run: role, index, incarnation, environment."""
+"""One tree of random seeds: run, role, index, incarnation, environment."""
 
 import numpy as np
 
@@ -7,11 +7,15 @@ _ROLES = ("learner", "actor", "evaluator", "inference", "replay")
 
 
 def sequence(
-    seed: int, role: str, index: int = 0, incarnation: int = 0
+    seed: int, role: str, index: int = 0, incarnation: int = 0, run: int = 0
 ) -> np.random.SeedSequence:
-    """The node of one incarnation of one process; its children are independent."""
+    """The node of one incarnation of one process; its children are independent.
+
+    Each `run` in a folder has a tree of its own, and its number stands above the 96
+    bits of a seed: a word more in the key would make it a child of the run before.
+    """
     key = (_ROLES.index(role), index, incarnation)
-    return np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.SeedSequence(seed + (run << 96), spawn_key=key)
 
 
 def torch_seed(node: np.random.SeedSequence) -> int:

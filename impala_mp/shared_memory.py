@@ -1,5 +1,6 @@
 """Anonymous shared memory: it goes with the last process that maps it."""
 
+import errno
 import mmap
 import os
 from multiprocessing import reduction
@@ -28,6 +29,8 @@ class SharedArrays:
             os.posix_fallocate(fd, 0, size)
         except OSError as error:
             os.close(fd)
+            if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+                raise
             raise _shortage(size) from error
         self._map(fd, spec)
 

@@ -32,7 +32,7 @@ _AT_LEAST_ONE = (
     "total_agent_steps unroll_length batch_size actors.slots"
     " actors.threads inference.threads network.core_size evaluation.episodes"
     " evaluation.environments checkpoint.keep_last health.max_skipped_updates"
-    " learner.passes target.period impact.ratio_threshold"
+    " learner.passes target.period impact.ratio_threshold evaluation.max_steps"
     " network.gtrxl.layers network.gtrxl.heads network.gtrxl.window"
 )
 _AT_LEAST_ZERO = (
@@ -64,10 +64,14 @@ _FINITE = (
     " replay.clear_value_cost impact.kl_cost loss.baseline_cost loss.huber_delta"
     " optimizer.learning_rate optimizer.epsilon actors.epsilon_ladder"
 )
+_BELOW_A_MILLION = (  # seconds that are waited for; for others, infinity means never
+    "evaluation.interval_secs health.backoff_secs health.max_backoff_secs"
+    " logging.interval_secs shutdown.deadline_secs network.core_size"
+)
 # Beginnings of fields, what they need to have an effect, and whether that holds.
 _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
     (("replay.",), "replay.ratio above 0", lambda c: c.replay.ratio > 0),
-    (("replay.burn_in",), "network.core=lstm", lambda c: c.network.core != "none"),
+    (("replay.burn_in",), "a network.core", lambda c: c.network.core != "none"),
     (
         ("replay.importance_exponent",),
         "replay.priority_exponent above 0",
@@ -107,6 +111,7 @@ def _check_ranges(config: Any) -> None:
         (_AT_LEAST_ZERO, "at least 0", lambda x: x >= 0),
         (_POSITIVE, "above 0", lambda x: x > 0),
         (_UNIT, "between 0 and 1", lambda x: 0 <= x <= 1),
+        (_BELOW_A_MILLION, "at most 1,000,000", lambda x: x <= 1_000_000),
         (_FINITE, "finite", math.isfinite),
     )
     for fields, words, holds in rules:
@@ -116,6 +121,15 @@ def _check_ranges(config: Any) -> None:
                 isinstance(value, (int, float)) and holds(value),
                 f"{field} ({value!r}) must be {words}: set config.{field}.",
             )
+
+
+def _check_sizes(config: Any, field: str) -> None:
+    value = config_lib.get(config, field)
+    _require(
+        all(isinstance(size, int) and 1 <= size <= 1_000_000 for size in value),
+        f"{field} ({value!r}) must be whole numbers from 1 to 1,000,000: set"
+        f" config.{field}, as in config.{field}=(64,64).",
+    )
 
 
 def validate(config: Any, num_cores: int) -> None:
@@ -128,6 +142,7 @@ def validate(config: Any, num_cores: int) -> None:
     hyperparameters.validate(config)
     _one_of(config, "algorithm", algorithm_settings.ALGORITHMS)
     core_settings.check(config.network)
+    _check_sizes(config, "network.hidden_sizes")
     _one_of(config, "loss.reduction", algorithm_settings.REDUCTIONS)
     _one_of(config, "loss.reward_clipping", algorithm_settings.REWARD_CLIPPINGS)
     _one_of(config, "loss.baseline", algorithm_settings.BASELINES)

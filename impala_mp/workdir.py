@@ -1,7 +1,9 @@
 """The folder of a run: one live owner, one config."""
 
+import contextlib
 import fcntl
 import os
+import shutil
 
 from ml_collections import config_dict
 
@@ -19,6 +21,7 @@ class Workdir:
         self.path = os.path.abspath(path)
         self.checkpoints = os.path.join(self.path, "checkpoints")
         self.logs = os.path.join(self.path, "logs")
+        self.run = 0  # how many have been here before the one that opens it
         self._config = os.path.join(self.path, "config.json")
         self._lock = -1
 
@@ -32,8 +35,12 @@ class Workdir:
         Raises:
           BadInput: the folder belongs to another experiment.
         """
-        if os.path.exists(self.path) and not os.path.isdir(self.path):
-            raise errors.BadInput(f"--workdir={self.path} is a file: name a folder.")
+        there = _nearest(self.path)
+        if not os.path.isdir(there):
+            raise errors.BadInput(
+                f"--workdir={self.path} cannot be made, for {there} is a file: name a"
+                " folder."
+            )
         if not os.path.exists(self._config):
             self._refuse_strangers()
             return []
@@ -60,19 +67,50 @@ class Workdir:
         """Makes the folder, locks it, and writes the config into it.
 
         Raises:
-          BadInput: a live run has it.
+          BadInput: a live run has it, or it cannot be written; then all is as before.
         """
-        os.makedirs(self.logs, exist_ok=True)
-        os.makedirs(self.checkpoints, exist_ok=True)
-        self._lock = os.open(
-            os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        )
+        missing, path = [], self.path
+        while not os.path.lexists(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            self._take_lock()
+            os.makedirs(self.logs, exist_ok=True)
+            os.makedirs(self.checkpoints, exist_ok=True)
+            self.run = self._count()
+            write_atomically(self._config, config.to_json(new) + "\n")
+        except OSError as error:
+            self._undo(missing)
+            raise errors.BadInput(
+                f"--workdir={self.path} cannot be written to ({error}): choose another"
+                " folder."
+            ) from error
+
+    def _take_lock(self) -> None:
+        path = os.path.join(self.path, "lock")
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
+        except BlockingIOError as error:
+            self.close()
             raise self._in_use() from error
-        write_atomically(self._config, config.to_json(new) + "\n")
+
+    def _undo(self, made: list[str]) -> None:
+        """Removes folders that were made, the innermost first, if nobody uses them."""
+        if self._lock >= 0 and self.path in made:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+        for path in made:
+            with contextlib.suppress(OSError):  # another run is in there
+                os.rmdir(path)
+
+    def _count(self) -> int:
+        """How many runs there were. Each adds a byte to the lock, whatever ends it."""
+        before = os.fstat(self._lock).st_size
+        os.pwrite(self._lock, b".", before)
+        os.fsync(self._lock)
+        return before
 
     def _in_use(self) -> errors.BadInput:
         return errors.BadInput(
@@ -89,6 +127,13 @@ class Workdir:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _nearest(path: str) -> str:
+    """`path`, or the innermost folder around it that is there."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def is_live(path: str) -> bool:
@@ -121,8 +166,12 @@ def read_config(path: str) -> config_dict.ConfigDict:
         raise errors.BadInput(
             f"{path} has no config.json: name the --workdir of a run of impala-train."
         )
-    with open(file_path) as file:
-        return config.from_json(file.read())
+    with open(file_path, errors="replace") as file:
+        text = file.read()
+    try:
+        return config.from_json(text)
+    except errors.BadInput as error:
+        raise errors.BadInput(f"{file_path}: {error}") from error
 
 
 def write_atomically(path: str, text: str, durable: bool = True) -> None:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from impala_mp import (
@@ -57,6 +58,13 @@ class Shared(NamedTuple):
     learner_threads: int
     placement: placement.Placement
     profile_updates: int = 0
+    run: int = 0  # in this folder; always 0 in lockstep, which repeats itself
+
+    def seeds(
+        self, role: str, index: int = 0, incarnation: int = 0
+    ) -> np.random.SeedSequence:
+        """Those of one incarnation in one run, and of no other."""
+        return seeding.sequence(self.config.seed, role, index, incarnation, self.run)
 
     def profile(self, name: str) -> profiling.Profile:
         folder = os.path.join(os.path.dirname(self.checkpoints), "profiles")
@@ -133,7 +141,7 @@ def _act_served(
 ) -> actor.ServedActor:
     """An actor of the inference server, started."""
     config = shared.config
-    node = seeding.sequence(config.seed, "actor", seat.index, seat.incarnation)
+    node = shared.seeds("actor", seat.index, seat.incarnation)
     size = config.actors.environments // inference_block.SEATS
     halves = [
         environments.make(config.environment, size, task=seat.index)
@@ -159,7 +167,7 @@ def make_actor(
 ) -> actor.Actor:
     """Actor `index`, its environments started."""
     config = shared.config
-    node = seeding.sequence(config.seed, "actor", index, incarnation)
+    node = shared.seeds("actor", index, incarnation)
     environment = environments.make(
         config.environment, config.actors.environments, task=index
     )
@@ -234,7 +242,7 @@ def _make_replay(shared: Shared, row: control_block.ProcessRow) -> replay.Replay
         replay_settings.capacity(config, replay.trajectory_bytes(shared.batch)),
         replay_settings.num_replayed(config),
         config.replay,
-        seeding.sequence(config.seed, "replay", 0, row.get("incarnation")),
+        shared.seeds("replay", 0, row.get("incarnation")),
     )
 
 
@@ -272,14 +280,20 @@ def _evaluate(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None
             version = version if newest == 0 else 0
             continue
         version, round_ = newest, round_ + 1
-        node = seeding.sequence(shared.config.seed, "evaluator", round_)
+        node = shared.seeds("evaluator", round_, seat.incarnation)
         by_task = {
             suffix: evaluator.evaluate(
-                policy, environment, settings.episodes, settings.greedy, node, alive
+                policy,
+                environment,
+                settings.episodes,
+                settings.greedy,
+                node,
+                alive,
+                settings.max_steps,
             )
             for suffix, environment in zip(suffixes, made, strict=True)
         }
-        if not shared.control.stopping:
+        if all(by_task.values()) and not shared.control.stopping:
             shared.evaluation_record.write(evaluator.as_record(by_task, version))
 
 
@@ -303,7 +317,7 @@ def _infer(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None:
     settings, count = shared.config.inference, len(shared.rings.actor_doorbells)
     placement.take_device(settings.device)
     torch.set_num_threads(settings.threads)
-    node = seeding.sequence(shared.config.seed, "inference", 0, seat.incarnation)
+    node = shared.seeds("inference", 0, seat.incarnation)
     inference.InferenceServer(
         shared.config,
         shared.environment,

@@ -1,10 +1,11 @@
 """Checkpoints: whole or not at all, verified, and never code."""
 
 import errno
+import hashlib
+import io
 import itertools
 import os
 import pathlib
-import pickle
 import random
 import time
 import tracemalloc
@@ -48,16 +49,24 @@ def _flip(path):
     path.write_bytes(data)
 
 
+def _scramble(path):
+    path.write_bytes(b"\xff\x00\xfe" * 30)  # no text in any encoding
+
+
+@pytest.mark.parametrize("name", ["state.pt", "SHA256"])
 @pytest.mark.parametrize(
-    "damage", [_truncate, _flip, pathlib.Path.unlink], ids=lambda f: f.__name__
+    "damage",
+    [_truncate, _flip, _scramble, pathlib.Path.unlink],
+    ids=lambda f: f.__name__,
 )
-def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, damage):
+def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, damage, name):
     for update in (1, 2):
         checkpoint.save(str(tmp_path), update, _state(update))
-    damage(tmp_path / "2" / "state.pt")
+    damage(tmp_path / "2" / name)
     state, sentences = _load(tmp_path)
     assert state["value"] == 1
-    assert "Going on from the one before" in sentences[0]
+    assert "2 is " in sentences[0]
+    assert sentences[1:] == ["Going on from the one before, of update 1."]
     checkpoint.save(str(tmp_path), 2, _state(2))  # mends it
     assert _load(tmp_path)[0]["value"] == 2
 
@@ -65,8 +74,38 @@ def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, damage):
 def test_when_none_is_sound_it_says_so(tmp_path):
     checkpoint.save(str(tmp_path), 1, _state(1))
     (tmp_path / "1" / "SHA256").unlink()
-    with pytest.raises(checkpoint.Damaged, match="none of the 1 checkpoints"):
-        _load(tmp_path)
+    sentences = []
+    with pytest.raises(checkpoint.Damaged, match="none of the 1 .* is incomplete"):
+        checkpoint.load_newest(str(tmp_path), sentences.append)
+    assert sentences == []  # nothing of going on
+
+
+def _forge(path, content):
+    """A checkpoint of whatever, with the hash that it should have."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    _forge_bytes(path, buffer.getvalue())
+
+
+def _forge_bytes(path, data):
+    path.mkdir()
+    (path / "state.pt").write_bytes(data)
+    (path / "SHA256").write_text(hashlib.sha256(data).hexdigest())
+
+
+def test_what_another_program_wrote_is_passed_over(tmp_path):
+    checkpoint.save(str(tmp_path), 1, _state(1))
+    _forge(tmp_path / "2", _state(2))  # no format
+    _forge(tmp_path / "3", [1, 2])
+    _forge_bytes(tmp_path / "4", b"")
+    _forge_bytes(tmp_path / "5", b"PK\x03\x04 no archive")
+    _forge_bytes(tmp_path / "6", b"no pickle")
+    state, sentences = _load(tmp_path)
+    assert state["value"] == 1
+    assert len(sentences) == 6
+    for i, word in enumerate(("/6 ", "/5 ", "/4 ", "/3 is a list", "format none")):
+        assert word in sentences[i]
+        assert "weights_only" not in sentences[i]
 
 
 class _Code:
@@ -76,7 +115,7 @@ class _Code:
 
 def test_loading_runs_no_code(tmp_path):
     checkpoint.save(str(tmp_path), 1, {"code": _Code()})
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(checkpoint.Damaged, match="cannot be unpickled"):
         _load(tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_a_death_is_written_down_with_its_seeds_and_step(seat):
     assert seat.bury() == -9
     assert seat.reason == (
         "was killed by SIGKILL after 2,500 agent steps (seeds of 0, actor 1,"
-        " incarnation 4)"
+        " incarnation 4 of run 0)"
     )
     assert seat.failed_starts == 0
 

@@ -144,18 +144,67 @@ def test_other_new_fields_are_refused(monkeypatch, tmp_path, field):
         _parse(monkeypatch, tmp_path, "--config=BASE", f"--config.{field}=1")
 
 
-def test_a_config_without_get_config_is_refused(tmp_path):
-    path = tmp_path / "empty.py"
-    path.write_text("")
-    _refused(_call("train", f"--config={path}"), "defines no get_config()")
+def _get_config(statement, result="config"):
+    return (
+        "from impala_mp import config as config_lib\n\n\n"
+        "def get_config():\n"
+        "    config = config_lib.get_base_config()\n"
+        f"    {statement}\n"
+        f"    return {result}\n"
+    )
 
 
-def test_a_bug_in_a_config_keeps_its_traceback(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", r"defines no get_config\(\)"),
+        ("get_config = 3", r"defines no get_config\(\)"),
+        ("{", "is no Python file with get_config.*never closed"),
+        ("All work and no play", "is no Python file"),
+        ("\0", "is no Python file.*null bytes"),
+        ("def get_config(variant): ...", "needs a variant: say --config=.*py:VARIANT"),
+        (_get_config("", "None"), "returns None, and that is no config: begin with"),
+        (_get_config("", "config.to_dict()"), "and that is no config"),
+        (_get_config("", "config.actors"), "its config lacks .* more: begin with"),
+        (_get_config("config.seed = None"), "its config lacks seed: begin"),
+        (
+            _get_config("config.batch_sise = 3"),
+            r"no field 'batch_sise'. Did you mean 'batch_size'\? \(.*py, line 6\)",
+        ),
+        (_get_config("config['xyzzy'] = 3"), r"no field 'xyzzy'. \(.*py, line 6\)"),
+        (_get_config("config.actors.cont += 1"), "Did you mean 'count'?"),
+        (_get_config("config.batch_size = 'x'"), "'batch_size'. x is .*'str'.*line 6"),
+        (_get_config("config.loss = 3"), "'loss'. 3 is of original type <class 'int'>"),
+        (_get_config("config.unlock(); config.new = 3"), "there is no field 'new'"),
+    ],
+)
+def test_a_file_that_gives_no_config_is_refused(monkeypatch, tmp_path, text, sentence):
+    path = tmp_path / "bad.py"
+    path.write_text(text)
+    with pytest.raises(errors.BadInput, match=sentence):
+        _parse(monkeypatch, tmp_path, f"--config={path}")
+
+
+def test_such_a_file_is_refused_without_a_traceback(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text(_get_config("config.batch_sise = 3"))
+    _refused(_call("train", f"--config={path}"), "Did you mean 'batch_size'?")
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("1 / 0", ZeroDivisionError),
+        ("config.batch_size += None", TypeError),
+        ("config.batch_size.bit_size()", AttributeError),
+        ("import nowhere", ModuleNotFoundError),
+    ],
+)
+def test_a_bug_in_a_config_keeps_its_traceback(monkeypatch, tmp_path, statement, error):
     path = tmp_path / "bug.py"
-    path.write_text("def get_config():\n    return 1 / 0\n")
-    done = _call("train", f"--config={path}")
-    assert done.returncode == 1
-    assert "ZeroDivisionError" in done.stderr
+    path.write_text(_get_config(statement))
+    with pytest.raises(error):
+        _parse(monkeypatch, tmp_path, f"--config={path}")
 
 
 def test_a_refused_run_leaves_nothing(tmp_path):
@@ -177,6 +226,7 @@ def test_a_refused_run_leaves_nothing(tmp_path):
         ({"learner.device": "cuda:7"}, "0 CUDA devices are visible"),
         ({"learner.device": "tpu"}, "must be cpu, cuda or cuda:N"),
         ({"learner.device": "meta"}, "is not supported"),
+        ({"network.hidden_sizes": (10**6, 10**6)}, "of memory to be made, and"),
         ({"actors.slots": 10**9}, "MiB are available: lower config.actors.slots"),
     ],
 )
@@ -207,13 +257,16 @@ def test_a_life_of_a_run(tmp_path):
     assert result["agent_steps"] == 12800
     assert -1.0 <= result["min"] <= result["mean"] <= result["max"] <= 1.0
     assert film.read_bytes().startswith(b"GIF89a")
-    _damage(workdir)
+    _damage(workdir / "checkpoints")
     _refused(_call("evaluate", f"--workdir={workdir}"), "checkpoint")
     _refused(_call("train", *run, "--config.total_agent_steps=12800"), "checkpoint")
+    _damage(workdir)
+    _refused(_call("evaluate", f"--workdir={workdir}"), "this config is damaged")
+    _refused(_call("train", *run), "this config is damaged")
 
 
-def _damage(workdir):
-    for path in (workdir / "checkpoints").rglob("*"):
+def _damage(folder):
+    for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:100])
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import pathlib
 import re
 
@@ -74,6 +75,20 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"vtrace.clip_c_threshold": 2.0}, "must not exceed"),
         ({"loss.discount_factor": -0.1}, "between 0 and 1"),
         ({"shutdown.deadline_secs": 0.0}, "above 0"),
+        ({"shutdown.deadline_secs": math.inf}, r"\(inf\) must be at most 1,000,000"),
+        ({"logging.interval_secs": math.inf}, "at most 1,000,000"),
+        ({"logging.interval_secs": 1e7}, "at most 1,000,000"),  # poll's is an int
+        ({"evaluation.interval_secs": math.inf}, "at most 1,000,000"),
+        ({"health.backoff_secs": math.inf}, "at most 1,000,000"),
+        ({"health.max_backoff_secs": math.inf}, "at most 1,000,000"),
+        ({"replay.memory_mib": math.inf}, "finite"),
+        ({"network.hidden_sizes": ("abc",)}, r"\('abc',\)\) must be whole numbers"),
+        ({"network.hidden_sizes": (-3, "a")}, "1,000,000: set config.network.hidden"),
+        ({"network.hidden_sizes": (0,)}, "whole numbers"),
+        ({"network.hidden_sizes": (10**20,)}, "whole numbers"),
+        ({"network.core_size": 10**20}, "at most 1,000,000"),
+        ({"network.hidden_sizes": (64.0,)}, "whole numbers"),
+        ({"evaluation.max_steps": 0}, "at least 1"),
         ({"seed": -1}, "at least 0"),
         ({"actors.policy_delay": 4, "max_policy_lag": 2}, "set one of them only"),
         ({"optimizer.learning_rate": float("nan")}, "at least 0"),
@@ -140,7 +155,7 @@ def test_what_would_be_ignored_is_refused(field, value, needed, words):
 
 def test_what_would_be_ignored_in_a_replay_is_refused():
     for field, value, words in (
-        ("replay.burn_in", 5, "network.core=lstm"),
+        ("replay.burn_in", 5, "a network.core"),
         ("replay.importance_exponent", 0.5, "replay.priority_exponent above 0"),
         ("replay.priority_eta", 0.5, "or replay.eviction=priority"),
     ):
@@ -162,6 +177,22 @@ def test_what_would_be_ignored_in_a_replay_is_refused():
 )
 def test_replay_with(fields):
     validation.validate(_changed(**fields), num_cores=2)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "checkpoint.interval_secs",
+        *(f"health.{kind}_secs" for kind in ("start", "reset", "slow", "hang")),
+        "health.window_secs",
+    ],
+)
+def test_infinity_means_never_where_nobody_waits_for_it(field):
+    validation.validate(_changed(**{field: math.inf}), num_cores=2)
+
+
+def test_a_network_may_have_no_hidden_layer():
+    validation.validate(_changed(**{"network.hidden_sizes": ()}), num_cores=2)
 
 
 def test_a_replay_smaller_than_a_batch_is_refused():

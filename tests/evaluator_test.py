@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from impala_mp import agent, config as config_lib, environments, evaluator, types
+from impala_mp.environments import interface
 from tests import builders
 
 
@@ -86,6 +87,94 @@ def test_it_can_be_ended_early():
         _policy(), _Lengths(4), 100, False, seed, each_step=lambda: False
     )
     assert returns == []
+
+
+class _Endless(_Lengths):
+    """Copy 0 plays its third game for ever, copy 3 its first."""
+
+    def __init__(self, num_envs):
+        super().__init__(num_envs)
+        self._ended = np.zeros(num_envs, int)
+
+    def step(self, action):
+        self._age[(self._ended >= 2) & (self._index == 0)] = 5
+        self._age[self._index == 3] = 5
+        row, end = super().step(action)
+        self._ended += ~np.isnan(end.episode_return)
+        return row, end
+
+
+def test_a_game_without_an_end_ends_the_share_of_its_copy_and_it_is_said():
+    sentences, steps = [], []
+    returns = evaluator.evaluate(
+        _policy(),
+        _Endless(4),
+        episodes=20,
+        greedy=False,
+        seed=np.random.SeedSequence(0),
+        each_step=lambda: steps.append(0) or True,
+        max_steps=30,
+        tell=sentences.append,
+    )
+    assert sorted(returns) == [0.0] * 2 + [1.0] * 5 + [2.0] * 5
+    assert len(steps) == 2 + 31
+    assert len(sentences) == 1
+    assert sentences[0].startswith("8 of 20 games are left out")
+    assert "evaluation.max_steps (30)" in sentences[0]
+
+
+class _Spoiling(_Lengths):
+    """Bad data at the steps and resets of these numbers."""
+
+    def __init__(self, num_envs, bad):
+        super().__init__(num_envs)
+        self._bad, self._calls, self.seeds = bad, 0, []
+
+    def _spoil(self):
+        self._calls += 1
+        if self._calls in self._bad:
+            self._age[:] = 0
+            raise interface.BadData("bad_rewards", "a reward is not finite")
+
+    def reset(self, seeds):
+        self.seeds.append(tuple(seeds))
+        self._age[:] = 0
+        self._spoil()
+        return super().reset(seeds)
+
+    def step(self, action):
+        self._spoil()
+        return super().step(action)
+
+
+def test_bad_data_starts_all_games_anew_with_other_seeds():
+    sentences, environment = [], _Spoiling(4, bad={1, 6, 9})
+    returns = evaluator.evaluate(
+        _policy(),
+        environment,
+        10,
+        False,
+        np.random.SeedSequence(0),
+        tell=sentences.append,
+    )
+    assert sorted(returns) == [0.0] * 3 + [1.0] * 3 + [2.0] * 2 + [3.0] * 2
+    assert len(set(environment.seeds)) == 4
+    (sentence,) = sentences
+    assert "anew 3 times, for what they gave (the last time: a reward is" in sentence
+
+
+def test_an_environment_that_gives_nothing_else_is_given_up():
+    sentences, environment = [], _Spoiling(4, bad=range(5, 10**6))
+    returns = evaluator.evaluate(
+        _policy(),
+        environment,
+        10,
+        False,
+        np.random.SeedSequence(0),
+        tell=sentences.append,
+    )
+    assert sorted(returns) == [0.0] * 3 + [1.0, 2.0]
+    assert "anew 100 times, and gave up, for what they gave" in sentences[0]
 
 
 def test_the_summary():

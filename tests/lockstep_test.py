@@ -1,9 +1,12 @@
 """One process, deterministic: the same seed, the same run, stopped or not."""
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
-from impala_mp import checkpoint, config as config_lib, program
+from impala_mp import checkpoint, config as config_lib, metrics, program
+from impala_mp.environments import catch
 
 
 def _config(**overrides):
@@ -89,3 +92,31 @@ def test_stopping_and_going_on_equals_never_having_stopped(tmp_path, name):
         assert parts["learner"]["updates"] == updates
     for key in _LEARNED:
         _assert_same(whole[key], parts[key], key)
+
+
+class Spoiling(catch.CatchVectorEnv):
+    """Every tenth reward or so is not a number, at first."""
+
+    steps = 0
+    rng = np.random.default_rng(0)
+
+    def step(self, actions):
+        observation, reward, *rest = super().step(actions)
+        Spoiling.steps += 1
+        if Spoiling.steps < 400 and Spoiling.rng.random() < 0.1:
+            reward = reward * np.nan
+        return observation, reward, *rest
+
+
+gymnasium.register("Spoiling-v0", vector_entry_point=Spoiling)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_bad_data_overruns_no_ring(tmp_path, slots):
+    Spoiling.steps = 0
+    spoiling = {"environment.id": "Spoiling-v0", "actors.slots": slots}
+    state = _train(tmp_path / "run", **spoiling, **{"batch_size": 12})
+    assert state["learner"]["agent_steps"] >= 40 * 7 * 8
+    last = metrics.read(str(tmp_path / "run"))[-1]
+    assert last["health/bad_data"] > 10
+    assert last["health/committed"] == last["health/learned"] + last["health/in_flight"]

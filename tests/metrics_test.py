@@ -62,6 +62,27 @@ def test_half_a_line_of_a_killed_run_is_dropped(tmp_path):
         json.loads(line)
 
 
+def test_damaged_lines_of_a_power_cut_are_left_out_and_said(tmp_path):
+    _write(tmp_path, [10, 20])
+    path, sentences = tmp_path / "metrics.jsonl", []
+    with open(path, "ab") as file:
+        file.write(bytes(100) + b"\n")
+        file.write(b'{"agent_steps": 25, "upd\n12\n{}\n\xff\xfe\n')
+        file.write(json.dumps(_record(30)).encode() + b"\n")
+        file.write(bytes(100))
+    assert _steps(tmp_path) == [10, 20, 30]
+    writer = metrics.Writer(str(tmp_path), sentences.append)
+    assert sentences == [f"5 damaged lines of {path} are left out."]
+    writer.write(_record(40))
+    writer.rewind(35)
+    writer.write(_record(45))
+    writer.close()
+    assert _steps(tmp_path) == [10, 20, 30, 45]
+    assert len(sentences) == 1
+    for line in path.read_text().splitlines():
+        json.loads(line)
+
+
 def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
     writer = metrics.Writer(str(tmp_path))
     writer.write(_record(10))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from impala_mp import optimizers, parameters
+from impala_mp import errors, optimizers, parameters
 
 
 def _module(width=8):
@@ -145,3 +145,26 @@ def test_a_gated_step_never_was(name, momentum):
     assert torch.equal(ends[0][0], ends[1][0])
     for key, tensor in ends[0][1].items():
         assert torch.equal(tensor, ends[1][1][key])
+
+
+def test_a_module_that_memory_cannot_hold_is_refused_before_it_is_filled(monkeypatch):
+    monkeypatch.setattr(parameters.shared_memory, "available_bytes", lambda: 4 * 4000)
+    with parameters.limited_by_memory():
+        nn.Linear(99, 10)  # 1000 parameters
+    filled = []
+    monkeypatch.setattr(nn.Linear, "reset_parameters", lambda self: filled.append(self))
+    with (
+        pytest.raises(errors.BadInput, match="of memory to be made, and 0 MiB are"),
+        parameters.limited_by_memory(),
+    ):
+        nn.Linear(101, 10)
+    assert filled == []
+    nn.Linear(200, 10)  # out of there, anything goes
+
+
+def test_other_errors_of_a_module_stay_what_they_are():
+    with (
+        pytest.raises(RuntimeError, match="negative dimension"),
+        parameters.limited_by_memory(),
+    ):
+        nn.Linear(-1, 10)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import contract, errors, preflight, program
+from impala_mp import contract, descriptors, errors, preflight, program
 from impala_mp.environments import catch
 from tests import builders
 
@@ -269,6 +269,22 @@ def test_a_shortage_of_memory(capsys):
     assert "MiB are available: lower config.actors.slots" in _only_failure(capsys)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"network.hidden_sizes": (10**6, 10**6)},  # more than can be addressed
+        {"network.hidden_sizes": (2 * 10**5,) * 2},  # more than is there
+        {"network.core": "lstm", "network.core_size": 2 * 10**5, "actors.count": 0},
+    ],
+)
+def test_a_network_too_large_for_the_memory(fields, monkeypatch, capsys):
+    monkeypatch.setattr("impala_mp.shared_memory.available_bytes", lambda: 2**33)
+    assert not preflight.check(builders.config(**fields), None)
+    failure = _only_failure(capsys)
+    assert failure.startswith("network")
+    assert "MiB of memory to be made, and" in failure
+
+
 def test_a_device_that_is_not_there(capsys):
     config = builders.config(**{"inference.device": "cuda:7"})
     assert not preflight.check(config, None)
@@ -413,11 +429,19 @@ def test_a_config_that_is_not_valid():
         preflight.check(builders.config(batch_size=7), None)
 
 
-def test_too_few_file_descriptors():
+def test_too_few_file_descriptors(tmp_path):
     many = ("--config.actors.count=60", "--config.batch_size=64")
     done = _train(_CATCH, "--check", *many, limit=128)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert re.search(r"FAIL +file descriptors +about \d+ needed, 128", done.stdout)
+    run = tmp_path / "run"
+    refused = _train(_CATCH, f"--workdir={run}", *many, limit=128)
+    assert refused.returncode == 2
+    assert "file descriptors are needed, and 128 allowed: raise" in refused.stderr
+    assert not run.exists()
+    assert re.search(
+        r"FAIL +file descriptors +about \d+ file descriptors are needed, and 128",
+        done.stdout,
+    )
 
 
 def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(tmp_path):
@@ -427,15 +451,15 @@ def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(tmp_path):
     held = len(os.listdir("/proc/self/fd")) - before
     program.release(shared)
     spare = 20
-    assert preflight.descriptors_needed(5, 0, 0) == held + spare
-    assert preflight.descriptors_needed(5, 6, 10) == held + spare + 2 * 6 + 10
+    assert descriptors.needed(5, 0, 0) == held + spare
+    assert descriptors.needed(5, 6, 10) == held + spare + 2 * 6 + 10
 
 
 @pytest.mark.slow
 def test_what_a_run_needs_of_file_descriptors_is_enough_and_not_too_much(tmp_path):
     many = ("--config.actors.count=12", "--config.total_agent_steps=20000")
     report = _train(_CATCH, "--check", *many).stdout
-    needed = int(re.search(r"about (\d+) needed", report).group(1))
+    needed = int(re.search(r"about (\d+) are needed", report).group(1))
     run = (_CATCH, *many, "--config.shutdown.deadline_secs=60")
     done = _train(*run, f"--workdir={tmp_path / 'enough'}", limit=needed)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """Memory, doorbells, the control block and the life pipe, in forkserver children."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -79,6 +80,25 @@ def test_a_shortage_of_memory_is_a_sentence():
         shared_memory.check_available(2**60)
     with pytest.raises(errors.BadInput, match="lower config.actors.slots"):
         shared_memory.SharedArrays(specs.array_spec((2**50,), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, errors.BadInput),
+        (errno.ENOMEM, errors.BadInput),
+        (errno.EOPNOTSUPP, OSError),
+    ],
+)
+def test_another_failure_is_no_shortage_of_memory(monkeypatch, number, expected):
+    def fail(fd, offset, size):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(expected):
+        shared_memory.SharedArrays(_SPEC)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_doorbell_is_a_hint():

@@ -8,6 +8,7 @@ from impala_mp import (
     crash_file,
     diagnosis,
     errors,
+    evaluation,
     lag_histogram,
     nest,
     program,
@@ -238,4 +239,4 @@ def test_catch_is_learned_with_replay(tmp_path):
         }
     )
     program.train(config, str(tmp_path))
-    assert program.evaluate(str(tmp_path), 50)["mean"] > 0.9
+    assert evaluation.evaluate(str(tmp_path), 50)["mean"] > 0.9

@@ -48,6 +48,18 @@ def _golden(*key):
     return seeding.torch_seed(node), seeding.environment_seeds(node, 2)
 
 
+def test_each_run_has_a_tree_of_its_own():
+    """Not even a child of one run's node is that of another's."""
+    seen = set()
+    for run in range(5):
+        node = seeding.sequence(7, "actor", 1, 2, run)
+        seen.add(seeding.torch_seed(node))
+        starts = [seeding.environment_seeds(node, 3, start) for start in range(5)]
+        seen |= {seed for start in starts for seed in start}
+    assert len(seen) == 5 * (1 + 5 * 3)
+    assert seeding.sequence(7, "actor").entropy == 7
+
+
 def test_a_seed_does_not_depend_on_what_was_asked_before():
     node = seeding.sequence(5, "actor", 1)
     before = seeding.torch_seed(node), seeding.environment_seeds(node, 4)

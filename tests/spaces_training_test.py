@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from impala_mp import checkpoint, metrics, program
+from impala_mp import checkpoint, evaluation, metrics, program
 from tests import builders, spaces as some_spaces
 
 
@@ -47,7 +47,7 @@ def _check(path, config):
         for key, value in record.items()
         if key.startswith(("loss/", "vtrace/"))
     )
-    result = program.evaluate(str(path), 4)
+    result = evaluation.evaluate(str(path), 4)
     assert result["episodes"] == 4
     assert 4.0 <= result["mean"] <= 8.0
 
@@ -89,4 +89,4 @@ def test_nested_spaces_with_all_that_learns(tmp_path, overrides):
     assert last["agent_steps"] >= 180
     assert last["health/drift_alarms"] == 0
     assert last["health/updates_skipped"] == 0
-    assert program.evaluate(str(tmp_path), 4)["episodes"] == 4
+    assert evaluation.evaluate(str(tmp_path), 4)["episodes"] == 4

@@ -11,6 +11,7 @@ from impala_mp import (
     environments,
     episodes,
     errors,
+    evaluation,
     metrics,
     popart,
     program,
@@ -166,7 +167,7 @@ def test_a_whole_training(tmp_path, names, mode):
             "runtime.mode": mode,
             "loss.popart": True,
             "network.joint_size": 16,
-            "total_agent_steps": 40 * 5 * 6,
+            "total_agent_steps": (40 if mode == "lockstep" else 800) * 5 * 6,
             "evaluation.episodes": 3,
             "evaluation.environments": 2,
             "health.drift_interval": 1,
@@ -184,7 +185,7 @@ def test_a_whole_training(tmp_path, names, mode):
         record[f"popart/scale{suffixes[1]}"] > 3 * record[f"popart/scale{suffixes[0]}"]
     )
     assert record["health/drift_alarms"] == 0
-    result = program.evaluate(str(tmp_path), 3)
+    result = evaluation.evaluate(str(tmp_path), 3)
     assert result["episodes"] == 6
     for name, suffix in zip(names, suffixes, strict=True):
         assert result[f"mean{suffix}"] == scales[name]

@@ -18,6 +18,22 @@ def test_a_new_folder_is_fine_and_only_open_makes_it(tmp_path):
     folder.close()
 
 
+def test_runs_are_counted_whatever_ends_them(tmp_path):
+    def own():
+        workdir.Workdir(str(tmp_path)).open(builders.config())
+        forks.die()
+
+    for count in range(4):
+        if count % 2:
+            with forks.child(own) as pid:
+                forks.wait(pid)
+        else:
+            folder = workdir.Workdir(str(tmp_path))
+            folder.open(builders.config())
+            assert folder.run == count
+            folder.close()
+
+
 def test_another_config_is_refused_with_its_fields(tmp_path):
     folder = workdir.Workdir(str(tmp_path))
     folder.open(builders.config())
@@ -27,6 +43,20 @@ def test_another_config_is_refused_with_its_fields(tmp_path):
         workdir.Workdir(str(tmp_path)).check(other)
     assert "loss.entropy_cost is 0.01 there, 0.5 here" in str(refusal.value)
     assert "seed is 0 there, 3 here" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b'{"seed": 1', bytes(100), b"\xff\xfe{}", b"[1]", b'"seed"']
+)
+def test_a_damaged_config_is_refused(tmp_path, data):
+    (tmp_path / "config.json").write_bytes(data)
+    for read in (
+        lambda: workdir.read_config(str(tmp_path)),
+        lambda: workdir.Workdir(str(tmp_path)).stored(),
+        lambda: workdir.Workdir(str(tmp_path)).check(builders.config()),
+    ):
+        with pytest.raises(errors.BadInput, match=r"config.json: this config is "):
+            read()
 
 
 def test_operational_fields_may_change(tmp_path):
@@ -48,8 +78,38 @@ def test_strangers_are_refused(tmp_path):
     with pytest.raises(errors.BadInput, match="checkpoints but no config.json"):
         workdir.Workdir(str(tmp_path)).check(builders.config())
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.BadInput, match="is a file"):
-        workdir.Workdir(str(tmp_path / "file")).check(builders.config())
+    for name in ("file", "file/run", "file/deep/run"):
+        with pytest.raises(errors.BadInput, match="file is a file"):
+            workdir.Workdir(str(tmp_path / name)).check(builders.config())
+
+
+def _refused(path):
+    folder = workdir.Workdir(str(path))
+    with pytest.raises(errors.BadInput, match="cannot be written to .*choose another"):
+        folder.open(builders.config())
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    _refused("/proc/run")
+    _refused(tmp_path / "a" / "b" / ("n" * 300))
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    _refused(tmp_path / "link" / "run")
+    assert os.listdir(tmp_path) == ["link"]
+
+
+def test_what_a_refused_run_has_made_is_gone_and_nothing_else(tmp_path, monkeypatch):
+    def fail(*unused):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(workdir, "write_atomically", fail)
+    _refused(tmp_path / "new" / "run")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "mine").write_text("")
+    _refused(tmp_path / "old")
+    _refused(tmp_path / "old" / "run")
+    assert (tmp_path / "old" / "mine").exists()
+    assert not (tmp_path / "old" / "run").exists()
 
 
 def test_a_live_owner_excludes_others_and_a_dead_one_does_not(tmp_path):

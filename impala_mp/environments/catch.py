@@ -28,9 +28,11 @@ class CatchVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         columns: int = 5,
         render_mode: str | None = None,
     ) -> None:
-        if rows < 2 or columns < 1:
+        whole = isinstance(rows, int) and isinstance(columns, int)
+        if not whole or rows < 2 or columns < 1:
             raise errors.BadInput(
-                f"Catch needs rows >= 2 and columns >= 1, not {rows} and {columns}."
+                f"Catch needs whole numbers, rows >= 2 and columns >= 1, not {rows!r}"
+                f" and {columns!r}: set config.environment.kwargs."
             )
         self.num_envs = num_envs
         self.render_mode = render_mode

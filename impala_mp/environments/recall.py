@@ -29,10 +29,11 @@ class RecallVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndar
         delay: int = 10,
         render_mode: str | None = None,
     ) -> None:
-        if num_cues < 2 or delay < 0:
+        whole = isinstance(num_cues, int) and isinstance(delay, int)
+        if not whole or num_cues < 2 or delay < 0:
             raise errors.BadInput(
-                f"Recall needs num_cues >= 2 and delay >= 0, not {num_cues} and"
-                f" {delay}."
+                f"Recall needs whole numbers, num_cues >= 2 and delay >= 0, not"
+                f" {num_cues!r} and {delay!r}: set config.environment.kwargs."
             )
         self.num_envs = num_envs
         self.render_mode = render_mode
