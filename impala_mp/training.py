@@ -18,6 +18,7 @@ from impala_mp import (
     delay_line,
     drift,
     episodes,
+    errors,
     hyperparameters,
     lag_histogram,
     learner,
@@ -197,7 +198,12 @@ class Training:
         metrics = self._learner.update(batch.trajectory, live, batch.sample)
         if self._refresher:
             self._refresher.add(batch.draw, self._learner.priorities)
-        self._guard.after(batch, metrics, live)
+        try:
+            self._guard.after(batch, metrics, live)
+        except errors.RunFailed:
+            if self._learner.parameters.are_finite():
+                self.save()  # what was learned before
+            raise
         return metrics
 
     def _timed(self, phase: str, function: Callable, *args: Any) -> Any:

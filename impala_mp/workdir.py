@@ -1,5 +1,6 @@
 """The folder of a run: one live owner, one config."""
 
+import contextlib
 import fcntl
 import os
 
@@ -135,6 +136,7 @@ def write_atomically(path: str, text: str, durable: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
     except OSError:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # there was no room for a name
+            os.unlink(temporary)
         raise
     os.replace(temporary, path)

@@ -60,6 +60,7 @@ _FLOORS = {
         "networks",
         "off_policy",
         "optimizers",
+        "output",
         "parameter_store",
         "parameters",
         "placement",

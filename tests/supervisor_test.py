@@ -22,6 +22,7 @@ class Run:
     ):
         self.workdir = pathlib.Path(workdir)
         self.output = self.workdir.with_suffix(".out")
+        self.born = time.monotonic()
         command = [
             sys.executable,
             "-m",
