@@ -5,13 +5,14 @@ import errno
 import json
 import math
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO
 
-from impala_mp import lag_histogram, workdir
+from impala_mp import lag_histogram
 
 COUNTERS = ("agent_steps", "env_frames", "updates", "time_secs")
 _HISTOGRAM = "lag/histogram"
+_BLOCK_BYTES = 2**16  # that are read at a time, from the end
 
 
 class Writer:
@@ -21,7 +22,7 @@ class Writer:
         self._folder = folder
         self._path = os.path.join(folder, "metrics.jsonl")
         self._events: Any = None
-        self._keep(lambda record: True)  # drops half a line of a run that was killed
+        self._cut(lambda record: True)  # half a line of a run that was killed
         self._file = open(self._path, "a")  # noqa: SIM115 closed by `close`
 
     def write(self, record: dict[str, float], lag_counts: Sequence[int] = ()) -> None:
@@ -69,9 +70,7 @@ class Writer:
 
     def rewind(self, agent_steps: int) -> None:
         """Forgets what lies beyond `agent_steps`: the run goes on from there."""
-        self._keep(lambda record: record["agent_steps"] <= agent_steps)
-        old, self._file = self._file, open(self._path, "a")  # noqa: SIM115 by `close`
-        old.close()
+        self._cut(lambda record: record["agent_steps"] <= agent_steps)
         if self._events is not None:
             self._events.close()
         self._open_events(agent_steps + 1)
@@ -84,17 +83,10 @@ class Writer:
         writer: Any = tensorboard.SummaryWriter
         self._events = writer(folder, purge_step=purge_step, flush_secs=10)
 
-    def _keep(self, wanted: Any) -> None:
-        """Rewrites the file with the records that are `wanted`, if some are not."""
-        if not os.path.exists(self._path):
-            return
-        with open(self._path) as file:
-            before = file.read()
-        kept = [record for record in _parse(before) if wanted(record)]
-        after = "".join(json.dumps(record) + "\n" for record in kept)
-        if after == before:
-            return
-        workdir.write_atomically(self._path, after)
+    def _cut(self, wanted: Callable[[dict[str, float]], bool]) -> None:
+        """Ends the file with the newest record that is `wanted`."""
+        if os.path.exists(self._path):
+            os.truncate(self._path, _end_of_newest(self._path, wanted))
 
     def close(self) -> None:
         self._file.close()
@@ -103,10 +95,53 @@ class Writer:
                 self._events.close()
 
 
+def _end_of_newest(path: str, wanted: Callable[[dict[str, float]], bool]) -> int:
+    """Where the line of the newest record that is `wanted` ends; 0 if there is none.
+
+    A line that is cut off or damaged is no record. A run of many days has a long file,
+    and a rewind goes back a minute: it is read from the end.
+    """
+    with open(path, "rb") as file:
+        for line, end in _lines_backwards(file):
+            with contextlib.suppress(ValueError):
+                if wanted(json.loads(line)):
+                    return end
+    return 0
+
+
+def _lines_backwards(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Whole lines, the last one first, each with the offset of what follows it."""
+    start = file.seek(0, os.SEEK_END)
+    block, whole = b"", False  # what follows the last newline is no line
+    while start > 0:
+        size = min(start, _BLOCK_BYTES)
+        start -= size
+        file.seek(start)
+        block = file.read(size) + block
+        while (newline := block.rfind(b"\n")) >= 0:
+            block, line = block[:newline], block[newline + 1 :]
+            if whole:
+                yield line, start + newline + 1 + len(line) + 1
+            whole = True
+    if whole:
+        yield block, len(block) + 1
+
+
 def _parse(text: str) -> list[dict[str, float]]:
     """Whole lines; the last may be cut off."""
     lines = text.split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def last(folder: str) -> dict[str, float]:
+    """The newest record of a run; empty if it has written none."""
+    path = os.path.join(folder, "metrics.jsonl")
+    if not os.path.exists(path):
+        return {}
+    with open(path, "rb") as file:
+        line, _ = next(_lines_backwards(file), (b"{}", 0))
+    record: dict[str, float] = json.loads(line)
+    return record
 
 
 def read(folder: str) -> list[dict[str, float]]:
