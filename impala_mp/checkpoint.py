@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import torch
@@ -81,11 +81,19 @@ def save(folder: str, update: int, state: dict[str, Any], keep: bool = False) ->
     return final
 
 
-def prune(folder: str, keep_last: int) -> None:
-    """Removes all but the newest `keep_last` and those saved with `keep`."""
-    for update in _updates(folder)[:-keep_last]:
+def prune(folder: str, keep_last: int, sound: Container[int] = ()) -> None:
+    """Removes what is older than the newest `keep_last`, unless saved with `keep`.
+
+    Args:
+      keep_last: damaged ones do not count; at least 1.
+      sound: updates whose checkpoints need not be read to know that.
+    """
+    kept = 0
+    for update in reversed(_updates(folder)):
         path = os.path.join(folder, str(update))
-        if not os.path.exists(os.path.join(path, _KEPT)):
+        if kept < keep_last:
+            kept += update in sound or _is_sound(path)
+        elif not os.path.exists(os.path.join(path, _KEPT)):
             shutil.rmtree(path)
     for name in os.listdir(folder):
         if name.startswith(".writing-"):  # of a writer that was killed

@@ -1,5 +1,6 @@
 """What one update sets off: publication, accounting, the record, checkpoints."""
 
+import collections
 import math
 import os
 import time
@@ -132,7 +133,7 @@ class Training:
         self._num_saved = 0
         self._num_asked = control.num_saves  # checkpoints that a person wanted
         self._saved_update = -1
-        self._num_learned = 0  # batches of this incarnation
+        self._written = collections.deque[int](maxlen=config.checkpoint.keep_last)
 
     @property
     def finished(self) -> bool:
@@ -358,7 +359,9 @@ class Training:
             },
             keep=bool(every) and self._num_saved % every == 0,
         )
-        checkpoint.prune(self._folder, self._config.checkpoint.keep_last)
+        self._written.append(self._learner.updates)
+        keep_last = self._config.checkpoint.keep_last
+        checkpoint.prune(self._folder, keep_last, sound=self._written)
 
     def _delayed(self) -> dict[str, Any]:
         if not self._config.actors.policy_delay:
