@@ -41,6 +41,7 @@ COUNTERS = (
     "torn_reads",
     "bad_rewards",  # unrolls thrown away by the actor
     "bad_observations",  # likewise
+    "carried_over",  # trajectories of the runs before, the learner's alone
     "learned",  # trajectories, the learner's alone
     "discarded",  # trajectories, the learner's alone
     "failed_checkpoints",  # the learner's alone

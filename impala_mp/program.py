@@ -9,6 +9,7 @@ import torch
 from ml_collections import config_dict
 
 from impala_mp import (
+    accounting,
     agent,
     calibration,
     checkpoint,
@@ -71,9 +72,10 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
             config.total_agent_steps,
             log=os.path.join(folder.logs, "supervisor.log"),
         ) as screen:
-            overrides = check_checkpoints(folder, screen.message)
+            overrides, counts = check_checkpoints(folder, screen.message)
             shared = allocate(config, environment, slots, folder.checkpoints, num_cores)
             shared = shared._replace(profile_updates=profile_updates)
+            accounting.carry_over(shared.control.row(0), counts)
             kept = live_control.restore(shared.control, overrides)
             for sentence in (*changes, *kept, *_resources(shared)):
                 if sentence:
@@ -167,8 +169,8 @@ def _replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
 
 def check_checkpoints(
     folder: workdir.Workdir, tell: Callable[[str], None]
-) -> dict[str, float]:
-    """What a person had set when the newest checkpoint was written.
+) -> tuple[dict[str, float], dict[str, int]]:
+    """What a person had set and what was counted by the newest checkpoint.
 
     Raises:
       BadInput: nothing there is sound.
@@ -178,12 +180,12 @@ def check_checkpoints(
     except checkpoint.Damaged as error:
         raise errors.BadInput(str(error)) from error
     if state is None:
-        return {}
+        return {}, {}
     tell(
         f"Going on from update {state['learner']['updates']:,}, after"
         f" {state['learner']['agent_steps']:,} agent steps."
     )
-    return state.get("overrides", {})
+    return state.get("overrides", {}), state.get("counts", {})
 
 
 def allocate(

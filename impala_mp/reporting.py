@@ -26,6 +26,8 @@ from impala_mp import (
 _STALL_SECS = 20.0  # without an update; then it is said who waits for whom
 _SPLIT = ("environment", "inference", "wait")
 
+# Counters that begin anew with a supervisor; in the metrics they go on.
+_CARRIED = ("health/restarts", "health/bad_data", "health/torn_reads_retried")
 
 class _OnceAMinute:
     """Says things at most once a minute."""
@@ -68,6 +70,7 @@ class Reporter:
         self._actor_ns = np.zeros(len(_SPLIT))
         self._actor_steps = 0
         self._time = time.monotonic()
+        self._carried: dict[str, float] = {}  # the last record of the runs before
 
     def tick(self, statuses: list[supervisor.Status]) -> None:
         """One interval. Nothing is written while the learner has no news."""
@@ -85,6 +88,9 @@ class Reporter:
         if incarnation != self._incarnation:
             self._incarnation, self._before = incarnation, restored
             self._guarded(self._writer.rewind, int(restored["agent_steps"]))
+            if self._incarnation < 0:
+                self._carried = metrics.last(self._path)
+            self._incarnation, self._before = incarnation, restored
         if record["updates"] == self._before["updates"]:
             return
         self._news = time.monotonic()
@@ -171,7 +177,7 @@ class Reporter:
 
     def _health(self, statuses: list[supervisor.Status]) -> dict[str, float]:
         rows = [self._shared.control.row(i + 1) for i in range(self._num_actors)]
-        return {
+        found = {
             "health/processes_alive": sum(s.pid > 0 for s in statuses),
             "health/processes_total": len(statuses),
             "health/restarts": sum(s.restarts for s in statuses),
@@ -188,6 +194,9 @@ class Reporter:
             self._stall_said = False
             return ""
         text = bottleneck.explain_stall(quiet, [(s.role, s.state) for s in statuses])
+        for name in _CARRIED:
+            found[name] += self._carried.get(name, 0)
+        return found
         if not self._stall_said:
             self._screen.message(text)
             self._stall_said = True

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from impala_mp import (
+    accounting,
     algorithm,
     batcher,
     checkpoint,
@@ -99,7 +100,9 @@ class Training:
         the_replay: replay.Replay | None = None,
     ) -> None:
         self._config, self._folder = config, folder
-        self._learner, self._batcher, self._rings = the_learner, the_batcher, rings
+        self._learner, self._batcher = the_learner, the_batcher
+        slot_size = config.actors.environments
+        self._accounts = accounting.Accounts(rings, the_batcher, row, slot_size)
         self._store, self._control, self._row = store, control, row
         self._record = the_record
         self._replay = the_replay
@@ -124,7 +127,7 @@ class Training:
         self._metric_names = learner.metric_names(config)
         self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
         self._num_sums = 0
-        self._skipped = 0  # updates, of this incarnation
+        self._skipped = 0  # updates, until the record before
         self._lags: list[np.ndarray] = []
         self._ages: list[np.ndarray] = []
         self._started = self._recorded = self._saved = time.monotonic()
@@ -150,8 +153,8 @@ class Training:
             if self._timed("wait", self._batcher.wait, _WAIT_SECS):
                 self.step()
                 each_update()
-                if self.save_is_due():
-                    self.save()
+            if self.save_is_due():
+                self.save()
             if self.record_is_due():
                 self.write_record()
         self._row.beat(control_block.State.STOPPING)
@@ -190,8 +193,7 @@ class Training:
         self._sums += self._timed("update", self._update, batch)
         self._num_sums += 1
         self._timed("publish", self.publish)
-        self._row.add("learned", batch.num_fresh)
-        self._num_learned += 1
+        self._accounts.learned_one()
 
     def _update(self, batch: batcher.Batch) -> torch.Tensor:
         live = algorithm.Live(*map(self._control.get, algorithm.Live._fields))
@@ -235,7 +237,6 @@ class Training:
     def write_record(self) -> None:
         """Publishes the means since the record before. Waits for the device."""
         sums = self._sums.tolist()
-        self._skipped += round(sums[self._metric_names.index("health/skipped_share")])
         means = [value / max(1, self._num_sums) for value in sums]
         if not self._num_sums:
             means = [math.nan] * len(means)
@@ -260,14 +261,15 @@ class Training:
                 "health/drift": self._drift.worst,
                 "health/drift_alarms": self._drift.alarms,
                 **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
-                **self._accounting(),
+                **{f"health/{k}": n for k, n in self._accounts.counts().items()},
                 **(self._replay.metrics() if self._replay else {}),
-                "health/updates_skipped": self._skipped,
+                "health/updates_skipped": self._num_skipped(),
                 "memory/device_mib": _device_mib(self._sums.device),
                 "health/checkpoint_update": self._saved_update,
                 **{f"live/{n}": self._control.get(n) for n in hyperparameters.NAMES},
             }
         )
+        self._skipped = self._num_skipped()
         self._recorded = time.monotonic()
         self._seconds = dict.fromkeys(_PHASES, 0.0)
         self._sums.zero_()
@@ -287,29 +289,10 @@ class Training:
     def _time_secs(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
 
-    def _accounting(self) -> dict[str, float]:
-        """Trajectories: committed = learned + discarded + in flight, exactly.
-
-        In flight is what lies in the rings, and what has been taken from them and not
-        yet learned.
-        """
-        envs = self._config.actors.environments
-        heads, tails = self._rings.heads(), self._rings.tails()
-        staged = self._batcher.num_taken - self._num_learned
-        counts = {
-            "health/committed": int(heads.sum()) * envs,
-            "health/learned": self._row.get("learned"),
-            "health/discarded": self._row.get("discarded"),
-            "health/in_flight": int((heads - tails).sum()) * envs
-            + staged * self._batcher.num_fresh,
-        }
-        if counts["health/committed"] != sum(list(counts.values())[1:]):
-            raise RuntimeError(f"trajectories are lost or counted twice: {counts}")
-        return counts
-
-    def _taken(self) -> int:
-        """Trajectories that have left the rings since the run began."""
-        return int(self._rings.tails().sum()) * self._config.actors.environments
+    def _num_skipped(self) -> int:
+        """Updates that were skipped, those before the checkpoint included."""
+        share = self._metric_names.index("health/skipped_share")
+        return self._skipped + round(self._sums[share].item())
 
     # Checkpoints.
 
@@ -317,7 +300,11 @@ class Training:
         if self._control.num_saves != self._num_asked:
             self._num_asked = self._control.num_saves
             return True
-        return time.monotonic() - self._saved >= self._config.checkpoint.interval_secs
+        elapsed = time.monotonic() - self._saved
+        return (
+            elapsed >= self._config.checkpoint.interval_secs
+            and self._saved_update != self._learner.updates  # there is something new
+        )
 
     def save(self, extra: dict[str, Any] | None = None) -> bool:
         """Writes a checkpoint; `extra` is what others than the learner want kept.
@@ -327,16 +314,18 @@ class Training:
           before stays the newest.
         """
         self._saved = time.monotonic()
+        counts = self._accounts.counts()
         try:
-            self._write_checkpoint(extra or {})
+            self._write_checkpoint(counts, extra or {})
         except OSError as error:
             print(f"A checkpoint could not be written: {error}.", flush=True)
             self._row.add("failed_checkpoints", 1)
             return False
         self._saved_update = self._learner.updates
+        self._accounts.saved(counts)
         return True
 
-    def _write_checkpoint(self, extra: dict[str, Any]) -> None:
+    def _write_checkpoint(self, counts: dict[str, int], extra: dict[str, Any]) -> None:
         self._num_saved += 1
         if self._replay and self._config.replay.save:
             self._refresher.flush()
@@ -353,6 +342,9 @@ class Training:
                 "num_episodes": self._episodes.count,
                 "num_saved": self._num_saved,
                 "time_secs": self._time_secs(),
+                "counts": counts,
+                "updates_skipped": self._num_skipped(),
+                "drift_alarms": self._drift.alarms,
                 **self._delayed(),
                 "overrides": self._control.overrides(),
                 **extra,
@@ -377,7 +369,7 @@ class Training:
         Returns:
           The checkpoint, or an empty dict.
         """
-        self._row.set("discarded", self._taken() - self._row.get("learned"))
+        self._accounts.discard_lost()
         state = checkpoint.load_newest(self._folder, report) or {}
         if state:
             self._learner.load_state_dict(state["learner"])
@@ -385,6 +377,8 @@ class Training:
             self._episodes.last.extend(tuple(e) for e in state["episodes"])
             self._episodes.count = state["num_episodes"]
             self._num_saved = state["num_saved"]
+            self._skipped = state.get("updates_skipped", 0)  # none in older ones
+            self._drift.alarms = state.get("drift_alarms", 0)
             self._seconds_before = state["time_secs"]
             self._saved_update = self._learner.updates
             if self._replay and "replay" in state:

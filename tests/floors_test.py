@@ -79,6 +79,7 @@ _FLOORS = {
     },
     2: _ROLES,
     3: {
+        "accounting",
         "calibration",
         "child_process",
         "command_line",

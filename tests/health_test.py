@@ -191,3 +191,23 @@ def test_after_too_many_skipped_updates_the_run_stops_and_says_so(start, tmp_pat
     assert "restart in" not in run.text()
     assert "Traceback" not in run.text()
     assert [p.name for p in (run.workdir / "checkpoints").iterdir()] == ["57"]
+
+
+def test_counters_survive_a_killed_supervisor(start):
+    flags = (_LONG, "--config.checkpoint.interval_secs=0.3")
+    run = start(*flags)
+    os.kill(run.until_all_run()[0]["pid"], signal.SIGKILL)
+    run.until(lambda: run.metrics() and run.metrics()[-1]["health/restarts"] == 1)
+    run.until(lambda: _newest_checkpoint(run) > 100)
+    run.process.kill()
+    run.process.wait()
+    before = run.metrics()
+    again = start(*flags)
+    again.until(lambda: again.metrics()[-1]["updates"] > before[-1]["updates"])
+    again.process.send_signal(signal.SIGTERM)
+    assert again.wait() == 0, again.text()
+    records = again.metrics()
+    assert supervisor_test._never_backwards(records)
+    assert all(map(supervisor_test._identity_holds, records))
+    assert records[-1]["health/restarts"] == 1
+    assert records[-1]["health/discarded"] > 0  # what was in flight
