@@ -1,5 +1,6 @@
 """One record of the whole run, an interval: to the files, the display, health.json."""
 
+import contextlib
 import json
 import math
 import os
@@ -25,9 +26,9 @@ from impala_mp import (
 
 _STALL_SECS = 20.0  # without an update; then it is said who waits for whom
 _SPLIT = ("environment", "inference", "wait")
-
 # Counters that begin anew with a supervisor; in the metrics they go on.
 _CARRIED = ("health/restarts", "health/bad_data", "health/torn_reads_retried")
+
 
 class _OnceAMinute:
     """Says things at most once a minute."""
@@ -64,36 +65,34 @@ class Reporter:
         self._live = live_control.LiveControl(
             shared.control, shared.config, path, screen.message
         )
+        self._learned = 0  # trajectories
         self._evaluation: dict[str, float] = {}
+        self._unwritten: dict[str, float] = {}  # an evaluation, until a record has it
         self._before: dict[str, float] = {}
         self._incarnation = -1.0  # of the learner
+        self._carried: dict[str, float] = {}  # the last record of the runs before
         self._actor_ns = np.zeros(len(_SPLIT))
         self._actor_steps = 0
         self._time = time.monotonic()
-        self._carried: dict[str, float] = {}  # the last record of the runs before
 
     def tick(self, statuses: list[supervisor.Status]) -> None:
         """One interval. Nothing is written while the learner has no news."""
+        self._look_for_news()
         self._guarded(self._live.tick, int(self._before.get("agent_steps", 0)))
         self._guarded(self._write_health, statuses)
         self._say_what_failed()
-        evaluation = self._shared.evaluation_record.read()
-        if evaluation:
-            self._evaluation = evaluation
         record = self._shared.learner_record.read()
         if record is None:
             return
         incarnation = record.pop("restored/incarnation")
         restored = {name: record.pop(f"restored/{name}") for name in training.PROGRESS}
         if incarnation != self._incarnation:
-            self._incarnation, self._before = incarnation, restored
             self._guarded(self._writer.rewind, int(restored["agent_steps"]))
             if self._incarnation < 0:
                 self._carried = metrics.last(self._path)
             self._incarnation, self._before = incarnation, restored
         if record["updates"] == self._before["updates"]:
             return
-        self._news = time.monotonic()
         lag_counts = lag_histogram.take(record)
         merged = {
             **record,
@@ -103,8 +102,9 @@ class Reporter:
             **self._actor_split(),
             **self._memory(statuses),
             **self._health(statuses),
-            **(evaluation or {}),
+            **self._unwritten,
         }
+        self._unwritten = {}
         merged = _as_integers(merged)
         self._before = record
         self._guarded(self._writer.write, merged, lag_counts)
@@ -112,6 +112,14 @@ class Reporter:
             merged, self._num_actors, self._num_cores, self._device
         )
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
+
+    def _look_for_news(self) -> None:
+        learned = self._shared.control.row(0).get("learned")
+        if learned != self._learned:
+            self._learned, self._news = learned, time.monotonic()
+        evaluation = self._shared.evaluation_record.read()
+        if evaluation:
+            self._evaluation = self._unwritten = evaluation
 
     def _guarded(self, write: Callable[..., None], *arguments: Any) -> None:
         """A disk that is full stops nobody; it is said once a minute."""
@@ -186,6 +194,9 @@ class Reporter:
             ),
             "health/torn_reads_retried": sum(r.get("torn_reads") for r in rows),
         }
+        for name in _CARRIED:
+            found[name] += self._carried.get(name, 0)
+        return found
 
     def _stall(self, statuses: list[supervisor.Status]) -> str:
         """Who waits for whom, when nothing has been learned for a while; said once."""
@@ -194,9 +205,6 @@ class Reporter:
             self._stall_said = False
             return ""
         text = bottleneck.explain_stall(quiet, [(s.role, s.state) for s in statuses])
-        for name in _CARRIED:
-            found[name] += self._carried.get(name, 0)
-        return found
         if not self._stall_said:
             self._screen.message(text)
             self._stall_said = True
@@ -212,7 +220,12 @@ class Reporter:
         }
         text = json.dumps(health, indent=1)
         path = os.path.join(self._path, "health.json")
-        workdir.write_atomically(path, text + "\n", durable=False)
+        try:
+            workdir.write_atomically(path, text + "\n", durable=False)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # that takes no room, and says that somebody lives
+            raise
 
 
 def _as_integers(record: dict[str, float]) -> dict[str, float]:

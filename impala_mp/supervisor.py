@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from impala_mp import child_process, errors, life_pipe, replay_settings, workers
 
+_TICK_SECS = 5.0  # at most, whatever the interval of records
 _ECHO_SECS = 1.0  # `timeout` and Slurm signal a process, and then its group with it
 
 
@@ -43,7 +44,7 @@ class Supervisor:
         tell: Callable[[str], None],
         tick: Callable[[list[Status]], None],
     ) -> None:
-        """`tell` takes sentences for a person; `tick` is called every interval."""
+        """`tell` takes sentences for a person; `tick` is called every few seconds."""
         self._shared, self._tell, self._tick = shared, tell, tick
         self._health = shared.config.health
         self._children = [
@@ -140,7 +141,7 @@ class Supervisor:
         return restore
 
     def _watch(self) -> bool:
-        interval = self._shared.config.logging.interval_secs
+        interval = min(_TICK_SECS, self._shared.config.logging.interval_secs)
         next_tick = time.monotonic() + interval
         while not self._stop_requested:
             self._wait(next_tick)
