@@ -45,7 +45,7 @@ def train(config: Any, path: str, profile_updates: int) -> int:
         exit_on_signals(sys.exit)  # so that the socket's folder goes in any case
         fork_server.start()  # it imports torch while this process does
         exit_on_signals(os._exit)
-    from impala_mp import errors, output, program
+    from impala_mp import ending, errors, output, program
 
     exit_on_signals(sys.exit)  # imports might have swallowed it; now all is cleaned up
     output.survive_errors()
@@ -54,6 +54,7 @@ def train(config: Any, path: str, profile_updates: int) -> int:
     except errors.RunFailed as error:
         print(f"impala-train: {error}", file=sys.stderr)
         return 1
+    ending.ignore_signals()
     return 0
 
 

@@ -17,6 +17,7 @@ from impala_mp import (
     control_block,
     curves,
     display,
+    ending,
     environments,
     errors,
     evaluator,
@@ -67,29 +68,37 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     slots = layouts(config, environment, policy, num_cores)
     folder.open(config)
     try:
-        with display.Display(
-            config.environment.id,
-            config.total_agent_steps,
-            log=os.path.join(folder.logs, "supervisor.log"),
-        ) as screen:
-            overrides, counts = check_checkpoints(folder, screen.message)
-            shared = allocate(config, environment, slots, folder.checkpoints, num_cores)
-            shared = shared._replace(profile_updates=profile_updates)
-            accounting.carry_over(shared.control.row(0), counts)
-            kept = live_control.restore(shared.control, overrides)
-            for sentence in (*changes, *kept, *_resources(shared)):
-                if sentence:
-                    screen.message(sentence)
-            try:
-                finished = _run(shared, folder, screen)
-            finally:
-                release(shared)
-        if finished:
-            _conclude(config, policy, folder)
-        else:
-            print(f"Stopped. The same command goes on from {folder.path}.")
+        with ending.Ending() as end:
+            with display.Display(
+                config.environment.id,
+                config.total_agent_steps,
+                log=os.path.join(folder.logs, "supervisor.log"),
+            ) as screen:
+                overrides, counts = check_checkpoints(folder, screen.message)
+                shared = allocate(
+                    config, environment, slots, folder.checkpoints, num_cores
+                )
+                shared = shared._replace(profile_updates=profile_updates)
+                accounting.carry_over(shared.control.row(0), counts)
+                kept = live_control.restore(shared.control, overrides)
+                for sentence in (*changes, *kept, *_resources(shared)):
+                    if sentence:
+                        screen.message(sentence)
+                try:
+                    finished = _run(shared, folder, screen, end)
+                finally:
+                    release(shared)
+            if finished:
+                _conclude(config, policy, folder)
+            else:
+                print(f"Stopped. The same command goes on from {folder.path}.")
     finally:
         folder.close()
+    if end.cut_short:
+        print(
+            "Cut short on request. What was learned is saved: impala-eval"
+            f" --workdir={folder.path} evaluates it."
+        )
 
 
 def check_device(field: str, device: str) -> None:
@@ -255,23 +264,30 @@ def release(shared: workers.Shared) -> None:
 
 
 def _run(
-    shared: workers.Shared, folder: workdir.Workdir, screen: display.Display
+    shared: workers.Shared,
+    folder: workdir.Workdir,
+    screen: display.Display,
+    end: ending.Ending,
 ) -> bool:
     """Runs the training; True when it is finished, False when it was stopped."""
     num_actors = len(shared.rings.actor_doorbells)
     reporter = reporting.Reporter(shared, folder.path, screen, num_actors)
     try:
         if shared.config.runtime.mode == "lockstep":
-            return lockstep.run(shared, screen.message, lambda: reporter.tick([]))
+            finished = lockstep.run(shared, screen.message, lambda: reporter.tick([]))
+            end.saved()
+            return finished
         # The learner has row 0 of the control block, actor i row i + 1.
         roles = [("learner", 0), *(("actor", i) for i in range(num_actors))]
         if shared.config.evaluation.interval_secs:
             roles.append(("evaluator", 0))
         if shared.config.inference.mode == "server":
             roles.append(("inference", 0))
-        return supervisor.Supervisor(
+        finished = supervisor.Supervisor(
             shared, roles, folder.logs, screen.message, reporter.tick
         ).run()
+        end.saved()
+        return finished
     finally:
         if reporter.bottleneck:
             screen.message(reporter.bottleneck)
@@ -282,7 +298,10 @@ def _conclude(config: Any, policy: agent.Agent, folder: workdir.Workdir) -> None
     """Final evaluation, learning curve, and where everything is."""
     result = evaluate(folder.path, config.evaluation.episodes, policy=policy)
     image = os.path.join(folder.path, "learning_curve.png")
-    curves.plot({config.environment.id: [folder.path]}, image)
+    try:
+        curves.plot({config.environment.id: [folder.path]}, image)
+    except (OSError, errors.BadInput) as error:  # a full disk, now or all the time
+        image = f"none ({error})"
     print(
         f"\nFinal evaluation: mean return {result['mean']:.3f}, standard deviation"
         f" {result['std']:.3f}, over {result['episodes']} episodes"

@@ -86,6 +86,7 @@ _FLOORS = {
         "contract",
         "diagnosis",
         "drift",
+        "ending",
         "fork_server",
         "health_report",
         "nonfinite",

@@ -211,3 +211,50 @@ def test_counters_survive_a_killed_supervisor(start):
     assert all(map(supervisor_test._identity_holds, records))
     assert records[-1]["health/restarts"] == 1
     assert records[-1]["health/discarded"] > 0  # what was in flight
+
+
+_SLOW = """
+import os
+import pathlib
+import time
+import gymnasium
+from impala_mp.environments import catch
+
+
+class Slow(catch.CatchVectorEnv):
+    def step(self, actions):
+        if self.num_envs == 7:  # of the final evaluation
+            pathlib.Path(os.environ["EVALUATING"]).touch()
+            time.sleep(0.5)
+        return super().step(actions)
+
+
+gymnasium.register("Slow-v0", vector_entry_point=Slow)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_final_evaluation_ends_it_well(start, tmp_path, number):
+    (tmp_path / "slow.py").write_text(_SLOW)
+    evaluating = tmp_path / "evaluating"
+    run = start(
+        "--config.total_agent_steps=20000",
+        "--config.environment.id=slow:Slow-v0",
+        "--config.evaluation.environments=7",
+        env={
+            "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+            "EVALUATING": str(evaluating),
+        },
+        own_session=True,
+    )
+    run.until(evaluating.exists)
+    os.killpg(run.process.pid, number)
+    for _ in range(20):  # echoes, until the process is no more
+        time.sleep(0.02)
+        if run.process.poll() is None:
+            run.process.send_signal(number)
+    assert run.wait() == 0, run.text()
+    last = run.text().splitlines()[-1]
+    assert "Cut short on request. What was learned is saved" in last
+    assert "Traceback" not in run.text()
+    assert list((run.workdir / "checkpoints").glob("[0-9]*"))
