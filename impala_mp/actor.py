@@ -133,8 +133,9 @@ class Actor(_RingActor):
         Straight into the network: a process holds one copy. A fetch that fails leaves
         none to act with, until one succeeds.
         """
+        torn = self._store.torn
         version = self._store.fetch(self._parameters, newer_than=self._version)
-        self._row.set("torn_reads", self._store.torn)
+        self._row.add("torn_reads", self._store.torn - torn)
         if version:
             self._version = max(0, version)
             self._row.add("fetches", 1)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, BinaryIO
 
 import torch
@@ -153,11 +153,25 @@ def _digests(path: str) -> list[bytes]:
         return file.read().split()
 
 
-def prune(folder: str, keep_last: int) -> None:
-    """Removes all but the newest `keep_last` and those saved with `keep`."""
-    for update in _updates(folder)[:-keep_last]:
+def prune(
+    folder: str,
+    keep_last: int,
+    sound: Container[int] = (),
+    beat: Callable[[], None] = _nothing,
+) -> None:
+    """Removes what is older than the newest `keep_last`, unless saved with `keep`.
+
+    Args:
+      keep_last: damaged ones do not count; at least 1.
+      sound: updates whose checkpoints need not be read to know that.
+      beat: called while others are read.
+    """
+    kept = 0
+    for update in reversed(_updates(folder)):
         path = os.path.join(folder, str(update))
-        if not os.path.exists(os.path.join(path, _KEPT)):
+        if kept < keep_last:
+            kept += update in sound or _is_sound(path, beat)
+        elif not os.path.exists(os.path.join(path, _KEPT)):
             shutil.rmtree(path)
     for name in os.listdir(folder):
         if name.startswith(".writing-"):  # of a writer that was killed

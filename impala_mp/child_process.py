@@ -58,6 +58,12 @@ class ChildProcess:
         return f"{self.name} (incarnation {self.incarnation})"
 
     def start(self, context: Any, life: Any) -> None:
+        """Takes note of it if that cannot be done.
+
+        Raises:
+          OSError: there is no room for a process.
+          EOFError: the fork server died just now.
+        """
         self.incarnation += 1
         self._log_start = os.path.getsize(self.log) if os.path.exists(self.log) else 0
         self._started_at = time.monotonic()
@@ -67,13 +73,27 @@ class ChildProcess:
         seat = workers.Seat(
             self.role, self.index, self._number, self.incarnation, self.log
         )
-        self.process = context.Process(
+        process = context.Process(
             target=workers.main, args=(seat, self._shared, life), name=self.name
         )
-        fork_server.start()  # another one, if it has died
-        self.process.start()
-        with contextlib.suppress(ProcessLookupError):  # it has died already
-            self._pidfd = os.pidfd_open(self.process.pid)
+        try:
+            fork_server.start()  # another one, if it has died
+            process.start()
+            self._watch(process)
+        except (OSError, EOFError) as error:
+            self._mourn(f"could not be started ({error!r})", lived_secs=0.0)
+            self.failed_starts += 1
+            raise
+
+    def _watch(self, process: Any) -> None:
+        try:
+            self._pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            pass  # it has died already
+        except OSError:
+            process.kill()
+            raise
+        self.process = process
 
     # Signs of life.
 
@@ -142,14 +162,16 @@ class ChildProcess:
         self.close()
         was_running = self.row.state not in control_block.NOT_YET_RUNNING
         self.row.beat(control_block.State.NOT_STARTED)
-        now = time.monotonic()
-        window = self._health.window_secs
-        self.deaths = [t for t in self.deaths if now - t < window] + [now]
+        reason = (self._hung or cause(code)) + self._place()
+        self._mourn(reason, time.monotonic() - self._started_at)
         self.failed_starts = 0 if was_running else self.failed_starts + 1
-        lived = now - self._started_at
-        self.short_lives = 1 if lived > _SETTLED_SECS else self.short_lives + 1
-        self.reason = (self._hung or cause(code)) + self._place()
         return code
+
+    def _mourn(self, reason: str, lived_secs: float) -> None:
+        now, window = time.monotonic(), self._health.window_secs
+        self.deaths = [t for t in self.deaths if now - t < window] + [now]
+        self.short_lives = 1 if lived_secs > _SETTLED_SECS else self.short_lives + 1
+        self.reason = reason
 
     def close(self) -> None:
         """Lets go of a process that has ended, or of which nobody knows any more.
@@ -177,10 +199,21 @@ class ChildProcess:
         )
 
     def output(self) -> str:
-        """What this incarnation has written, its traceback included."""
-        with open(self.log, errors="replace") as file:
-            file.seek(self._log_start)
-            return file.read()[-8000:]
+        """What this incarnation has written, its traceback included.
+
+        "" if it has not come to that, or the disk was full.
+        """
+        try:
+            with open(self.log, errors="replace") as file:
+                file.seek(self._log_start)
+                return file.read()[-8000:]
+        except FileNotFoundError:
+            return ""
+
+    def last_line(self) -> str:
+        """The sentence with which it ended; why it died, if that is lost."""
+        lines = self.output().strip().splitlines()
+        return lines[-1] if lines else self.reason
 
 
 def cause(code: int) -> str:

@@ -179,7 +179,7 @@ def get_base_config() -> config_dict.ConfigDict:
     health.max_restarts.inference = 100
     health.max_restarts.evaluator = 100
     health.window_secs = 600.0  # over which restarts are counted
-    health.max_skipped_updates = 10  # in a row, as not finite; then the learner ends
+    health.max_skipped_updates = 10  # in a row, as not finite; then the run stops
     health.max_crash_files = 5  # of skipped updates, kept under crashes/
     health.drift_interval = 1000  # updates between checks of a trajectory; 0: none
     health.checksums = False  # verify every fetch of parameters by a checksum

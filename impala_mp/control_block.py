@@ -42,6 +42,7 @@ COUNTERS = (
     "bad_rewards",  # unrolls thrown away by the actor
     "bad_observations",  # likewise
     "observations_outside",  # of their space, and used all the same
+    "carried_over",  # trajectories of the runs before, the learner's alone
     "learned",  # trajectories, the learner's alone
     "discarded",  # trajectories, the learner's alone
     "failed_checkpoints",  # the learner's alone

@@ -1,6 +1,9 @@
 """What a process, and a run, hold of the machine's memory."""
 
+import math
 import os
+
+import torch
 
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 _SAVE_SECS = 10.0  # a GiB of a checkpoint, hashed and on a slow disk
@@ -61,3 +64,10 @@ def explain_replay(
             " config.replay.save=False."
         )
     return text
+
+
+def device_mib(device: torch.device) -> float:
+    """What this process holds of a GPU; NaN on a CPU."""
+    if device.type != "cuda":
+        return math.nan
+    return torch.cuda.memory_reserved(device) / 2**20

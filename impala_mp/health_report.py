@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import rich.console
 import rich.table
 
-from impala_mp import display, errors, metrics
+from impala_mp import display, errors, metrics, workdir
 
 _KEYS = {"time", "bottleneck", "stall", "processes"}
 _PROCESS_KEYS = {
@@ -21,7 +21,7 @@ _PROCESS_KEYS = {
     "heartbeat_age_secs",
     "reason",
 }
-_STALE_SECS = 15.0  # without a new health.json there is no supervisor
+_STALE_SECS = 15.0  # health.json is written anew every 5, if there is room
 
 
 class HealthReport(NamedTuple):
@@ -39,18 +39,32 @@ def read(path: str) -> HealthReport:
       BadInput: no run has been there, or not one of this version.
     """
     health = _load(path)
-    records = metrics.read(path)
-    age = time.time() - health["time"]
-    processes = health["processes"]
-    supervisor = processes[0]["state"]
-    running = supervisor == "running" and age < _STALE_SECS
-    ended_well = supervisor in ("finished", "stopped")
-    sick = [p for p in processes if running and p["state"] in ("hung", "lost")]
-    return HealthReport(
-        rich.console.Group(*_parts(health, records, age, running or ended_well)),
-        running,
-        (running and not sick) or ended_well,
-    )
+    record = metrics.last(path)
+    state = health["processes"][0]["state"]
+    running = state == "running" and workdir.is_live(path)
+    sentence, healthy = _judge_live(path, health) if running else _judge_ended(state)
+    parts = [*_parts(health, record), *filter(None, [sentence])]
+    return HealthReport(rich.console.Group(*parts), running, healthy)
+
+
+def _judge_live(path: str, health: dict[str, Any]) -> tuple[str, bool]:
+    """What is to be said of the supervisor, and whether all is well."""
+    now = time.time()
+    age = now - health["time"]
+    touched = now - os.path.getmtime(os.path.join(path, "health.json"))
+    if min(age, touched) > _STALE_SECS:
+        return f"The supervisor lives, and has been silent for {touched:.0f} s.", False
+    sick = [p for p in health["processes"] if p["state"] in ("hung", "lost")]
+    healthy = not sick and not health["stall"]
+    if age > _STALE_SECS:
+        return f"The run goes on. This is {age:.0f} s old: is the disk full?", healthy
+    return "", healthy
+
+
+def _judge_ended(state: str) -> tuple[str, bool]:
+    if state == "running":
+        return "The supervisor was killed: it is gone.", False
+    return "", state in ("finished", "stopped")
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -65,7 +79,7 @@ def _load(path: str) -> dict[str, Any]:
     except ValueError as error:
         raise errors.BadInput(
             f"health.json in {path} is half-written or damaged ({error}): a live run"
-            " writes it anew every config.logging.interval_secs."
+            " writes it anew every few seconds."
         ) from error
     if not _is_whole(health):
         raise errors.BadInput(
@@ -84,9 +98,7 @@ def _is_whole(health: Any) -> bool:
     )
 
 
-def _parts(
-    health: dict[str, Any], records: list[dict[str, float]], age: float, known: bool
-) -> list[Any]:
+def _parts(health: dict[str, Any], record: dict[str, float]) -> list[Any]:
     table = rich.table.Table(box=None, pad_edge=False)
     for column in ("role", "pid", "incarnation", "state", "heartbeat", "restarts", ""):
         table.add_column(column)
@@ -101,10 +113,7 @@ def _parts(
             each["reason"],
         )
     parts: list[Any] = [table]
-    for label, text in display.rows(records[-1]) if records else []:
+    for label, text in display.rows(record) if record else []:
         parts.append(f"{label}: {text}")
     parts += health.get("live", [])
-    parts += [text for text in (health["bottleneck"], health["stall"]) if text]
-    if not known:
-        parts.append(f"The supervisor has written nothing for {age:.0f} s: it is gone.")
-    return parts
+    return parts + [text for text in (health["bottleneck"], health["stall"]) if text]

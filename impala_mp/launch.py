@@ -30,7 +30,11 @@ def set_environment() -> None:
 
 
 def exit_on_signals(leave: Callable[[int], Any]) -> None:
-    """SIGTERM and SIGINT `leave` with 143 and 130, until the supervisor takes them."""
+    """SIGTERM and SIGINT `leave` with 143 and 130, until the supervisor takes them.
+
+    SIGUSR1 asks for a checkpoint of what has not begun: nothing is done.
+    """
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: leave(128 + number))
 
@@ -41,14 +45,16 @@ def train(config: Any, path: str, profile_updates: int) -> int:
         exit_on_signals(sys.exit)  # so that the socket's folder goes in any case
         fork_server.start()  # it imports torch while this process does
         exit_on_signals(os._exit)
-    from impala_mp import program, supervisor
+    from impala_mp import ending, errors, output, program
 
     exit_on_signals(sys.exit)  # imports might have swallowed it; now all is cleaned up
+    output.survive_errors()
     try:
         program.train(config, path, profile_updates)
-    except supervisor.ChildFailed as error:
+    except errors.RunFailed as error:
         print(f"impala-train: {error}", file=sys.stderr)
         return 1
+    ending.ignore_signals()
     return 0
 
 

@@ -5,26 +5,24 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO
 
-from impala_mp import lag_histogram, workdir
+from impala_mp import lag_histogram
 
 COUNTERS = ("agent_steps", "env_frames", "updates", "time_secs")
 _HISTOGRAM = "lag/histogram"
+_BLOCK_BYTES = 2**16  # that are read at a time, from the end
 
 
 class Writer:
     """Appends records to the files of a run."""
 
-    def __init__(
-        self, folder: str, tell: Callable[[str], None] = lambda text: None
-    ) -> None:
-        """`tell` takes a sentence on what a power cut has left of the lines."""
-        self._folder, self._tell = folder, tell
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._path = os.path.join(folder, "metrics.jsonl")
         self._events: Any = None
-        self._keep(lambda record: True)  # drops half a line of a run that was killed
+        self._cut(lambda record: True)  # half a line of a run that was killed
         self._file = open(self._path, "a")  # noqa: SIM115 closed by `close`
 
     def write(self, record: dict[str, float], lag_counts: Sequence[int] = ()) -> None:
@@ -72,9 +70,7 @@ class Writer:
 
     def rewind(self, agent_steps: int) -> None:
         """Forgets what lies beyond `agent_steps`: the run goes on from there."""
-        self._keep(lambda record: record["agent_steps"] <= agent_steps)
-        old, self._file = self._file, open(self._path, "a")  # noqa: SIM115 by `close`
-        old.close()
+        self._cut(lambda record: record["agent_steps"] <= agent_steps)
         if self._events is not None:
             self._events.close()
         self._open_events(agent_steps + 1)
@@ -87,19 +83,10 @@ class Writer:
         writer: Any = tensorboard.SummaryWriter
         self._events = writer(folder, purge_step=purge_step, flush_secs=10)
 
-    def _keep(self, wanted: Any) -> None:
-        """Rewrites the file with the records that are `wanted`, if some are not."""
-        if not os.path.exists(self._path):
-            return
-        before = _text(self._path)
-        records, num_damaged = _parse(before)
-        if num_damaged:
-            self._tell(f"{num_damaged} damaged lines of {self._path} are left out.")
-        kept = [record for record in records if wanted(record)]
-        after = "".join(json.dumps(record) + "\n" for record in kept)
-        if after == before:
-            return
-        workdir.write_atomically(self._path, after)
+    def _cut(self, wanted: Callable[[dict[str, float]], bool]) -> None:
+        """Ends the file with the newest record that is `wanted`."""
+        if os.path.exists(self._path):
+            os.truncate(self._path, _end_of_newest(self._path, wanted))
 
     def close(self) -> None:
         self._file.close()
@@ -108,19 +95,40 @@ class Writer:
                 self._events.close()
 
 
-def _text(path: str) -> str:
-    with open(path, errors="replace") as file:
-        return file.read()
+def _end_of_newest(path: str, wanted: Callable[[dict[str, float]], bool]) -> int:
+    """Where the line of the newest record that is `wanted` ends; 0 if there is none.
+
+    A line that is cut off or damaged is no record. A run of many days has a long file,
+    and a rewind goes back a minute: it is read from the end.
+    """
+    with open(path, "rb") as file:
+        for line, end in _lines_backwards(file):
+            record = _record(line)
+            if record and wanted(record):
+                return end
+    return 0
 
 
-def _parse(text: str) -> tuple[list[dict[str, float]], int]:
-    """The records, and the number of lines that are none; the last may be cut off."""
-    lines = text.split("\n")[:-1]
-    records = [record for record in map(_record, lines) if record]
-    return records, len(lines) - len(records)
+def _lines_backwards(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Whole lines, the last one first, each with the offset of what follows it."""
+    start = file.seek(0, os.SEEK_END)
+    block, whole = b"", False  # what follows the last newline is no line
+    while start > 0:
+        size = min(start, _BLOCK_BYTES)
+        start -= size
+        file.seek(start)
+        block = file.read(size) + block
+        while (newline := block.rfind(b"\n")) >= 0:
+            block, line = block[:newline], block[newline + 1 :]
+            if whole:
+                yield line, start + newline + 1 + len(line) + 1
+            whole = True
+    if whole:
+        yield block, len(block) + 1
 
 
-def _record(line: str) -> dict[str, float] | None:
+def _record(line: bytes) -> dict[str, float] | None:
+    """None for a line that a power cut has damaged."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -129,9 +137,24 @@ def _record(line: str) -> dict[str, float] | None:
     return record if whole else None
 
 
+def last(folder: str) -> dict[str, float]:
+    """The newest record of a run; empty if it has written none."""
+    path = os.path.join(folder, "metrics.jsonl")
+    if not os.path.exists(path):
+        return {}
+    with open(path, "rb") as file:
+        records = (_record(line) for line, _ in _lines_backwards(file))
+        return next(filter(None, records), {})
+
+
 def read(folder: str) -> list[dict[str, float]]:
-    """The records of a run, oldest first; none if it has written none."""
+    """The records of a run, oldest first; none if it has written none.
+
+    A line that is cut off or damaged, as a power cut leaves it, is no record.
+    """
     path = os.path.join(folder, "metrics.jsonl")
     if not os.path.exists(path):
         return []
-    return _parse(_text(path))[0]
+    with open(path, "rb") as file:
+        lines = file.read().split(b"\n")[:-1]
+    return list(filter(None, map(_record, lines)))

@@ -18,6 +18,7 @@ from impala_mp import (
     batcher,
     config as config_lib,
     crash_file,
+    errors,
     host_copy,
     learner,
 )
@@ -51,6 +52,7 @@ class Guard:
         self._agent_steps = 0  # before the update in hand
         self._pending: collections.deque[_Step] = collections.deque()
         self._in_a_row = 0
+        self._newest = ""  # crash file
 
     def before(self) -> None:
         """Keeps the parameters as they are."""
@@ -66,7 +68,7 @@ class Guard:
         """Looks at the newest update whose outcome is known.
 
         Raises:
-          RuntimeError: too many steps in a row were skipped.
+          RunFailed: too many steps in a row were skipped.
         """
         skipped = host_copy.HostCopy(metrics[_METRIC])
         raw = self._learner.raw_metrics
@@ -82,14 +84,17 @@ class Guard:
             self._in_a_row = 0
             return
         self._in_a_row += 1
-        path = self._keep(step)
+        self._newest = self._keep(step) or self._newest
         sentence = (
             f"the loss or the gradient of update {step.update} is not finite, and the"
-            f" step was skipped.{f' See impala-replay {path}.' if path else ''}"
+            f" step was skipped.{self._see()}"
         )
         print(sentence, flush=True)
         if self._in_a_row >= self._config.health.max_skipped_updates:
-            raise RuntimeError(f"{self._in_a_row} updates in a row: {sentence}")
+            raise errors.RunFailed(f"{self._in_a_row} updates in a row: {sentence}")
+
+    def _see(self) -> str:
+        return f" See impala-replay {self._newest}." if self._newest else ""
 
     def _keep(self, step: _Step) -> str:
         """Writes the crash file, unless there are enough of them."""

@@ -94,6 +94,10 @@ class FlatParameters:
         for tensor, view in zip(self.tensors, views, strict=True):
             tensor.data = view
 
+    def are_finite(self) -> bool:
+        """Whether every parameter and buffer is a number. Waits for the device."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.tensors)
+
     @property
     def trainable(self) -> torch.Tensor:
         """float32 [num_trainable]."""

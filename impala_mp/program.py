@@ -8,6 +8,7 @@ import torch
 from ml_collections import config_dict
 
 from impala_mp import (
+    accounting,
     agent,
     calibration,
     checkpoint,
@@ -16,6 +17,7 @@ from impala_mp import (
     curves,
     descriptors,
     display,
+    ending,
     environments,
     errors,
     evaluation,
@@ -67,27 +69,39 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     slots = layouts(config, environment, policy, num_cores)
     descriptors.check(config)
     found: list[str] = []
-    overrides = check_checkpoints(folder, found.append)
+    overrides, counts = check_checkpoints(folder, found.append)
     shared = allocate(config, environment, slots, folder.checkpoints, num_cores)
     try:
-        try:
-            folder.open(config)
-            run = 0 if config.runtime.mode == "lockstep" else folder.run
-            shared = shared._replace(profile_updates=profile_updates, run=run)
-            kept = live_control.restore(shared.control, overrides)
-            news = [*found, *changes, *kept, *_resources(shared)]
-            finished = _show(shared, folder, news)
-        finally:
-            release(shared)
-        if finished:
-            _conclude(config, policy, folder)
-        else:
-            print(f"Stopped. The same command goes on from {folder.path}.")
+        with ending.Ending() as end:
+            try:
+                folder.open(config)
+                run = 0 if config.runtime.mode == "lockstep" else folder.run
+                shared = shared._replace(profile_updates=profile_updates, run=run)
+                accounting.carry_over(shared.control.row(0), counts)
+                kept = live_control.restore(shared.control, overrides)
+                news = [*found, *changes, *kept, *_resources(shared)]
+                finished = _show(shared, folder, news, end)
+            finally:
+                release(shared)
+            if finished:
+                _conclude(config, policy, folder)
+            else:
+                print(f"Stopped. The same command goes on from {folder.path}.")
     finally:
         folder.close()
+    if end.cut_short:
+        print(
+            "Cut short on request. What was learned is saved: impala-eval"
+            f" --workdir={folder.path} evaluates it."
+        )
 
 
-def _show(shared: workers.Shared, folder: workdir.Workdir, news: list[str]) -> bool:
+def _show(
+    shared: workers.Shared,
+    folder: workdir.Workdir,
+    news: list[str],
+    end: ending.Ending,
+) -> bool:
     """Runs the training before a person's eyes; True when it is finished."""
     with display.Display(
         shared.config.environment.id,
@@ -96,7 +110,7 @@ def _show(shared: workers.Shared, folder: workdir.Workdir, news: list[str]) -> b
     ) as screen:
         for sentence in filter(None, news):
             screen.message(sentence)
-        return _run(shared, folder, screen)
+        return _run(shared, folder, screen, end)
 
 
 def check_device(field: str, device: str) -> None:
@@ -186,8 +200,8 @@ def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
 
 def check_checkpoints(
     folder: workdir.Workdir, tell: Callable[[str], None]
-) -> dict[str, float]:
-    """What a person had set when the newest checkpoint was written.
+) -> tuple[dict[str, float], dict[str, int]]:
+    """What a person had set and what was counted by the newest checkpoint.
 
     Raises:
       BadInput: nothing there is sound.
@@ -197,12 +211,12 @@ def check_checkpoints(
     except checkpoint.Damaged as error:
         raise errors.BadInput(str(error)) from error
     if state is None:
-        return {}
+        return {}, {}
     tell(
         f"Going on from update {state['learner']['updates']:,}, after"
         f" {state['learner']['agent_steps']:,} agent steps."
     )
-    return state.get("overrides", {})
+    return state.get("overrides", {}), state.get("counts", {})
 
 
 def allocate(
@@ -278,23 +292,30 @@ def release(shared: workers.Shared) -> None:
 
 
 def _run(
-    shared: workers.Shared, folder: workdir.Workdir, screen: display.Display
+    shared: workers.Shared,
+    folder: workdir.Workdir,
+    screen: display.Display,
+    end: ending.Ending,
 ) -> bool:
     """Runs the training; True when it is finished, False when it was stopped."""
     num_actors = len(shared.rings.actor_doorbells)
     reporter = reporting.Reporter(shared, folder.path, screen, num_actors)
     try:
         if shared.config.runtime.mode == "lockstep":
-            return lockstep.run(shared, screen.message, lambda: reporter.tick([]))
+            finished = lockstep.run(shared, screen.message, lambda: reporter.tick([]))
+            end.saved()
+            return finished
         # The learner has row 0 of the control block, actor i row i + 1.
         roles = [("learner", 0), *(("actor", i) for i in range(num_actors))]
         if shared.config.evaluation.interval_secs:
             roles.append(("evaluator", 0))
         if shared.config.inference.mode == "server":
             roles.append(("inference", 0))
-        return supervisor.Supervisor(
+        finished = supervisor.Supervisor(
             shared, roles, folder.logs, screen.message, reporter.tick
         ).run()
+        end.saved()
+        return finished
     finally:
         if reporter.bottleneck:
             screen.message(reporter.bottleneck)

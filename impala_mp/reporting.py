@@ -1,5 +1,6 @@
 """One record of the whole run, an interval: to the files, the display, health.json."""
 
+import contextlib
 import json
 import math
 import os
@@ -26,6 +27,8 @@ from impala_mp import (
 
 _STALL_SECS = 20.0  # without an update; then it is said who waits for whom
 _SPLIT = ("environment", "inference", "wait")
+# Counters that begin anew with a supervisor; in the metrics they go on.
+_CARRIED = ("health/restarts", "health/bad_data", "health/torn_reads_retried")
 
 
 class _OnceAMinute:
@@ -59,7 +62,7 @@ class Reporter:
         self._num_cores = len(os.sched_getaffinity(0))
         self._device = torch.device(shared.config.learner.device).type
         self.bottleneck = ""
-        self._writer = metrics.Writer(path, screen.message)
+        self._writer = metrics.Writer(path)
         self._live = live_control.LiveControl(
             shared.control,
             shared.config,
@@ -67,32 +70,34 @@ class Reporter:
             screen.message,
             distributions.from_spec(shared.environment.action),
         )
+        self._learned = 0  # trajectories
         self._evaluation: dict[str, float] = {}
+        self._unwritten: dict[str, float] = {}  # an evaluation, until a record has it
         self._before: dict[str, float] = {}
         self._incarnation = -1.0  # of the learner
+        self._carried: dict[str, float] = {}  # the last record of the runs before
         self._actor_ns = np.zeros(len(_SPLIT))
         self._actor_steps = 0
         self._time = time.monotonic()
 
     def tick(self, statuses: list[supervisor.Status]) -> None:
         """One interval. Nothing is written while the learner has no news."""
+        self._look_for_news()
         self._guarded(self._live.tick, int(self._before.get("agent_steps", 0)))
         self._guarded(self._write_health, statuses)
         self._say_what_failed()
-        evaluation = self._shared.evaluation_record.read()
-        if evaluation:
-            self._evaluation = evaluation
         record = self._shared.learner_record.read()
         if record is None:
             return
         incarnation = record.pop("restored/incarnation")
         restored = {name: record.pop(f"restored/{name}") for name in training.PROGRESS}
         if incarnation != self._incarnation:
-            self._incarnation, self._before = incarnation, restored
             self._guarded(self._writer.rewind, int(restored["agent_steps"]))
+            if self._incarnation < 0:
+                self._carried = metrics.last(self._path)
+            self._incarnation, self._before = incarnation, restored
         if record["updates"] == self._before["updates"]:
             return
-        self._news = time.monotonic()
         lag_counts = lag_histogram.take(record)
         merged = {
             **record,
@@ -102,8 +107,9 @@ class Reporter:
             **self._actor_split(),
             **self._memory(statuses),
             **self._health(statuses),
-            **(evaluation or {}),
+            **self._unwritten,
         }
+        self._unwritten = {}
         merged = _as_integers(merged)
         self._before = record
         self._guarded(self._writer.write, merged, lag_counts)
@@ -111,6 +117,14 @@ class Reporter:
             merged, self._num_actors, self._num_cores, self._device
         )
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
+
+    def _look_for_news(self) -> None:
+        learned = self._shared.control.row(0).get("learned")
+        if learned != self._learned:
+            self._learned, self._news = learned, time.monotonic()
+        evaluation = self._shared.evaluation_record.read()
+        if evaluation:
+            self._evaluation = self._unwritten = evaluation
 
     def _guarded(self, write: Callable[..., None], *arguments: Any) -> None:
         """A disk that is full stops nobody; it is said once a minute."""
@@ -176,7 +190,7 @@ class Reporter:
 
     def _health(self, statuses: list[supervisor.Status]) -> dict[str, float]:
         rows = [self._shared.control.row(i + 1) for i in range(self._num_actors)]
-        return {
+        found = {
             "health/processes_alive": sum(s.pid > 0 for s in statuses),
             "health/processes_total": len(statuses),
             "health/restarts": sum(s.restarts for s in statuses),
@@ -188,6 +202,9 @@ class Reporter:
             ),
             "health/torn_reads_retried": sum(r.get("torn_reads") for r in rows),
         }
+        for name in _CARRIED:
+            found[name] += self._carried.get(name, 0)
+        return found
 
     def _stall(self, statuses: list[supervisor.Status]) -> str:
         """Who waits for whom, when nothing has been learned for a while; said once."""
@@ -211,7 +228,12 @@ class Reporter:
         }
         text = json.dumps(health, indent=1)
         path = os.path.join(self._path, "health.json")
-        workdir.write_atomically(path, text + "\n", durable=False)
+        try:
+            workdir.write_atomically(path, text + "\n", durable=False)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # that takes no room, and says that somebody lives
+            raise
 
 
 def _as_integers(record: dict[str, float]) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
     impala-status DIR [--watch]
 
-The exit code is 0 if the run is healthy or has ended well, else 1.
+The exit code is 0 if the run is healthy or has ended well, else 1. A process that is
+hung or lost for good, and a run that has learned nothing for a while, are not healthy.
 """
 
 import sys
@@ -30,14 +31,18 @@ def _status() -> None:
     from impala_mp import health_report
 
     console = rich.console.Console()
-    while True:
-        report = health_report.read(_WORKDIR.value)
-        if _WATCH.value:
-            console.clear()
-        console.print(report.table)
-        if not (_WATCH.value and report.running):
-            sys.exit(0 if report.healthy else 1)
-        time.sleep(1.0)
+    healthy, again = False, True
+    try:
+        while again:
+            report = health_report.read(_WORKDIR.value)
+            if _WATCH.value:
+                console.clear()
+            console.print(report.table)
+            healthy, again = report.healthy, _WATCH.value and report.running
+            time.sleep(again)
+    except KeyboardInterrupt:
+        pass  # who watches has seen enough
+    sys.exit(not healthy)
 
 
 def main() -> None:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from impala_mp import child_process, errors, life_pipe, replay_settings, workers
 
+_TICK_SECS = 5.0  # at most, whatever the interval of records
 _ECHO_SECS = 1.0  # `timeout` and Slurm signal a process, and then its group with it
 
 
-class ChildFailed(Exception):
+class ChildFailed(errors.RunFailed):
     """A child failed past its budget; the text ends with its own traceback."""
 
 
@@ -43,7 +44,7 @@ class Supervisor:
         tell: Callable[[str], None],
         tick: Callable[[list[Status]], None],
     ) -> None:
-        """`tell` takes sentences for a person; `tick` is called every interval."""
+        """`tell` takes sentences for a person; `tick` is called every few seconds."""
         self._shared, self._tell, self._tick = shared, tell, tick
         self._health = shared.config.health
         self._children = [
@@ -71,7 +72,7 @@ class Supervisor:
         restore = self._install_signal_handlers()
         try:
             for child in self._children:
-                child.start(self._context, self._life)
+                self._start(child)
             finished = self._watch()
             self._state = "finished" if finished else "stopped"
         except BaseException:
@@ -140,7 +141,7 @@ class Supervisor:
         return restore
 
     def _watch(self) -> bool:
-        interval = self._shared.config.logging.interval_secs
+        interval = min(_TICK_SECS, self._shared.config.logging.interval_secs)
         next_tick = time.monotonic() + interval
         while not self._stop_requested:
             self._wait(next_tick)
@@ -180,7 +181,7 @@ class Supervisor:
         if child.process is None:
             if time.monotonic() >= child.restart_at:
                 child.restarts += 1
-                child.start(self._context, self._life)
+                self._start(child)
         elif not child.process.is_alive():
             self._bury(child)
         elif child.is_hung():
@@ -188,14 +189,26 @@ class Supervisor:
         if child.process is not None:
             child.press_on()
 
+    def _start(self, child: child_process.ChildProcess) -> None:
+        try:
+            child.start(self._context, self._life)
+        except (OSError, EOFError):
+            self._restart_later(child)
+
     def _bury(self, child: child_process.ChildProcess) -> None:
-        """Takes note of a death, and sets the time of the restart."""
+        """Takes note of a death, and of what follows from it."""
         code = child.bury()
         if code == 0 and child.role == "learner":
             child.done = True
             return
-        if code == 2:
-            raise errors.BadInput(child.output().strip().splitlines()[-1])
+        if code == workers.BAD_INPUT:
+            raise errors.BadInput(child.last_line())
+        if code == workers.RUN_FAILED:
+            raise ChildFailed(child.last_line())
+        self._restart_later(child)
+
+    def _restart_later(self, child: child_process.ChildProcess) -> None:
+        """Sets the time of the restart, if there is to be one."""
         if self._over_budget(child):
             return
         wait = min(

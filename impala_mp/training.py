@@ -1,5 +1,6 @@
 """What one update sets off: publication, accounting, the record, checkpoints."""
 
+import collections
 import math
 import os
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from impala_mp import (
+    accounting,
     algorithm,
     batcher,
     checkpoint,
@@ -18,6 +20,8 @@ from impala_mp import (
     delay_line,
     drift,
     episodes,
+    errors,
+    footprint,
     hyperparameters,
     lag_histogram,
     learner,
@@ -72,13 +76,6 @@ def record_names(config: Any) -> tuple[str, ...]:
     return (*_RECORD, *by_task, *replayed, *learner.metric_names(config))
 
 
-def _device_mib(device: torch.device) -> float:
-    """What this process holds of a GPU; NaN on a CPU."""
-    if device.type != "cuda":
-        return math.nan
-    return torch.cuda.memory_reserved(device) / 2**20
-
-
 class Training:
     """One learner at work. `step` is one update with all that follows from it."""
 
@@ -96,7 +93,9 @@ class Training:
         the_replay: replay.Replay | None = None,
     ) -> None:
         self._config, self._folder = config, folder
-        self._learner, self._batcher, self._rings = the_learner, the_batcher, rings
+        self._learner, self._batcher = the_learner, the_batcher
+        slot_size = config.actors.environments
+        self._accounts = accounting.Accounts(rings, the_batcher, row, slot_size)
         self._store, self._control, self._row = store, control, row
         self._record = the_record
         self._replay = the_replay
@@ -120,7 +119,7 @@ class Training:
         self._metric_names = learner.metric_names(config)
         self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
         self._num_sums = 0
-        self._skipped = 0  # updates, of this incarnation
+        self._skipped = 0  # updates, until the record before
         self._lags = lag_histogram.Lags()
         self._ages: list[np.ndarray] = []
         self._started = self._recorded = self._saved = time.monotonic()
@@ -130,7 +129,7 @@ class Training:
         self._num_asked = control.num_saves  # checkpoints that a person wanted
         self._saved_update = -1
         self._saved_overrides: dict[str, float] = {}
-        self._num_learned = 0  # batches of this incarnation
+        self._written = collections.deque[int](maxlen=config.checkpoint.keep_last)
 
     @property
     def finished(self) -> bool:
@@ -147,8 +146,8 @@ class Training:
             if self._timed("wait", self._batcher.wait, _WAIT_SECS):
                 self.step()
                 each_update()
-                if self.save_is_due():
-                    self.save()
+            if self.save_is_due():
+                self.save()
             if self.record_is_due():
                 self.write_record()
         self._row.beat(control_block.State.STOPPING)
@@ -184,8 +183,7 @@ class Training:
         self._sums += self._timed("update", self._update, batch)
         self._num_sums += 1
         self._timed("publish", self.publish)
-        self._row.add("learned", batch.num_fresh)
-        self._num_learned += 1
+        self._accounts.learned_one()
 
     def _look_at_lag(self, batch: batcher.Batch) -> None:
         """Of what is fresh: one version an unroll is what actors and server promise."""
@@ -204,7 +202,12 @@ class Training:
         metrics = self._learner.update(batch.trajectory, live, batch.sample)
         if self._refresher:
             self._refresher.add(batch.draw, self._learner.priorities)
-        self._guard.after(batch, metrics, live)
+        try:
+            self._guard.after(batch, metrics, live)
+        except errors.RunFailed:
+            if self._learner.parameters.are_finite():
+                self.save()  # what was learned before
+            raise
         return metrics
 
     def _timed(self, phase: str, function: Callable, *args: Any) -> Any:
@@ -235,10 +238,8 @@ class Training:
     def write_record(self) -> None:
         """Publishes the means since the record before. Waits for the device."""
         sums = self._sums.tolist()
-        self._skipped += round(sums[self._metric_names.index("health/skipped_share")])
-        means = [value / max(1, self._num_sums) for value in sums]
-        if not self._num_sums:
-            means = [math.nan] * len(means)
+        count = self._num_sums or math.nan
+        means = [value / count for value in sums]
         ages = np.concatenate(self._ages) * 1e-9 if self._ages else np.array([math.nan])
         elapsed = max(1e-9, sum(self._seconds.values()))
         self._record.write(
@@ -257,14 +258,15 @@ class Training:
                 "health/drift_alarms": self._drift.alarms,
                 "health/mixed_unrolls": self._lags.mixed_unrolls,
                 **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
-                **self._accounting(),
+                **{f"health/{k}": n for k, n in self._accounts.counts().items()},
                 **(self._replay.metrics() if self._replay else {}),
-                "health/updates_skipped": self._skipped,
-                "memory/device_mib": _device_mib(self._sums.device),
+                "health/updates_skipped": self._num_skipped(),
+                "memory/device_mib": footprint.device_mib(self._sums.device),
                 "health/checkpoint_update": self._saved_update,
                 **{f"live/{n}": self._control.get(n) for n in hyperparameters.NAMES},
             }
         )
+        self._skipped = self._num_skipped()
         self._recorded = time.monotonic()
         self._seconds = dict.fromkeys(_PHASES, 0.0)
         self._sums.zero_()
@@ -285,29 +287,10 @@ class Training:
     def _time_secs(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
 
-    def _accounting(self) -> dict[str, float]:
-        """Trajectories: committed = learned + discarded + in flight, exactly.
-
-        In flight is what lies in the rings, and what has been taken from them and not
-        yet learned.
-        """
-        envs = self._config.actors.environments
-        heads, tails = self._rings.heads(), self._rings.tails()
-        staged = self._batcher.num_taken - self._num_learned
-        counts = {
-            "health/committed": int(heads.sum()) * envs,
-            "health/learned": self._row.get("learned"),
-            "health/discarded": self._row.get("discarded"),
-            "health/in_flight": int((heads - tails).sum()) * envs
-            + staged * self._batcher.num_fresh,
-        }
-        if counts["health/committed"] != sum(list(counts.values())[1:]):
-            raise RuntimeError(f"trajectories are lost or counted twice: {counts}")
-        return counts
-
-    def _taken(self) -> int:
-        """Trajectories that have left the rings since the run began."""
-        return int(self._rings.tails().sum()) * self._config.actors.environments
+    def _num_skipped(self) -> int:
+        """Updates that were skipped, those before the checkpoint included."""
+        share = self._metric_names.index("health/skipped_share")
+        return self._skipped + round(self._sums[share].item())
 
     # Checkpoints.
 
@@ -315,7 +298,11 @@ class Training:
         if self._control.num_saves != self._num_asked:
             self._num_asked = self._control.num_saves
             return True
-        return time.monotonic() - self._saved >= self._config.checkpoint.interval_secs
+        elapsed = time.monotonic() - self._saved
+        return (
+            elapsed >= self._config.checkpoint.interval_secs
+            and self._saved_update != self._learner.updates  # there is something new
+        )
 
     def save(self, extra: dict[str, Any] | None = None) -> bool:
         """Writes a checkpoint; `extra` is what others than the learner want kept.
@@ -325,16 +312,18 @@ class Training:
           before stays the newest.
         """
         self._saved = time.monotonic()
+        counts = self._accounts.counts()
         try:
-            self._write_checkpoint(extra or {})
+            self._write_checkpoint(counts, extra or {})
         except OSError as error:
             print(f"A checkpoint could not be written: {error}.", flush=True)
             self._row.add("failed_checkpoints", 1)
             return False
         self._saved_update = self._learner.updates
+        self._accounts.saved(counts)
         return True
 
-    def _write_checkpoint(self, extra: dict[str, Any]) -> None:
+    def _write_checkpoint(self, counts: dict[str, int], extra: dict[str, Any]) -> None:
         self._num_saved += 1
         if self._replay and self._config.replay.save:
             self._refresher.flush()
@@ -351,6 +340,9 @@ class Training:
                 "episodes": self._episodes.state_dict(),
                 "num_saved": self._num_saved,
                 "time_secs": self._time_secs(),
+                "counts": counts,
+                "updates_skipped": self._num_skipped(),
+                "drift_alarms": self._drift.alarms,
                 **self._delayed(),
                 "overrides": overrides,
                 **extra,
@@ -360,7 +352,13 @@ class Training:
             beat=self._row.beat_on,
         )
         self._saved_overrides = overrides
-        checkpoint.prune(self._folder, self._config.checkpoint.keep_last)
+        self._written.append(self._learner.updates)
+        checkpoint.prune(
+            self._folder,
+            self._config.checkpoint.keep_last,
+            self._written,
+            self._row.beat_on,
+        )
 
     def _delayed(self) -> dict[str, Any]:
         if not self._config.actors.policy_delay:
@@ -376,13 +374,15 @@ class Training:
         Returns:
           The checkpoint, or an empty dict.
         """
-        self._row.set("discarded", self._taken() - self._row.get("learned"))
+        self._accounts.discard_lost()
         state = checkpoint.load_newest(self._folder, report, self._row.beat_on) or {}
         if state:
             self._learner.load_state_dict(state["learner"])
             torch.set_rng_state(state["random_state"])
             self._episodes.load_state_dict(state["episodes"])
             self._num_saved = state["num_saved"]
+            self._skipped = state.get("updates_skipped", 0)  # none in older ones
+            self._drift.alarms = state.get("drift_alarms", 0)
             self._seconds_before = state["time_secs"]
             self._saved_update = self._learner.updates
             self._saved_overrides = state.get("overrides", {})

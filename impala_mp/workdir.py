@@ -184,6 +184,7 @@ def write_atomically(path: str, text: str, durable: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
     except OSError:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # there was no room for a name
+            os.unlink(temporary)
         raise
     os.replace(temporary, path)

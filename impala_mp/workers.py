@@ -1,13 +1,15 @@
 """Entry points of the child processes."""
 
+import contextlib
 import faulthandler
+import multiprocessing
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from impala_mp import (
     inference_block,
     learner,
     life_pipe,
+    output,
     parameter_store,
     parameters,
     placement,
@@ -40,6 +43,9 @@ from impala_mp import (
 )
 
 END = signal.SIGUSR2  # the supervisor's own SIGTERM, for one that hangs
+
+# Exit codes for the supervisor alone: with others an environment may end its actor.
+BAD_INPUT, RUN_FAILED = 211, 212
 
 
 class Shared(NamedTuple):
@@ -83,7 +89,11 @@ class Seat(NamedTuple):
 
 
 def main(seat: Seat, shared: Shared, life: Any) -> None:
-    """Runs one role to its end; the exit code is 0, or 1 with a traceback logged."""
+    """Runs one role to its end; exit code 0.
+
+    Else its last line in the log is the sentence of BAD_INPUT or RUN_FAILED, or the
+    code is 1, after a traceback.
+    """
     _settle(seat, life)
     row = shared.control.row(seat.row)
     row.set("pid", os.getpid())
@@ -92,20 +102,28 @@ def main(seat: Seat, shared: Shared, life: Any) -> None:
     try:
         _ROLES[seat.role](seat, shared, row)
     except errors.BadInput as error:
-        print(error, file=sys.stderr, flush=True)
-        sys.exit(2)
-    except Exception:
+        print(error, file=sys.stderr)
+        _exit(BAD_INPUT)
+    except errors.RunFailed as error:
+        print(error, file=sys.stderr)
+        _exit(RUN_FAILED)
+    except BaseException:  # an environment may call sys.exit
         traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)  # without waiting for anyone's threads
+        _exit(1)
+
+
+def _exit(code: int) -> NoReturn:
+    """Without waiting for anyone's threads."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _settle(seat: Seat, life: life_pipe.ChildEnd) -> None:
     life.bind()
-    fd = os.open(seat.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and not supervisor.is_alive():
+        os._exit(1)  # it thinks that this start has failed: the seat is another's
+    _open_log(seat.log)
     print(f"--- incarnation {seat.incarnation}, pid {os.getpid()}", flush=True)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -114,8 +132,20 @@ def _settle(seat: Seat, life: life_pipe.ChildEnd) -> None:
     # that an environment starts.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    # SIGUSR1 to everyone asks for a checkpoint: the others write their stacks down.
+    blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
     signal.signal(END, lambda number, frame: sys.exit(1))
+
+
+def _open_log(path: str) -> None:
+    """For all that is written from here on; a full disk takes it, and no more."""
+    output.survive_errors()
+    with contextlib.suppress(OSError):  # else to where the supervisor writes
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
 
 
 def _act(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None:

@@ -1,5 +1,7 @@
 """Small configs, and a run's moving parts in one process."""
 
+import subprocess
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +35,22 @@ def config(**overrides):
     made.health.checksums = True
     made.update_from_flattened_dict(overrides)
     return made
+
+
+def train_in_processes(made, path):
+    """A whole training by the command, in the folder `path`."""
+    stored = path.with_suffix(".json")
+    stored.write_text(config_lib.to_json(made))
+    file = path.with_suffix(".py")
+    file.write_text(
+        "from impala_mp import config\n\n\ndef get_config():\n"
+        f"    return config.from_json(open({str(stored)!r}).read())\n"
+    )
+    command = [sys.executable, "-m", "impala_mp.train", f"--config={file}"]
+    done = subprocess.run(
+        [*command, f"--workdir={path}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 class Parts(NamedTuple):

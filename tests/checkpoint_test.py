@@ -71,6 +71,25 @@ def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, damage, name):
     assert _load(tmp_path)[0]["value"] == 2
 
 
+@pytest.mark.parametrize("keep_last", [1, 2])
+def test_damaged_ones_are_not_among_those_that_are_kept(tmp_path, keep_last):
+    """A learner goes on from before them, and what it saves is older by its number."""
+    for update in (3, 5, 8, 9):
+        checkpoint.save(str(tmp_path), update, _state(update))
+    for update in (8, 9):
+        _flip(tmp_path / str(update) / "state.pt")
+    checkpoint.save(str(tmp_path), 6, _state(6))
+    checkpoint.prune(str(tmp_path), keep_last, sound=[6])
+    kept = {1: ["6", "8", "9"], 2: ["5", "6", "8", "9"]}[keep_last]
+    assert sorted(os.listdir(tmp_path)) == kept
+    assert _load(tmp_path)[0]["value"] == 6
+    for update in (10, 11):
+        checkpoint.save(str(tmp_path), update, _state(update))
+        checkpoint.prune(str(tmp_path), keep_last, sound=[update])
+    kept = {1: ["11"], 2: ["10", "11"]}[keep_last]
+    assert sorted(os.listdir(tmp_path)) == kept
+
+
 def test_when_none_is_sound_it_says_so(tmp_path):
     checkpoint.save(str(tmp_path), 1, _state(1))
     (tmp_path / "1" / "SHA256").unlink()

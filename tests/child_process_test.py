@@ -1,6 +1,8 @@
 """One seat: what it is called in each state, when it is hung, how it is ended."""
 
+import errno
 import itertools
+import multiprocessing
 import signal
 import time
 import types
@@ -104,6 +106,23 @@ def test_a_death_is_written_down_with_its_seeds_and_step(seat):
         " incarnation 4 of run 0)"
     )
     assert seat.failed_starts == 0
+
+
+def test_a_start_without_room_is_a_failed_start(seat, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    seat.process = None
+    monkeypatch.setattr(child_process.fork_server, "start", full)
+    context = multiprocessing.get_context("forkserver")
+    for count in (1, 2):
+        with pytest.raises(OSError, match="No space"):
+            seat.start(context, life=None)
+        assert seat.process is None
+        assert (seat.failed_starts, seat.short_lives, len(seat.deaths)) == (count,) * 3
+    assert "No space left on device" in seat.reason
+    assert seat.output() == ""
+    assert seat.last_line() == seat.reason
 
 
 def test_a_death_before_the_first_step_is_a_failed_start(seat):

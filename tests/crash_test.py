@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import crash_file, diagnosis, errors
+from impala_mp import checkpoint, crash_file, diagnosis, errors
 from tests import builders
 
 
@@ -144,9 +144,19 @@ def test_after_too_many_in_a_row_the_learner_ends(tmp_path):
     parts = _parts(tmp_path, **limits)
     with torch.no_grad():
         parts.training._learner.agent.network.policy.bias[0] = np.inf
-    with pytest.raises(RuntimeError, match="4 updates in a row.*not finite"):
+    with pytest.raises(errors.RunFailed, match="4 updates in a row.*replay.*/2.pt"):
         _train(parts, 10)
     assert len(_crashes(tmp_path)) == 2
+    assert not (tmp_path / "checkpoints").exists()  # of parameters that are infinite
+
+
+def test_what_was_learned_before_too_many_in_a_row_is_saved(tmp_path):
+    parts = _parts(tmp_path, **{"health.max_skipped_updates": 2})
+    _train(parts, 3)
+    with pytest.raises(errors.RunFailed):
+        _train(parts, 10, _spoiled_reward)
+    state = checkpoint.load_newest(str(tmp_path / "checkpoints"), print)
+    assert state["learner"]["updates"] == 5
 
 
 def test_good_steps_between_are_no_row(tmp_path):

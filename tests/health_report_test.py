@@ -1,9 +1,16 @@
 """What `impala-status` makes of files that are half-written, or of another version."""
 
+import fcntl
+import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
+import rich.console
 
 from impala_mp import errors, health_report
 
@@ -20,16 +27,90 @@ _PROCESS = {
 _HEALTH = {"bottleneck": "", "stall": "", "processes": [_PROCESS]}
 
 
-def _write(folder, **changes):
-    health = {"time": time.time(), **_HEALTH, **changes}
-    (folder / "health.json").write_text(json.dumps(health))
+def _write(folder, age_secs=0.0, touched_secs=0.0, **changes):
+    now = time.time()
+    path = folder / "health.json"
+    path.write_text(json.dumps({"time": now - age_secs, **_HEALTH, **changes}))
+    os.utime(path, (now - touched_secs, now - touched_secs))
 
 
-def test_a_whole_file_is_reported(tmp_path):
-    _write(tmp_path)
-    report = health_report.read(str(tmp_path))
+@pytest.fixture
+def live(tmp_path):
+    """The folder of a live run."""
+    with open(tmp_path / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield tmp_path
+
+
+def _text(report):
+    console = rich.console.Console(file=io.StringIO(), width=200)
+    console.print(report.table)
+    return console.file.getvalue()
+
+
+def test_a_whole_file_is_reported(live):
+    _write(live)
+    report = health_report.read(str(live))
     assert report.running
     assert report.healthy
+
+
+def _processes(state, other="running"):
+    learner = {**_PROCESS, "role": "learner", "state": other}
+    return [{**_PROCESS, "state": state}, learner]
+
+
+def test_who_has_the_lock_lives_however_old_the_file_is(live):
+    _write(live, age_secs=3600.0)  # touched: a full disk
+    report = health_report.read(str(live))
+    assert (report.running, report.healthy) == (True, True)
+    assert "3600 s old: is the disk full?" in _text(report)
+    _write(live, age_secs=3600.0, touched_secs=60.0)
+    report = health_report.read(str(live))
+    assert (report.running, report.healthy) == (True, False)
+    assert "lives, and has been silent for 60 s" in _text(report)
+
+
+def test_who_has_no_lock_is_gone_however_new_the_file_is(tmp_path):
+    _write(tmp_path)
+    report = health_report.read(str(tmp_path))
+    assert (report.running, report.healthy) == (False, False)
+    assert "it is gone" in _text(report)
+
+
+@pytest.mark.parametrize(
+    ("changes", "healthy"),
+    [
+        ({"stall": "Nothing was learned for 3600 s."}, False),
+        ({"processes": _processes("running", "hung")}, False),
+        ({"processes": _processes("running", "lost")}, False),
+        ({"processes": _processes("running", "slow")}, True),
+        ({"processes": _processes("stopped", "ended")}, True),
+        ({"processes": _processes("finished", "ended")}, True),
+        ({"processes": _processes("failed", "lost")}, False),
+    ],
+)
+def test_what_is_healthy(live, changes, healthy):
+    _write(live, **changes)
+    report = health_report.read(str(live))
+    assert report.healthy == healthy
+    assert "gone" not in _text(report)
+
+
+def test_ctrl_c_ends_the_watch_with_the_verdict(live):
+    for stall, code in (("", 0), ("Nothing was learned for 99 s.", 1)):
+        _write(live, stall=stall)
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "impala_mp.status", str(live), "--watch"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watch.stdout.readline()
+        time.sleep(0.3)
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(30.0) == code
+        assert "Traceback" not in watch.communicate()[1]
 
 
 def _without(name):

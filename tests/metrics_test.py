@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
@@ -62,25 +63,65 @@ def test_half_a_line_of_a_killed_run_is_dropped(tmp_path):
         json.loads(line)
 
 
-def test_damaged_lines_of_a_power_cut_are_left_out_and_said(tmp_path):
+def test_damaged_lines_of_a_power_cut_are_left_out(tmp_path):
     _write(tmp_path, [10, 20])
-    path, sentences = tmp_path / "metrics.jsonl", []
+    path = tmp_path / "metrics.jsonl"
     with open(path, "ab") as file:
         file.write(bytes(100) + b"\n")
         file.write(b'{"agent_steps": 25, "upd\n12\n{}\n\xff\xfe\n')
         file.write(json.dumps(_record(30)).encode() + b"\n")
         file.write(bytes(100))
     assert _steps(tmp_path) == [10, 20, 30]
-    writer = metrics.Writer(str(tmp_path), sentences.append)
-    assert sentences == [f"5 damaged lines of {path} are left out."]
+    writer = metrics.Writer(str(tmp_path))
     writer.write(_record(40))
     writer.rewind(35)
     writer.write(_record(45))
     writer.close()
     assert _steps(tmp_path) == [10, 20, 30, 45]
-    assert len(sentences) == 1
-    for line in path.read_text().splitlines():
-        json.loads(line)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 1000])
+def test_a_long_file_is_read_from_its_end(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(metrics, "_BLOCK_BYTES", block_bytes)
+    path = tmp_path / "metrics.jsonl"
+    records = [{"agent_steps": n, "x": "y" * (7 * n % 5)} for n in (10, 20, 30, 40)]
+    lines = [json.dumps(record) + "\n" for record in records]
+    whole = "".join(lines)
+    for cut in range(len(whole) + 1):
+        path.write_text(whole[:cut])
+        kept = whole[:cut].count("\n")
+        expected = records[kept - 1] if kept else {}
+        assert metrics.last(str(tmp_path)) == expected
+        for number in (*range(kept + 1), 99):
+            path.write_text(whole[:cut])
+            end = metrics._end_of_newest(
+                str(path), lambda record, n=number: record["agent_steps"] <= 10 * n
+            )
+            assert end == sum(map(len, lines[: min(number, kept)]))
+
+
+def test_a_rewind_and_a_look_read_no_more_than_they_need(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    with open(path, "w") as file:
+        file.writelines(f"{json.dumps(_record(n))}\n" for n in range(20_000))
+    read, load = [], json.loads
+    monkeypatch.setattr(
+        metrics.json, "loads", lambda text: read.append(text) or load(text)
+    )
+    writer = metrics.Writer(str(tmp_path))
+    writer.rewind(19_900)
+    writer.close()
+    assert metrics.last(str(tmp_path))["agent_steps"] == 19_900
+    assert len(read) < 110
+
+
+def test_damaged_lines_at_the_end_are_dropped(tmp_path):
+    """As a power cut leaves them."""
+    _write(tmp_path, [10, 20])
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(b"\0\0\0\n{\n\xff")
+    _write(tmp_path, [30])
+    assert _steps(tmp_path) == [10, 20, 30]
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
@@ -100,6 +141,7 @@ def test_a_rewound_run_has_neither_gap_nor_overlap(tmp_path):
     writer = metrics.Writer(str(tmp_path))
     for step in (10, 20, 30):
         writer.write(_record(step, **{"loss/total": 1.0}))
+    time.sleep(1.1)  # TensorBoard orders its files by the second
     writer.rewind(20)
     for step in (25, 35):
         writer.write(_record(step, **{"loss/total": 2.0}))

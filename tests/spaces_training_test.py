@@ -83,10 +83,13 @@ def test_every_action(tmp_path, action):
     ids=["impact", "replay", "popart", "processes", "server"],
 )
 def test_nested_spaces_with_all_that_learns(tmp_path, overrides):
-    config = _config("dict", "dict", **overrides)
-    program.train(config, str(tmp_path))
-    last = metrics.read(str(tmp_path))[-1]
+    config, folder = _config("dict", "dict", **overrides), tmp_path / "run"
+    if config.runtime.mode == "processes":
+        builders.train_in_processes(config, folder)
+    else:
+        program.train(config, str(folder))
+    last = metrics.read(str(folder))[-1]
     assert last["agent_steps"] >= 180
     assert last["health/drift_alarms"] == 0
     assert last["health/updates_skipped"] == 0
-    assert evaluation.evaluate(str(tmp_path), 4)["episodes"] == 4
+    assert evaluation.evaluate(str(folder), 4)["episodes"] == 4

@@ -175,8 +175,12 @@ def test_a_whole_training(tmp_path, names, mode):
             "loss.popart_beta": 0.1,
         },
     )
-    program.train(config, str(tmp_path))
-    record = metrics.read(str(tmp_path))[-1]
+    folder = tmp_path / "run"
+    if mode == "processes":
+        builders.train_in_processes(config, folder)
+    else:
+        program.train(config, str(folder))
+    record = metrics.read(str(folder))[-1]
     suffixes = [f"/Task{name}-v0" for name in names]
     scales = {"A": 3.0, "B": 300.0, "C": 30.0}
     for name, suffix in zip(names, suffixes, strict=True):
@@ -185,7 +189,7 @@ def test_a_whole_training(tmp_path, names, mode):
         record[f"popart/scale{suffixes[1]}"] > 3 * record[f"popart/scale{suffixes[0]}"]
     )
     assert record["health/drift_alarms"] == 0
-    result = evaluation.evaluate(str(tmp_path), 3)
+    result = evaluation.evaluate(str(folder), 3)
     assert result["episodes"] == 6
     for name, suffix in zip(names, suffixes, strict=True):
         assert result[f"mean{suffix}"] == scales[name]

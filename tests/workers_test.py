@@ -67,7 +67,7 @@ def test_each_run_in_a_folder_has_its_number(tmp_path, monkeypatch, mode, expect
     """But lockstep repeats itself, also from the beginning."""
     runs = []
 
-    def run(shared, folder, screen):
+    def run(shared, folder, screen, end):
         runs.append(shared.run)
         return False
 

@@ -224,6 +224,7 @@ def torment(run: chaos_run.Run, options: argparse.Namespace) -> dict[str, Any]:
     except chaos_run.RunFailedError as error:
         run.problems.append(str(error))
     return {
+        "minutes": options.minutes,
         "faults": dict(sorted(chaos.faults.items())),
         "faults_in_all": chaos.faults.total(),
         "skipped": skipped,

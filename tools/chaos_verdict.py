@@ -25,6 +25,8 @@ MUST_BE_ZERO = (
 )
 _MAX_BAD_RECORDS = 3  # for each NaN that an environment gave
 _MIN_NAN_FAULTS = 5  # fewer may all have died with their actors
+_MIN_FAULTS_PER_MINUTE = 20
+_MAX_MEDIAN_SECS = {"actor": 1.0, "learner": 10.0}  # from a kill to work done
 
 
 def examine(folder: pathlib.Path) -> dict[str, Any]:
@@ -69,11 +71,10 @@ def report(
         "temporary_files": found.pop("temporary_files"),
         "temporary_folders": len(os.listdir(run.temporary)),
     }
-    bad_data = sum(watch.bad_data.values()) if watch.counts_bad_data else None
     return {
         **told,
         **found,
-        "bad_data": bad_data,
+        "bad_data": watch.bad_data,
         "bad_records": watch.bad_records,
         "leftovers": leftovers,
         "target": target,
@@ -95,9 +96,21 @@ def judge(report: dict[str, Any], problems: list[str]) -> list[str]:
         reasons.append("the final evaluation gave no return")
     elif target is not None and final < target:
         reasons.append(f"the final return is {final:.3f}, below {target}")
-    if not report["faults_in_all"]:
-        reasons.append("no fault was committed")
-    return [*problems, *reasons, *_judge_nans(report)]
+    return [*problems, *reasons, *_judge_nans(report), *_judge_rain(report)]
+
+
+def _judge_rain(report: dict[str, Any]) -> list[str]:
+    """Whether there were faults enough, and what they cost."""
+    least = max(1, int(_MIN_FAULTS_PER_MINUTE * report["minutes"]))
+    reasons = [
+        f"the median recovery of a killed {role} took {secs} s, where less than"
+        f" {_MAX_MEDIAN_SECS[role]} is due"
+        for role, limit in _MAX_MEDIAN_SECS.items()
+        if (secs := report["recovery_secs"].get(role, {}).get("median", 0.0)) >= limit
+    ]
+    if report["faults_in_all"] < least:
+        reasons.append(f"{report['faults_in_all']} faults, where {least} are the least")
+    return reasons
 
 
 def _judge_nans(report: dict[str, Any]) -> list[str]:

@@ -12,6 +12,12 @@ ALIVE = ("running", "waiting_for_slot", "waiting_for_data")
 TOKEN = "IMPALA_CHAOS"  # an environment variable that every process of a run inherits
 
 _PATIENCE_SECS = 60.0  # for a wound to heal
+_COUNTERS = (  # that never run backwards, whoever dies
+    *("agent_steps", "env_frames", "updates", "time_secs", "episode/count"),
+    *(f"health/{name}" for name in ("committed", "learned", "discarded", "restarts")),
+    *(f"health/{name}" for name in ("bad_data", "updates_skipped", "drift_alarms")),
+    "health/torn_reads_retried",
+)
 
 
 class Wound:
@@ -69,8 +75,7 @@ class Watch:
         self.last: dict[str, Any] = {}
         self.num_records = self.identity_violations = self.counters_backwards = 0
         self.mixed_unrolls = 0
-        self.counts_bad_data = False
-        self.bad_data: dict[int, int] = {}  # by supervisor
+        self.bad_data: int | None = None  # trajectories; None: no record counts them
         self.wounds: list[Wound | FullDisk] = []
         self.recovery_secs: dict[str, list[float]] = collections.defaultdict(list)
         self.unhealed: list[str] = []
@@ -78,6 +83,7 @@ class Watch:
         self._lateness: list[float] = []  # the clock's time minus the learner's
         self._seen: set[int] = set()
         self._inode = self._offset = 0
+        self._recorders: set[int] = set()  # supervisors that have written a record
         self._descriptors: dict[int, list[int]] = {}  # first and last, by supervisor
 
     def look(self) -> None:
@@ -129,8 +135,7 @@ class Watch:
             self.num_records += 1
             self.identity_violations += not identity_holds(record)
             self.counters_backwards += any(
-                record[name] < self.last.get(name, 0)
-                for name in ("agent_steps", "updates")
+                record.get(name, 0) < self.last.get(name, 0) for name in _COUNTERS
             )
             mixed = record.get("health/mixed_unrolls", 0)
             self.mixed_unrolls = max(self.mixed_unrolls, mixed)
@@ -143,10 +148,11 @@ class Watch:
 
         One fault spoils an unroll; a policy that it made sick spoils all that follow.
         """
-        self.counts_bad_data |= "health/bad_data" in record
+        self._recorders.add(self.supervisor)
         count = record.get("health/bad_data", 0)
-        grew = count > self.bad_data.get(self.supervisor, 0)
-        self.bad_data[self.supervisor] = count
+        grew = count > (self.bad_data or 0)
+        if "health/bad_data" in record:
+            self.bad_data = max(count, self.bad_data or 0)
         # Without an update since the record before there is no lag either.
         no_number = "lag/mean" in record and "loss/total" not in record
         self.bad_records += grew or no_number
@@ -164,7 +170,7 @@ class Watch:
     def _count_descriptors(self) -> None:
         """Only while all is well: a restart opens and closes some."""
         states = [p["state"] for p in self._processes]
-        if self.supervisor in self.bad_data and all(s in ALIVE for s in states):
+        if self.supervisor in self._recorders and all(s in ALIVE for s in states):
             with contextlib.suppress(OSError):
                 count = len(os.listdir(f"/proc/{self.supervisor}/fd"))
                 self._descriptors.setdefault(self.supervisor, [count, count])[1] = count

@@ -1,0 +1,29 @@
+"""Standard output and error that nobody dies of: a disk may be full, a pipe closed."""
+
+import io
+import sys
+from typing import Any
+
+
+class _Raw(io.FileIO):
+    """What cannot be written is lost."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def survive_errors() -> None:
+    """Puts such streams in the place of sys.stdout and sys.stderr."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        encoding = getattr(getattr(sys, name), "encoding", None)
+        setattr(sys, name, _stream(number, encoding))
+
+
+def _stream(number: int, encoding: str | None) -> io.TextIOWrapper:
+    raw = _Raw(number, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True
+    )

@@ -1,0 +1,53 @@
+"""The fork server is started once, whatever the disk has room for since."""
+
+import os
+import subprocess
+import sys
+
+# In a process of its own: pytest's shall not be anybody's parent.
+_CODE = """
+import errno, os, signal, tempfile
+from multiprocessing import forkserver, resource_tracker
+from impala_mp import fork_server
+
+
+def full(prefix):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def blocked(pid):
+    with open(f"/proc/{pid}/status") as file:
+        line = next(line for line in file if line.startswith("SigBlk"))
+    return bool(int(line.split()[1], 16) & (1 << (signal.SIGUSR1 - 1)))
+
+
+if __name__ == "__main__":
+    fork_server.start()
+    make, tempfile.mkdtemp = tempfile.mkdtemp, full
+    fork_server.start()
+    server, tracker = forkserver._forkserver, resource_tracker._resource_tracker
+    print(blocked(server._forkserver_pid), blocked(tracker._pid))
+    before = len(os.listdir("/proc/self/fd"))
+    os.kill(server._forkserver_pid, signal.SIGKILL)
+    os.waitid(os.P_PID, server._forkserver_pid, os.WEXITED | os.WNOWAIT)
+    try:
+        fork_server.start()
+    except OSError as error:
+        print(error.strerror)
+    tempfile.mkdtemp = make
+    fork_server.start()
+    print(len(os.listdir("/proc/self/fd")) - before)
+"""
+
+
+def test_one_that_lives_needs_no_room_and_a_dead_one_is_replaced(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(_CODE)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(tmp_path)},
+    )
+    assert done.stdout.splitlines() == ["True True", "No space left on device", "0"]
+    assert list(tmp_path.iterdir()) == [script]

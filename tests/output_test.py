@@ -1,0 +1,38 @@
+"""Streams that a full disk or a closed pipe takes nobody down with."""
+
+import subprocess
+import sys
+
+_CODE = """
+import sys, traceback
+from impala_mp import output
+
+output.survive_errors()
+for number in range(1000):
+    print("a line that is longer than nothing at all", number)
+try:
+    raise ValueError("for the log")
+except ValueError:
+    traceback.print_exc()
+sys.stdout.flush()
+print(sys.stdout.isatty(), sys.stdout.fileno(), file=sys.stderr)
+sys.exit(7)
+"""
+
+
+def _run(stdout, stderr):
+    command = [sys.executable, "-c", _CODE]
+    return subprocess.run(command, stdout=stdout, stderr=stderr, text=True)
+
+
+def test_a_full_disk_takes_what_is_printed_and_no_more():
+    with open("/dev/full", "w") as full:
+        assert _run(full, full).returncode == 7
+
+
+def test_what_can_be_written_is():
+    done = _run(subprocess.PIPE, subprocess.PIPE)
+    assert done.returncode == 7
+    assert done.stdout.count("\n") == 1000
+    assert "ValueError: for the log" in done.stderr
+    assert done.stderr.endswith("False 1\n")
