@@ -39,13 +39,7 @@ def read(path: str) -> HealthReport:
       BadInput: no run has been there, or not one of this version.
     """
     health = _load(path)
-    try:
-        records = metrics.read(path)
-    except ValueError as error:
-        raise errors.BadInput(
-            f"metrics.jsonl in {path} is damaged ({error}): remove the line, or name"
-            " another run."
-        ) from error
+    records = metrics.read(path)
     age = time.time() - health["time"]
     processes = health["processes"]
     supervisor = processes[0]["state"]
