@@ -82,6 +82,7 @@ _FLOORS = {
         "calibration",
         "child_process",
         "command_line",
+        "conclusion",
         "contract",
         "diagnosis",
         "drift",
