@@ -4,6 +4,7 @@ import setuptools
 
 _ATARI = ["ale-py>=0.11"]
 _MINATAR = ["MinAtar>=1.0.15"]
+_CLASSIC_CONTROL = ["gymnasium[classic-control]"]  # pygame, for films of CartPole
 
 setuptools.setup(
     name="impala_mp",
@@ -25,6 +26,7 @@ setuptools.setup(
     extras_require={
         "atari": _ATARI,
         "minatar": _MINATAR,
+        "classic-control": _CLASSIC_CONTROL,
         "test": [*_ATARI, *_MINATAR, "hypothesis", "mypy", "pytest", "ruff"],
     },
     entry_points={
