@@ -6,6 +6,7 @@ _ATARI = ["ale-py>=0.11"]
 _MINATAR = ["MinAtar>=1.0.15"]
 _MINIGRID = ["minigrid>=3.0"]
 _MUJOCO = ["gymnasium[mujoco]>=1.1"]
+_CLASSIC_CONTROL = ["gymnasium[classic-control]"]  # pygame, for films of CartPole
 
 setuptools.setup(
     name="impala_mp",
@@ -27,6 +28,7 @@ setuptools.setup(
     extras_require={
         "atari": _ATARI,
         "minatar": _MINATAR,
+        "classic-control": _CLASSIC_CONTROL,
         "minigrid": _MINIGRID,
         "mujoco": _MUJOCO,
         "test": [

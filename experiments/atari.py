@@ -6,6 +6,8 @@ loss ends the episode for the learner, rewards clipped to [-1, 1] for the learne
 `sticky` follows Machado et al. 2018 instead: the last action repeats with probability
 0.25, no no-ops, no end at life loss. Full-game, unclipped returns are reported in both.
 TORSO is nature (default), shallow or deep.
+Pong is at -20.1 after 670,080 agent steps, 10 minutes on 2 shared x86 cores: to the end
+it takes a GPU, or a night.
 """
 
 from impala_mp import config as config_lib

@@ -12,9 +12,9 @@ from impala_mp import (
     agent,
     calibration,
     checkpoint,
+    conclusion,
     config as config_lib,
     control_block,
-    curves,
     descriptors,
     display,
     ending,
@@ -84,15 +84,15 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
             finally:
                 release(shared)
             if finished:
-                _conclude(config, policy, folder)
+                _conclude(config, policy, folder.path)
             else:
                 print(f"Stopped. The same command goes on from {folder.path}.")
     finally:
         folder.close()
     if end.cut_short:
         print(
-            "Cut short on request. What was learned is saved: impala-eval"
-            f" --workdir={folder.path} evaluates it."
+            "Cut short on request. What was learned is saved:"
+            f" {conclusion.command('impala-eval')} --workdir={folder.path} evaluates it."
         )
 
 
@@ -322,36 +322,8 @@ def _run(
         reporter.close()
 
 
-def _conclude(config: Any, policy: agent.Agent, folder: workdir.Workdir) -> None:
-    """Final evaluation, learning curve, and where everything is."""
-    print(f"\n{_final_evaluation(config, policy, folder)}", flush=True)
-    print(
-        f"Run:            {folder.path}\n"
-        f"Learning curve: {_learning_curve(config, folder)}\n"
-        f"TensorBoard:    tensorboard --logdir={folder.path}\n"
-        f"Evaluate again: impala-eval --workdir={folder.path} --episodes=100"
+def _conclude(config: Any, policy: agent.Agent, path: str) -> None:
+    episodes = config.evaluation.episodes
+    conclusion.tell(
+        config, path, lambda: evaluation.evaluate(path, episodes, policy=policy)
     )
-
-
-def _final_evaluation(config: Any, policy: agent.Agent, folder: workdir.Workdir) -> str:
-    try:
-        result = evaluation.evaluate(
-            folder.path, config.evaluation.episodes, policy=policy
-        )
-    except evaluator.NoGameEnded as error:
-        return f"Final evaluation: none, {error}"
-    return (
-        f"Final evaluation: mean return {result['mean']:.3f}, standard deviation"
-        f" {result['std']:.3f}, over {result['episodes']} episodes"
-        f" ({result['protocol']})."
-    )
-
-
-def _learning_curve(config: Any, folder: workdir.Workdir) -> str:
-    """The name of its picture, or why there is none."""
-    image = os.path.join(folder.path, "learning_curve.png")
-    try:
-        curves.plot({config.environment.id: [folder.path]}, image)
-    except errors.BadInput:
-        return "none, for no full game has ended in training."
-    return image

@@ -167,7 +167,8 @@ class Reporter:
         now = time.monotonic()
         wall_ns = max(1e-9, now - self._time) * 1e9 * self._num_actors
         spent = totals - self._actor_ns
-        shares = spent / wall_ns
+        # A wait counts where it ends, and may have begun in the interval before.
+        shares = spent / max(wall_ns, spent.sum())
         step_ms = spent * 1e-6 / max(1, steps - self._actor_steps)
         self._actor_ns, self._actor_steps, self._time = totals, steps, now
         return {

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from impala_mp import errors
+from impala_mp import errors, workdir
 from impala_mp.environments import vector
 
 _FRAMES_PER_SECOND = 25
@@ -16,6 +16,7 @@ def check_name(path: str) -> None:
         raise errors.BadInput(
             f"--video={path} must end in .gif: animated GIF is what is written."
         )
+    workdir.check_place("video", path)
 
 
 class Film:

@@ -136,6 +136,17 @@ def _nearest(path: str) -> str:
     return path
 
 
+def check_place(flag: str, path: str) -> None:
+    """Raises BadInput unless the file that a flag names can be written later."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise errors.BadInput(
+            f"--{flag}={path}: there is no folder {folder}: make it, or name another."
+        )
+    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
+        raise errors.BadInput(f"--{flag}={path} cannot be written: name another file.")
+
+
 def is_live(path: str) -> bool:
     """Whether a live run has the folder.
 

@@ -1,8 +1,11 @@
 """The bottleneck in words."""
 
+import time
+
 import pytest
 
-from impala_mp import bottleneck
+from impala_mp import bottleneck, display, reporting
+from tests import builders
 
 
 def _explain(learner_wait, actor_wait, num_actors=4, num_cores=64, device="cuda"):
@@ -31,6 +34,20 @@ def _explain(learner_wait, actor_wait, num_actors=4, num_cores=64, device="cuda"
 )
 def test_sentences(text, expected):
     assert expected in text
+
+
+def test_a_wait_that_began_before_the_interval_is_no_more_than_all_of_it(tmp_path):
+    shared = builders.shared(builders.config(), tmp_path)
+    screen = display.Display("Catch", 1)
+    reporter = reporting.Reporter(shared, str(tmp_path), screen, 2)
+    time.sleep(0.01)
+    for number in (1, 2):
+        shared.control.row(number).set("wait_ns", 300_000_000)
+        shared.control.row(number).set("environment_ns", 100_000_000)
+    split = reporter._actor_split()
+    reporter.close()
+    assert split["time/actor_wait"] == pytest.approx(0.75)
+    assert split["time/actor_environment"] == pytest.approx(0.25)
 
 
 def test_a_stall_says_who_waits_for_whom():

@@ -60,8 +60,9 @@ def test_the_tool(runs, tmp_path):
     command = [sys.executable, "tools/plot.py", f"--output={path}"]
     subprocess.run([*command, f"all={','.join(runs)}"], check=True, timeout=120)
     assert path.stat().st_size > 1000
-    bad = subprocess.run(
-        [*command, "nowhere"], capture_output=True, text=True, timeout=120
-    )
-    assert bad.returncode == 2
-    assert "Traceback" not in bad.stderr
+    nowhere = f"--output={tmp_path / 'no' / 'tool.png'}"
+    for arguments in ((*command, "nowhere"), (*command[:2], nowhere, runs[0])):
+        bad = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+        assert bad.returncode == 2
+        assert "Traceback" not in bad.stderr
+    assert "there is no folder" in bad.stderr

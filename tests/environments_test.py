@@ -250,14 +250,20 @@ def test_pictures(name):
     environment.close()
 
 
-class _Bare(CatchVectorEnv):
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("pygame is not installed, run", r"pip install 'impala_mp\[classic-control\]'"),
+        ("no MuJoCo here", "renders no pictures: no MuJoCo here"),
+    ],
+)
+def test_pictures_that_need_something_more_say_what(monkeypatch, missing, sentence):
     def render(self):
-        raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
+        raise gymnasium.error.DependencyNotInstalled(missing)
 
-
-def test_pictures_that_need_something_more_say_what():
-    environment = vector.VectorEnvironment(_Bare(1, render_mode="rgb_array"))
-    with pytest.raises(errors.BadInput, match="pygame is not installed"):
+    monkeypatch.setattr(CatchVectorEnv, "render", render)
+    environment = vector.VectorEnvironment(CatchVectorEnv(1, render_mode="rgb_array"))
+    with pytest.raises(errors.BadInput, match=sentence):
         environment.frame()
 
 

@@ -95,6 +95,7 @@ _FLOORS = {
         "calibration",
         "child_process",
         "command_line",
+        "conclusion",
         "contract",
         "diagnosis",
         "drift",

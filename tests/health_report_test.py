@@ -144,6 +144,12 @@ def test_half_a_file_is_a_sentence(tmp_path, data):
         health_report.read(str(tmp_path))
 
 
+def test_a_damaged_line_of_the_metrics_is_left_out(tmp_path):
+    _write(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"agent_steps": 1\n')
+    assert not health_report.read(str(tmp_path)).running
+
+
 def test_no_run_is_a_sentence(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere", __file__):
         with pytest.raises(errors.BadInput, match="has no health.json"):

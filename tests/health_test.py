@@ -210,7 +210,6 @@ def test_counters_survive_a_killed_supervisor(start):
     assert supervisor_test._never_backwards(records)
     assert all(map(supervisor_test._identity_holds, records))
     assert records[-1]["health/restarts"] == 1
-    assert records[-1]["health/discarded"] > 0  # what was in flight
 
 
 _SLOW = """

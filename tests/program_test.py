@@ -3,12 +3,14 @@
 import errno
 import os
 import resource
+import shlex
+import sys
 
 import gymnasium
 import numpy as np
 import pytest
 
-from impala_mp import errors, evaluation, program
+from impala_mp import conclusion, errors, evaluation, program
 from impala_mp.environments import catch
 from tests import builders
 
@@ -67,7 +69,7 @@ def test_the_evaluation_comes_before_the_learning_curve(tmp_path, capsys, monkey
     def plot(*unused):
         print("a plot")
 
-    monkeypatch.setattr(program.curves, "plot", plot)
+    monkeypatch.setattr(conclusion.curves, "plot", plot)
     lines = _conclusion(tmp_path / "run", capsys, _config())
     assert lines[0].startswith("mean return")
     assert "a plot" in lines
@@ -121,3 +123,21 @@ def test_too_few_descriptors_are_found_before_a_folder_is_made(tmp_path, monkeyp
     with pytest.raises(errors.BadInput, match="or lower config.actors.count"):
         program.train(config, str(tmp_path / "run"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_commands_can_be_copied_into_any_shell(tmp_path, monkeypatch, capsys):
+    there = tmp_path / "an environment" / "bin"
+    there.mkdir(parents=True)
+    for name in ("python", "impala-eval", "tensorboard"):
+        (there / name).touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(there / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    lines = _conclusion(tmp_path / "a run", capsys, _config())
+    commands = [shlex.split(line.partition(":")[2]) for line in lines[3:]]
+    assert commands[0][0] == str(there / "tensorboard")
+    assert commands[1][0] == str(there / "impala-eval")
+    for words in commands:
+        assert words[1].endswith("=" + str(tmp_path / "a run"))
+    monkeypatch.setenv("PATH", str(there))
+    assert conclusion.command("impala-eval") == "impala-eval"
+    assert conclusion.command("nowhere") == "nowhere"

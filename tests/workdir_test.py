@@ -112,6 +112,18 @@ def test_what_a_refused_run_has_made_is_gone_and_nothing_else(tmp_path, monkeypa
     assert not (tmp_path / "old" / "run").exists()
 
 
+def test_a_file_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    workdir.check_place("output", str(tmp_path / "new.png"))
+    workdir.check_place("output", "new.png")
+    with pytest.raises(errors.BadInput, match="--output=.*there is no folder"):
+        workdir.check_place("output", str(tmp_path / "no" / "new.png"))
+    with pytest.raises(errors.BadInput, match="cannot be written"):
+        workdir.check_place("output", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(errors.BadInput, match="cannot be written"):
+        workdir.check_place("output", str(tmp_path / "new.png"))
+
+
 def test_a_live_owner_excludes_others_and_a_dead_one_does_not(tmp_path):
     def own():
         folder = workdir.Workdir(str(tmp_path))

@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 
-from impala_mp import curves, errors
+from impala_mp import curves, errors, workdir
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
         name = label or os.path.basename(os.path.normpath(folders))
         groups[name] = folders.split(",")
     try:
+        workdir.check_place("output", arguments.output)
         curves.plot(groups, arguments.output, arguments.key, arguments.x)
     except errors.BadInput as error:
         print(f"plot.py: {error}", file=sys.stderr)

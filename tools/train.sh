@@ -12,12 +12,12 @@ esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/install.sh" "$extras"
 
-case "$*" in
-  *--config=*) ;;
+case " $* " in
+  *" --config="* | *" --config "* | *" -config="* | *" -config "*) ;;
   *) set -- --config=experiments/catch.py "$@" ;;
 esac
-case "$*" in
-  *--workdir=*) ;;
+case " $* " in
+  *" --workdir="* | *" --workdir "* | *" -workdir="* | *" -workdir "*) ;;
   *) set -- "$@" --workdir="runs/$(date +%Y-%m-%d_%H-%M-%S)" ;;
 esac
 exec .venv/bin/impala-train "$@"

@@ -135,8 +135,11 @@ class VectorEnvironment:
         try:
             drawn = self._envs.render()
         except gymnasium.error.DependencyNotInstalled as error:
+            cure = str(error)
+            if "pygame" in cure:
+                cure = "pip install 'impala_mp[classic-control]' for pygame."
             raise errors.BadInput(
-                f"{self._envs} renders no pictures: {error}"
+                f"{self._envs} renders no pictures: {cure}"
             ) from error
         if not drawn:
             raise errors.BadInput(
