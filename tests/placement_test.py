@@ -70,7 +70,8 @@ def _stop(*unused, **others):
 def _crash(config):
     parts = [*crash_file.CrashFile._fields]
     text = config.to_json_best_effort()
-    return crash_file.CrashFile(**{**dict.fromkeys(parts), "config": text})
+    known = {"config": text, "threads": torch.get_num_threads()}
+    return crash_file.CrashFile(**{**dict.fromkeys(parts), **known})
 
 
 @pytest.mark.parametrize(
