@@ -43,12 +43,15 @@ def resolve(
     so is the number of environments of a run that is gone on with (`stored`).
 
     The main process never touches CUDA: with a learner on a GPU, actors get every core
-    but one, and micro-batches are not cut.
+    but one, and micro-batches are not cut. An inference server has its cores in any
+    case, and takes inference off the actors.
     """
     automatic = [f for f in config_lib.AUTOMATIC if config_lib.get(config, f) == 0]
     if not automatic:
         return ""
     torch.set_num_threads(1)
+    serving = config_lib.server_threads(config)
+    left = max(1, num_cores - serving)  # for actors and learner
     if config.actors.environments == 0 and stored:
         config.actors.environments = stored.actors.environments
     elif config.actors.environments == 0:
@@ -57,14 +60,15 @@ def resolve(
         alone = config.runtime.mode == "lockstep"
         config.learner.micro_batches = config.learner.micro_batches or 1
         config.actors.count = config.actors.count or _enough_slots(
-            config, 1 if alone else max(1, num_cores - 1)
+            config, 1 if alone else max(1, left - 1)
         )
         return _sentence(config, automatic, "")
     if config.learner.micro_batches == 0:
         config.learner.micro_batches = _fastest_cut(config, environment)
     costs = measure(config, environment)
     if config.actors.count == 0:
-        count, threads = choose(costs, num_cores)
+        acting = costs._replace(inference=0.0) if serving else costs
+        count, threads = choose(acting, left)
         config.actors.count = _enough_slots(config, count)
         config.learner.threads = config.learner.threads or threads
     why = (
@@ -72,6 +76,8 @@ def resolve(
         f" {1e6 * costs.inference:.3g} of inference and {1e6 * costs.learning:.3g} of"
         f" learning, and there are {num_cores} cores"
     )
+    if serving:
+        why += f", {serving} of them for the inference server"
     return _sentence(config, automatic, why)
 
 

@@ -213,7 +213,11 @@ def allocate(
         checkpoints=checkpoints,
         learner_threads=threads,
         placement=placement.plan(
-            sorted(os.sched_getaffinity(0)), count, config.actors.threads, threads
+            sorted(os.sched_getaffinity(0)),
+            count,
+            config.actors.threads,
+            threads,
+            config_lib.server_threads(config),
         ),
     )
 
@@ -229,7 +233,9 @@ def _resources(shared: workers.Shared) -> list[str]:
     if shared.config.algorithm == "impact":
         holders["the target network's"] = 1
     return [
-        shared.placement.explain(shared.learner_threads),
+        shared.placement.explain(
+            shared.learner_threads, config_lib.server_threads(shared.config)
+        ),
         footprint.explain(
             holders,
             shared.rings.memory.nbytes,
