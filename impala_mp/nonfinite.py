@@ -47,7 +47,7 @@ class Guard:
         self._keeps = self._cuda or len(self._tensors) > 1
         self._before = collections.deque(
             {name: torch.empty_like(tensor) for name, tensor in self._tensors.items()}
-            for _ in range((3 if self._cuda else 1) if self._keeps else 0)
+            for _ in range((2 if self._cuda else 1) if self._keeps else 0)
         )
         self._agent_steps = 0  # before the update in hand; likewise
         self._random_state: list[torch.Tensor] = []

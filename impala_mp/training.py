@@ -95,7 +95,7 @@ class Training:
     ) -> None:
         self._config, self._folder = config, folder
         self._learner, self._batcher, self._rings = the_learner, the_batcher, rings
-        self._store, self._control, self._row = store, control, row
+        self._control, self._row = control, row
         self._record = the_record
         self._replay = the_replay
         self._refresher = replay.Refresher(the_replay) if the_replay else None
@@ -186,7 +186,8 @@ class Training:
     def _look_at_lag(self, batch: batcher.Batch) -> None:
         """Of what is fresh: one version an unroll is what actors and server promise."""
         versions = batch.parameter_version[:, : batch.num_fresh]
-        mixed = self._lags.add(self._store.latest + self._delay_line.depth, versions)
+        newest = self._publisher.newest + self._delay_line.depth
+        mixed = self._lags.add(newest, versions)
         if mixed:
             print(
                 f"More than one version acted in each of {mixed} unrolls.", flush=True
