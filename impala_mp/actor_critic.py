@@ -137,6 +137,22 @@ def total(
     return total, {**metrics, **control.metrics}
 
 
+def elements(
+    log_rhos: torch.Tensor,
+    returns: vtrace.VTraceReturns,
+    terms: dict[str, torch.Tensor],
+    control: off_policy.Control,
+) -> dict[str, torch.Tensor]:
+    """What the loss is made of, [T, B] each, in the order in which it is computed."""
+    made = {
+        "vtrace/log_rhos": log_rhos,
+        "vtrace/deltas": returns.deltas,
+        "vtrace/vs": returns.vs,
+        "vtrace/pg_advantages": returns.pg_advantages,
+    }
+    return {**made, **terms, **control.elements}
+
+
 @torch.no_grad()
 def vtrace_metrics(
     rhos: torch.Tensor,

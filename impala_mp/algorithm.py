@@ -33,6 +33,7 @@ class Loss(NamedTuple):
 
     total: torch.Tensor  # a scalar, to be differentiated
     metrics: dict[str, torch.Tensor]  # scalars without a gradient, by metric name
+    elements: dict[str, torch.Tensor]  # [T, B] that the scalars are made of, in order
     moments: torch.Tensor | None  # of value targets, [tasks, 3], for PopArt if it is on
     priorities: torch.Tensor | None = None  # [B] of its own, for the replay
 

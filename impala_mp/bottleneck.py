@@ -6,7 +6,11 @@ _IDLE = 0.15  # share of its time below which nobody calls a process idle
 
 
 def explain(
-    record: dict[str, float], num_actors: int, num_cores: int, device: str
+    record: dict[str, float],
+    num_actors: int,
+    num_cores: int,
+    device: str,
+    server_threads: int = 0,
 ) -> str:
     """One sentence or two; "" while there is nothing to go by.
 
@@ -25,9 +29,10 @@ def explain(
         f" {inference:.3g} ms of inference"
     )
     if waits > _IDLE and waits >= actors_wait:
+        free = num_cores - num_actors - (device == "cpu") - server_threads
         return (
             f"The learner waited {100 * waits:.0f} % of its time for data; {costs};"
-            f" {_more_actors(waits, num_actors, num_cores, device)}"
+            f" {_more_actors(waits, num_actors, free, num_cores)}"
         )
     if actors_wait > _IDLE:
         cure = "more learner.threads or a GPU" if device == "cpu" else "a faster GPU"
@@ -43,9 +48,8 @@ def _enough(actors_wait: float, num_actors: int) -> int:
     return max(1, math.ceil(num_actors * (1.0 - actors_wait)))
 
 
-def _more_actors(waits: float, num_actors: int, num_cores: int, device: str) -> str:
+def _more_actors(waits: float, num_actors: int, free: int, num_cores: int) -> str:
     wanted = math.ceil(num_actors * waits / max(0.01, 1.0 - waits))
-    free = num_cores - num_actors - (device == "cpu")
     if wanted <= free:
         return f"{wanted} more actors would fill it."
     if free > 0:

@@ -43,12 +43,15 @@ def resolve(
 
     The main process never touches CUDA: with a learner on a GPU, actors get every core
     but one. A lockstep run has as few as fill a batch; it is to be repeated with the
-    number of micro-batches that is found here, for timings differ.
+    number of micro-batches that is found here, for timings differ. An inference server
+    has its cores in any case, and takes inference off the actors.
     """
     automatic = [f for f in config_lib.AUTOMATIC if config_lib.get(config, f) == 0]
     if not automatic:
         return ""
     torch.set_num_threads(1)
+    serving = config_lib.server_threads(config)
+    left = max(1, num_cores - serving)  # for actors and learner
     if config.actors.environments == 0 and stored:
         config.actors.environments = stored.actors.environments
     elif config.actors.environments == 0:
@@ -58,13 +61,14 @@ def resolve(
     alone = config.runtime.mode == "lockstep"
     if alone or config.learner.device != "cpu":
         config.actors.count = config.actors.count or _enough_slots(
-            config, 1 if alone else max(1, num_cores - 1)
+            config, 1 if alone else max(1, left - 1)
         )
         measured = automatic != ["actors.count"]
         return _sentence(config, automatic, " by calibration" if measured else "")
     costs = measure(config, environment)
     if config.actors.count == 0:
-        count, threads = choose(costs, num_cores)
+        acting = costs._replace(inference=0.0) if serving else costs
+        count, threads = choose(acting, left)
         config.actors.count = _enough_slots(config, count)
         config.learner.threads = config.learner.threads or threads
     why = (
@@ -73,6 +77,8 @@ def resolve(
         f" {1e6 * costs.inference:.3g} of inference and {1e6 * costs.learning:.3g} of"
         f" learning, and there are {num_cores} cores"
     )
+    if serving:
+        why += f", {serving} of them for the inference server"
     return _sentence(config, automatic, why)
 
 

@@ -287,7 +287,13 @@ def num_actors(config: config_dict.ConfigDict, num_cores: int) -> int:
     return config.actors.count or num_cores
 
 
+def server_threads(config: config_dict.ConfigDict) -> int:
+    """Of the inference server; 0 where there is none."""
+    return config.inference.threads if config.inference.mode == "server" else 0
+
+
 def learner_threads(config: config_dict.ConfigDict, num_cores: int) -> int:
     if config.learner.threads:
         return config.learner.threads
-    return max(1, num_cores - num_actors(config, num_cores))
+    taken = num_actors(config, num_cores) + server_threads(config)
+    return max(1, num_cores - taken)

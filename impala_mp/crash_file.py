@@ -8,7 +8,7 @@ import torch
 
 from impala_mp import checkpoint, errors, nest, types
 
-_FORMAT = 4
+_FORMAT = 5
 
 
 class CrashFile(NamedTuple):
@@ -24,8 +24,24 @@ class CrashFile(NamedTuple):
     sample: list[torch.Tensor]  # as types.Sample has them; empty without replay
     metrics: torch.Tensor  # what the step gave
     live: dict[str, float]  # hyperparameters, as `algorithm.Live` has them
-    random_state: torch.Tensor
+    random_state: list[torch.Tensor]  # before the step, as `random_state` gives it
+    threads: int  # of torch: how sums are cut decides on their last bits
     update: int
+
+
+def random_state(device: torch.device) -> list[torch.Tensor]:
+    """Of torch's own generators, the CPU's and the device's; waits for nothing."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def set_random_state(states: list[torch.Tensor], device: torch.device) -> None:
+    """Puts back what `random_state` gave."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def save(folder: str, crash: CrashFile) -> str:

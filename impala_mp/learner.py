@@ -95,8 +95,7 @@ class Learner:
         its priorities are NaN. The metrics are means over the passes; an update is
         skipped if any step was. `sample` is None if, and only if, there is no replay.
         """
-        for scalar, value in zip(self._live, live, strict=True):
-            scalar.fill_(value)
+        self._set(live)
         self._learning_rate.fill_(self.learning_rate(live.learning_rate_factor))
         (metrics, self.raw_metrics), self.priorities = self._compute((batch, sample))
         self.updates += 1
@@ -104,6 +103,21 @@ class Learner:
         self.agent_steps += rows * (size - replay_settings.num_replayed(self._config))
         self._algorithm.after_update(self.updates)
         return metrics
+
+    def _set(self, live: algorithm.Live) -> None:
+        for scalar, value in zip(self._live, live, strict=True):
+            scalar.fill_(value)
+
+    def loss(
+        self,
+        batch: types.Trajectory,
+        live: algorithm.Live,
+        sample: types.Sample | None = None,
+    ) -> algorithm.Loss:
+        """Of a whole batch, from which nothing is learned."""
+        self._set(live)
+        count = batch.agent_output.action.numel()
+        return self._algorithm.loss(batch, sample, self.unroll, self._live, count)
 
     def _update(self, work: _Work) -> _Done:
         """The update as the device sees it: nothing here asks anything of the host.

@@ -30,6 +30,7 @@ class _Step(NamedTuple):
     batch: batcher.Batch
     tensors: dict[str, torch.Tensor]
     agent_steps: int
+    random_state: list[torch.Tensor]
     skipped: host_copy.HostCopy  # a share of the passes; 0: none
     raw_metrics: torch.Tensor
     live: algorithm.Live
@@ -47,16 +48,18 @@ class Guard:
         self._keeps = self._cuda or len(self._tensors) > 1
         self._before = collections.deque(
             {name: torch.empty_like(tensor) for name, tensor in self._tensors.items()}
-            for _ in range((3 if self._cuda else 1) if self._keeps else 0)
+            for _ in range((2 if self._cuda else 1) if self._keeps else 0)
         )
-        self._agent_steps = 0  # before the update in hand
+        self._agent_steps = 0  # before the update in hand; likewise
+        self._random_state: list[torch.Tensor] = []
         self._pending: collections.deque[_Step] = collections.deque()
         self._in_a_row = 0
         self._newest = ""  # crash file
 
     def before(self) -> None:
-        """Keeps the parameters as they are."""
+        """Keeps what the update depends on, as it is."""
         self._agent_steps = self._learner.agent_steps
+        self._random_state = crash_file.random_state(self._device)
         if self._keeps:
             self._before.rotate(1)
             for name, tensor in self._tensors.items():
@@ -74,8 +77,9 @@ class Guard:
         raw = self._learner.raw_metrics
         raw = raw.clone() if self._cuda else raw  # a graph's next replay overwrites it
         tensors = self._before[0] if self._keeps else self._tensors
-        steps, update = self._agent_steps, self._learner.updates
-        self._pending.append(_Step(batch, tensors, steps, skipped, raw, live, update))
+        before = tensors, self._agent_steps, self._random_state
+        update = self._learner.updates
+        self._pending.append(_Step(batch, *before, skipped, raw, live, update))
         if len(self._pending) > self._cuda:
             self._judge(self._pending.popleft())
 
@@ -115,7 +119,8 @@ class Guard:
             sample=[leaf.cpu().clone() for leaf in step.batch.sample or ()],
             metrics=step.raw_metrics.cpu().clone(),
             live=step.live._asdict(),
-            random_state=torch.get_rng_state(),
+            random_state=step.random_state,
+            threads=torch.get_num_threads(),
             update=step.update,
         )
         try:

@@ -29,12 +29,13 @@ class Control(NamedTuple):
     weights: torch.Tensor  # [T, B], of each element in the loss; 0 where not learnable
     terms: dict[str, torch.Tensor]  # scalars to be added to the loss, by metric name
     metrics: dict[str, torch.Tensor]  # further ones, without a gradient
+    elements: dict[str, torch.Tensor]  # [T, B] that the terms are made of
 
 
 def without_replay(batch: types.Trajectory) -> Control:
     """Every transition that was acted counts, and as it is."""
     learnable = algorithm.learnable(batch)
-    return Control(learnable, learnable, {}, {})
+    return Control(learnable, learnable, {}, {}, {})
 
 
 def control(
@@ -78,7 +79,7 @@ def control(
         config.unroll_length * replay_settings.num_replayed(config)
     )
     metrics = {"replay/dropped_share": dropped}
-    return Control(learnable, learnable * sample.weight, terms, metrics)
+    return Control(learnable, learnable * sample.weight, terms, metrics, clones)
 
 
 def after_burn_in(

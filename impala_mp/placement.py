@@ -1,5 +1,6 @@
 """Which process runs on which cores and which GPU, decided once and said aloud."""
 
+import itertools
 import os
 from typing import NamedTuple
 
@@ -15,35 +16,46 @@ class Placement(NamedTuple):
 
     learner: tuple[int, ...]
     actors: tuple[tuple[int, ...], ...]
+    server: tuple[int, ...] = ()  # of the inference server, where there is one
 
-    def explain(self, learner_threads: int) -> str:
+    def explain(self, learner_threads: int, server_threads: int = 0) -> str:
         """A sentence for a person."""
         count = len(self.actors)
         if self.learner:
+            server = (
+                f" the inference server {_cores(self.server)},"
+                if server_threads
+                else ""
+            )
             return (
-                f"Cores: the learner has {_cores(self.learner)}, and {count} actors"
+                f"Cores: the learner has {_cores(self.learner)},{server} and"
+                f" {count} actors"
                 f" {_cores(tuple(c for cores in self.actors for c in cores))}."
             )
+        server = f", {server_threads} inference" if server_threads else ""
         return (
-            f"Cores: {count} actors and {learner_threads} learner threads share"
+            f"Cores: {count} actors{server} and {learner_threads} learner threads share"
             f" {len(os.sched_getaffinity(0))} cores; the learner goes first."
         )
 
 
 def plan(
-    cores: list[int], num_actors: int, actor_threads: int, learner_threads: int
+    cores: list[int],
+    num_actors: int,
+    actor_threads: int,
+    learner_threads: int,
+    server_threads: int = 0,
 ) -> Placement:
     """Cores of one's own for every thread, if there are enough of them."""
-    if learner_threads + num_actors * actor_threads > len(cores):
+    threads = [learner_threads, server_threads, *[actor_threads] * num_actors]
+    if sum(threads) > len(cores):
         return Placement((), ((),) * num_actors)
-    rest = cores[learner_threads:]
-    return Placement(
-        tuple(cores[:learner_threads]),
-        tuple(
-            tuple(rest[i * actor_threads : (i + 1) * actor_threads])
-            for i in range(num_actors)
-        ),
+    ends = itertools.accumulate(threads)
+    learner, server, *actors = (
+        tuple(cores[end - count : end])
+        for count, end in zip(threads, ends, strict=True)
     )
+    return Placement(learner, tuple(actors), server)
 
 
 def take(cores: tuple[int, ...], niceness: int = 0) -> None:

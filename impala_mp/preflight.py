@@ -123,9 +123,10 @@ def _check_cores(
     count = config_lib.num_actors(config, num_cores)
     threads = config_lib.learner_threads(config, num_cores)
     cores = sorted(os.sched_getaffinity(0))
-    plan = placement.plan(cores, count, config.actors.threads, threads)
-    text = f"{num_cores} available. {plan.explain(threads)} {chosen}".rstrip()
-    if count * config.actors.threads + threads > 2 * num_cores:
+    serving = config_lib.server_threads(config)
+    plan = placement.plan(cores, count, config.actors.threads, threads, serving)
+    text = f"{num_cores} available. {plan.explain(threads, serving)} {chosen}".rstrip()
+    if count * config.actors.threads + threads + serving > 2 * num_cores:
         text += " That is more than twice as many: set config.actors.count=auto."
         report.say(contract.WARNING, "cores", text)
     else:

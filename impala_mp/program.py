@@ -90,9 +90,10 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     finally:
         folder.close()
     if end.cut_short:
+        command = conclusion.command("impala-eval")
         print(
             "Cut short on request. What was learned is saved:"
-            f" {conclusion.command('impala-eval')} --workdir={folder.path} evaluates it."
+            f" {command} --workdir={folder.path} evaluates it."
         )
 
 
@@ -248,7 +249,11 @@ def allocate(
         checkpoints=checkpoints,
         learner_threads=threads,
         placement=placement.plan(
-            sorted(os.sched_getaffinity(0)), count, config.actors.threads, threads
+            sorted(os.sched_getaffinity(0)),
+            count,
+            config.actors.threads,
+            threads,
+            config_lib.server_threads(config),
         ),
     )
 
@@ -264,7 +269,9 @@ def _resources(shared: workers.Shared) -> list[str]:
     if shared.config.algorithm == "impact":
         holders["the target network's"] = 1
     return [
-        shared.placement.explain(shared.learner_threads),
+        shared.placement.explain(
+            shared.learner_threads, config_lib.server_threads(shared.config)
+        ),
         footprint.explain(
             holders,
             shared.rings.memory.nbytes,

@@ -22,6 +22,11 @@ class Publisher:
         if flat.is_cuda:
             self._pinned = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
 
+    @property
+    def newest(self) -> int:
+        """The version of the last `publish`, whether others have it yet or not."""
+        return self._store.latest + (self._copied is not None)
+
     def publish(self) -> int:
         """Publishes the parameters as they are now, or soon after; their version."""
         if not self._flat.is_cuda:
@@ -30,7 +35,7 @@ class Publisher:
         self._pinned.copy_(self._flat, non_blocking=True)
         self._copied = torch.cuda.Event()
         self._copied.record(torch.cuda.current_stream(self._flat.device))
-        return self._store.latest + 1
+        return self.newest
 
     def flush(self) -> None:
         """Publishes what is still on its way."""

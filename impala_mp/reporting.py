@@ -13,6 +13,7 @@ import torch
 
 from impala_mp import (
     bottleneck,
+    config as config_lib,
     display,
     distributions,
     footprint,
@@ -114,7 +115,11 @@ class Reporter:
         self._before = record
         self._guarded(self._writer.write, merged, lag_counts)
         self.bottleneck = bottleneck.explain(
-            merged, self._num_actors, self._num_cores, self._device
+            merged,
+            self._num_actors,
+            self._num_cores,
+            self._device,
+            config_lib.server_threads(self._shared.config),
         )
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
 

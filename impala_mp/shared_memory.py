@@ -4,7 +4,7 @@ import errno
 import mmap
 import os
 from multiprocessing import reduction
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -76,19 +76,27 @@ def total_bytes(spec: types.Nest) -> int:
     return _offsets(spec)[1]
 
 
-def available_bytes() -> int:
+def available_bytes(cgroup: str = "/sys/fs/cgroup") -> int:
     """Memory that this process may still take: the machine's or the container's."""
     with open("/proc/meminfo") as file:
-        fields = dict(line.split(":") for line in file)
-    available = int(fields["MemAvailable"].split()[0]) * 1024
+        available = _fields(file)["MemAvailable:"] * 1024
     try:
-        with open("/sys/fs/cgroup/memory.max") as limit:
+        with open(f"{cgroup}/memory.max") as limit:
             maximum = limit.read().strip()
-        with open("/sys/fs/cgroup/memory.current") as current:
+        with open(f"{cgroup}/memory.current") as current:
             used = int(current.read())
+        with open(f"{cgroup}/memory.stat") as file:
+            # Files that were read a while ago: the kernel drops them when asked.
+            used -= _fields(file)["inactive_file"]
     except OSError:  # no cgroup v2 here
         return available
     return available if maximum == "max" else min(available, int(maximum) - used)
+
+
+def _fields(file: TextIO) -> dict[str, int]:
+    """What /proc and cgroups write: a name and a number a line."""
+    words = (line.split() for line in file)
+    return {name: int(number) for name, number, *unit in words}
 
 
 def check_available(size: int) -> None:

@@ -96,9 +96,8 @@ class Training:
         self._learner, self._batcher = the_learner, the_batcher
         slot_size = config.actors.environments
         self._accounts = accounting.Accounts(rings, the_batcher, row, slot_size)
-        self._store, self._control, self._row = store, control, row
-        self._record = the_record
-        self._replay = the_replay
+        self._control, self._row = control, row
+        self._record, self._replay = the_record, the_replay
         self._refresher = replay.Refresher(the_replay) if the_replay else None
         self._delay_line = delay_line.DelayLine(
             the_learner.parameters.flat, config.actors.policy_delay
@@ -188,11 +187,10 @@ class Training:
     def _look_at_lag(self, batch: batcher.Batch) -> None:
         """Of what is fresh: one version an unroll is what actors and server promise."""
         versions = batch.parameter_version[:, : batch.num_fresh]
-        mixed = self._lags.add(self._store.latest + self._delay_line.depth, versions)
+        newest = self._publisher.newest + self._delay_line.depth
+        mixed = self._lags.add(newest, versions)
         if mixed:
-            print(
-                f"More than one version acted in each of {mixed} unrolls.", flush=True
-            )
+            print(f"More than one version acted in {mixed} unrolls.", flush=True)
         committed = batch.header.committed_ns[: batch.num_fresh]
         self._ages.append(time.monotonic_ns() - committed)
 

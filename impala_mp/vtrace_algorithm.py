@@ -56,6 +56,7 @@ class VTraceAlgorithm:
         return algorithm.Loss(
             total,
             metrics,
+            actor_critic.elements(log_rhos, returns, terms, control),
             critic.moments(batch, returns.vs, control.learnable),
             critic.priorities(batch, returns, control, sample),
         )

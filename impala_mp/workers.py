@@ -345,6 +345,7 @@ class _Pause:
 
 def _infer(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None:
     settings, count = shared.config.inference, len(shared.rings.actor_doorbells)
+    placement.take(shared.placement.server)
     placement.take_device(settings.device)
     torch.set_num_threads(settings.threads)
     node = shared.seeds("inference", 0, seat.incarnation)

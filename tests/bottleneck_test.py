@@ -8,14 +8,16 @@ from impala_mp import bottleneck, display, reporting
 from tests import builders
 
 
-def _explain(learner_wait, actor_wait, num_actors=4, num_cores=64, device="cuda"):
+def _explain(
+    learner_wait, actor_wait, num_actors=4, num_cores=64, device="cuda", serving=0
+):
     record = {
         "time/learner_wait": learner_wait,
         "time/actor_wait": actor_wait,
         "time/environment_step_ms": 4.1,
         "time/inference_step_ms": 0.25,
     }
-    return bottleneck.explain(record, num_actors, num_cores, device)
+    return bottleneck.explain(record, num_actors, num_cores, device, serving)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,7 @@ def _explain(learner_wait, actor_wait, num_actors=4, num_cores=64, device="cuda"
         (_explain(0.75, 0.0), "The learner waited 75 % of its time for data"),
         (_explain(0.75, 0.0), "4.1 ms of environment and 0.25 ms of inference"),
         (_explain(0.75, 0.0, num_cores=8), "and there are cores for 4"),
+        (_explain(0.75, 0.0, num_cores=8, serving=1), "and there are cores for 3"),
         (_explain(0.75, 0.0, num_cores=4), "all 4 cores are taken"),
         (_explain(0.0, 0.6), "the actors waited 60 %"),
         (_explain(0.0, 0.6), "2 of 4 actors would do"),

@@ -290,6 +290,9 @@ def test_threads_of_the_learner():
     assert config_lib.learner_threads(_changed(**{"actors.count": 2}), 8) == 6
     assert config_lib.learner_threads(_changed(**{"actors.count": 2}), 2) == 1
     assert config_lib.learner_threads(_changed(**{"learner.threads": 3}), 2) == 3
+    served = {"actors.count": 2, "inference.mode": "server", "inference.threads": 3}
+    assert config_lib.learner_threads(_changed(**served), 8) == 3
+    assert config_lib.learner_threads(_changed(**served), 4) == 1
     assert config_lib.num_actors(_changed(**{"actors.count": 0}), 7) == 7
 
 

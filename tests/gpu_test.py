@@ -249,3 +249,33 @@ def test_a_skipped_step_is_noticed_kept_and_repeated(tmp_path, device, graph):
     assert diagnosis.Diagnosis(crash).repeats()
     text = diagnosis.Diagnosis(crash).culprit()
     assert "time_step/reward is nan at step 3 of the trajectory of actor 1" in text
+
+
+@_each_device
+def test_the_lag_counts_what_is_on_its_way_to_the_store(tmp_path, device):
+    """A GPU publishes one call later: actors that fetch before each unroll are late."""
+    config = builders.config(**{"learner.device": device})
+    parts = builders.parts(config, tmp_path / "checkpoints")
+    parts.training.restore(print)
+    _turn(parts)
+    parts.training.write_record()  # the first batch is of what restore published
+    for _ in range(4):
+        _turn(parts)
+    found = parts.training._lags.metrics()
+    assert found["lag/mean"] == found["lag/max"] == (device == "cuda")
+
+
+@_needs_gpu
+@_each_launch
+def test_memory_of_the_gpu_stays_flat(tmp_path, graph):
+    settings = {"learner.device": "cuda", "learner.cuda_graph": graph}
+    more = {"health.drift_interval": 7, "learner.precision": "bfloat16"}
+    config = builders.config(**_IMPACT, **settings, **more)
+    parts = builders.parts(config, tmp_path / "checkpoints")
+    parts.training.restore(print)
+    for _ in range(20):
+        _turn(parts)
+    before = torch.cuda.memory_reserved()
+    for _ in range(200):
+        _turn(parts)
+    assert torch.cuda.memory_reserved() == before

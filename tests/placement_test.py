@@ -16,37 +16,83 @@ from impala_mp import (
     lockstep,
     placement,
     preflight,
+    program,
     validation,
     workers,
 )
 from tests import builders
 
 
+class _Stop(Exception):
+    """Says that whoever computes on the device is being made."""
+
+
+def _stop(*unused, **others):
+    raise _Stop
+
+
 @pytest.mark.parametrize(
-    ("cores", "actors", "actor_threads", "learner_threads"),
-    [([0, 1], 1, 1, 1), ([4, 5, 6, 7, 9], 2, 1, 2), (list(range(16)), 3, 4, 4)],
+    ("cores", "actors", "actor_threads", "learner_threads", "server_threads"),
+    [
+        ([0, 1], 1, 1, 1, 0),
+        ([0, 1, 2], 1, 1, 1, 1),
+        ([4, 5, 6, 7, 9], 2, 1, 2, 0),
+        (list(range(16)), 3, 4, 4, 0),
+        (list(range(16)), 3, 3, 4, 3),
+    ],
 )
 def test_every_thread_has_a_core_of_its_own(
-    cores, actors, actor_threads, learner_threads
+    cores, actors, actor_threads, learner_threads, server_threads
 ):
-    plan = placement.plan(cores, actors, actor_threads, learner_threads)
-    taken = [*plan.learner, *(c for each in plan.actors for c in each)]
-    assert len(taken) == len(set(taken)) == actors * actor_threads + learner_threads
+    threads = (actors, actor_threads, learner_threads, server_threads)
+    plan = placement.plan(cores, *threads)
+    taken = [*plan.learner, *plan.server, *(c for each in plan.actors for c in each)]
+    wanted = actors * actor_threads + learner_threads + server_threads
+    assert len(taken) == len(set(taken)) == wanted
     assert set(taken) <= set(cores)
     assert len(plan.learner) == learner_threads
-    assert all(len(each) == actor_threads for each in plan.actors)
+    assert len(plan.server) == server_threads
+    assert [len(each) for each in plan.actors] == [actor_threads] * actors
 
 
-def test_too_few_cores_are_shared():
-    plan = placement.plan([0, 1], 2, 1, 1)
-    assert plan == ((), ((), ()))
-    assert "the learner goes first" in plan.explain(1)
+@pytest.mark.parametrize(("actors", "serving"), [(2, 0), (1, 1)])
+def test_too_few_cores_are_shared(actors, serving):
+    plan = placement.plan([0, 1], actors, 1, 1, serving)
+    assert plan == ((), ((),) * actors, ())
+    assert "the learner goes first" in plan.explain(1, serving)
 
 
 def test_the_plan_is_said():
     assert placement.plan([0, 1, 2], 2, 1, 1).explain(1) == (
         "Cores: the learner has core 0, and 2 actors cores 1 to 2."
     )
+    assert placement.plan([0, 1, 2, 3, 4], 2, 1, 1, 2).explain(1, 2) == (
+        "Cores: the learner has core 0, the inference server cores 1 to 2, and 2"
+        " actors cores 3 to 4."
+    )
+    cores = len(os.sched_getaffinity(0))
+    assert placement.plan([0], 3, 1, 2, 1).explain(2, 1) == (
+        "Cores: 3 actors, 1 inference and 2 learner threads share"
+        f" {cores} cores; the learner goes first."
+    )
+
+
+def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    overrides = {"inference.mode": "server", "actors.environments": 2}
+    config = builders.config(**overrides)
+    shared = builders.shared(config, tmp_path)
+    assert shared.placement == ((0,), ((2,), (3,)), (1,))
+    assert "the inference server core 1" in " ".join(program._resources(shared))
+    assert preflight.check(config, None)
+    assert "the inference server core 1" in capsys.readouterr().out
+    taken = []
+    monkeypatch.setattr(placement, "take", taken.append)
+    monkeypatch.setattr(inference, "InferenceServer", _stop)
+    seat = workers.Seat("inference", 0, 0, 0, "")
+    with pytest.raises(_Stop):
+        workers._infer(seat, shared, shared.control.row(0))
+    assert taken == [(1,)]
 
 
 @pytest.mark.parametrize(
@@ -59,18 +105,11 @@ def test_a_process_takes_the_gpu_it_is_given(monkeypatch, device, expected):
     assert taken == expected
 
 
-class _Stop(Exception):
-    """Says that whoever computes on the device is being made."""
-
-
-def _stop(*unused, **others):
-    raise _Stop
-
-
 def _crash(config):
     parts = [*crash_file.CrashFile._fields]
     text = config.to_json_best_effort()
-    return crash_file.CrashFile(**{**dict.fromkeys(parts), "config": text})
+    known = {"config": text, "threads": torch.get_num_threads()}
+    return crash_file.CrashFile(**{**dict.fromkeys(parts), **known})
 
 
 @pytest.mark.parametrize(
@@ -181,10 +220,25 @@ def test_the_fastest_cut_is_chosen(monkeypatch, mode):
         assert set(tried) == {n for n in seconds if batch_size % n == 0}
 
 
-def test_a_gpu_leaves_the_cores_to_the_actors():
+@pytest.mark.parametrize(("threads", "expected"), [(0, 15), (1, 14), (4, 11)])
+def test_a_gpu_leaves_the_cores_to_actors_and_server(threads, expected):
     config = builders.config(**{"actors.count": 0, "learner.device": "cuda"})
+    if threads:
+        config.inference.mode, config.inference.threads = "server", threads
     environment = environments.make(config.environment, 1).spec
-    assert "actors.count = 15" in calibration.resolve(config, environment, 16)
+    sentence = calibration.resolve(config, environment, 16)
+    assert f"actors.count = {expected}" in sentence
+
+
+def test_a_server_has_cores_and_takes_inference_off_the_actors(monkeypatch):
+    costs = calibration.Costs(environment=0.2, inference=9.9, learning=0.2)
+    monkeypatch.setattr(calibration, "measure", lambda *unused: costs)
+    config = builders.config(**{"actors.count": 0, "inference.mode": "server"})
+    config.learner.threads, config.inference.threads = 0, 2
+    environment = environments.make(config.environment, 1).spec
+    sentence = calibration.resolve(config, environment, 10)
+    assert (config.actors.count, config.learner.threads) == (4, 4)
+    assert "there are 10 cores, 2 of them for the inference server" in sentence
 
 
 def test_memory_is_counted():

@@ -101,6 +101,30 @@ def test_another_failure_is_no_shortage_of_memory(monkeypatch, number, expected)
     assert os.listdir("/proc/self/fd") == before
 
 
+@pytest.mark.parametrize(
+    ("limit", "current", "inactive_file", "expected"),
+    [
+        (1000, 900, 0, 100),
+        (1000, 990, 600, 610),  # most of what is used is files that were read
+        (1000, 1000, 0, 0),
+        ("max", 990, 600, None),  # the machine is the limit
+        (2**60, 2**20, 2**10, None),
+    ],
+)
+def test_files_that_were_read_do_not_fill_a_container(
+    tmp_path, limit, current, inactive_file, expected
+):
+    stat = f"anon 300\nfile 650\nactive_file 50\ninactive_file {inactive_file}\n"
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{current}\n")
+    (tmp_path / "memory.stat").write_text(stat)
+    found = shared_memory.available_bytes(str(tmp_path))
+    if expected is None:
+        assert found == pytest.approx(shared_memory.available_bytes("/none"), rel=0.2)
+    else:
+        assert found == expected
+
+
 def test_a_doorbell_is_a_hint():
     bell = doorbell.Doorbell()
     assert not bell.wait(0.0)

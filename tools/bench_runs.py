@@ -23,6 +23,8 @@ _HARDLY_WATCHED = [
 ]
 _WARM_UP_SECS = 10.0  # of training, not counted
 _START_SECS = 120.0  # until the first update at the latest
+_STOP_SECS = 60.0  # that a training may take to its end
+_DEVICE = "learner's GPU"  # beside the processes, in `memory`
 
 Answer = tuple[bench_context.Rows, bench_context.Ratios]
 
@@ -72,7 +74,11 @@ class _Run:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
+        try:
+            self.process.wait(_STOP_SECS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # and with it all of its children
+            self.process.wait()
         self._output.close()
 
 
@@ -185,7 +191,7 @@ def _reached(target: float) -> Callable[[list[dict[str, Any]]], Any]:
 
 
 def memory(context: bench_context.Context) -> Answer:
-    """Resident memory and descriptors of each process, early and after the updates."""
+    """Memory and descriptors of each process and of the GPU, early and late."""
     updates = context.options.updates
     with _run([*context.flags, _ENDLESS]) as run:
         run.until(_beyond(updates // 10), 3600.0)
@@ -197,12 +203,17 @@ def memory(context: bench_context.Context) -> Answer:
         for name, now in late.items()
         for unit in now
     }
-    return rows, {
-        "memory_growth": max(late[n]["MiB"] / early[n]["MiB"] for n in late),
+    processes = [name for name in late if name != _DEVICE]
+    grown = {name: late[name]["MiB"] / early[name]["MiB"] for name in late}
+    ratios = {
+        "memory_growth": max(grown[name] for name in processes),
         "descriptors_growth": max(
-            late[n]["descriptors"] - early[n]["descriptors"] for n in late
+            late[n]["descriptors"] - early[n]["descriptors"] for n in processes
         ),
     }
+    if _DEVICE in late:
+        ratios["device_memory_growth"] = grown[_DEVICE]
+    return rows, ratios
 
 
 def _beyond(updates: int) -> Callable[[list[dict[str, Any]]], bool]:
@@ -217,4 +228,7 @@ def _footprints(run: _Run) -> dict[str, dict[str, float]]:
         kib = int(status.split("VmRSS:")[1].split()[0])
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
         found[name] = {"MiB": kib / 1024, "descriptors": float(descriptors)}
+    device_mib = run.records()[-1].get("memory/device_mib")  # not there without a GPU
+    if device_mib:
+        found[_DEVICE] = {"MiB": device_mib}
     return found

@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import sys
 
 from absl import flags
@@ -128,6 +129,7 @@ def main() -> None:
     if os.environ.get("MALLOC_TOP_PAD_") != launch.ENVIRONMENT["MALLOC_TOP_PAD_"]:
         launch.set_environment()
         os.execv(sys.executable, [sys.executable, *sys.argv])
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))  # ends its trainings
     command_line.run(_benchmark)
 
 

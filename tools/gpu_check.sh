@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The GPU path in one call of under 9 minutes: tests, then the benchmark's ratios.
+# The GPU path in one call of under 9 minutes: tests, then the benchmark's ratios, then
+# whether memory stays flat. The exit code is 0 if all parts succeeded, else 1.
 #   bash tools/gpu_check.sh [OUTPUT_FOLDER]
 # Takes the python (PYTHON=...) that has a CUDA build of torch. Packages it lacks are
 # installed beside it from wheels/, where there is such a folder, else from the registry.
@@ -8,28 +9,68 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 out=${1:-gpu_check}
 mkdir -p "$out"
+end=$((SECONDS + ${BUDGET_SECS:-510})) # and 15 for what does not end when told to
+failed=()
+
+group= # of the processes of the part in hand
+trap '[ -z "$group" ] || kill -KILL -- "-$group" 2>/dev/null' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+part() { # NAME SECONDS command...
+  local name=$1 secs=$2 left=$((end - SECONDS)) code=0
+  shift 2
+  echo "--- $name"
+  if ((left < 1)); then
+    echo "$name: no time was left for it."
+    failed+=("$name")
+    return 1
+  fi
+  timeout --kill-after=15 $((secs < left ? secs : left)) "$@" >"$out/$name.txt" 2>&1 &
+  group=$! # timeout makes itself the leader of one
+  wait "$group" || code=$?
+  kill -KILL -- "-$group" 2>/dev/null # whoever has outlived it: a training, say
+  group=
+  cat "$out/$name.txt"
+  ((code == 0)) && return
+  echo "$name: failed with exit code $code (124: it took longer than $secs s)."
+  failed+=("$name")
+  return 1
+}
+
+finish() {
+  grep -h '^{' "$out"/*.txt
+  if ((${#failed[@]})); then
+    echo "Failed: ${failed[*]}."
+    exit 1
+  fi
+  echo "All parts succeeded."
+  exit 0
+}
 
 from=()
 [ -d wheels ] && from=(--no-index --find-links wheels)
-"$PYTHON" -m venv --system-site-packages "$out/venv"
 python="$out/venv/bin/python"
-"$python" -m pip install -q "${from[@]}" gymnasium ml-collections absl-py rich \
-  tensorboard matplotlib pillow ale-py pytest hypothesis
 export PYTHONPATH=$PWD
-nvidia-smi | tee "$out/nvidia-smi.txt"
+part venv 60 "$PYTHON" -m venv --system-site-packages "$out/venv" &&
+  part install 120 "$python" -m pip install -q ${from[@]+"${from[@]}"} gymnasium \
+    ml-collections absl-py rich tensorboard matplotlib pillow ale-py pytest hypothesis &&
+  part device 60 "$python" -c 'import torch
+assert torch.cuda.is_available(), "torch sees no GPU"
+print(torch.__version__, torch.version.cuda, torch.cuda.get_device_name())' || finish
 
 gpu=(--config.learner.device=cuda --config.learner.micro_batches=1)
 fast=("${gpu[@]}" --config.learner.precision=bfloat16 --config.learner.cuda_graph=True)
+auto=(--config.actors.count=auto --config.actors.environments=32)
 deep=--config=experiments/atari.py:Pong-deep
 bench() { # NAME SECONDS arguments...
-  timeout "$2" "$python" tools/benchmark.py "${@:3}" --json | tee "$out/$1.txt"
+  part "$1" "$2" "$python" tools/benchmark.py "${@:3}" --json
 }
-timeout 120 "$python" -m pytest -q tests/gpu_test.py | tee "$out/tests.txt"
-bench learner_float32 60 learner --repeats=2 "$deep" "${gpu[@]}"
+part tests 120 "$python" -m pytest -q tests/gpu_test.py
+bench learner_float32 50 learner --repeats=2 "$deep" "${gpu[@]}"
 bench learner_bfloat16_graph 60 learner vtrace --repeats=2 "$deep" "${fast[@]}"
-bench train 150 train --repeats=2 --secs=60 "$deep" "${fast[@]}" \
-  --config.actors.count=auto --config.actors.environments=32
-bench train_server 100 train --repeats=1 --secs=40 "$deep" "${fast[@]}" \
-  --config.actors.count=auto --config.actors.environments=32 \
+bench memory 60 memory --updates=3000 --config=experiments/catch.py "${fast[@]}"
+bench train 120 train --repeats=2 --secs=40 "$deep" "${fast[@]}" "${auto[@]}"
+bench train_server 90 train --repeats=1 --secs=30 "$deep" "${fast[@]}" "${auto[@]}" \
   --config.inference.mode=server --config.inference.device=cuda
-grep -h '^{' "$out"/*.txt | tail -4
+finish
