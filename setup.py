@@ -4,6 +4,7 @@ import setuptools
 
 _ATARI = ["ale-py>=0.11"]
 _MINATAR = ["MinAtar>=1.0.15"]
+_ONNX = ["onnx", "onnxruntime", "onnxscript"]
 
 setuptools.setup(
     name="impala_mp",
@@ -25,7 +26,16 @@ setuptools.setup(
     extras_require={
         "atari": _ATARI,
         "minatar": _MINATAR,
-        "test": [*_ATARI, *_MINATAR, "hypothesis", "mypy", "pytest", "ruff"],
+        "onnx": _ONNX,
+        "test": [
+            *_ATARI,
+            *_MINATAR,
+            *_ONNX,
+            "hypothesis",
+            "mypy",
+            "pytest",
+            "ruff",
+        ],
     },
     entry_points={
         "console_scripts": [
@@ -34,6 +44,7 @@ setuptools.setup(
             "impala-status = impala_mp.status:main",
             "impala-replay = impala_mp.replay_crash:main",
             "impala-eval = impala_mp.evaluate:main",
+            "impala-export = impala_mp.export:main",
         ]
     },
 )

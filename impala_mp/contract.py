@@ -165,7 +165,11 @@ def _judge_autoreset(
 
 def explain(error: BaseException) -> str:
     """The last line of a traceback, and where in the user's code it comes from."""
-    last = traceback.format_exception_only(error)[-1].strip()
+    return traceback.format_exception_only(error)[-1].strip() + where(error)
+
+
+def where(error: BaseException) -> str:
+    """` (file:line, in function)` of the user's code that led to it, or nothing."""
     frames: list[traceback.FrameSummary] = []  # the deepest last
     cause: BaseException | None = error
     while cause is not None:
@@ -173,8 +177,8 @@ def explain(error: BaseException) -> str:
         cause = cause.__cause__
     own = [frame for frame in frames if _is_the_users(frame.filename)]
     if not own:
-        return last
-    return f"{last} ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
+        return ""
+    return f" ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
 
 
 def _is_the_users(filename: str) -> bool:

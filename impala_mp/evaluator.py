@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from impala_mp import agent, nest, seeding
+from impala_mp import agent, nest, seeding, types
 from impala_mp.environments import vector
 
 RECORD = (
@@ -76,7 +76,7 @@ def evaluate(
     returns: list[float] = []
     while any(quotas) and each_step():
         output, state = policy.step(
-            nest.map_structure(_tensor, time_step),
+            tensors(time_step),
             state,
             greedy=greedy,
             generator=generator,
@@ -90,8 +90,11 @@ def evaluate(
     return returns
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
+def tensors(time_step: types.TimeStep) -> types.TimeStep:
+    """Rows of an environment as an agent takes them; they may share its memory."""
+    return nest.map_structure(
+        lambda array: torch.from_numpy(np.ascontiguousarray(array)), time_step
+    )
 
 
 def load_parameters(policy: agent.Agent, state: dict[str, Any]) -> None:

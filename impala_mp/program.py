@@ -1,7 +1,6 @@
 """One training, wired together: read it top to bottom."""
 
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +31,7 @@ from impala_mp import (
     replay,
     replay_settings,
     reporting,
-    seeding,
+    saved_run,
     shared_memory,
     specs,
     supervisor,
@@ -306,42 +305,26 @@ def evaluate(
     """
     if video:
         video_lib.check_name(video)
-    config = workdir.read_config(path)
-    greedy = config.evaluation.greedy if greedy is None else greedy
-    state = _newest(path)
-    environment = environments.make(
-        config.environment,
-        min(episodes, config.evaluation.environments),
-        training=False,
+    run = saved_run.SavedRun(path)
+    environment = run.environment(
+        min(episodes, run.config.evaluation.environments),
         render_mode="rgb_array" if video else None,
     )
-    policy = policy or agent.make(config, environment.spec)
-    evaluator.load_parameters(policy, state)
-    seed = seeding.sequence(config.seed, "evaluator")
+    policy = run.agent(environment.spec, policy)
     film = video_lib.Film(environment) if video else None
     returns = evaluator.evaluate(
-        policy, environment, episodes, greedy, seed, film or (lambda: True)
+        policy,
+        environment,
+        episodes,
+        run.greedy(greedy),
+        run.seed(),
+        film or (lambda: True),
     )
     environment.close()
     if film and video:
         film.save(video)
     return {
         **evaluator.summarise(returns)._asdict(),
-        "protocol": evaluator.protocol(config, greedy),
-        "agent_steps": state["learner"]["agent_steps"],
+        "protocol": evaluator.protocol(run.config, run.greedy(greedy)),
+        "agent_steps": run.agent_steps,
     }
-
-
-def _newest(path: str) -> dict[str, Any]:
-    folder = workdir.Workdir(path).checkpoints
-    try:
-        state = checkpoint.load_newest(
-            folder, lambda text: print(text, file=sys.stderr)
-        )
-    except checkpoint.Damaged as error:
-        raise errors.BadInput(str(error)) from error
-    if state is None:
-        raise errors.BadInput(
-            f"{path} has no checkpoint yet: train first, or name another --workdir."
-        )
-    return state

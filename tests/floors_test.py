@@ -56,6 +56,7 @@ _FLOORS = {
         "episodes",
         "factories",
         "footprint",
+        "greedy_policy",
         "impact_algorithm",
         "inference_block",
         "initialisers",
@@ -92,6 +93,7 @@ _FLOORS = {
         "contract",
         "diagnosis",
         "drift",
+        "exporting",
         "fork_server",
         "health_report",
         "nonfinite",
@@ -102,11 +104,12 @@ _FLOORS = {
         "program",
         "random_play",
         "reporting",
+        "saved_run",
         "supervisor",
         "training",
         "workers",
     },
-    4: {"ctl", "evaluate", "replay_crash", "status", "train"},
+    4: {"ctl", "evaluate", "export", "replay_crash", "status", "train"},
 }
 _MAX_FILE_LINES = 400
 _MAX_BINARY_LINES = 79
