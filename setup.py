@@ -45,6 +45,7 @@ setuptools.setup(
             "impala-replay = impala_mp.replay_crash:main",
             "impala-eval = impala_mp.evaluate:main",
             "impala-export = impala_mp.export:main",
+            "impala-play = impala_mp.play:main",
         ]
     },
 )

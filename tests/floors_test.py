@@ -79,6 +79,7 @@ _FLOORS = {
         "replay",
         "shared_memory",
         "slot_rows",
+        "spectators",
         "target_network",
         "trajectory_ring",
         "video",
@@ -100,6 +101,7 @@ _FLOORS = {
         "launch",
         "live_control",
         "lockstep",
+        "playing",
         "preflight",
         "program",
         "random_play",
@@ -109,7 +111,7 @@ _FLOORS = {
         "training",
         "workers",
     },
-    4: {"ctl", "evaluate", "export", "replay_crash", "status", "train"},
+    4: {"ctl", "evaluate", "export", "play", "replay_crash", "status", "train"},
 }
 _MAX_FILE_LINES = 400
 _MAX_BINARY_LINES = 79
