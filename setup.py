@@ -4,6 +4,8 @@ import setuptools
 
 _ATARI = ["ale-py>=0.11"]
 _MINATAR = ["MinAtar>=1.0.15"]
+_MINIGRID = ["minigrid>=3.0"]
+_MUJOCO = ["gymnasium[mujoco]>=1.1"]
 _ONNX = ["onnx", "onnxruntime", "onnxscript"]
 
 setuptools.setup(
@@ -26,10 +28,13 @@ setuptools.setup(
     extras_require={
         "atari": _ATARI,
         "minatar": _MINATAR,
+        "minigrid": _MINIGRID,
+        "mujoco": _MUJOCO,
         "onnx": _ONNX,
         "test": [
             *_ATARI,
             *_MINATAR,
+            *_MINIGRID,
             *_ONNX,
             "hypothesis",
             "mypy",

@@ -3,7 +3,7 @@ agent steps, in one process, so that the lag is the one that is asked for.
 
 Variants are LAG or LAG-uncorrected, LAG in updates: 0, 4, 16, 64. Draw the figure with
 
-    python tools/study.py --output=runs/staleness experiments/staleness.py:{0,4,16,64}{,-uncorrected}
+    python tools/study.py --output=runs/staleness --x=actors.policy_delay --lines=vtrace.correction experiments/staleness.py:{0,4,16,64}{,-uncorrected}
 """  # noqa: E501
 
 import runpy

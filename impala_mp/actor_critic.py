@@ -23,6 +23,7 @@ class Critic:
     def __init__(self, config: Any, policy: agent.Agent) -> None:
         self._config = config
         self._distribution = policy.distribution
+        self._network = policy.network
         self._popart = popart.head(config, policy.network)
 
     def control(
@@ -36,13 +37,14 @@ class Critic:
         """What replay makes of the loss, given the learner's outputs [T, B, ...]."""
         if sample is None:
             return off_policy.without_replay(batch)
-        errors = self.normalised(values - batch.agent_output.baseline)
+        errors = self.normalised(batch, values - batch.agent_output.baseline)
         return off_policy.control(
             batch, sample, logits, errors, self._distribution, self._config, count
         )
 
     def priorities(
         self,
+        batch: types.Trajectory,
         returns: vtrace.VTraceReturns,
         control: off_policy.Control,
         sample: types.Sample | None,
@@ -51,7 +53,7 @@ class Critic:
         if sample is None:
             return None
         eta = self._config.replay.priority_eta
-        deltas = self.normalised(returns.deltas)
+        deltas = self.normalised(batch, returns.deltas)
         return off_policy.priorities(deltas, control.learnable, eta)
 
     def returns(
@@ -62,12 +64,14 @@ class Critic:
         values: torch.Tensor,
         learnable: torch.Tensor,
     ) -> vtrace.VTraceReturns:
-        """V-trace of a batch; `log_rhos` [T, B], `values` V(x_0..x_T) [T+1, B]."""
+        """V-trace of a batch; `log_rhos` [T, B], `values` V(x_0..x_T) [T+1, B].
+
+        Its rhos are the true ones, also where targets are made without them.
+        """
         settings, time_step = self._config.loss, batch.time_step
-        if not self._config.vtrace.correction:
-            log_rhos = torch.zeros_like(log_rhos)
-        return vtrace.from_importance_weights(
-            log_rhos=log_rhos.detach(),
+        log_rhos, corrected = log_rhos.detach(), self._config.vtrace.correction
+        returns = vtrace.from_importance_weights(
+            log_rhos=log_rhos if corrected else torch.zeros_like(log_rhos),
             discounts=time_step.discount[1:] * settings.discount_factor,
             rewards=losses.clip_rewards(time_step.reward[1:], settings.reward_clipping),
             values=values[:-1].detach(),
@@ -78,15 +82,27 @@ class Critic:
             clip_c_threshold=live.clip_c_threshold,
             lambda_=self._config.vtrace.lambda_,
         )
+        if not corrected:
+            returns = returns._replace(rhos=log_rhos.exp() * learnable)
+        return returns
 
-    def normalised(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Values or advantages over PopArt's sigma; as they are without PopArt."""
-        return tensor if self._popart is None else tensor / self._popart.scale
+    def normalised(self, batch: types.Trajectory, tensor: torch.Tensor) -> torch.Tensor:
+        """Values or advantages [T, B] over PopArt's sigma; the same without PopArt."""
+        if self._popart is None:
+            return tensor
+        return tensor / self._popart.scale_of(self._task(batch))
 
-    def loss(self, values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _task(self, batch: types.Trajectory) -> torch.Tensor | None:
+        """Of each transition, [T, B]; None if there is but one."""
+        task = self._network.task_of(batch.time_step)
+        return None if task is None else task[:-1]
+
+    def loss(
+        self, batch: types.Trajectory, values: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
         """baseline_cost times the baseline's loss, in PopArt's units: [T, B]."""
         settings = self._config.loss
-        values, targets = self.normalised(values), self.normalised(targets)
+        values, targets = (self.normalised(batch, each) for each in (values, targets))
         if settings.baseline == "huber":
             delta = settings.huber_delta
             errors = losses.huber_baseline_loss(values, targets, delta)
@@ -96,12 +112,12 @@ class Critic:
         return cost
 
     def moments(
-        self, targets: torch.Tensor, learnable: torch.Tensor
+        self, batch: types.Trajectory, targets: torch.Tensor, learnable: torch.Tensor
     ) -> torch.Tensor | None:
         """Of the targets, for PopArt to adapt to."""
         if self._popart is None:
             return None
-        return self._popart.moments(targets, learnable)
+        return self._popart.moments(targets, learnable, self._task(batch))
 
 
 def total(

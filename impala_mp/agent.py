@@ -76,7 +76,7 @@ class Agent:
         mu = (1 - epsilon) pi^(1 / temperature) + epsilon uniform.
         `epsilon` is one number, or float64 [B].
         """
-        rows = nest.map_structure(lambda leaf: leaf.unsqueeze(0), time_step)
+        rows = _one_row(time_step)
         last_action, core = self._split(state)
         logits, baseline, core = self.network(rows, last_action, core)
         logits = self.distribution.mix(logits[0], epsilon, temperature)
@@ -117,6 +117,14 @@ class Agent:
             lambda spec: next(leaves).unsqueeze(0), self._action
         )
         return last_action, tuple(leaves)
+
+
+def _one_row(time_step: types.TimeStep) -> types.TimeStep:
+    """[B, ...] -> [1, B, ...]."""
+    if isinstance(time_step.observation, torch.Tensor):  # it is called at every step
+        return types.TimeStep(*(leaf.unsqueeze(0) for leaf in time_step))
+    rows: types.TimeStep = nest.map_structure(lambda x: x.unsqueeze(0), time_step)
+    return rows
 
 
 def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:

@@ -33,7 +33,7 @@ class Loss(NamedTuple):
 
     total: torch.Tensor  # a scalar, to be differentiated
     metrics: dict[str, torch.Tensor]  # scalars without a gradient, by metric name
-    moments: torch.Tensor | None  # of the value targets, where PopArt adapts to them
+    moments: torch.Tensor | None  # of value targets, [tasks, 3], for PopArt if it is on
     priorities: torch.Tensor | None = None  # [B] of its own, for the replay
 
 

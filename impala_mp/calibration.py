@@ -42,7 +42,8 @@ def resolve(
     so is the number of environments of a run that is gone on with (`stored`).
 
     The main process never touches CUDA: with a learner on a GPU, actors get every core
-    but one, and micro-batches are not cut.
+    but one. A lockstep run has as few as fill a batch; it is to be repeated with the
+    number of micro-batches that is found here, for timings differ.
     """
     automatic = [f for f in config_lib.AUTOMATIC if config_lib.get(config, f) == 0]
     if not automatic:
@@ -52,22 +53,23 @@ def resolve(
         config.actors.environments = stored.actors.environments
     elif config.actors.environments == 0:
         config.actors.environments = _cheapest_size(config, environment)
-    if config.learner.device != "cpu" or config.runtime.mode == "lockstep":
-        alone = config.runtime.mode == "lockstep"
-        config.learner.micro_batches = config.learner.micro_batches or 1
+    if config.learner.micro_batches == 0:
+        config.learner.micro_batches = _fastest_cut(config, environment)
+    alone = config.runtime.mode == "lockstep"
+    if alone or config.learner.device != "cpu":
         config.actors.count = config.actors.count or _enough_slots(
             config, 1 if alone else max(1, num_cores - 1)
         )
-        return _sentence(config, automatic, "")
-    if config.learner.micro_batches == 0:
-        config.learner.micro_batches = _fastest_cut(config, environment)
+        measured = automatic != ["actors.count"]
+        return _sentence(config, automatic, " by calibration" if measured else "")
     costs = measure(config, environment)
     if config.actors.count == 0:
         count, threads = choose(costs, num_cores)
         config.actors.count = _enough_slots(config, count)
         config.learner.threads = config.learner.threads or threads
     why = (
-        f": an agent step takes {1e6 * costs.environment:.3g} µs of environment,"
+        " by calibration: an agent step takes"
+        f" {1e6 * costs.environment:.3g} µs of environment,"
         f" {1e6 * costs.inference:.3g} of inference and {1e6 * costs.learning:.3g} of"
         f" learning, and there are {num_cores} cores"
     )
@@ -76,7 +78,7 @@ def resolve(
 
 def _sentence(config: Any, automatic: list[str], why: str) -> str:
     chosen = ", ".join(f"{f} = {config_lib.get(config, f)}" for f in automatic)
-    return f"Chosen by calibration{why}: {chosen}."
+    return f"Chosen{why}: {chosen}."
 
 
 def choose(costs: Costs, num_cores: int) -> tuple[int, int]:

@@ -2,21 +2,23 @@
 
 `checkpoints/<update>/` holds `state.pt` and `SHA256`. It is written beside its place
 and renamed, so that it is there whole or not at all. The hash is needed because a
-flipped byte loads without complaint.
+flipped byte loads without complaint. A saved replay may make it larger than what is
+left of the memory: it is written and read without a copy.
 """
 
+import contextlib
 import hashlib
-import io
 import os
 import shutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 FORMAT_VERSION = 1
 
 _STATE, _HASH, _KEPT = "state.pt", "SHA256", "KEEP"
+_PIECE_BYTES = 2**25  # that are hashed, or brought to the disk, between two beats
 
 
 class Damaged(Exception):
@@ -46,39 +48,109 @@ def _updates(folder: str) -> list[int]:
     return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
 
 
-def save(folder: str, update: int, state: dict[str, Any], keep: bool = False) -> str:
-    """Writes `state` as the checkpoint of `update`, and returns its path.
+def _nothing() -> None:
+    pass
 
-    A sound checkpoint of that update is left as it is.
+
+class _Stream:
+    """Takes what torch.save writes: hashes it, brings it to the disk, and beats."""
+
+    def __init__(self, file: BinaryIO, beat: Callable[[], None]) -> None:
+        self._file, self._beat = file, beat
+        self._hash = hashlib.sha256()
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        for start in range(0, len(view), _PIECE_BYTES):
+            if self._error is None:
+                self._put(view[start : start + _PIECE_BYTES])
+        return len(view)
+
+    def _put(self, piece: memoryview) -> None:
+        try:
+            self._hash.update(piece)
+            self._file.write(piece)
+            if len(piece) == _PIECE_BYTES:
+                self.flush()
+        except OSError as error:  # torch would make another of it, in other words
+            self._error = error
+        self._beat()
+
+    def flush(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def finish(self) -> str:
+        """The digest of what is on the disk. Raises OSError if not all of it is."""
+        if self._error is not None:
+            raise self._error
+        self.flush()
+        return self._hash.hexdigest()
+
+
+def save(
+    folder: str,
+    update: int,
+    state: dict[str, Any],
+    keep: bool = False,
+    replace: bool = False,
+    beat: Callable[[], None] = _nothing,
+) -> str:
+    """Writes `state` as the checkpoint of `update`, and returns its path.
 
     Args:
       state: what torch.load(weights_only=True) accepts: tensors, numbers, strings,
         lists, tuples and dicts.
       keep: never to be removed by `prune`.
+      replace: else a sound checkpoint of that update is left as it is.
+      beat: called while it is written.
     """
-    buffer = io.BytesIO()
-    torch.save({"format_version": FORMAT_VERSION, **state}, buffer)
-    data = buffer.getvalue()
     final = os.path.join(folder, str(update))
-    if _is_sound(final):
+    there = _is_sound(final, beat)
+    if there and not replace:
         return final
     temporary = os.path.join(folder, f".writing-{update}")
     shutil.rmtree(temporary, ignore_errors=True)
     os.makedirs(temporary)
     try:
-        write_durably(os.path.join(temporary, _STATE), data)
-        digest = hashlib.sha256(data).hexdigest()
+        with open(os.path.join(temporary, _STATE), "wb") as file:
+            stream: Any = _Stream(file, beat)
+            torch.save({"format_version": FORMAT_VERSION, **state}, stream)
+            digest = stream.finish()
         write_durably(os.path.join(temporary, _HASH), digest.encode())
         if keep:
             write_durably(os.path.join(temporary, _KEPT), b"")
         _fsync_folder(temporary)
-        shutil.rmtree(final, ignore_errors=True)  # there, but damaged
-        os.rename(temporary, final)
+        if there:
+            _exchange(temporary, final, digest)
+        else:
+            shutil.rmtree(final, ignore_errors=True)  # there, but damaged
+            os.rename(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _fsync_folder(folder)
     return final
+
+
+def _exchange(temporary: str, final: str, digest: str) -> None:
+    """Moves the new state to its place, file by file: `final` is sound throughout."""
+    both = " ".join([*_digests(final), digest])
+    write_durably(os.path.join(final, f".{_HASH}"), both.encode())
+    os.replace(os.path.join(final, f".{_HASH}"), os.path.join(final, _HASH))
+    _fsync_folder(final)
+    for name in (_STATE, _HASH, _KEPT):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(os.path.join(temporary, name), os.path.join(final, name))
+        _fsync_folder(final)
+    os.rmdir(temporary)
+
+
+def _digests(path: str) -> list[str]:
+    """The hash of its state; of two while one replaces the other."""
+    with open(os.path.join(path, _HASH)) as file:
+        return file.read().split()
 
 
 def prune(folder: str, keep_last: int) -> None:
@@ -92,22 +164,20 @@ def prune(folder: str, keep_last: int) -> None:
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
-def load(path: str) -> dict[str, Any]:
-    """The state in one checkpoint folder, on the CPU.
+def load(path: str, beat: Callable[[], None] = _nothing) -> dict[str, Any]:
+    """The state in one checkpoint folder, on the CPU: tensors are pages of its file.
 
     Raises:
       Damaged: it is incomplete, altered, or of another format.
     """
+    name = os.path.join(path, _STATE)
     try:
-        with open(os.path.join(path, _STATE), "rb") as file:
-            data = file.read()
-        with open(os.path.join(path, _HASH)) as file:
-            digest = file.read().strip()
+        digests, digest = _digests(path), _digest(name, beat)
     except OSError as error:
         raise Damaged(f"checkpoint {path} is incomplete: {error}.") from error
-    if hashlib.sha256(data).hexdigest() != digest:
+    if digest not in digests:
         raise Damaged(f"checkpoint {path} is damaged: its SHA-256 does not match.")
-    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    state = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
     found = state.pop("format_version")
     if found != FORMAT_VERSION:
         raise Damaged(
@@ -117,9 +187,18 @@ def load(path: str) -> dict[str, Any]:
     return state
 
 
-def _is_sound(path: str) -> bool:
+def _digest(name: str, beat: Callable[[], None]) -> str:
+    found = hashlib.sha256()
+    with open(name, "rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            found.update(piece)
+            beat()
+    return found.hexdigest()
+
+
+def _is_sound(path: str, beat: Callable[[], None]) -> bool:
     try:
-        load(path)
+        load(path, beat)
     except Damaged:
         return False
     return True
@@ -130,11 +209,14 @@ def exists(folder: str) -> bool:
     return bool(_updates(folder))
 
 
-def load_newest(folder: str, report: Callable[[str], None]) -> dict[str, Any] | None:
+def load_newest(
+    folder: str, report: Callable[[str], None], beat: Callable[[], None] = _nothing
+) -> dict[str, Any] | None:
     """The newest sound checkpoint, or None if there is none at all.
 
     Args:
       report: is told, in a sentence, of each one that had to be passed over.
+      beat: called while it is read.
 
     Raises:
       Damaged: there are checkpoints, and none is sound.
@@ -142,7 +224,7 @@ def load_newest(folder: str, report: Callable[[str], None]) -> dict[str, Any] | 
     updates = _updates(folder)
     for update in reversed(updates):
         try:
-            return load(os.path.join(folder, str(update)))
+            return load(os.path.join(folder, str(update)), beat)
         except Damaged as error:
             report(f"{error} Going on from the one before.")
     if updates:

@@ -41,15 +41,33 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
     arguments = sys.argv[1:]
     if "config" in values:
         arguments = _check_config(arguments)
-    try:
-        rest = values([sys.argv[0], *map(_automatic, arguments)])[1:]
-    except flags.Error as error:
-        raise errors.BadInput(f"{error}. See --help.") from error
+    rest = _read(values, [sys.argv[0], *map(_automatic, arguments)])
     if rest and not positional:
         raise errors.BadInput(
             f"{rest[0]!r} is not a flag: flags look like --name=value. See --help."
         )
-    return list(rest)
+    return rest
+
+
+def load(arguments: list[str]) -> Any:
+    """The config that these flags of impala-train give.
+
+    Raises:
+      BadInput: an unknown field, or a value of the wrong type.
+    """
+    values = flags.FlagValues()
+    argv = [sys.argv[0], *map(_automatic, _check_config(arguments))]
+    config = define_config(values, argv)
+    _read(values, argv)
+    return config.value
+
+
+def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """What is no flag. Raises BadInput."""
+    try:
+        return list(values(argv)[1:])
+    except flags.Error as error:
+        raise errors.BadInput(f"{error}. See --help.") from error
 
 
 def parse_folder(values: flags.FlagValues, doc: str, usage: str) -> str:
@@ -73,8 +91,11 @@ def _automatic(argument: str) -> str:
     return argument
 
 
-def define_config(values: flags.FlagValues) -> Any:
-    """Defines --config, with --config.field=value for every field."""
+def define_config(values: flags.FlagValues, argv: list[str] | None = None) -> Any:
+    """Defines --config, with --config.field=value for every field of `argv`.
+
+    None: of sys.argv.
+    """
     return config_flags.DEFINE_config_file(
         "config",
         None,
@@ -83,6 +104,7 @@ def define_config(values: flags.FlagValues) -> Any:
         flag_values=values,
         lock_config=False,  # the base config is locked, environment.kwargs excepted
         accept_new_attributes=True,
+        sys_argv=argv,
     )
 
 

@@ -43,7 +43,9 @@ def get_base_config() -> config_dict.ConfigDict:
     config.max_policy_lag = -1  # updates; what is older is discarded; -1: no limit
 
     config.environment = config_dict.ConfigDict()
-    config.environment.id = "Catch"  # a built-in, a Gymnasium id, or "module:Id"
+    # A built-in, a Gymnasium id, "module:Id" or "module:factory"; several, separated
+    # by commas, are tasks: actor i of N plays the i-th, modulo their number
+    config.environment.id = "Catch"
     config.environment.kwargs = config_dict.ConfigDict()  # for its constructor
     config.environment.ignored = ()  # paths of Dict observations that nobody sees
 
@@ -54,8 +56,12 @@ def get_base_config() -> config_dict.ConfigDict:
     network.joint_size = 256  # units of the layer over several encoders
     network.normalise_observations = False  # to mean 0, variance 1, by what was learned
     network.hidden_sizes = (64, 64)  # units a layer, of the mlp
-    network.core = "none"  # none or lstm
-    network.core_size = 128  # units, of the lstm
+    network.core = "none"  # none, lstm, gru, gtrxl, or "module:factory"
+    network.core_size = 128  # units, of lstm, gru and gtrxl
+    network.gtrxl = config_dict.ConfigDict()
+    network.gtrxl.layers = 2
+    network.gtrxl.heads = 4  # a layer; they share core_size
+    network.gtrxl.window = 32  # rows back that a layer sees, and a state holds
     network.last_reward = False  # feed the last reward (clipped to [-1, 1]) to the core
     network.last_action = False  # feed the last action to the core
 
@@ -120,7 +126,8 @@ def get_base_config() -> config_dict.ConfigDict:
     learner.cuda_graph = False  # replay the whole update as one graph; CUDA only
     learner.threads = 0  # torch threads; 0: the cores that the actors leave, at least 1
     learner.passes = 1  # optimizer steps, each over the whole batch, an update
-    learner.micro_batches = 1  # parts of a batch; same update, less memory; 0: auto
+    # Parts of a batch; same update, less memory; 0 (auto): as many as are the fastest.
+    learner.micro_batches = 1
 
     replay = config.replay = config_dict.ConfigDict()
     replay.ratio = 0.0  # share of a batch that is replayed, in [0, 1); 0: no replay
@@ -130,10 +137,15 @@ def get_base_config() -> config_dict.ConfigDict:
     replay.priority_eta = 0.9  # priority: eta * max + (1 - eta) * mean of |TD error|
     replay.importance_exponent = 0.4  # beta at first, linear to 1 at total_agent_steps
     replay.burn_in = 0  # first rows of a replayed trajectory that only make the state
-    replay.clear_policy_cost = 0.0  # of KL(recorded || policy), replayed; CLEAR: 0.01
+    # Of KL(recorded || policy), replayed; CLEAR: 0.01. What is recorded is the policy
+    # as it acted, epsilon and temperature included: cloning keeps some of that.
+    replay.clear_policy_cost = 0.0
     replay.clear_value_cost = 0.0  # of (V - recorded V)^2, replayed; CLEAR: 0.005
-    replay.trust_region = 0.0  # nats; what is replayed beyond is not learned; 0: none
-    replay.save = False  # into checkpoints; without, a resumed run's replay is empty
+    # Nats of KL(policy || recorded); what is replayed beyond is not learned; 0: none.
+    replay.trust_region = 0.0
+    # Into checkpoints; without, a resumed run's replay is empty. Learning pauses for 3
+    # to 10 s a GiB, and half of shutdown.deadline_secs must be enough for the last one.
+    replay.save = False
 
     inference = config.inference = config_dict.ConfigDict()
     inference.mode = "actor"  # each actor infers for itself; or server: one for all

@@ -71,6 +71,10 @@ class ProcessRow:
         self._words[_COLUMN["heartbeat_ns"]] = time.monotonic_ns()
         self._words[_COLUMN["state"]] = state
 
+    def beat_on(self) -> None:
+        """For what takes long: a heartbeat, in whatever state it is."""
+        self._words[_COLUMN["heartbeat_ns"]] = time.monotonic_ns()
+
     @property
     def state(self) -> State:
         return State(self.get("state"))

@@ -1,6 +1,7 @@
 """Encoders: from one leaf of an observation, or from all of them, to features."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,15 @@ def num_inputs(spec: specs.ArraySpec) -> int:
     return int(np.prod(spec.shape, dtype=np.int64))
 
 
-class _Numbers(nn.Module):
+def to_float(observation: torch.Tensor) -> torch.Tensor:
     """float32 [N, ...]; bytes are pixels, and become [0, 1]."""
+    if observation.dtype == torch.uint8:
+        return observation.float() / 255.0
+    return observation.float()
 
-    def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        if observation.dtype == torch.uint8:
-            return observation.float() / 255.0
-        return observation.float()
+
+def _as_it_is(observation: torch.Tensor) -> torch.Tensor:
+    return observation
 
 
 class _Categories(nn.Module):
@@ -71,13 +74,20 @@ class _Embedding(_Categories):
         return embedded.flatten(1)
 
 
-def _mlp(size: int, hidden_sizes: tuple[int, ...]) -> nn.Module:
-    """Flattens to `size`, then tanh layers."""
-    layers: list[nn.Module] = [nn.Unflatten(0, (-1, 1)), nn.Flatten()]
-    for hidden in hidden_sizes:
-        layers += [nn.Linear(size, hidden), nn.Tanh()]
-        size = hidden
-    return initialisers.orthogonal(nn.Sequential(*layers))
+class _MLP(nn.Sequential):
+    """Flattens to `size` numbers, then tanh layers."""
+
+    def __init__(self, size: int, hidden_sizes: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = []
+        for hidden in hidden_sizes:
+            layers += [nn.Linear(size, hidden), nn.Tanh()]
+            size = hidden
+        super().__init__(*layers)
+        initialisers.orthogonal(self)
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        # Not len(), which torch.export would take for a constant.
+        return super().forward(numbers.reshape(numbers.shape[0], -1))
 
 
 class _ConvEncoder(nn.Module):
@@ -192,7 +202,7 @@ def _make_leaf(field: str, name: str, spec: specs.ArraySpec, config: Any) -> nn.
     if name == "embedding" and isinstance(spec, specs.CategoriesSpec):
         return _Embedding(spec, _EMBEDDING_SIZE)
     if name == "mlp":
-        return _mlp(num_inputs(spec), tuple(config.hidden_sizes))
+        return _MLP(num_inputs(spec), tuple(config.hidden_sizes))
     if name in _MINIMUM_SIDE:
         return _conv_encoder(field, name, spec)
     raise errors.BadInput(
@@ -201,14 +211,16 @@ def _make_leaf(field: str, name: str, spec: specs.ArraySpec, config: Any) -> nn.
     )
 
 
-def _inputs(name: str, spec: specs.ArraySpec, normalise: bool) -> nn.Module:
+def _inputs(
+    name: str, spec: specs.ArraySpec, normalise: bool
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """From the environment's dtype to what the encoder `name` takes."""
     if isinstance(spec, specs.CategoriesSpec):
-        return _OneHot(spec) if name == "mlp" else nn.Identity()
-    return nn.Identity() if ":" in name and not normalise else _Numbers()
+        return _OneHot(spec) if name == "mlp" else _as_it_is
+    return _as_it_is if ":" in name and not normalise else to_float
 
 
-class _Leaf(nn.Module):
+class Leaf(nn.Module):
     """One leaf, from the environment's dtype to features [N, F]."""
 
     def __init__(
@@ -231,31 +243,27 @@ class _Leaf(nn.Module):
         return features
 
     def adapt(self, observation: torch.Tensor, finite: torch.Tensor) -> None:
+        """As `Encoder.adapt`."""
         if self.normaliser is not None:
             self.normaliser.adapt(self.inputs(observation), finite)
 
 
 class Encoder(nn.Module):
-    """Of each leaf its features; of several, a layer over all of them."""
+    """Several leaves: the features of each, and a layer over all of them."""
 
-    def __init__(self, leaves: list[_Leaf], spec: types.Nest, joint_size: int) -> None:
+    def __init__(self, leaves: list[Leaf], spec: types.Nest, joint_size: int) -> None:
         super().__init__()
         self.leaves = nn.ModuleList(leaves)
-        self.joint: nn.Module = nn.Identity()
-        if len(leaves) > 1:
-            sizes = [
-                num_features(leaf, own)
-                for leaf, own in zip(leaves, nest.flatten(spec), strict=True)
-            ]
-            layer = nn.Sequential(nn.Linear(sum(sizes), joint_size), nn.ReLU())
-            self.joint = initialisers.orthogonal(layer)
+        pairs = zip(leaves, nest.flatten(spec), strict=True)
+        size = sum(num_features(leaf, own) for leaf, own in pairs)
+        layer = nn.Sequential(nn.Linear(size, joint_size), nn.ReLU())
+        self.joint = initialisers.orthogonal(layer)
 
     def forward(self, observation: types.Nest) -> torch.Tensor:
         """[N, ...] -> [N, F]."""
         pairs = zip(self.leaves, nest.flatten(observation), strict=True)
-        features = [leaf(array) for leaf, array in pairs]
-        merged = torch.cat(features, -1) if len(features) > 1 else features[0]
-        joined: torch.Tensor = self.joint(merged)
+        features = torch.cat([leaf(array) for leaf, array in pairs], -1)
+        joined: torch.Tensor = self.joint(features)
         return joined
 
     def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
@@ -289,8 +297,8 @@ def make(config: Any, spec: types.Nest) -> nn.Module:
     for path, leaf in leaves:
         field = f"network.encoders.{path}" if path else "network.torso"
         name = config.encoders.get(path, "auto") if path else config.torso
-        made.append(_Leaf(field, name, leaf, config))
-    return Encoder(made, spec, config.joint_size)
+        made.append(Leaf(field, name, leaf, config))
+    return made[0] if is_single else Encoder(made, spec, config.joint_size)
 
 
 def _custom(config: Any, spec: types.Nest) -> nn.Module:

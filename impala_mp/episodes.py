@@ -1,12 +1,19 @@
 """The last full games that were learned from, and how many there were."""
 
 import collections
+from typing import Any
 
 import numpy as np
 
 
-class Episodes:
-    """The last 100 full games, and how many there were."""
+def task_names(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Of the numbers of each of several tasks; none of a single one."""
+    several = suffixes if len(suffixes) > 1 else ()
+    return tuple(f"episode/{x}{s}" for s in several for x in ("return_mean", "count"))
+
+
+class _Games:
+    """The last 100, and how many there were."""
 
     def __init__(self) -> None:
         self.last: collections.deque[tuple[float, float]] = collections.deque(
@@ -14,26 +21,72 @@ class Episodes:
         )
         self.count = 0
 
-    def add(self, returns: np.ndarray, lengths: np.ndarray) -> None:
-        """Takes the games that ended in a batch, as `types.EpisodeEnd` has them."""
+    def add(self, games: list[tuple[float, float]]) -> None:
+        self.last.extend(games)
+        self.count += len(games)
+
+    def return_mean(self) -> float:
+        return float(np.mean([each for each, _ in self.last])) if self.last else np.nan
+
+
+class Episodes:
+    """Of all tasks together, and of each."""
+
+    def __init__(self, suffixes: tuple[str, ...] = ("",)) -> None:
+        """A task's numbers have its suffix; actor i plays task i modulo their count."""
+        self._all = _Games()
+        self._by_task = {suffix: _Games() for suffix in suffixes}
+
+    def add(self, returns: np.ndarray, lengths: np.ndarray, actors: np.ndarray) -> None:
+        """Takes the games that ended in a batch.
+
+        Args:
+          returns, lengths: [T, B], as `types.EpisodeEnd` has them.
+          actors: [B].
+        """
         rows, columns = np.nonzero(~np.isnan(returns))
-        ended = zip(
+        ends = zip(
             returns[rows, columns].tolist(),
             lengths[rows, columns].tolist(),
             strict=True,
         )
-        self.last.extend(ended)
-        self.count += len(rows)
+        by_task: list[list[tuple[float, float]]] = [[] for _ in self._by_task]
+        games = list(ends)
+        for game, actor in zip(games, actors[columns].tolist(), strict=True):
+            by_task[actor % len(by_task)].append(game)
+        self._all.add(games)
+        for mine, new in zip(self._by_task.values(), by_task, strict=True):
+            mine.add(new)
 
     def metrics(self) -> dict[str, float]:
         """The numbers under episode/."""
-        if not self.last:
+        if not self._all.last:
             return {"episode/count": 0}
-        returns, lengths = zip(*self.last, strict=True)
-        return {
-            "episode/return_mean": float(np.mean(returns)),
+        returns, lengths = zip(*self._all.last, strict=True)
+        found = {
+            "episode/return_mean": self._all.return_mean(),
             "episode/return_min": min(returns),
             "episode/return_max": max(returns),
             "episode/length_mean": float(np.mean(lengths)),
-            "episode/count": self.count,
+            "episode/count": self._all.count,
         }
+        if len(self._by_task) > 1:
+            for suffix, games in self._by_task.items():
+                found[f"episode/return_mean{suffix}"] = games.return_mean()
+                found[f"episode/count{suffix}"] = games.count
+        return found
+
+    def _games(self) -> list[_Games]:
+        return [self._all, *self._by_task.values()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "last": [list(games.last) for games in self._games()],
+            "counts": [games.count for games in self._games()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        saved = zip(state["last"], state["counts"], strict=True)
+        for games, (last, count) in zip(self._games(), saved, strict=True):
+            games.last.extend(tuple(each) for each in last)
+            games.count = count

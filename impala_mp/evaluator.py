@@ -10,7 +10,7 @@ import torch
 from impala_mp import agent, nest, seeding, types
 from impala_mp.environments import vector
 
-RECORD = (
+_RECORD = (
     "evaluation/return_mean",
     "evaluation/return_std",
     "evaluation/return_min",
@@ -18,6 +18,12 @@ RECORD = (
     "evaluation/episodes",
     "evaluation/parameter_version",
 )
+
+
+def record_names(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """What `as_record` gives, for tasks with these suffixes."""
+    several = suffixes if len(suffixes) > 1 else ()
+    return (*_RECORD, *(f"evaluation/return_mean{suffix}" for suffix in several))
 
 
 class Summary(NamedTuple):
@@ -102,8 +108,15 @@ def load_parameters(policy: agent.Agent, state: dict[str, Any]) -> None:
     policy.network.load_state_dict(state["learner"]["parameters"])
 
 
-def as_record(summary: Summary, version: int) -> dict[str, float]:
+def as_record(by_task: dict[str, list[float]], version: int) -> dict[str, float]:
+    """Of the returns of each task, by its suffix."""
+    summary = summarise([each for returns in by_task.values() for each in returns])
+    several = by_task if len(by_task) > 1 else {}
     return {
+        **{
+            f"evaluation/return_mean{k}": statistics.fmean(v)
+            for k, v in several.items()
+        },
         "evaluation/return_mean": summary.mean,
         "evaluation/return_std": summary.std,
         "evaluation/return_min": summary.min,

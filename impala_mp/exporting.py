@@ -91,7 +91,7 @@ def _policy_and_rows(
     """The policy as it is to be used, and its inputs at the start of some episodes."""
     environment = run.environment(_ROWS)
     try:
-        policy = run.agent(environment.spec)
+        policy = run.agent()
         seeds = seeding.environment_seeds(run.seed(), _ROWS)
         time_step = evaluator.tensors(environment.reset(seeds))
     finally:

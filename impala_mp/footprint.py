@@ -3,6 +3,7 @@
 import os
 
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
+_SAVE_SECS = 10.0  # a GiB of a checkpoint, hashed and on a slow disk
 
 
 def private_mib(pid: int) -> float:
@@ -40,8 +41,23 @@ def explain(
     )
 
 
-def explain_replay(capacity: int, num_bytes: int) -> str:
-    """What the replay may hold, in a sentence; "" if there is none."""
+def explain_replay(
+    capacity: int, num_bytes: int, saved: bool, deadline_secs: float
+) -> str:
+    """What the replay may hold, in a sentence; "" if there is none.
+
+    With a second one if a stop, whose first half is for learning what is left, leaves
+    too little time to write it.
+    """
     if not capacity:
         return ""
-    return f"Replay: up to {capacity:,} trajectories, in {_mib(num_bytes)}."
+    text = f"Replay: up to {capacity:,} trajectories, in {_mib(num_bytes)}."
+    seconds = _SAVE_SECS * num_bytes / 2**30
+    if saved and seconds > deadline_secs / 2.0:
+        text += (
+            f" A checkpoint of it may take {seconds:,.0f} s, and shutdown.deadline_secs"
+            f" ({deadline_secs:g}) leaves {deadline_secs / 2.0:g} to the last one: set"
+            f" config.shutdown.deadline_secs={2.0 * seconds:.0f}, or"
+            " config.replay.save=False."
+        )
+    return text

@@ -77,10 +77,10 @@ class ImpactAlgorithm:
         terms = {
             "loss/policy_gradient": losses.surrogate_loss(
                 ratios,
-                critic.normalised(returns.pg_advantages),
+                critic.normalised(batch, returns.pg_advantages),
                 self._settings.clip_range,
             ),
-            "loss/baseline": critic.loss(values, returns.vs),
+            "loss/baseline": critic.loss(batch, values, returns.vs),
             "loss/entropy": -live.entropy_cost * distribution.entropy(logits),
             "loss/kl": self._settings.kl_cost * kl,
         }
@@ -96,8 +96,8 @@ class ImpactAlgorithm:
         return algorithm.Loss(
             total,
             metrics,
-            critic.moments(returns.vs, control.learnable),
-            critic.priorities(returns, control, sample),
+            critic.moments(batch, returns.vs, control.learnable),
+            critic.priorities(batch, returns, control, sample),
         )
 
     def after_update(self, updates: int) -> None:

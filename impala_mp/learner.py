@@ -16,6 +16,7 @@ from impala_mp import (
     parameters,
     popart,
     replay_settings,
+    tasks,
     types,
 )
 
@@ -26,8 +27,14 @@ _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [
 def metric_names(config: Any) -> tuple[str, ...]:
     """What `update` gives, in this order."""
     own = ("loss/total", "loss/gradient_norm", "health/skipped_share")
-    statistics = ("popart/mean", "popart/scale") if config.loss.popart else ()
-    return (*own, *algorithms.metric_names(config), *statistics)
+    return (*own, *algorithms.metric_names(config), *_popart_names(config))
+
+
+def _popart_names(config: Any) -> tuple[str, ...]:
+    if not config.loss.popart:
+        return ()
+    suffixes = tasks.suffixes(config.environment)
+    return tuple(f"popart/{x}{s}" for x in ("mean", "scale") for s in suffixes)
 
 
 class Learner:
@@ -50,7 +57,8 @@ class Learner:
         self._optimizer = optimizers.make(config.optimizer, self.parameters.trainable)
         self._algorithm = algorithms.make(config, policy, self.parameters)
         self._popart = popart.head(config, policy.network)
-        self._moments = torch.zeros(3, device=device)  # of a batch's value targets
+        num_tasks = len(tasks.names(config.environment))
+        self._moments = torch.zeros(num_tasks, 3, device=device)  # of value targets
         self._live = algorithm.Live(
             *(torch.zeros((), device=device) for _ in algorithm.Live._fields)
         )
@@ -146,8 +154,8 @@ class Learner:
             beta = self._config.loss.popart_beta
             self._popart.adapt(self._moments, beta, finite)
             self._moments.zero_()
-            metrics[-2] += self._popart.mean[0]
-            metrics[-1] += self._popart.scale[0]
+            statistics = torch.cat([self._popart.mean, self._popart.scale])
+            metrics[-len(statistics) :] += statistics
         metrics[1] += norm
         # A step that was not taken has no metrics: it would spoil the means of others.
         clean = (metrics * finite).nan_to_num_(0.0, 0.0, 0.0)

@@ -96,6 +96,7 @@ def run(
     actors.start(incarnation=state["learner"]["updates"] if state else 0)
     if "actors" in state:
         actors.load_state_dict(state)
+    del state  # the checkpoint's file, which may be removed
     with _StopRequest(shared.control) as stop:
         while not training.finished and not stop.came:
             while not training.ready():

@@ -16,6 +16,7 @@ from impala_mp import (
     nest,
     popart,
     specs,
+    tasks,
     types,
 )
 
@@ -62,7 +63,12 @@ class Network(nn.Module):
         self.core = cores.make(config, size)
         size = self.core.output_size
         self.policy = PolicyHead(size, distribution)
-        head = popart.PopArtHead(size) if with_popart else nn.Linear(size, 1)
+        self._with_popart, self._num_tasks = with_popart, environment.num_tasks
+        head = (
+            popart.PopArtHead(size, environment.num_tasks)
+            if with_popart
+            else nn.Linear(size, 1)
+        )
         self.baseline = initialisers.orthogonal(head, 1.0)
 
     def forward(
@@ -74,8 +80,7 @@ class Network(nn.Module):
         """[T, B, ...] -> policy_logits [T, B, L], baseline [T, B], core state."""
         first = time_step.step_type == types.StepType.FIRST
         rows, batch = first.shape
-        observation = specs.pick(self._seen, time_step.observation)
-        features = self.torso(_rows_in_one(observation))
+        features = self.torso(self._rows(time_step.observation))
         inputs = [features.view(rows, batch, -1)]
         if self.last_reward:
             inputs.append(time_step.reward.clamp(-1.0, 1.0).unsqueeze(-1))
@@ -88,21 +93,30 @@ class Network(nn.Module):
         if self._mask_path:
             mask = nest.at(time_step.observation, self._mask_path)
             logits = categorical.masked(logits, mask.flatten(2) != 0)
-        return logits, self.baseline(output).squeeze(-1), state
+        heads = (output, self.task_of(time_step)) if self._with_popart else (output,)
+        return logits, self.baseline(*heads).squeeze(-1), state
+
+    def task_of(self, time_step: types.TimeStep) -> torch.Tensor | None:
+        """The task of each row, int64 [T, B]; None if there is but one."""
+        if self._num_tasks == 1:
+            return None
+        found: torch.Tensor = time_step.observation[tasks.TASK]
+        return found
 
     def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
         """Moves the statistics by which observations [T, B, ...] are normalised.
 
         If any are; and not at all if `finite`, a scalar, is 0.
         """
-        if isinstance(self.torso, encoders.Encoder):
-            seen = specs.pick(self._seen, observation)
-            self.torso.adapt(_rows_in_one(seen), finite)
+        if isinstance(self.torso, (encoders.Encoder, encoders.Leaf)):
+            self.torso.adapt(self._rows(observation), finite)
 
-
-def _rows_in_one(observation: types.Nest) -> types.Nest:
-    """[T, B, ...] -> [T * B, ...]."""
-    return nest.map_structure(lambda leaf: leaf.flatten(0, 1), observation)
+    def _rows(self, observation: types.Nest) -> types.Nest:
+        """What the encoder sees: [T, B, ...] -> [T * B, ...]."""
+        if isinstance(observation, torch.Tensor):
+            return observation.flatten(0, 1)
+        seen = specs.pick(self._seen, observation) if self._mask_path else observation
+        return nest.map_structure(lambda leaf: leaf.flatten(0, 1), seen)
 
 
 def _check_mask(

@@ -58,7 +58,8 @@ def control(
     learnable = algorithm.learnable(batch)
     settings, recorded = config.replay, batch.agent_output
     learnable = after_burn_in(learnable, sample, settings.burn_in)
-    # Cloning also holds on to what the trust region leaves out.
+    # Cloning also holds on to what the trust region leaves out; and to the policy as it
+    # acted, epsilon and temperature included, for that is what is recorded.
     cloned = learnable * sample.weight * sample.replayed
     clones = {
         "loss/policy_cloning": settings.clear_policy_cost
@@ -102,9 +103,14 @@ def within_trust_region(
 ) -> torch.Tensor:
     """`learnable` [T, B] without the replayed transitions that are too far off-policy.
 
-    LASER (Schmitt et al. 2020, arXiv 1909.11583, section 4): those whose KL(pi || mu)
-    is above the threshold. The implied target policy is the learner's own, with IMPACT
-    too.
+    Those are left out whose KL(pi || mu) is above the threshold, over all actions of
+    their state: pi is the learner's current policy, with IMPACT too, and mu the
+    recorded behaviour policy, epsilon and temperature included.
+
+    The idea is LASER's (Schmitt et al. 2020, arXiv 1909.11583, section 4), the measure
+    is not: LASER asks how far the policy that V-trace's clipping implies, in proportion
+    to min(rho-bar mu, pi), is from the target policy. Here neither that nor a target
+    network takes part, and no threshold of the paper's can be taken over.
 
     Args:
       kl: KL(pi || mu) in nats, [T, B].

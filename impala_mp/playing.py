@@ -1,7 +1,8 @@
 """Episodes of the newest checkpoint, moment by moment, before a spectator's eyes."""
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import rich.console
@@ -31,7 +32,7 @@ def play(
     console: rich.console.Console | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Shows `episodes` of the run in `path`.
+    """Shows `episodes` of the run in `path`; if it has several tasks, of each.
 
     Args:
       greedy: None: as in evaluations.
@@ -42,20 +43,19 @@ def play(
       BadInput: there is no run, no sound checkpoint, or no display for a window.
     """
     run = saved_run.SavedRun(path)
+    greedy = run.config.evaluation.greedy if greedy is None else greedy
     console = console or rich.console.Console()
     if delay_secs is None:
         delay_secs = _DELAY_SECS if window or console.is_terminal else 0.0
-    environment = _open(run)
-    try:
-        policy = run.agent(environment.spec)
-        moments = _moments(run, policy, environment, run.greedy(greedy))
-        with _spectator(window, delay_secs, console) as spectator:
-            while episodes and spectator.show(moment := next(moments)):
-                episodes -= moment.over
-                if not window:  # which waits by itself
-                    sleep(delay_secs)
-    finally:
-        environment.close()
+    with (
+        contextlib.closing(_all(run, episodes, greedy)) as moments,
+        _spectator(window, delay_secs, console) as spectator,
+    ):
+        for moment in moments:
+            if not spectator.show(moment):
+                break
+            if not window:  # which waits by itself
+                sleep(delay_secs)
 
 
 def _spectator(
@@ -68,13 +68,29 @@ def _spectator(
     return spectators.Lines(console)
 
 
-def _open(run: saved_run.SavedRun) -> vector.VectorEnvironment:
+def _all(
+    run: saved_run.SavedRun, episodes: int, greedy: bool
+) -> Generator[spectators.Moment]:
+    """`episodes` of each task."""
+    policy = run.agent()
+    for task, suffix in enumerate(run.tasks):
+        environment = _open(run, task)
+        try:
+            for moment in _moments(run, policy, environment, greedy):
+                yield moment._replace(task=suffix.lstrip("/"))
+                if moment.over and moment.episode == episodes:
+                    break
+        finally:
+            environment.close()
+
+
+def _open(run: saved_run.SavedRun, task: int) -> vector.VectorEnvironment:
     """One copy, which draws pictures if it can."""
-    environment = run.environment(1)
+    environment = run.environment(1, task)
     if not environment.draws:
         return environment
     environment.close()
-    return run.environment(1, render_mode="rgb_array")
+    return run.environment(1, task, render_mode="rgb_array")
 
 
 class _Camera:
@@ -116,6 +132,7 @@ def _moments(
             )
         picture = camera()
         yield spectators.Moment(
+            task="",
             episode=episode,
             step=step,
             picture=picture,

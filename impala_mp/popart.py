@@ -1,46 +1,69 @@
 """PopArt: values learned at unit scale (Hessel et al. 2019, arXiv 1809.04474).
 
-The statistics are buffers of the baseline head, and so are published, fetched and
-saved with the parameters. What the head gives are plain values, as without PopArt.
+One scale a task, and one row of the head. The statistics are buffers of the baseline
+head, and so are published, fetched and saved with the parameters. What the head gives
+are plain values, as without PopArt.
 """
 
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 _MIN_SCALE, _MAX_SCALE = 1e-4, 1e6  # of sigma: the paper's bounds
 
 
 class PopArtHead(nn.Linear):
-    """V(x) = sigma (w . x + b) + mu; only w and b have a gradient."""
+    """V(x) = sigma (w . x + b) + mu; only w and b have a gradient.
 
-    mean: torch.Tensor  # mu, float32 [1]
-    variance: torch.Tensor  # of the targets, float32 [1]
+    `task` is int64 [...], from 0; None where there is one.
+    """
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size, 1)
-        self.register_buffer("mean", torch.zeros(1))
-        self.register_buffer("variance", torch.ones(1))
+    mean: torch.Tensor  # mu, float32 [tasks]
+    variance: torch.Tensor  # of the targets, float32 [tasks]
+
+    def __init__(self, size: int, num_tasks: int = 1) -> None:
+        super().__init__(size, num_tasks)
+        self.register_buffer("mean", torch.zeros(num_tasks))
+        self.register_buffer("variance", torch.ones(num_tasks))
 
     @property
     def scale(self) -> torch.Tensor:
-        """sigma, [1]."""
+        """sigma, [tasks]."""
         return self.variance.sqrt().clamp(_MIN_SCALE, _MAX_SCALE)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def scale_of(self, task: torch.Tensor | None) -> torch.Tensor:
+        """sigma of each element: [...], or [1]."""
+        return self.scale if task is None else self.scale[task]
+
+    def forward(
+        self, inputs: torch.Tensor, task: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """[..., F] -> values [..., 1], not normalised."""
-        return super().forward(inputs) * self.scale + self.mean
+        values = super().forward(inputs) * self.scale + self.mean
+        return values if task is None else values.gather(-1, task.unsqueeze(-1))
 
     @torch.no_grad()
-    def moments(self, targets: torch.Tensor, learnable: torch.Tensor) -> torch.Tensor:
-        """Count, and sums of G - mu and its square over learnable targets G: [3].
+    def moments(
+        self,
+        targets: torch.Tensor,
+        learnable: torch.Tensor,
+        task: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Count, and sums of G - mu and its square over learnable targets G.
 
         Over the micro-batches of a batch they add up.
+
+        Returns:
+          [tasks, 3].
         """
-        deviations = (targets - self.mean) * learnable
-        sums = (learnable, deviations, deviations.square())
-        return torch.stack([each.sum() for each in sums])
+        weights = learnable.unsqueeze(-1)
+        if task is not None:
+            weights = weights * functional.one_hot(task, self.out_features)
+        deviations = (targets.unsqueeze(-1) - self.mean) * weights
+        sums = (weights, deviations, deviations.square())
+        return torch.stack([each.flatten(0, -2).sum(0) for each in sums], -1)
 
     @torch.no_grad()
     def adapt(self, moments: torch.Tensor, beta: float, finite: torch.Tensor) -> None:
@@ -56,12 +79,12 @@ class PopArtHead(nn.Linear):
         mu is large beside sigma.
 
         Args:
-          moments: of the whole batch.
+          moments: of the whole batch, [tasks, 3].
           beta: step size, in (0, 1].
           finite: scalar 0 or 1; with 0 nothing changes. Neither does it where the
             moments are not finite, or of nothing.
         """
-        count, first, second = moments / moments[0].clamp(min=1.0)
+        count, first, second = (moments / moments[:, :1].clamp(min=1.0)).unbind(-1)
         moves = (finite * count > 0) & torch.isfinite(second)
         zero = torch.zeros_like(first)
         shift = torch.where(moves, beta * first, zero)
@@ -69,7 +92,7 @@ class PopArtHead(nn.Linear):
         old = self.scale
         self.variance.add_(torch.where(moves, growth, zero)).clamp_(min=0.0)
         ratio = old / self.scale
-        self.weight.mul_(ratio)
+        self.weight.mul_(ratio.unsqueeze(-1))
         self.bias.mul_(ratio).sub_(shift / self.scale)
         self.mean.add_(shift)
 

@@ -82,7 +82,8 @@ def check(config: Any, path: str | None) -> bool:
     )
     if slots:
         _report_memory(report, config, slots, num_cores)
-        _check_disk(report, config, slots[2], folder)
+        saved = program.replay_size(config, slots[1])[1] * config.replay.save
+        _check_disk(report, config, _COPIES * slots[2] + saved, folder)
     if not report.failed:
         report.run("a batch", _learn, report, config, environment, slots, num_cores)
     return not report.failed
@@ -175,7 +176,8 @@ def _check_descriptors(report: _Report, config: Any) -> None:
 def _check_disk(
     report: _Report, config: Any, num_bytes: int, folder: workdir.Workdir | None
 ) -> None:
-    size = _COPIES * num_bytes / _MIB
+    """`num_bytes` are those of a checkpoint."""
+    size = num_bytes / _MIB
     kept = config.checkpoint.keep_last + 1
     text = f"{kept} checkpoints of {size:,.1f} MiB take {kept * size:,.1f} MiB"
     if folder is None:

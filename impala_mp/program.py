@@ -1,6 +1,7 @@
 """One training, wired together: read it top to bottom."""
 
 import os
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,7 @@ from impala_mp import (
     shared_memory,
     specs,
     supervisor,
+    tasks,
     training,
     trajectory_ring,
     types,
@@ -147,11 +149,11 @@ def needed_bytes(
         + sum(leaf.nbytes for leaf in nest.flatten(batch))
         # Store, learner and optimizer, target network, actors.
         + num_bytes * (3 + 4 + (config.algorithm == "impact") + count)
-        + _replay_size(config, batch)[1]
+        + replay_size(config, batch)[1]
     )
 
 
-def _replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
+def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
     """Trajectories and bytes of the replay.
 
     Raises:
@@ -208,7 +210,9 @@ def allocate(
         store=parameter_store.ParameterStore(num_bytes, config.health.checksums),
         inference=inference_block.InferenceBlock(count),
         learner_record=record.Record(training.record_names(config)),
-        evaluation_record=record.Record(evaluator.RECORD),
+        evaluation_record=record.Record(
+            evaluator.record_names(tasks.suffixes(config.environment))
+        ),
         checkpoints=checkpoints,
         learner_threads=threads,
         placement=placement.plan(
@@ -235,7 +239,11 @@ def _resources(shared: workers.Shared) -> list[str]:
             batch_bytes,
             shared.store.num_bytes,
         ),
-        footprint.explain_replay(*_replay_size(shared.config, shared.batch)),
+        footprint.explain_replay(
+            *replay_size(shared.config, shared.batch),
+            shared.config.replay.save,
+            shared.config.shutdown.deadline_secs,
+        ),
     ]
 
 
@@ -306,25 +314,38 @@ def evaluate(
     if video:
         video_lib.check_name(video)
     run = saved_run.SavedRun(path)
-    environment = run.environment(
-        min(episodes, run.config.evaluation.environments),
-        render_mode="rgb_array" if video else None,
-    )
-    policy = run.agent(environment.spec, policy)
+    greedy = run.config.evaluation.greedy if greedy is None else greedy
+    policy = run.agent(policy)
+    by_task = {}
+    for task, suffix in enumerate(run.tasks):
+        film = video if task == 0 else None
+        by_task[suffix] = _play(run, policy, episodes, greedy, task, film)
+    every = [each for returns in by_task.values() for each in returns]
+    several = by_task if len(by_task) > 1 else {}
+    return {
+        **evaluator.summarise(every)._asdict(),
+        **{f"mean{k}": statistics.fmean(v) for k, v in several.items()},
+        "protocol": evaluator.protocol(run.config, greedy),
+        "agent_steps": run.agent_steps,
+    }
+
+
+def _play(
+    run: saved_run.SavedRun,
+    policy: agent.Agent,
+    episodes: int,
+    greedy: bool,
+    task: int,
+    video: str | None,
+) -> list[float]:
+    """The returns of `episodes` games of a task; `video` names a film of the first."""
+    count = min(episodes, run.config.evaluation.environments)
+    environment = run.environment(count, task, "rgb_array" if video else None)
     film = video_lib.Film(environment) if video else None
     returns = evaluator.evaluate(
-        policy,
-        environment,
-        episodes,
-        run.greedy(greedy),
-        run.seed(),
-        film or (lambda: True),
+        policy, environment, episodes, greedy, run.seed(), film or (lambda: True)
     )
     environment.close()
     if film and video:
         film.save(video)
-    return {
-        **evaluator.summarise(returns)._asdict(),
-        "protocol": evaluator.protocol(run.config, run.greedy(greedy)),
-        "agent_steps": run.agent_steps,
-    }
+    return returns

@@ -12,7 +12,7 @@ from impala_mp import (
     errors,
     evaluator,
     seeding,
-    specs,
+    tasks,
     workdir,
 )
 from impala_mp.environments import vector
@@ -29,25 +29,30 @@ class SavedRun:
         self.agent_steps: int = self._state["learner"]["agent_steps"]
         self.updates: int = self._state["learner"]["updates"]
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Suffixes of the tasks; "" if there is but one."""
+        return tasks.suffixes(self.config.environment)
+
     def environment(
-        self, num_envs: int, render_mode: str | None = None
+        self, num_envs: int, task: int = 0, render_mode: str | None = None
     ) -> vector.VectorEnvironment:
-        """Copies of the run's environment that play full games."""
+        """Copies of a task's environment that play full games."""
         return environments.make(
-            self.config.environment, num_envs, training=False, render_mode=render_mode
+            self.config.environment,
+            num_envs,
+            training=False,
+            render_mode=render_mode,
+            task=task,
         )
 
-    def agent(
-        self, spec: specs.EnvironmentSpec, policy: agent.Agent | None = None
-    ) -> agent.Agent:
+    def agent(self, policy: agent.Agent | None = None) -> agent.Agent:
         """The run's agent (`policy`, if it is there already) with these parameters."""
-        policy = policy or agent.make(self.config, spec)
+        if policy is None:
+            spec = environments.probe(self.config.environment)
+            policy = agent.make(self.config, spec)
         evaluator.load_parameters(policy, self._state)
         return policy
-
-    def greedy(self, choice: bool | None) -> bool:
-        """`choice`, or else what the config says of evaluations."""
-        return bool(self.config.evaluation.greedy if choice is None else choice)
 
     def seed(self) -> np.random.SeedSequence:
         """Of all that is played with it."""

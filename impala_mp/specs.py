@@ -106,6 +106,7 @@ class EnvironmentSpec:
     action: ActionSpec
     frames_per_step: int  # environment frames of one agent step
     action_mask: str = ""  # path in the observation of what is allowed; "": everything
+    num_tasks: int = 1
 
 
 class Bounds(NamedTuple):

@@ -22,6 +22,7 @@ _BAR = 20  # characters of a probability of 1
 class Moment(NamedTuple):
     """One row of an episode, and what the agent makes of it."""
 
+    task: str  # "" if there is but one
     episode: int  # from 1
     step: int  # of the episode, from 0
     picture: np.ndarray | None  # uint8 [H, W, 3]
@@ -69,6 +70,7 @@ def _numbers(array: Any) -> str:
 
 def _facts(moment: Moment) -> list[tuple[str, str]]:
     return [
+        *([("task", moment.task)] if moment.task else []),
         ("episode", str(moment.episode)),
         ("step", str(moment.step)),
         ("action", "–" if moment.over else _words(moment.action)),

@@ -27,6 +27,7 @@ from impala_mp import (
     record,
     replay,
     schedules,
+    tasks,
     trajectory_ring,
     types,
 )
@@ -70,7 +71,8 @@ _RECORD = (
 def record_names(config: Any) -> tuple[str, ...]:
     """The numbers that the learner publishes."""
     replayed = replay.METRICS if config.replay.ratio else ()
-    return (*_RECORD, *replayed, *learner.metric_names(config))
+    by_task = episodes.task_names(tasks.suffixes(config.environment))
+    return (*_RECORD, *by_task, *replayed, *learner.metric_names(config))
 
 
 def _device_mib(device: torch.device) -> float:
@@ -117,7 +119,7 @@ class Training:
             schedules.ladder(len(rings.heads()), config.actors.epsilon_ladder),
         )
         self._schedules = hyperparameters.scheduled(config)
-        self._episodes = episodes.Episodes()
+        self._episodes = episodes.Episodes(tasks.suffixes(config.environment))
         self._seconds = dict.fromkeys(_PHASES, 0.0)
         self._metric_names = learner.metric_names(config)
         self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
@@ -131,6 +133,7 @@ class Training:
         self._num_saved = 0
         self._num_asked = control.num_saves  # checkpoints that a person wanted
         self._saved_update = -1
+        self._saved_overrides: dict[str, float] = {}
         self._num_learned = 0  # batches of this incarnation
 
     @property
@@ -184,7 +187,7 @@ class Training:
         alarm = self._drift.look(batch)
         if alarm:
             print(alarm, flush=True)
-        self._episodes.add(*batch.episode_end)
+        self._episodes.add(*batch.episode_end, header.actor)
         self._sums += self._timed("update", self._update, batch)
         self._num_sums += 1
         self._timed("publish", self.publish)
@@ -335,6 +338,7 @@ class Training:
             self._refresher.flush()
             extra = {**extra, "replay": self._replay.state_dict()}
         every = self._config.checkpoint.keep_every
+        overrides = self._control.overrides()
         checkpoint.save(
             self._folder,
             self._learner.updates,
@@ -342,16 +346,18 @@ class Training:
                 "learner": self._learner.state_dict(),
                 "config": config_lib.to_json(self._config),
                 "random_state": torch.get_rng_state(),
-                "episodes": list(self._episodes.last),
-                "num_episodes": self._episodes.count,
+                "episodes": self._episodes.state_dict(),
                 "num_saved": self._num_saved,
                 "time_secs": self._time_secs(),
                 **self._delayed(),
-                "overrides": self._control.overrides(),
+                "overrides": overrides,
                 **extra,
             },
             keep=bool(every) and self._num_saved % every == 0,
+            replace=overrides != self._saved_overrides,
+            beat=self._row.beat_on,
         )
+        self._saved_overrides = overrides
         checkpoint.prune(self._folder, self._config.checkpoint.keep_last)
 
     def _delayed(self) -> dict[str, Any]:
@@ -369,15 +375,15 @@ class Training:
           The checkpoint, or an empty dict.
         """
         self._row.set("discarded", self._taken() - self._row.get("learned"))
-        state = checkpoint.load_newest(self._folder, report) or {}
+        state = checkpoint.load_newest(self._folder, report, self._row.beat_on) or {}
         if state:
             self._learner.load_state_dict(state["learner"])
             torch.set_rng_state(state["random_state"])
-            self._episodes.last.extend(tuple(e) for e in state["episodes"])
-            self._episodes.count = state["num_episodes"]
+            self._episodes.load_state_dict(state["episodes"])
             self._num_saved = state["num_saved"]
             self._seconds_before = state["time_secs"]
             self._saved_update = self._learner.updates
+            self._saved_overrides = state.get("overrides", {})
             if self._replay and "replay" in state:
                 self._replay.load_state_dict(state.pop("replay"))  # large: not kept
         self._restored = {f"restored/{k}": v for k, v in self._progress().items()}

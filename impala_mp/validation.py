@@ -1,13 +1,17 @@
 """What makes a configuration valid: ranges, choices, and what goes together."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from impala_mp import (
     algorithm_settings,
     config as config_lib,
+    core_settings,
     errors,
     hyperparameters,
     replay_settings,
+    tasks,
 )
 
 
@@ -29,6 +33,7 @@ _AT_LEAST_ONE = (
     " actors.threads inference.threads network.core_size evaluation.episodes"
     " evaluation.environments checkpoint.keep_last health.max_skipped_updates"
     " learner.passes target.period impact.ratio_threshold"
+    " network.gtrxl.layers network.gtrxl.heads network.gtrxl.window"
 )
 _AT_LEAST_ZERO = (
     "seed actors.count actors.policy_delay actors.environments learner.threads"
@@ -54,6 +59,46 @@ _UNIT = (
     " loss.popart_beta impact.clip_range target.polyak replay.priority_eta"
     " replay.importance_exponent"
 )
+_FINITE = (
+    "replay.memory_mib replay.priority_exponent replay.clear_policy_cost"
+    " replay.clear_value_cost impact.kl_cost loss.baseline_cost loss.huber_delta"
+    " optimizer.learning_rate optimizer.epsilon actors.epsilon_ladder"
+)
+# Beginnings of fields, what they need to have an effect, and whether that holds.
+_NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
+    (("replay.",), "replay.ratio above 0", lambda c: c.replay.ratio > 0),
+    (("replay.burn_in",), "network.core=lstm", lambda c: c.network.core != "none"),
+    (
+        ("replay.importance_exponent",),
+        "replay.priority_exponent above 0",
+        lambda c: c.replay.priority_exponent > 0,
+    ),
+    (
+        ("replay.priority_eta",),
+        "replay.priority_exponent above 0 or replay.eviction=priority",
+        lambda c: c.replay.priority_exponent > 0 or c.replay.eviction == "priority",
+    ),
+    (("impact.", "target."), "algorithm=impact", lambda c: c.algorithm == "impact"),
+    (
+        ("loss.huber_delta",),
+        "loss.baseline=huber",
+        lambda c: c.loss.baseline == "huber",
+    ),
+    (("loss.popart_beta",), "loss.popart=True", lambda c: c.loss.popart),
+)
+
+
+def _check_effects(config: Any) -> None:
+    """Refuses values that would be ignored: who gave them expects something of them."""
+    changed = config_lib.differences(config_lib.get_base_config(), config)
+    for beginnings, needed, holds in _NEEDS:
+        for field in changed:
+            default, value = changed[field]
+            _require(
+                not field.startswith(beginnings) or holds(config),
+                f"{field} ({value!r}) has no effect without {needed}: set that, or"
+                f" leave config.{field} at {default!r}.",
+            )
 
 
 def _check_ranges(config: Any) -> None:
@@ -62,6 +107,7 @@ def _check_ranges(config: Any) -> None:
         (_AT_LEAST_ZERO, "at least 0", lambda x: x >= 0),
         (_POSITIVE, "above 0", lambda x: x > 0),
         (_UNIT, "between 0 and 1", lambda x: 0 <= x <= 1),
+        (_FINITE, "finite", math.isfinite),
     )
     for fields, words, holds in rules:
         for field in fields.split():
@@ -81,7 +127,7 @@ def validate(config: Any, num_cores: int) -> None:
     _check_ranges(config)
     hyperparameters.validate(config)
     _one_of(config, "algorithm", algorithm_settings.ALGORITHMS)
-    _one_of(config, "network.core", ("none", "lstm"))
+    core_settings.check(config.network)
     _one_of(config, "loss.reduction", algorithm_settings.REDUCTIONS)
     _one_of(config, "loss.reward_clipping", algorithm_settings.REWARD_CLIPPINGS)
     _one_of(config, "loss.baseline", algorithm_settings.BASELINES)
@@ -99,6 +145,12 @@ def validate(config: Any, num_cores: int) -> None:
         f" {config.learner.device!r}: set config.learner.cuda_graph=False, or"
         " config.learner.device=cuda.",
     )
+    _require(
+        config.learner.micro_batches > 0 or config.learner.device == "cpu",
+        f"learner.micro_batches=auto is measured on a CPU only, and learner.device is"
+        f" {config.learner.device!r}: set config.learner.micro_batches to a number; the"
+        " smallest for which a batch fits is the fastest.",
+    )
     _one_of(config, "runtime.mode", ("processes", "lockstep"))
     _require(
         config.max_policy_lag >= -1,
@@ -110,7 +162,14 @@ def validate(config: Any, num_cores: int) -> None:
         f"actors.policy_delay ({config.actors.policy_delay}) makes the policy lag that"
         f" max_policy_lag ({config.max_policy_lag}) forbids: set one of them only.",
     )
+    count, num_tasks = config.actors.count, len(tasks.names(config.environment))
+    _require(
+        count == 0 or count >= num_tasks,
+        f"actors.count ({count}) must be at least {num_tasks}, one a task of"
+        f" environment.id ({config.environment.id!r}): set config.actors.count.",
+    )
     replay_settings.check(config)
+    _check_effects(config)
     replay_settings.check_batch(config, config_lib.num_actors(config, num_cores))
 
 

@@ -44,9 +44,9 @@ class VTraceAlgorithm:
         )
         terms = {
             "loss/policy_gradient": losses.policy_gradient_loss(
-                log_probs, critic.normalised(returns.pg_advantages)
+                log_probs, critic.normalised(batch, returns.pg_advantages)
             ),
-            "loss/baseline": critic.loss(values, returns.vs),
+            "loss/baseline": critic.loss(batch, values, returns.vs),
             "loss/entropy": -live.entropy_cost * distribution.entropy(logits),
         }
         total, metrics = actor_critic.total(terms, control, self._reduction, count)
@@ -56,8 +56,8 @@ class VTraceAlgorithm:
         return algorithm.Loss(
             total,
             metrics,
-            critic.moments(returns.vs, control.learnable),
-            critic.priorities(returns, control, sample),
+            critic.moments(batch, returns.vs, control.learnable),
+            critic.priorities(batch, returns, control, sample),
         )
 
     def after_update(self, updates: int) -> None:

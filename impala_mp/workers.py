@@ -33,6 +33,7 @@ from impala_mp import (
     schedules,
     seeding,
     specs,
+    tasks,
     training,
     trajectory_ring,
 )
@@ -135,7 +136,7 @@ def _act_served(
     node = seeding.sequence(config.seed, "actor", seat.index, seat.incarnation)
     size = config.actors.environments // inference_block.SEATS
     halves = [
-        environments.make(config.environment, size)
+        environments.make(config.environment, size, task=seat.index)
         for _ in range(inference_block.SEATS)
     ]
     made = actor.ServedActor(
@@ -159,7 +160,9 @@ def make_actor(
     """Actor `index`, its environments started."""
     config = shared.config
     node = seeding.sequence(config.seed, "actor", index, incarnation)
-    environment = environments.make(config.environment, config.actors.environments)
+    environment = environments.make(
+        config.environment, config.actors.environments, task=index
+    )
     num_actors = len(shared.rings.actor_doorbells)
     the_actor = actor.Actor(
         agent.make(config, shared.environment),
@@ -248,9 +251,13 @@ def _evaluate(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None
     settings = shared.config.evaluation
     policy = agent.make(shared.config, shared.environment)
     flat = parameters.FlatParameters(policy.network).flat.numpy()
-    environment = environments.make(
-        shared.config.environment, settings.environments, training=False
-    )
+    suffixes = tasks.suffixes(shared.config.environment)
+    made = [
+        environments.make(
+            shared.config.environment, settings.environments, training=False, task=task
+        )
+        for task in range(len(suffixes))
+    ]
     version, round_ = 0, 0
 
     def alive() -> bool:
@@ -265,12 +272,14 @@ def _evaluate(seat: Seat, shared: Shared, row: control_block.ProcessRow) -> None
             continue
         version, round_ = newest, round_ + 1
         node = seeding.sequence(shared.config.seed, "evaluator", round_)
-        returns = evaluator.evaluate(
-            policy, environment, settings.episodes, settings.greedy, node, alive
-        )
-        if len(returns) == settings.episodes:
-            summary = evaluator.summarise(returns)
-            shared.evaluation_record.write(evaluator.as_record(summary, version))
+        by_task = {
+            suffix: evaluator.evaluate(
+                policy, environment, settings.episodes, settings.greedy, node, alive
+            )
+            for suffix, environment in zip(suffixes, made, strict=True)
+        }
+        if not shared.control.stopping:
+            shared.evaluation_record.write(evaluator.as_record(by_task, version))
 
 
 class _Pause:

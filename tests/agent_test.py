@@ -51,7 +51,7 @@ _NETWORKS = [
         "network.last_action": last_action,
     }
     for core, last_reward, last_action in itertools.product(
-        ("none", "lstm"), (False, True), (False, True)
+        ("none", "lstm", "gru", "gtrxl"), (False, True), (False, True)
     )
 ]
 
@@ -94,8 +94,9 @@ def test_nothing_leaks_across_first(overrides):
     assert not torch.equal(before.baseline[:4], after.baseline[:4])
 
 
-def test_what_is_not_a_number_does_not_survive_a_reset():
-    policy, rows = _agent(**{"network.core": "lstm"}), _rows(_VECTOR)
+@pytest.mark.parametrize("core", ["lstm", "gru", "gtrxl"])
+def test_what_is_not_a_number_does_not_survive_a_reset(core):
+    policy, rows = _agent(**{"network.core": core}), _rows(_VECTOR)
     rows.step_type[0] = types.StepType.FIRST
     state = tuple(leaf + torch.nan for leaf in policy.initial_state(5))
     output = policy.unroll(rows, torch.zeros(8, 5, dtype=torch.int64), state)
@@ -162,6 +163,12 @@ def test_a_torso_that_does_not_fit_is_refused(observation, torso, words):
 def test_a_torso_of_ones_own():
     policy = _agent(**{"network.torso": "tests.agent_test:factory"})
     assert policy.network.policy.in_features == 7
+
+
+def test_a_core_of_ones_own():
+    policy = _agent(**{"network.core": "tests.cores_test:trace"})
+    assert [spec.shape for spec in policy.core_state_spec()] == [(16,)]
+    assert policy.network.policy.in_features == 16
 
 
 def factory(observation, config):

@@ -1,10 +1,13 @@
 """Checkpoints: whole or not at all, verified, and never code."""
 
+import errno
+import itertools
 import os
 import pathlib
 import pickle
 import random
 import time
+import tracemalloc
 
 import pytest
 import torch
@@ -84,12 +87,99 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
         checkpoint.load(str(tmp_path / "1"))
 
 
+def test_a_sound_one_is_left_as_it_is_or_replaced_on_demand(tmp_path):
+    for value, replace, there in ((1, False, 1), (2, False, 1), (3, True, 3)):
+        checkpoint.save(str(tmp_path), 7, _state(value), replace=replace)
+        assert _load(tmp_path)[0]["value"] == there
+    checkpoint.save(str(tmp_path), 7, _state(4), keep=True, replace=True)
+    assert sorted(os.listdir(tmp_path)) == ["7"]
+    checkpoint.save(str(tmp_path), 8, _state(5))
+    checkpoint.prune(str(tmp_path), keep_last=1)
+    assert sorted(os.listdir(tmp_path)) == ["7", "8"]
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """A state of many pieces, and what counts beats."""
+    monkeypatch.setattr(checkpoint, "_PIECE_BYTES", 2**16)
+    beats = []
+    state = {"tensor": torch.arange(2**20), "value": 1}  # 8 MiB
+    return state, beats, lambda: beats.append(time.monotonic())
+
+
+def test_a_large_one_is_written_and_read_with_heartbeats(tmp_path, large):
+    state, beats, beat = large
+    checkpoint.save(str(tmp_path), 1, state, beat=beat)
+    assert len(beats) >= 128
+    beats.clear()
+    checkpoint.load_newest(str(tmp_path), print, beat)
+    assert len(beats) >= 128
+
+
+def test_a_large_one_is_written_and_read_without_a_copy(tmp_path, large):
+    state, _, _ = large
+    tracemalloc.start()
+    try:
+        checkpoint.save(str(tmp_path), 1, state)
+        loaded, _ = _load(tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**22
+    with open("/proc/self/maps") as maps:
+        assert str(tmp_path / "1" / "state.pt") in maps.read()
+    assert torch.equal(loaded["tensor"], state["tensor"])
+
+
+@pytest.mark.parametrize("failing", [0, 3, 130])
+def test_a_disk_that_fills_up_leaves_the_one_before(
+    tmp_path, large, monkeypatch, failing
+):
+    state, _, _ = large
+    checkpoint.save(str(tmp_path), 1, _state(1))
+    calls, sync = itertools.count(), os.fsync
+
+    def fill_up(fd):
+        if next(calls) == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fill_up)
+    for update, replace in ((2, False), (1, True)):
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save(str(tmp_path), update, state, replace=replace)
+        assert os.listdir(tmp_path) == ["1"]
+        assert _load(tmp_path)[0]["tensor"].shape == (1000,)
+        calls = itertools.count()
+
+
 def _save_for_ever(folder, start):
     update = start
     while True:
         update += 1
         checkpoint.save(folder, update, _state(update))
         checkpoint.prune(folder, keep_last=2)
+
+
+def _replace_for_ever(folder, start):
+    for value in itertools.count(start + 1):
+        checkpoint.save(folder, 1, _state(value), replace=True)
+
+
+def test_a_writer_killed_anywhere_while_it_replaces_leaves_a_sound_one(tmp_path):
+    checkpoint.save(str(tmp_path), 1, _state(1))
+    rng, newest, rounds = random.Random(0), 1, 0
+    deadline = time.monotonic() + 60.0
+    while newest <= 20 or rounds < 40:
+        assert time.monotonic() < deadline
+        rounds += 1
+        with forks.child(_replace_for_ever, str(tmp_path), newest):
+            time.sleep(rng.uniform(0.0, 0.03) * (1.0 + rounds / 20.0))
+        state, sentences = _load(tmp_path)
+        assert sentences == []
+        assert torch.equal(state["tensor"], torch.full((1000,), float(state["value"])))
+        assert state["value"] >= newest
+        newest = state["value"]
 
 
 def test_a_writer_killed_anywhere_leaves_a_sound_checkpoint(tmp_path):

@@ -169,9 +169,9 @@ def test_a_refused_run_leaves_nothing(tmp_path):
     ("fields", "sentence"),
     [
         ({"environment.id": "CartPole-v9"}, "not registered"),
-        ({"environment.id": "Pendulum-v1"}, "action space"),
+        ({"environment.id": "tests.environments_test:Wordy-v0"}, "observation space"),
         ({"network.torso": "nature"}, "at least 36x36"),
-        ({"network.torso": "mpl"}, "must be mlp"),
+        ({"network.torso": "mpl"}, "must be auto"),
         ({"network.torso": "nowhere:factory"}, "no module 'nowhere'"),
         ({"network.torso": "json:factory"}, "has no 'factory'"),
         ({"learner.device": "cuda:7"}, "0 CUDA devices are visible"),

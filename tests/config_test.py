@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -35,6 +36,10 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"actors.epsilon_ladder": -1.0}, "at least 0"),
         ({"schedules.epsilon": "cosine(1, 0, 5)"}, r"must be one of constant\(value"),
         ({"learner.micro_batches": 5}, "must divide batch_size"),
+        (
+            {"learner.micro_batches": 0, "learner.device": "cuda"},
+            "auto is measured on a CPU only.*'cuda'.*micro_batches to a number",
+        ),
         ({"algorithm": "ppo"}, "must be one of vtrace, impact"),
         ({"loss.baseline": "l1"}, "squared, huber"),
         (
@@ -53,7 +58,14 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"impact.ratio_threshold": 0.5}, "at least 1"),
         ({"loss.popart_beta": 0.0}, "above 0"),
         ({"loss.huber_delta": 0.0}, "above 0"),
-        ({"network.core": "gru"}, "none, lstm"),
+        ({"network.core": "transformer"}, "none, lstm, gru, gtrxl, or module:factory"),
+        (
+            {"network.core": "gtrxl", "network.core_size": 30},
+            r"core_size \(30\) must be a multiple .*heads \(4\): set .* to 32",
+        ),
+        ({"network.gtrxl.heads": 0}, r"network.gtrxl.heads \(0\) must be at least 1"),
+        ({"network.gtrxl.layers": 0}, "at least 1"),
+        ({"network.gtrxl.window": 0}, "at least 1"),
         ({"loss.reduction": "median"}, "sum, mean"),
         ({"loss.reward_clipping": "two"}, "abs_one"),
         ({"optimizer.name": "sgd"}, "rmsprop_torch"),
@@ -77,9 +89,16 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"replay.priority_exponent": -1}, "at least 0"),
         ({"replay.priority_eta": 2}, "between 0 and 1"),
         ({"replay.burn_in": 20}, r"below unroll_length \(20\)"),
-        (
-            {**_RECURRENT_REPLAY},
-            "older parameters.*config.replay.burn_in to at least 1",
+        ({"replay.memory_mib": float("inf")}, r"memory_mib \(inf\) must be finite"),
+        ({"replay.clear_policy_cost": float("inf")}, "must be finite"),
+        ({"replay.clear_value_cost": float("inf")}, "must be finite"),
+        ({"impact.kl_cost": float("inf")}, r"impact.kl_cost \(inf\) must be finite"),
+        *(
+            (
+                {**_RECURRENT_REPLAY, "network.core": core},
+                f"network.core={core} .* older parameters.*burn_in to at least 1",
+            )
+            for core in ("lstm", "gru", "gtrxl", "my_core:factory")
         ),
     ],
 )
@@ -88,12 +107,54 @@ def test_refusals_name_the_field_its_value_and_the_cure(fields, sentence):
         validation.validate(_changed(**fields), num_cores=2)
 
 
+_REPLAY = {"replay.ratio": 0.5}
+_PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "needed", "words"),
+    [
+        ("replay.memory_mib", 64.0, _REPLAY, "replay.ratio above 0"),
+        ("replay.eviction", "priority", _REPLAY, "replay.ratio above 0"),
+        ("replay.priority_exponent", 0.6, _REPLAY, "replay.ratio above 0"),
+        ("replay.clear_policy_cost", 0.01, _REPLAY, "replay.ratio above 0"),
+        ("replay.clear_value_cost", 0.01, _REPLAY, "replay.ratio above 0"),
+        ("replay.trust_region", 0.1, _REPLAY, "replay.ratio above 0"),
+        ("replay.save", True, _REPLAY, "replay.ratio above 0"),
+        ("replay.burn_in", 5, _RECURRENT_REPLAY, "replay.ratio above 0"),
+        ("replay.importance_exponent", 0.5, _PRIORITISED, "replay.ratio above 0"),
+        ("replay.priority_eta", 0.5, _PRIORITISED, "replay.ratio above 0"),
+        ("impact.kl_cost", 0.1, {"algorithm": "impact"}, "algorithm=impact"),
+        ("target.period", 2, {"algorithm": "impact"}, "algorithm=impact"),
+        ("loss.huber_delta", 2.0, {"loss.baseline": "huber"}, "loss.baseline=huber"),
+        ("loss.popart_beta", 0.1, {"loss.popart": True}, "loss.popart=True"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(field, value, needed, words):
+    validation.validate(_changed(**needed, **{field: value}), num_cores=2)
+    default = re.escape(repr(config_lib.get(_changed(), field)))
+    sentence = f"{field} .*{value}.* without {words}: .*config.{field} at {default}"
+    with pytest.raises(errors.BadInput, match=sentence):
+        validation.validate(_changed(**{field: value}), num_cores=2)
+
+
+def test_what_would_be_ignored_in_a_replay_is_refused():
+    for field, value, words in (
+        ("replay.burn_in", 5, "network.core=lstm"),
+        ("replay.importance_exponent", 0.5, "replay.priority_exponent above 0"),
+        ("replay.priority_eta", 0.5, "or replay.eviction=priority"),
+    ):
+        with pytest.raises(errors.BadInput, match=f"{field} .*without .*{words}"):
+            validation.validate(_changed(**_REPLAY, **{field: value}), num_cores=2)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"replay.ratio": 0.5},
         {"replay.ratio": 0.5, "network.last_action": True},  # the state is exact
         {**_RECURRENT_REPLAY, "replay.burn_in": 1},
+        {**_RECURRENT_REPLAY, "network.core": "gtrxl", "replay.burn_in": 1},
         {"replay.ratio": 1 / 3, "batch_size": 48},
         {"replay.ratio": 0.4, "actors.environments": 0},
         {"replay.ratio": 0.75, "batch_size": 64, "actors.slots": 1, "actors.count": 1},
@@ -125,16 +186,41 @@ def _variants(get_config):
     return ["Pong", "Pong-deep", "Breakout-shallow-sticky"]  # any game
 
 
-@pytest.mark.parametrize("path", _EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiments_are_valid(path):
+def _import(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", _EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_are_valid(path):
+    module = _import(path)
     for variant in _variants(module.get_config):
         config = module.get_config(variant) if variant else module.get_config()
         validation.validate(config, num_cores=2)
         again = config_lib.from_json(config_lib.to_json(config))
         assert config_lib.differences(config, again) == {}
+
+
+_ARMS = {  # what each arm of the comparison may have of its own
+    "-replay": {"batch_size", "replay.ratio", "replay.memory_mib"},
+    "-impact": {"algorithm", "learner.passes", "target.period"},
+    "-twice": {"learner.passes"},
+}
+
+
+@pytest.mark.parametrize("kind", _ARMS)
+def test_arms_of_a_comparison_differ_in_the_algorithm_only(kind):
+    get_config = _import(
+        next(p for p in _EXPERIMENTS if p.stem == "minatar")
+    ).get_config
+    base, arm = (get_config(f"Breakout{each}-study") for each in ("", kind))
+    assert set(config_lib.differences(base, arm)) == _ARMS[kind]
+    for config in (base, arm):  # each update learns one unroll, made right before it
+        assert config.runtime.mode == "lockstep"
+        assert config.actors.count == config.actors.slots == 1
+        assert replay_settings.num_fresh(config) == config.actors.environments
 
 
 def test_differences_are_named_by_field():

@@ -131,10 +131,12 @@ def test_parameters_that_are_bad_are_named_by_layer(tmp_path):
         one.fetch()
         one.unroll()
     with torch.no_grad():
-        parts.training._learner.agent.network.torso[0].weight[3, 3] = np.nan
+        parts.training._learner.agent.network.torso.encoder[0].weight[3, 3] = np.nan
     parts.training.step()
     crash = crash_file.load(str(_crashes(tmp_path)[0]))
-    assert "the output of torso.0 is nan" in diagnosis.Diagnosis(crash).culprit()
+    assert (
+        "the output of torso.encoder.0 is nan" in diagnosis.Diagnosis(crash).culprit()
+    )
 
 
 def test_after_too_many_in_a_row_the_learner_ends(tmp_path):

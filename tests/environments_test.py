@@ -340,6 +340,42 @@ def test_what_is_ignored_is_not_seen():
     assert list(step.observation) == ["numbers"]
 
 
+def test_what_leaves_its_space_is_counted_and_used():
+    envs = _Spoiled(3)
+    environment = vector.VectorEnvironment(envs)
+    environment.reset([0])
+    envs.spoil = lambda o, r: (o + np.float32([[[2.0]], [[0.0]], [[-3.0]]]), r)
+    step, _ = environment.step(np.ones(3, np.int64))
+    assert environment.num_outside == 2
+    assert step.observation[0].min() == 2.0
+    environment.step(np.ones(3, np.int64))
+    assert environment.num_outside == 4
+
+
+class _Categories(CatchVectorEnv):
+    """Shows what is in `shown`, which should be a Discrete(3)."""
+
+    shown = 2
+
+    def __init__(self):
+        super().__init__(2)
+        self.single_observation_space = gymnasium.spaces.Dict(
+            {"kind": gymnasium.spaces.Discrete(3)}
+        )
+
+    def _board(self):
+        return {"kind": np.full(2, self.shown, np.int64)}
+
+
+def test_a_category_that_is_none_is_bad_data():
+    envs = _Categories()
+    environment = vector.VectorEnvironment(envs)
+    environment.reset([0])
+    envs.shown = 3
+    with pytest.raises(interface.BadData, match="'kind' go from 3 to 3"):
+        environment.step(np.ones(2, np.int64))
+
+
 class _SameStep(CatchVectorEnv):
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
 

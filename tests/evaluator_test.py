@@ -91,7 +91,9 @@ def test_it_can_be_ended_early():
 def test_the_summary():
     summary = evaluator.summarise([1.0, 2.0, 6.0])
     assert summary == (3.0, 2.0, pytest.approx((14 / 3) ** 0.5), 1.0, 6.0, 3)
-    assert set(evaluator.as_record(summary, 7)) == set(evaluator.RECORD)
+    for by_task in ({"": [1.0, 2.0]}, {"/A": [1.0], "/B": [2.0]}):
+        names = evaluator.record_names(tuple(by_task))
+        assert set(evaluator.as_record(by_task, 7)) == set(names)
 
 
 def test_the_protocol_names_what_a_return_means():

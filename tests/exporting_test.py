@@ -32,6 +32,9 @@ def _config(observation, action, core, **overrides):
             "environment.id": "tests.spaces:Spaces-v0",
             "network.core": core,
             "network.joint_size": 16,
+            "network.gtrxl.layers": 1,
+            "network.gtrxl.heads": 2,
+            "network.gtrxl.window": 3,
             "network.normalise_observations": True,
             "agent.action_mask_key": "allowed" if observation == "masked" else "",
             **overrides,
@@ -41,9 +44,9 @@ def _config(observation, action, core, **overrides):
     return config
 
 
-def _play(config, steps=14):
+def _play(config, task, steps=14):
     """The agent, and what it saw and said of episodes that end after 4 to 8 steps."""
-    environment = environments.make(config.environment, _ROWS)
+    environment = environments.make(config.environment, _ROWS, task=task)
     torch.manual_seed(0)
     policy = agent.make(config, environment.spec)
     time_step = evaluator.tensors(environment.reset(range(_ROWS)))
@@ -70,9 +73,9 @@ def _disturb(policy, time_step):
     network.adapt(rows, torch.ones(()))
 
 
-def _check(config, format_name):
+def _check(config, format_name, task=0):
     """Each row through a file; states go around in it, as its user has them."""
-    policy, spec, tape = _play(config)
+    policy, spec, tape = _play(config, task)
     module = greedy_policy.GreedyPolicy(policy, spec)
     module.eval().requires_grad_(False)
     example = module.rows(*tape[0][:2])
@@ -109,7 +112,7 @@ def _check_batch_sizes(module, run, example):
         torch.testing.assert_close(found, module(inputs), rtol=1e-5, atol=1e-5)
 
 
-_CORES = ("none", "lstm")
+_CORES = ("none", "lstm", "gru", "gtrxl")
 _LAST = {"network.last_action": True, "network.last_reward": True}
 
 
@@ -140,6 +143,13 @@ def test_a_last_action_needs_no_core():
     _check(_config("box", "tuple", "none", **{"network.last_action": True}), "torch")
 
 
+def test_several_tasks_with_a_mask_and_a_scale_each():
+    names = "tests.tasks_test:TaskA-v0, tests.tasks_test:TaskB-v0"
+    config = _config("box", "box", "none", **{"loss.popart": True})
+    config.environment.id, config.environment.kwargs = names, {}
+    _check(config, "torch", task=1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("core", _CORES)
 @pytest.mark.parametrize("observation", some_spaces.OBSERVATIONS)
@@ -160,11 +170,7 @@ def _onnx(function):
 @_onnx
 @pytest.mark.parametrize(
     ("observation", "action", "core"),
-    [
-        ("dict", "dict", "lstm"),
-        ("image", "half", "none"),
-        ("masked", "discrete", "lstm"),
-    ],
+    [("dict", "dict", "gtrxl"), ("image", "half", "none")],
 )
 def test_an_onnx_model_says_what_the_agent_says(observation, action, core):
     overrides = dict(_LAST) if core != "none" else {}

@@ -32,6 +32,8 @@ _IMAGES = {
     "learner.micro_batches": 2,
 }
 _RECURRENT = {"network.core": "lstm", "network.last_action": True}
+_GRU = {**_RECURRENT, "network.core": "gru"}
+_GTRXL = {**_RECURRENT, "network.core": "gtrxl", "network.gtrxl.window": 3}
 _REPLAYED = {
     **_RECURRENT,
     "replay.ratio": 0.5,
@@ -78,8 +80,8 @@ def _updated(overrides, count=6, **more):
 @_needs_gpu
 @pytest.mark.parametrize(
     "overrides",
-    [_IMAGES, _RECURRENT, _REPLAYED, _IMPACT],
-    ids=["images", "lstm", "replay", "impact"],
+    [_IMAGES, _RECURRENT, _GRU, _GTRXL, _REPLAYED, _IMPACT],
+    ids=["images", "lstm", "gru", "gtrxl", "replay", "impact"],
 )
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 def test_updates_on_the_gpu_equal_those_on_the_cpu(overrides, graph):
@@ -94,7 +96,11 @@ def test_updates_on_the_gpu_equal_those_on_the_cpu(overrides, graph):
 @pytest.mark.parametrize(
     "device", ["cpu", pytest.param("cuda", marks=_needs_gpu)], ids=["cpu", "cuda"]
 )
-@pytest.mark.parametrize("overrides", [_IMAGES, _RECURRENT], ids=["images", "lstm"])
+@pytest.mark.parametrize(
+    "overrides",
+    [_IMAGES, _RECURRENT, _GRU, _GTRXL],
+    ids=["images", "lstm", "gru", "gtrxl"],
+)
 def test_bfloat16_is_close(overrides, device):
     precise, metrics = _updated(overrides, 1, **{"learner.device": device})
     half = {"learner.device": device, "learner.precision": "bfloat16"}

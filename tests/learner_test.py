@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import agent, algorithm, environments, learner
+from impala_mp import actor_critic, agent, algorithm, environments, learner
 from tests import builders, vtrace_test
 
 _LSTM = {
@@ -43,7 +43,7 @@ def double_outputs(policy, batch):
         observation=batch.time_step.observation.double(),
     )
     state = tuple(s.double() if s.is_floating_point() else s for s in batch.core_state)
-    network.torso.leaves[0].inputs = torch.nn.Identity()  # not to float32
+    network.torso.inputs = lambda observation: observation  # not to float32
     return network, reference.unroll(double, batch.agent_output.action, state)
 
 
@@ -139,6 +139,46 @@ def test_micro_batches_give_the_same_update(reduction, overrides, parts):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
+class _Saved:
+    """A tensor kept for the backward pass, and the bytes of all that are."""
+
+    live = peak = 0
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        _Saved.live += tensor.nbytes
+        _Saved.peak = max(_Saved.peak, _Saved.live)
+
+    def __del__(self):
+        _Saved.live -= self.tensor.nbytes
+
+
+def _peak_bytes(made, batch):
+    """Of what autograd keeps during an update, the parameters left out."""
+    kept = made.parameters.flat.untyped_storage().data_ptr()
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda t: t if t.untyped_storage().data_ptr() == kept else _Saved(t),
+        lambda saved: saved.tensor if isinstance(saved, _Saved) else saved,
+    )
+    _Saved.live = _Saved.peak = 0
+    with hooks:
+        made.update(batch, _LIVE)
+    assert _Saved.live == 0
+    return _Saved.peak
+
+
+@pytest.mark.parametrize(
+    "overrides", [{}, _LSTM, _IMPACT], ids=["mlp", "lstm", "impact"]
+)
+def test_micro_batches_take_less_memory(overrides):
+    same = {**overrides, "batch_size": 24}
+    whole, _, batch = _make(**same)
+    peak = _peak_bytes(whole, batch)
+    for parts in (2, 4, 8):
+        split, _, _ = _make(**same, **{"learner.micro_batches": parts})
+        assert peak / parts * 0.9 < _peak_bytes(split, batch) < peak / parts * 1.1
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop_tensorflow", "rmsprop_torch"])
 def test_a_step_that_is_not_finite_changes_nothing(value, optimizer):
@@ -216,3 +256,16 @@ def test_without_correction_everything_counts_as_on_policy():
     plain.update(batch, _LIVE)
     corrected.update(batch._replace(agent_output=behaviour), _LIVE)
     torch.testing.assert_close(plain._gradient, corrected._gradient)
+
+
+@pytest.mark.parametrize("algorithm_", ["vtrace", "impact"])
+def test_without_correction_the_metrics_still_tell_how_far_off_policy(algorithm_):
+    plain, _, batch = _make(**{"vtrace.correction": False, "algorithm": algorithm_})
+    corrected, _, _ = _make(algorithm=algorithm_)
+    ours, theirs = (
+        dict(zip(_names(made), made.update(batch, _LIVE).tolist(), strict=True))
+        for made in (plain, corrected)
+    )
+    assert theirs["vtrace/rho_clipped"] > 0.1
+    for name in actor_critic.VTRACE_METRICS:
+        assert ours[name] == pytest.approx(theirs[name]), name

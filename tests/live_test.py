@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -322,6 +323,20 @@ def test_what_a_person_set_is_in_the_checkpoint_and_stays(tmp_path):
     sentences = live_control.restore(control, state["overrides"])
     assert (control.get("entropy_cost"), control.get("epsilon")) == (0.5, 0.0)
     assert "entropy_cost stays 0.5, as impala-ctl has set it" in sentences[0]
+
+
+def test_a_change_after_the_checkpoint_of_an_update_is_in_its_last_one(tmp_path):
+    parts = builders.parts(builders.config(), tmp_path / "checkpoints")
+    parts.training.restore(print)
+    values = ({"epsilon": 0.25}, {"epsilon": 0.75}, {"epsilon": None})
+    for change, expected in zip(values, (*values[:2], {}), strict=True):
+        parts.shared.control.override(change)
+        parts.training.save()  # all of one update
+        state = checkpoint.load_newest(str(tmp_path / "checkpoints"), print)
+        assert state["overrides"] == expected
+    before = os.stat(tmp_path / "checkpoints" / "0" / "state.pt").st_ino
+    parts.training.save()  # nothing has changed since
+    assert os.stat(tmp_path / "checkpoints" / "0" / "state.pt").st_ino == before
 
 
 # Questions and answers, without processes.

@@ -42,7 +42,7 @@ def _assert_same(a, b, where="state"):
         assert a == b, where
 
 
-_LEARNED = ("learner", "actors", "next_actor", "episodes", "num_episodes")
+_LEARNED = ("learner", "actors", "next_actor", "episodes")
 
 _VARIANTS = {
     "mlp": {},

@@ -48,7 +48,7 @@ def _twin_output(policy, batch):
     network = copy.deepcopy(policy.network).double()
     for parameter in network.parameters():
         parameter.grad = None
-    network.torso.forward = lambda x: torch.nn.Sequential.forward(network.torso, x)
+    network.torso.inputs = lambda observation: observation  # not to float32
     twin = agent.Agent(network, policy.distribution, policy._action)
     time_step = batch.time_step._replace(
         reward=batch.time_step.reward.double(),

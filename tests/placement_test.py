@@ -97,6 +97,28 @@ def test_there_are_enough_actors_to_fill_a_batch(monkeypatch):
     assert config.actors.count == 2
 
 
+@pytest.mark.parametrize("mode", ["processes", "lockstep"])
+def test_the_fastest_cut_is_chosen(monkeypatch, mode):
+    seconds = {1: 3.0, 2: 2.0, 4: 1.0, 8: 4.0, 16: 9.0}
+    tried = []
+
+    def measured(config, environment):
+        tried.append(config.learner.micro_batches)
+        return seconds[config.learner.micro_batches]
+
+    monkeypatch.setattr(calibration, "_update_secs", measured)
+    monkeypatch.setattr(calibration, "_SECS", 0.01)
+    config = builders.config(**{"learner.micro_batches": 0, "runtime.mode": mode})
+    environment = environments.make(config.environment, 1).spec
+    for batch_size, fastest in ((24, 4), (6, 2), (9, 1), (24, 4)):
+        config.batch_size, config.learner.micro_batches = batch_size, 0
+        tried.clear()
+        sentence = calibration.resolve(config, environment, num_cores=2)
+        assert f"learner.micro_batches = {fastest}" in sentence
+        assert config.learner.micro_batches == fastest
+        assert set(tried) == {n for n in seconds if batch_size % n == 0}
+
+
 def test_a_gpu_leaves_the_cores_to_the_actors():
     config = builders.config(**{"actors.count": 0, "learner.device": "cuda"})
     environment = environments.make(config.environment, 1).spec
@@ -109,3 +131,14 @@ def test_memory_is_counted():
     text = footprint.explain({"published": 3, "others": 3}, 3 * 2**20, 2**20, 2**19)
     assert "3.0 MiB of trajectory rings" in text
     assert "6 copies of them: 3 published, 3 others." in text
+
+
+def test_a_replay_that_cannot_be_saved_in_time_is_said():
+    size = 3 * 2**30
+    assert footprint.explain_replay(0, 0, True, 1.0) == ""
+    plain = footprint.explain_replay(5, size, False, 15.0)
+    assert plain == "Replay: up to 5 trajectories, in 3,072.0 MiB."
+    late = footprint.explain_replay(5, size, True, 15.0)
+    assert "may take 30 s" in late
+    assert "set config.shutdown.deadline_secs=60" in late
+    assert footprint.explain_replay(5, size, True, 60.0) == plain

@@ -42,9 +42,10 @@ def _play(path, episodes=1, greedy=True, console=None, sleeps=None, delay=None):
 
 
 class _Spy:
-    """Keeps the moments."""
+    """Keeps the moments, and leaves after so many."""
 
-    def __init__(self):
+    def __init__(self, most):
+        self._most = most
         self.moments = []
 
     def __enter__(self):
@@ -55,11 +56,11 @@ class _Spy:
 
     def show(self, moment):
         self.moments.append(moment)
-        return len(self.moments) < 25
+        return len(self.moments) < self._most
 
 
-def _moments(path, episodes, monkeypatch, greedy=False):
-    spy = _Spy()
+def _moments(path, episodes, monkeypatch, greedy=False, most=25):
+    spy = _Spy(most)
     monkeypatch.setattr(playing, "_spectator", lambda *unused: spy)
     _play(path, episodes, greedy)
     return spy.moments
@@ -112,6 +113,21 @@ def test_a_moment_outlives_the_row_that_it_was_made_of():
     assert not kept.any()
 
 
+def test_each_of_several_tasks_is_played(tmp_path, monkeypatch):
+    config = builders.config(**{"environment.id": "Recall, CartPole-v1"})
+    config.runtime.mode, config.total_agent_steps = "lockstep", 600
+    config.evaluation.episodes = 1
+    program.train(config, str(tmp_path))
+    moments = _moments(str(tmp_path), 1, monkeypatch, most=500)
+    assert [m.task for m in moments if m.over] == ["Recall", "CartPole-v1"]
+    assert [int(m.observation["task"]) for m in moments if m.over] == [0, 1]
+    for moment in moments:
+        drawn = moment.picture is not None
+        assert drawn or (
+            "renders no pictures" in moment.without and moment.task[0] == "C"
+        )
+
+
 # What is seen.
 
 
@@ -149,6 +165,7 @@ def test_on_a_terminal_without_colours_there_are_numbers(runs):
 
 def _moment(**changes):
     return spectators.Moment(
+        task="",
         episode=2,
         step=7,
         picture=None,
@@ -168,6 +185,10 @@ def test_the_words_of_a_line():
         "episode 2, step 7, action arm [0.5, -2], leg 1, value 0.123, reward -1,"
         " return 12.5 | 0 0.25, 1 0.75; arm[1]: mean 0.50, deviation 1.00"
     )
+
+
+def test_one_of_several_tasks_is_named():
+    assert spectators.line(_moment(task="Catch")).startswith("task Catch, episode 2, ")
 
 
 def _text(moment):

@@ -236,11 +236,12 @@ def test_the_report_of_the_whole(tmp_path, capsys):
     "overrides",
     [
         {"network.core": "lstm"},
+        {"network.core": "gtrxl"},
         {"inference.mode": "server", "actors.environments": 2},
         {"actors.environments": 0, "actors.count": 0, "learner.micro_batches": 0},
         {"runtime.mode": "lockstep"},
     ],
-    ids=["lstm", "server", "auto", "lockstep"],
+    ids=["lstm", "gtrxl", "server", "auto", "lockstep"],
 )
 def test_a_batch_of_every_kind_is_learned(overrides, monkeypatch, capsys):
     monkeypatch.setattr("impala_mp.calibration._SECS", 0.001)
@@ -311,6 +312,19 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch, capsys):
         (line,) = [line for line in lines if line[9:].startswith("disk")]
         assert line.startswith(verdict)
         assert words in line
+
+
+def test_a_saved_replay_needs_its_place_on_the_disk(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "statvfs", _statvfs(150))
+    overrides = {"replay.ratio": 0.5, "replay.memory_mib": 50.0}
+    overrides |= {"checkpoint.keep_last": 3}
+    for saved in (False, True):
+        config = builders.config(**overrides, **{"replay.save": saved})
+        assert preflight.check(config, str(tmp_path / "run")) != saved
+        lines = capsys.readouterr().out.splitlines()
+        (line,) = [line for line in lines if line[9:].startswith("disk")]
+        assert line.startswith("FAIL" if saved else "ok")
+        assert ("4 checkpoints of 50." in line) == saved
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):

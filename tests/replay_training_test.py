@@ -78,7 +78,7 @@ def test_only_what_is_fresh_is_counted(tmp_path):
     assert len(lags) == len(np.concatenate(training._ages)) == 60
     assert lags.max() <= 1
     ends = [batch[1].time_step.step_type[1:, :3] == 2 for batch in watched.batches]
-    assert training._episodes.count == np.sum(ends) > 0
+    assert training._episodes.metrics()["episode/count"] == np.sum(ends) > 0
     training.write_record()
     record = parts.shared.learner_record.read()
     assert record["health/learned"] == record["health/committed"] == 60

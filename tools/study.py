@@ -1,12 +1,18 @@
 """Runs experiments with several seeds each, and draws and tabulates them together.
 
     python tools/study.py --output=runs/study [--seeds=3] [--jobs=1] [--target=RETURN]
+        [--x=FIELD [--lines=FIELD]]
         EXPERIMENT.py[:VARIANT] [...] [--config.FIELD=VALUE ...]
 
-A run that is there already is not repeated, one that was stopped goes on. Writes
-DIR/curves.png and DIR/results.json, and prints the table: the final evaluation of each
-seed (100 full games), and the agent steps after which the last 100 games of training
-first had the target's mean return.
+A run that is there already is not repeated, one that was stopped goes on; a result of
+another config is refused. Writes DIR/curves.png and DIR/results.json, and prints the
+table: the final evaluation of each seed (100 full games), with mean and standard
+deviation over seeds; the mean policy lag of each run; and the agent steps after which
+the last 100 games of training first had the target's mean return. All runs are read
+for that at the same agent steps, as far apart as the records of the sparsest one.
+
+With --x, DIR/against.png has the final returns against that field of the config, for
+instance --x=actors.policy_delay, a line for each value of the field --lines.
 """
 
 import argparse
@@ -16,15 +22,52 @@ import pathlib
 import statistics
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
-from impala_mp import curves, metrics, workdir
+import numpy as np
+
+from impala_mp import command_line, config as config_lib, curves, errors, workdir
+
+_RETURN, _COUNT = "episode/return_mean", "episode/count"
+_CHOSEN = (*config_lib.AUTOMATIC, "learner.threads")  # by calibration, where 0
 
 
-def _folder(output: pathlib.Path, experiment: str, seed: int) -> pathlib.Path:
+class _Run(NamedTuple):
+    """One seed of an experiment."""
+
+    folder: pathlib.Path
+    flags: list[str]  # of impala-train
+    config: Any  # that they give
+
+
+def _make_run(output: pathlib.Path, experiment: str, seed: int, flags: Any) -> _Run:
     path, _, variant = experiment.partition(":")
     stem = pathlib.Path(path).stem
-    return output / (f"{stem}-{variant}" if variant else stem) / str(seed)
+    folder = output / (f"{stem}-{variant}" if variant else stem) / str(seed)
+    flags = [f"--config={experiment}", *flags, f"--config.seed={seed}"]
+    return _Run(folder, flags, command_line.load(flags))
+
+
+def _result(run: _Run) -> pathlib.Path:
+    return run.folder / "evaluation.json"
+
+
+def _check_result(run: _Run) -> None:
+    """Raises BadInput if a result is there that is of another config."""
+    if not _result(run).exists():
+        return
+    stored = workdir.read_config(str(run.folder))
+    differences = config_lib.differences(stored, run.config)
+    lines = "; ".join(
+        f"{field} is {there!r} there, {here!r} here"
+        for field, (there, here) in differences.items()
+        if here or field not in _CHOSEN
+    )
+    if lines:
+        raise errors.BadInput(
+            f"{run.folder} holds the result of another config ({lines}): choose"
+            " another --output, or the same values."
+        )
 
 
 def _call(module: str, *arguments: str) -> str:
@@ -35,52 +78,101 @@ def _call(module: str, *arguments: str) -> str:
     return done.stdout
 
 
-def _run(folder: pathlib.Path, experiment: str, seed: int, flags: list[str]) -> float:
+def _complete(run: _Run) -> float:
     """Trains, unless that has been done; the mean return of 100 games."""
-    result = folder / "evaluation.json"
-    if not result.exists():
-        run = [f"--config={experiment}", f"--workdir={folder}"]
-        _call("train", *run, f"--config.seed={seed}", *flags)
-        line = _call("evaluate", f"--workdir={folder}", "--episodes=100").splitlines()[
-            -1
-        ]
-        config = workdir.read_config(str(folder))
-        if json.loads(line)["agent_steps"] < config.total_agent_steps:
-            raise RuntimeError(f"{folder} was stopped: the same command goes on.")
-        result.write_text(line + "\n")
-    mean: float = json.loads(result.read_text())["mean"]
-    print(f"{folder}: {mean:.2f}", flush=True)
+    if not _result(run).exists():
+        where = f"--workdir={run.folder}"
+        _call("train", *run.flags, where)
+        line = _call("evaluate", where, "--episodes=100").splitlines()[-1]
+        if json.loads(line)["agent_steps"] < run.config.total_agent_steps:
+            raise RuntimeError(f"{run.folder} was stopped: the same command goes on.")
+        workdir.write_atomically(str(_result(run)), line + "\n")
+    mean: float = json.loads(_result(run).read_text())["mean"]
+    print(f"{run.folder}: {mean:.2f}", flush=True)
     return mean
 
 
-def _steps_to(folder: pathlib.Path, target: float) -> int | None:
-    """Agent steps at which the last 100 games first had that mean; None: never."""
-    for record in metrics.read(str(folder)):
-        enough = record.get("episode/count", 0) >= 100
-        if enough and record["episode/return_mean"] >= target:
-            return int(record["agent_steps"])
-    return None
+def _longest_gap(folder: pathlib.Path) -> int:
+    """Agent steps between two records, which are written by the clock."""
+    steps, _ = curves.load(str(folder), "agent_steps", _RETURN)
+    return int(np.diff(steps, prepend=0).max())
 
 
-def _row(
-    folders: list[pathlib.Path], returns: list[float], target: float | None
-) -> dict[str, Any]:
+def _steps_to(folder: pathlib.Path, target: float, gap: int) -> int | None:
+    """Agent steps at which the last 100 games first had that mean; None: never.
+
+    Looked at every `gap` agent steps, between two records on the line through them: a
+    run with more records would have more chances to be lucky.
+    """
+    returns, counts = (
+        curves.load(str(folder), "agent_steps", key) for key in (_RETURN, _COUNT)
+    )
+    grid = np.arange(gap, returns[0][-1] + 1, gap)
+    enough = np.interp(grid, *counts, left=0.0) >= 100
+    good = np.interp(grid, *returns, left=-np.inf) >= target
+    found = grid[enough & good]
+    return int(found[0]) if len(found) else None
+
+
+def _mean_lag(folder: pathlib.Path) -> float:
+    """Updates: the mean over the whole run, in which each record is an interval's."""
+    updates, lags = curves.load(str(folder), "updates", "lag/mean")
+    return float(np.average(lags, weights=np.diff(updates, prepend=0)))
+
+
+def _row(folders: list[pathlib.Path], returns: list[float]) -> dict[str, Any]:
     row: dict[str, Any] = {"returns": returns, "mean": statistics.fmean(returns)}
-    if target is not None:
-        row["steps_to_target"] = [_steps_to(folder, target) for folder in folders]
-    return row
+    if len(returns) > 1:
+        row["std"] = statistics.stdev(returns)
+    return {**row, "lags": [_mean_lag(folder) for folder in folders]}
+
+
+def _add_steps(
+    rows: dict[str, Any], groups: dict[str, list[_Run]], target: float
+) -> None:
+    gap = max(_longest_gap(r.folder) for runs in groups.values() for r in runs)
+    for name, row in rows.items():
+        row["target"], row["steps_apart"] = target, gap
+        row["steps_to_target"] = [
+            _steps_to(r.folder, target, gap) for r in groups[name]
+        ]
 
 
 def _show(name: str, row: dict[str, Any]) -> None:
     returns = ", ".join(f"{value:.2f}" for value in row["returns"])
-    text = f"{name:<32} {row['mean']:8.2f}  ({returns})"
+    lags = ", ".join(f"{value:.2f}" for value in row["lags"])
+    spread = f" ± {row['std']:.2f}" if "std" in row else ""
+    text = f"{name:<32} {row['mean']:8.2f}{spread}  ({returns})  lag: {lags}"
     if "steps_to_target" in row:
         steps = ("never" if n is None else f"{n:,}" for n in row["steps_to_target"])
         text += f"  steps to target: {', '.join(steps)}"
     print(text)
 
 
-def main() -> None:
+def _places(groups: dict[str, list[_Run]], x: str, lines: str) -> dict[str, Any]:
+    """Of each group its line's label and its place on it, for `curves.plot_against`.
+
+    Raises:
+      BadInput: there is no such field, or two groups have the same place.
+    """
+    places: dict[str, Any] = {}
+    for name, (run, *_) in groups.items():
+        fields = config_lib.flatten(run.config)
+        for field in filter(None, (x, lines)):
+            if field not in fields:
+                near = config_lib.nearest(field, list(fields))
+                raise errors.BadInput(f"there is no field config.{field}.{near}")
+        place = (f"{lines}={fields[lines]}" if lines else "", fields[x])
+        if place in places.values():
+            raise errors.BadInput(
+                f"{name} has the same {x} ({place[1]!r}) as another experiment: name"
+                " with --lines a field in which they differ."
+            )
+        places[name] = place
+    return places
+
+
+def _options() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -89,25 +181,58 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of each experiment (3)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
     parser.add_argument("--target", type=float, help="a mean return")
+    parser.add_argument("--x", default="", help="field to draw final returns against")
+    parser.add_argument("--lines", default="", help="field with a line for each value")
     flags = [a for a in sys.argv[1:] if a.startswith("--config.")]
     rest = [a for a in sys.argv[1:] if not a.startswith("--config.")]
     options = parser.parse_args(rest)
-    jobs = [(e, s) for s in range(options.seeds) for e in options.experiments]
+    if options.lines and not options.x:
+        parser.error("--lines needs --x.")
+    return options, flags
+
+
+def _write(
+    output: pathlib.Path,
+    groups: dict[str, list[_Run]],
+    rows: dict[str, Any],
+    places: dict[str, Any],
+    x: str,
+) -> None:
+    (output / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
+    drawn = {name: [str(run.folder) for run in runs] for name, runs in groups.items()}
+    curves.plot(drawn, str(output / "curves.png"))
+    lines: dict[str, dict[Any, list[float]]] = {}
+    for name, (label, value) in places.items():
+        lines.setdefault(label, {})[value] = rows[name]["returns"]
+    if lines:
+        curves.plot_against(lines, str(output / "against.png"), x)
+
+
+def _main() -> None:
+    options, flags = _options()
+    made = [
+        _make_run(options.output, experiment, seed, flags)
+        for seed in range(options.seeds)
+        for experiment in dict.fromkeys(options.experiments)
+    ]
+    groups: dict[str, list[_Run]] = {}
+    for run in made:
+        _check_result(run)
+        groups.setdefault(run.folder.parent.name, []).append(run)
+    places = _places(groups, options.x, options.lines) if options.x else {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        means = list(
-            pool.map(lambda job: _run(_folder(options.output, *job), *job, flags), jobs)
-        )
-    groups, rows = {}, {}
-    for experiment in options.experiments:
-        mine = [i for i, (name, _) in enumerate(jobs) if name == experiment]
-        folders = [_folder(options.output, *jobs[i]) for i in mine]
-        name = folders[0].parent.name
-        groups[name] = [str(folder) for folder in folders]
-        rows[name] = _row(folders, [means[i] for i in mine], options.target)
-        _show(name, rows[name])
-    curves.plot(groups, str(options.output / "curves.png"))
-    (options.output / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
+        done = zip(made, pool.map(_complete, made), strict=True)
+        means = {run.folder: mean for run, mean in done}
+    rows = {}
+    for name, runs in groups.items():
+        folders = [run.folder for run in runs]
+        rows[name] = _row(folders, [means[folder] for folder in folders])
+    if options.target is not None:
+        _add_steps(rows, groups, options.target)
+    for name, row in rows.items():
+        _show(name, row)
+    _write(options.output, groups, rows, places, options.x)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(_main)

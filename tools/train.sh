@@ -4,7 +4,10 @@
 extras=""
 case "$*" in
   *experiments/atari*) extras=atari ;;
-  *experiments/minatar*) extras=minatar ;;
+  *experiments/minatar* | *experiments/multitask* | *experiments/staleness*)
+    extras=minatar ;;
+  *experiments/minigrid*) extras=minigrid ;;
+  *experiments/halfcheetah*) extras=mujoco ;;
 esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/install.sh" "$extras"

@@ -8,8 +8,8 @@ from typing import Any
 
 import gymnasium
 
-from impala_mp import config as config_lib, errors, factories, specs
-from impala_mp.environments import atari, catch, recall, vector
+from impala_mp import config as config_lib, errors, factories, specs, tasks
+from impala_mp.environments import atari, catch, recall, task as task_lib, vector
 
 _BUILT_IN: dict[str, Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]] = {
     "Catch": catch.CatchVectorEnv,
@@ -31,6 +31,7 @@ def make(
     *,
     training: bool = True,
     render_mode: str | None = None,
+    task: int = 0,
 ) -> vector.VectorEnvironment:
     """`num_envs` copies of what `config.environment` names.
 
@@ -38,12 +39,38 @@ def make(
       environment: has `id`, `kwargs` and `ignored`.
       training: False plays full games, whatever ends an episode for the learner.
       render_mode: "rgb_array" where pictures are wanted.
+      task: which of several, modulo their number.
 
     Raises:
       BadInput: there is no such environment, its extra is not installed, it does not
         take these arguments, or its spaces are not supported.
     """
-    name, kwargs = environment.id, dict(environment.kwargs)
+    ids = tasks.names(environment)
+    if len(ids) == 1:
+        return _make_one(environment, ids[0], num_envs, training, render_mode)
+    number = task % len(ids)
+    own = _make_one(environment, ids[number], num_envs, training, render_mode)
+    return task_lib.TaskEnvironment(own, number, _joint_spec(environment))
+
+
+def _joint_spec(environment: Any) -> specs.EnvironmentSpec:
+    """What all tasks have in common, from one copy of each."""
+    ids, parts = tasks.names(environment), []
+    for name in ids:
+        made = _make_one(environment, name, 1, True, None)
+        parts.append(made.spec)
+        made.close()
+    return tasks.joint_spec(ids, parts)
+
+
+def _make_one(
+    environment: Any,
+    name: str,
+    num_envs: int,
+    training: bool,
+    render_mode: str | None,
+) -> vector.VectorEnvironment:
+    kwargs = dict(environment.kwargs)
     if name in _BUILT_IN:
         _check_arguments(name, _BUILT_IN[name], kwargs, {"num_envs", "render_mode"})
         built_in = _BUILT_IN[name](num_envs, render_mode=render_mode, **kwargs)

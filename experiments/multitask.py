@@ -1,0 +1,27 @@
+"""Four MinAtar games by one agent: actors play different games, PopArt scales each.
+
+Protocol as in minatar.py; observations are padded to the most channels, and actions
+that a game has not are masked.
+"""
+
+from impala_mp import config as config_lib
+
+_GAMES = ("Breakout", "Asterix", "Freeway", "SpaceInvaders")
+
+
+def get_config():
+    config = config_lib.get_base_config()
+    config.environment.id = ", ".join(f"MinAtar/{game}-v1" for game in _GAMES)
+    config.total_agent_steps = 20_000_000
+    config.network.encoders = {"observation": "minatar"}
+    config.network.joint_size = 256
+    config.actors.count = 4
+    config.actors.environments = 32
+    config.batch_size = 64
+    config.unroll_length = 10
+    config.loss.reduction = "mean"
+    config.loss.entropy_cost = 0.03
+    config.loss.popart = True
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.clip_norm = 0.5
+    return config

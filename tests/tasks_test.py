@@ -1,0 +1,213 @@
+"""Several tasks in one run: padding, masks, numbers of each, PopArt for each."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from impala_mp import (
+    agent,
+    environments,
+    episodes,
+    errors,
+    metrics,
+    popart,
+    program,
+    tasks,
+    validation,
+)
+from tests import builders
+
+
+class Sized(gymnasium.Env):
+    """Three steps; observations and actions of the given sizes, rewards of a scale."""
+
+    size, actions, scale = (3, 4, 2), 3, 1.0
+
+    def __init__(self):
+        self.observation_space = spaces.Box(1, 9, self.size, np.uint8)
+        self.action_space = spaces.Discrete(self.actions)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._time = 0
+        return np.ones(self.size, np.uint8), {}
+
+    def step(self, action):
+        assert action in self.action_space
+        self._time += 1
+        observation = np.full(self.size, 1 + self._time, np.uint8)
+        return observation, self.scale, self._time == 3, False, {}
+
+
+class Large(Sized):
+    size, actions, scale = (5, 4, 6), 4, 100.0
+
+
+class Same(Sized):
+    scale = 10.0
+
+
+class Flat(Sized):
+    size = (3,)
+
+
+for name, kind in (("A", Sized), ("B", Large), ("C", Same), ("Flat", Flat)):
+    gymnasium.register(f"Task{name}-v0", kind)
+
+
+def _config(*names, **overrides):
+    ids = ", ".join(f"tests.tasks_test:Task{name}-v0" for name in names)
+    return builders.config(**{"environment.id": ids, **overrides})
+
+
+def _make(config, task):
+    return environments.make(config.environment, 2, task=task)
+
+
+def test_observations_and_actions_are_padded_to_the_largest():
+    config = _config("A", "B")
+    spec = environments.probe(config.environment)
+    assert spec.num_tasks == 2
+    assert spec.action.num_actions == 4
+    assert spec.action_mask == tasks.ALLOWED
+    assert spec.observation[tasks.OBSERVATION].shape == (5, 4, 6)
+    for task, size in ((0, (3, 4, 2)), (1, (5, 4, 6)), (2, (3, 4, 2))):
+        made = _make(config, task)
+        assert made.spec == spec
+        step = made.reset([0, 1])
+        step, _ = made.step(np.zeros(2, np.int64))
+        padded = step.observation[tasks.OBSERVATION]
+        assert (padded[:, : size[0], : size[1], : size[2]] == 2).all()
+        assert padded.sum() == 2 * 2 * np.prod(size)
+        assert step.observation[tasks.TASK].tolist() == [task % 2] * 2
+        allowed = [True] * 3 + [size == (5, 4, 6)]
+        assert step.observation[tasks.ALLOWED].tolist() == [allowed] * 2
+
+
+def test_tasks_of_the_same_spaces_need_no_mask():
+    spec = environments.probe(_config("A", "C").environment)
+    assert set(spec.observation) == {tasks.OBSERVATION, tasks.TASK}
+    assert spec.action_mask == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("A", "Flat"), "observations that cannot be padded"),
+        (("A", "A"), "different ones"),
+    ],
+)
+def test_what_cannot_be_put_together_is_refused(names, words):
+    with pytest.raises(errors.BadInput, match=words):
+        environments.probe(_config(*names).environment)
+
+
+def test_other_actions_cannot_be_put_together():
+    config = builders.config(**{"environment.id": "Pendulum-v1, CartPole-v1"})
+    with pytest.raises(errors.BadInput, match="cannot be padded"):
+        environments.probe(config.environment)
+
+
+def test_each_task_needs_an_actor():
+    with pytest.raises(errors.BadInput, match="at least 3, one a task"):
+        validation.validate(_config("A", "B", "C"), 2)
+
+
+def test_numbers_of_each_task():
+    made = episodes.Episodes(("/A", "/B"))
+    returns = np.array([[1.0, np.nan, 3.0, 40.0], [np.nan, 20.0, 5.0, np.nan]])
+    made.add(returns, np.ones((2, 4), np.int32), np.array([0, 1, 2, 3]))
+    found = made.metrics()
+    assert found["episode/count"] == 5
+    assert (found["episode/count/A"], found["episode/count/B"]) == (3, 2)
+    assert found["episode/return_mean/A"] == 3.0
+    assert found["episode/return_mean/B"] == 30.0
+    other = episodes.Episodes(("/A", "/B"))
+    other.load_state_dict(made.state_dict())
+    assert other.metrics() == found
+
+
+def test_popart_of_each_task_is_as_of_one_alone():
+    """Targets of two tasks in one batch, against a head for each."""
+    torch.manual_seed(0)
+    both = popart.PopArtHead(7, 2)
+    alone = [popart.PopArtHead(7) for _ in range(2)]
+    for row, head in enumerate(alone):
+        head.load_state_dict(
+            {key: value[row : row + 1] for key, value in both.state_dict().items()}
+        )
+    inputs = torch.randn(5, 6, 7)
+    task = torch.tensor([0, 1, 1, 0, 1, 0]).expand(5, 6)
+    learnable = (torch.rand(5, 6) < 0.8).float()
+    for turn in range(20):
+        targets = torch.randn(5, 6) * (1.0 + 99.0 * task) + 3.0 * turn
+        moments = both.moments(targets, learnable, task)
+        both.adapt(moments, 0.1, torch.ones(()))
+        for row, head in enumerate(alone):
+            mine = learnable * (task == row)
+            head.adapt(head.moments(targets, mine), 0.1, torch.ones(()))
+            torch.testing.assert_close(both.mean[row], head.mean[0])
+            torch.testing.assert_close(
+                both.scale_of(task)[task == row][0], head.scale[0]
+            )
+            torch.testing.assert_close(
+                both(inputs, task)[task == row], head(inputs)[task == row]
+            )
+
+
+@pytest.mark.parametrize("mode", ["lockstep", "processes"])
+@pytest.mark.parametrize("names", ["AB", "AC"])
+def test_a_whole_training(tmp_path, names, mode):
+    config = _config(
+        *names,
+        **{
+            "runtime.mode": mode,
+            "loss.popart": True,
+            "network.joint_size": 16,
+            "total_agent_steps": 40 * 5 * 6,
+            "evaluation.episodes": 3,
+            "evaluation.environments": 2,
+            "health.drift_interval": 1,
+            "logging.interval_secs": 0.05,
+            "loss.popart_beta": 0.1,
+        },
+    )
+    program.train(config, str(tmp_path))
+    record = metrics.read(str(tmp_path))[-1]
+    suffixes = [f"/Task{name}-v0" for name in names]
+    scales = {"A": 3.0, "B": 300.0, "C": 30.0}
+    for name, suffix in zip(names, suffixes, strict=True):
+        assert record[f"episode/return_mean{suffix}"] == scales[name]
+    assert (
+        record[f"popart/scale{suffixes[1]}"] > 3 * record[f"popart/scale{suffixes[0]}"]
+    )
+    assert record["health/drift_alarms"] == 0
+    result = program.evaluate(str(tmp_path), 3)
+    assert result["episodes"] == 6
+    for name, suffix in zip(names, suffixes, strict=True):
+        assert result[f"mean{suffix}"] == scales[name]
+
+
+def test_the_network_sees_the_task():
+    config = _config("A", "C")
+    torch.manual_seed(0)
+    policy = agent.make(config, environments.probe(config.environment))
+    steps = [_make(config, task).reset([0, 1]) for task in (0, 1)]
+    values = [
+        policy.step(
+            step._replace(
+                step_type=torch.from_numpy(step.step_type),
+                reward=torch.from_numpy(step.reward),
+                discount=torch.from_numpy(step.discount),
+                observation={
+                    key: torch.from_numpy(leaf.copy())
+                    for key, leaf in step.observation.items()
+                },
+            ),
+            (),
+        )[0].baseline
+        for step in steps
+    ]
+    assert not torch.equal(*values)
