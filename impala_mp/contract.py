@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from impala_mp import distributions, errors, nest, random_play, seeding, specs
+from impala_mp import distributions, errors, nest, random_play, seeding, specs, tasks
 
 OK, WARNING, FAIL = "ok", "warning", "FAIL"
 _COPIES = 2  # of the environment, at most
@@ -30,7 +30,24 @@ class Finding(NamedTuple):
 
 
 def check(config: Any) -> list[Finding]:
-    """Plays copies of `config.environment` at random, up to three times over."""
+    """Plays copies of `config.environment` at random, up to three times over.
+
+    Each of several tasks by itself.
+    """
+    settings = config.environment
+    each = zip(tasks.names(settings), tasks.suffixes(settings), strict=True)
+    findings: list[Finding] = []
+    for name, suffix in each:
+        own = config.copy_and_resolve_references()
+        own.environment.id = name
+        findings += [
+            finding._replace(subject=f"{finding.subject}{suffix}")
+            for finding in _check_one(own)
+        ]
+    return findings
+
+
+def _check_one(config: Any) -> list[Finding]:
     findings: list[Finding] = []
     node = seeding.sequence(config.seed, "actor")
     count = min(_COPIES, config.actors.environments or _COPIES)

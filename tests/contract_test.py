@@ -121,3 +121,12 @@ def test_the_rewards_of_resets_are_not_looked_at():
     """They are 0, and would hide that the others are all the same."""
     text = _check(rewards="length")["rewards"].text
     assert text.startswith("from -1 to -1 in ")
+
+
+def test_each_of_several_tasks_is_looked_at():
+    ids = "tests.tasks_test:TaskA-v0, tests.tasks_test:TaskB-v0"
+    found = _check({"environment.id": ids})
+    assert found["actions/TaskA-v0"].text == "one of 3 actions."
+    assert found["actions/TaskB-v0"].text == "one of 4 actions."
+    assert found["observations/TaskB-v0"].text.startswith("uint8 [5, 4, 6]; ")
+    assert len(found) == 2 * 7
