@@ -7,6 +7,7 @@ _MINATAR = ["MinAtar>=1.0.15"]
 _MINIGRID = ["minigrid>=3.0"]
 _MUJOCO = ["gymnasium[mujoco]>=1.1"]
 _CLASSIC_CONTROL = ["gymnasium[classic-control]"]  # pygame, for films of CartPole
+_ONNX = ["onnx", "onnxruntime", "onnxscript"]
 
 setuptools.setup(
     name="impala_mp",
@@ -31,10 +32,12 @@ setuptools.setup(
         "classic-control": _CLASSIC_CONTROL,
         "minigrid": _MINIGRID,
         "mujoco": _MUJOCO,
+        "onnx": _ONNX,
         "test": [
             *_ATARI,
             *_MINATAR,
             *_MINIGRID,
+            *_ONNX,
             "hypothesis",
             "mypy",
             "pytest",
@@ -48,6 +51,8 @@ setuptools.setup(
             "impala-status = impala_mp.status:main",
             "impala-replay = impala_mp.replay_crash:main",
             "impala-eval = impala_mp.evaluate:main",
+            "impala-export = impala_mp.export:main",
+            "impala-play = impala_mp.play:main",
         ]
     },
 )

@@ -36,6 +36,10 @@ class Categorical:
     def __init__(self, num_actions: int, start: int = 0) -> None:
         self.num_logits = self.encoding_size = num_actions
         self.free = (False,) * num_actions
+        self.summary = f"one of {num_actions} actions"
+        self.concern = ""
+        if num_actions == 1:
+            self.concern = "there is no other, so nothing can be learned: add some"
         self._start = start
 
     def sample(
@@ -89,6 +93,11 @@ class Categorical:
     def to_environment(self, action: torch.Tensor) -> torch.Tensor:
         return action + self._start if self._start else action
 
+    def describe(self, logits: torch.Tensor) -> list[elements.Element]:
+        labels = tuple(str(self._start + i) for i in range(self.num_logits))
+        numbers = tuple(torch.softmax(logits, -1).tolist())
+        return [elements.Element("", labels, numbers, are_probabilities=True)]
+
 
 class Bernoulli:
     """A yes or no an element, by log-odds."""
@@ -99,6 +108,7 @@ class Bernoulli:
         self._shape = spec.shape
         self.num_logits = self.encoding_size = math.prod(spec.shape)
         self.free = (False,) * self.num_logits
+        self.summary, self.concern = f"{list(spec.shape)} of yes or no", ""
 
     def sample(
         self, logits: torch.Tensor, generator: torch.Generator | None
@@ -155,3 +165,8 @@ class Bernoulli:
 
     def to_environment(self, action: torch.Tensor) -> torch.Tensor:
         return action
+
+    def describe(self, logits: torch.Tensor) -> list[elements.Element]:
+        """The probability of 1."""
+        pairs = zip(elements.names(self._shape), logits.sigmoid().tolist(), strict=True)
+        return [elements.Element(name, ("1",), (p,), True) for name, p in pairs]

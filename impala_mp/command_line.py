@@ -76,6 +76,19 @@ def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
         raise errors.BadInput(f"{error}. See --help.") from error
 
 
+def parse_folder(values: flags.FlagValues, doc: str, usage: str) -> str:
+    """As `parse`, for a binary that takes one folder beside its flags: `usage`.
+
+    Raises:
+      BadInput: also if there is no folder, or more than one.
+    """
+    folders = parse(values, doc, positional=True)
+    if len(folders) != 1:
+        got = f"not {', '.join(map(repr, folders))}" if folders else "and none is given"
+        raise errors.BadInput(f"one folder is needed, {got}: {usage}.")
+    return folders[0]
+
+
 def _automatic(argument: str) -> str:
     """`auto` is written 0 in a config, whose fields keep their types."""
     name, _, value = argument.lstrip("-").partition("=")

@@ -9,10 +9,12 @@ import gymnasium
 import numpy as np
 import torch
 
-from impala_mp import errors, random_play, seeding
+from impala_mp import distributions, errors, nest, random_play, seeding, specs, tasks
 
 OK, WARNING, FAIL = "ok", "warning", "FAIL"
 _COPIES = 2  # of the environment, at most
+_LARGE = 100.0  # reward, beyond which values are hard to learn as they are
+_NO_CHOICE = specs.DiscreteSpec(1)
 _NEXT_STEP = (
     " In autoreset mode NEXT_STEP that step resets, and its action is ignored: mend the"
     " vector environment, or leave autoreset to Gymnasium."
@@ -27,19 +29,35 @@ class Finding(NamedTuple):
     text: str
 
 
-def check(environment: Any, seed: int, num_envs: int) -> list[Finding]:
+def check(config: Any) -> list[Finding]:
     """Plays copies of `config.environment` at random, up to three times over.
 
-    Args:
-      num_envs: of one actor; 0 if that is still to be chosen.
+    Each of several tasks by itself.
     """
+    settings = config.environment
+    each = zip(tasks.names(settings), tasks.suffixes(settings), strict=True)
     findings: list[Finding] = []
-    node = seeding.sequence(seed, "actor")
-    seeds = seeding.environment_seeds(node, min(_COPIES, num_envs or _COPIES))
+    for name, suffix in each:
+        own = config.copy_and_resolve_references()
+        own.environment.id = name
+        findings += [
+            finding._replace(subject=f"{finding.subject}{suffix}")
+            for finding in _check_one(own)
+        ]
+    return findings
+
+
+def _check_one(config: Any) -> list[Finding]:
+    findings: list[Finding] = []
+    node = seeding.sequence(config.seed, "actor")
+    count = min(_COPIES, config.actors.environments or _COPIES)
     try:
-        play = random_play.RandomPlay(environment, seeds)
+        play = random_play.RandomPlay(
+            config.environment, seeding.environment_seeds(node, count)
+        )
+        findings += _judge_actions(play.action)
         tape, watch = play.first()
-        findings += _judge_play(tape, watch)
+        findings += _judge_play(tape, watch, config.loss)
         where = random_play.difference(tape, play.again(tape.actions))
         findings.append(_judge_determinism(where))
         findings.append(_judge_autoreset(tape, play, deterministic=not where))
@@ -50,12 +68,30 @@ def check(environment: Any, seed: int, num_envs: int) -> list[Finding]:
     return findings
 
 
-def _judge_play(tape: random_play.Tape, watch: random_play.Watch) -> list[Finding]:
+def _judge_actions(spec: specs.ActionSpec) -> list[Finding]:
+    return [
+        _judge_action(f"actions {path}".rstrip(), distributions.from_spec(leaf))
+        for path, leaf in nest.flatten_with_path(spec)
+    ]
+
+
+def _judge_action(
+    subject: str, distribution: distributions.ActionDistribution
+) -> Finding:
+    if distribution.concern:
+        text = f"{distribution.summary}: {distribution.concern}."
+        return Finding(WARNING, subject, text)
+    return Finding(OK, subject, f"{distribution.summary}.")
+
+
+def _judge_play(
+    tape: random_play.Tape, watch: random_play.Watch, loss: Any
+) -> list[Finding]:
     microseconds = 1e6 * tape.step_secs / len(tape.rows[0].reward)
     speed = f"a step of one copy takes {microseconds:,.0f} µs."
     return [
         *map(_judge_observations, watch.leaves),
-        _judge_rewards(tape),
+        _judge_rewards(tape, loss),
         _judge_episodes(tape),
         Finding(OK, "speed", speed),
     ]
@@ -95,18 +131,48 @@ def _judge_observations(watch: random_play.LeafWatch) -> Finding:
     return Finding(OK, subject, text)
 
 
-def _judge_rewards(tape: random_play.Tape) -> Finding:
-    rewards = np.concatenate([row.reward for row in tape.rows[1:]]).astype(float)
-    num_bad = int((~np.isfinite(rewards)).sum())
+def _judge_rewards(tape: random_play.Tape, loss: Any) -> Finding:
+    """Of the steps that are no resets."""
+    pairs = zip(tape.rows, tape.rows[1:], strict=False)
+    rewards = np.concatenate([row.reward[~before.ended] for before, row in pairs])
+    num_bad = int((~np.isfinite(rewards.astype(float))).sum())
     if num_bad:
         text = (
             f"{num_bad} of {len(rewards)} are not finite, and training would throw"
             " their unrolls away: mend the environment."
         )
         return Finding(FAIL, "rewards", text)
-    text = f"from {rewards.min():.6g} to {rewards.max():.6g} in {len(rewards)} steps."
+    low, high = float(rewards.min()), float(rewards.max())
+    text = f"from {low:.6g} to {high:.6g} in {len(rewards)} steps."
+    if max(-low, high) > _LARGE and not _is_scaled(loss):
+        text += (
+            " So large are the errors of values, then, and they drown the policy's"
+            " gradient: set config.loss.popart=True, or"
+            " config.loss.reward_clipping=abs_one, or divide them in the environment."
+        )
+        return Finding(WARNING, "rewards", text)
     if not rewards.any():
         text += " Random play has met no other: they are rare, or missing."
+    elif low == high:
+        return _judge_constant(text, tape)
+    return Finding(OK, "rewards", text)
+
+
+def _is_scaled(loss: Any) -> bool:
+    return bool(loss.popart or loss.reward_clipping != "none")
+
+
+def _judge_constant(text: str, tape: random_play.Tape) -> Finding:
+    """A reward for each step is a fair task if an episode's length is the matter."""
+    lengths = {length for i in range(tape.num_envs) for length in tape.lengths(i)}
+    if len(lengths) == 1:
+        text += (
+            f" It is the same in every step, and so was the length of every episode"
+            f" ({lengths.pop()} steps): no action has made a difference. Look whether"
+            " the reward is what it should be."
+        )
+        return Finding(WARNING, "rewards", text)
+    text += " It is the same in every step: what counts is an episode's length."
     return Finding(OK, "rewards", text)
 
 
@@ -149,7 +215,7 @@ def _judge_autoreset(
         if rewards.any():
             text = f"{after} has the reward {rewards[0]:.6g}.{_NEXT_STEP}"
             return Finding(FAIL, subject, text)
-    if not deterministic or not play.has_choice:
+    if not deterministic or play.action == _NO_CHOICE:
         text = "the step after an end has no reward and no end."
         return Finding(OK, subject, text)
     actions = [
@@ -165,7 +231,11 @@ def _judge_autoreset(
 
 def explain(error: BaseException) -> str:
     """The last line of a traceback, and where in the user's code it comes from."""
-    last = traceback.format_exception_only(error)[-1].strip()
+    return traceback.format_exception_only(error)[-1].strip() + where(error)
+
+
+def where(error: BaseException) -> str:
+    """` (file:line, in function)` of the user's code that led to it, or nothing."""
     frames: list[traceback.FrameSummary] = []  # the deepest last
     cause: BaseException | None = error
     while cause is not None:
@@ -173,8 +243,8 @@ def explain(error: BaseException) -> str:
         cause = cause.__cause__
     own = [frame for frame in frames if _is_the_users(frame.filename)]
     if not own:
-        return last
-    return f"{last} ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
+        return ""
+    return f" ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
 
 
 def _is_the_users(filename: str) -> bool:

@@ -16,6 +16,8 @@ class ActionDistribution(Protocol):
     has_uniform: bool  # whether `mix` takes an epsilon
     can_mask: bool  # whether each logit stands for something to choose
     free: tuple[bool, ...]  # L: which logits do not depend on the observation
+    summary: str  # what there is to choose among
+    concern: str  # what a colleague would say of it, with the cure; or nothing
 
     def sample(
         self, logits: torch.Tensor, generator: torch.Generator | None
@@ -56,6 +58,9 @@ class ActionDistribution(Protocol):
     def to_environment(self, action: types.Nest) -> types.Nest:
         """The action as the environment's space has it."""
 
+    def describe(self, logits: torch.Tensor) -> list[elements.Element]:
+        """Of one row [L]: probabilities, or moments, of the environment's action."""
+
 
 class Joint:
     """Independent parts in a Tuple or Dict; their logits one after the other."""
@@ -65,12 +70,16 @@ class Joint:
     def __init__(self, parts: types.Nest) -> None:
         """`parts` is a nest of distributions."""
         self._structure = parts
-        self._parts: list[ActionDistribution] = nest.flatten(parts)
+        named = list(nest.flatten_with_path(parts))
+        self._names = [path for path, _ in named]
+        self._parts: list[ActionDistribution] = [part for _, part in named]
         self._sizes = [part.num_logits for part in self._parts]
         self.num_logits = sum(self._sizes)
         self.encoding_size = sum(part.encoding_size for part in self._parts)
         self.has_uniform = all(part.has_uniform for part in self._parts)
         self.free = tuple(free for part in self._parts for free in part.free)
+        self.summary = "; ".join(part.summary for part in self._parts)
+        self.concern = "; ".join(p.concern for p in self._parts if p.concern)
 
     def _each(
         self, logits: torch.Tensor
@@ -131,6 +140,13 @@ class Joint:
         leaves = zip(self._parts, self._leaves(action), strict=True)
         return self._gather(part.to_environment(leaf) for part, leaf in leaves)
 
+    def describe(self, logits: torch.Tensor) -> list[elements.Element]:
+        return [
+            element._replace(name=f"{name}{element.name}")
+            for name, (part, own) in zip(self._names, self._each(logits), strict=True)
+            for element in part.describe(own)
+        ]
+
 
 class MultiCategorical(Joint):
     """A categorical an element of one array; their logits one after the other."""
@@ -141,6 +157,9 @@ class MultiCategorical(Joint):
         sizes = zip(spec.num_actions, spec.start, strict=True)
         super().__init__([categorical.Categorical(*each) for each in sizes])
         self._shape = spec.shape
+        self._names = elements.names(spec.shape)
+        self.summary = f"{list(spec.shape)}, of {list(spec.num_actions)} actions"
+        self.concern = ""
 
     def _leaves(self, action: torch.Tensor) -> list[torch.Tensor]:
         return list(elements.flat(action, self._shape).unbind(-1))

@@ -44,7 +44,7 @@ class _Categories(nn.Module):
         self.num_elements, self.num_values = len(before), sum(spec.num_values)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        elements = observation.long().reshape(len(observation), self.num_elements)
+        elements = observation.long().reshape(observation.shape[0], self.num_elements)
         return elements + self._offsets
 
 
@@ -54,7 +54,10 @@ class _OneHot(_Categories):
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         indices = super().forward(observation)
         zeros = torch.zeros(
-            len(indices), self.num_values, device=indices.device, dtype=torch.float32
+            indices.shape[0],
+            self.num_values,
+            device=indices.device,
+            dtype=torch.float32,
         )
         return zeros.scatter(1, indices, 1.0)
 
@@ -83,7 +86,8 @@ class _MLP(nn.Sequential):
         initialisers.orthogonal(self)
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        return super().forward(numbers.reshape(len(numbers), -1))
+        # Not len(), which torch.export would take for a constant.
+        return super().forward(numbers.reshape(numbers.shape[0], -1))
 
 
 class _ConvEncoder(nn.Module):

@@ -4,17 +4,7 @@ import statistics
 import sys
 from typing import Any
 
-from impala_mp import (
-    agent,
-    checkpoint,
-    environments,
-    errors,
-    evaluator,
-    seeding,
-    tasks,
-    video as video_lib,
-    workdir,
-)
+from impala_mp import agent, evaluator, saved_run, video as video_lib
 
 
 def evaluate(
@@ -32,27 +22,25 @@ def evaluate(
     """
     if video:
         video_lib.check_name(video)
-    config = workdir.read_config(path)
-    greedy = config.evaluation.greedy if greedy is None else greedy
-    state = _newest(path)
-    policy = policy or agent.make(config, environments.probe(config.environment))
-    evaluator.load_parameters(policy, state)
+    run = saved_run.SavedRun(path)
+    greedy = run.config.evaluation.greedy if greedy is None else greedy
+    policy = run.agent(policy)
     by_task = {}
-    for task, suffix in enumerate(tasks.suffixes(config.environment)):
+    for task, suffix in enumerate(run.tasks):
         film = video if task == 0 else None
-        by_task[suffix] = _play(config, policy, episodes, greedy, task, film)
+        by_task[suffix] = _play(run, policy, episodes, greedy, task, film)
     every = [each for returns in by_task.values() for each in returns]
     several = by_task if len(by_task) > 1 else {}
     return {
         **evaluator.summarise(every)._asdict(),
         **{f"mean{k}": statistics.fmean(v) for k, v in several.items()},
-        "protocol": evaluator.protocol(config, greedy),
-        "agent_steps": state["learner"]["agent_steps"],
+        "protocol": evaluator.protocol(run.config, greedy),
+        "agent_steps": run.agent_steps,
     }
 
 
 def _play(
-    config: Any,
+    run: saved_run.SavedRun,
     policy: agent.Agent,
     episodes: int,
     greedy: bool,
@@ -60,24 +48,18 @@ def _play(
     video: str | None,
 ) -> list[float]:
     """The returns of `episodes` games of a task; `video` names a film of the first."""
-    environment = environments.make(
-        config.environment,
-        min(episodes, config.evaluation.environments),
-        training=False,
-        render_mode="rgb_array" if video else None,
-        task=task,
-    )
-    seed = seeding.sequence(config.seed, "evaluator")
+    settings, said = run.config.evaluation, list[str]()
+    count = min(episodes, settings.environments)
+    environment = run.environment(count, task, "rgb_array" if video else None)
     film = video_lib.Film(environment) if video else None
-    said: list[str] = []
     returns = evaluator.evaluate(
         policy,
         environment,
         episodes,
         greedy,
-        seed,
+        run.seed(),
         film or (lambda: True),
-        config.evaluation.max_steps,
+        settings.max_steps,
         said.append,
     )
     environment.close()
@@ -88,18 +70,3 @@ def _play(
     for sentence in said:
         print(sentence, file=sys.stderr)
     return returns
-
-
-def _newest(path: str) -> dict[str, Any]:
-    folder = workdir.Workdir(path).checkpoints
-    try:
-        state = checkpoint.load_newest(
-            folder, lambda text: print(text, file=sys.stderr)
-        )
-    except checkpoint.Damaged as error:
-        raise errors.BadInput(str(error)) from error
-    if state is None:
-        raise errors.BadInput(
-            f"{path} has no checkpoint yet: train first, or name another --workdir."
-        )
-    return state

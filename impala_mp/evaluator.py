@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from impala_mp import agent, errors, nest, seeding
+from impala_mp import agent, errors, nest, seeding, types
 from impala_mp.environments import interface, vector
 
 _MAX_BAD_IN_A_ROW = 100  # starts without a game that ended; then it gives up
@@ -97,7 +97,7 @@ def evaluate(
             if not each_step():
                 break
             output, state = policy.step(
-                nest.map_structure(_tensor, time_step),
+                tensors(time_step),
                 state,
                 greedy=greedy,
                 generator=generator,
@@ -173,8 +173,11 @@ class _Games:
         return sentences
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
+def tensors(time_step: types.TimeStep) -> types.TimeStep:
+    """Rows of an environment as an agent takes them; they may share its memory."""
+    return nest.map_structure(
+        lambda array: torch.from_numpy(np.ascontiguousarray(array)), time_step
+    )
 
 
 def load_parameters(policy: agent.Agent, state: dict[str, Any]) -> None:

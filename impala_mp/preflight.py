@@ -62,9 +62,7 @@ def check(config: Any, path: str | None) -> bool:
     folder = workdir.Workdir(path) if path else None
     for field in ("learner.device", "inference.device"):
         report.run(field, _check_device, report, config, field)
-    for finding in contract.check(
-        config.environment, config.seed, config.actors.environments
-    ):
+    for finding in contract.check(config):
         report.say(*finding)
     if report.failed:
         report.say(contract.WARNING, "the rest", "not looked at, until that is mended.")

@@ -15,9 +15,6 @@ _MIN_STEPS, _MAX_STEPS = 300, 3000  # of each copy; beyond the first for an epis
 _MAX_SECS = 10.0  # of one play
 
 
-_ONLY_ONE = specs.DiscreteSpec(1)
-
-
 class Broken(Exception):
     """The environment cannot be played on; the text is a sentence."""
 
@@ -41,6 +38,16 @@ class Tape(NamedTuple):
     rows: list[Row]
     actions: list[types.Nest]
     step_secs: float  # mean, of one step of all copies
+
+    @property
+    def num_envs(self) -> int:
+        return len(self.rows[0].reward)
+
+    def lengths(self, index: int) -> list[int]:
+        """Steps of each episode of one copy that has ended."""
+        ends = [t for t, row in enumerate(self.rows) if row.ended[index]]
+        starts = [0, *(t + 1 for t in ends)]  # the rows of resets
+        return [end - start for start, end in zip(starts, ends, strict=False)]
 
 
 class LeafWatch:
@@ -140,7 +147,7 @@ class RandomPlay:
         self._environment, self._seeds = environment, seeds
         made = environments.make(environment, 1)
         try:
-            self.has_choice = made.spec.action != _ONLY_ONE
+            self.action = made.spec.action
             for single in _singles(made):
                 _check_results(single.unwrapped, seeds[0])
         finally:

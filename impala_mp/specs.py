@@ -265,13 +265,29 @@ def action_spec(space: gymnasium.Space[Any], path: str = "") -> ActionSpec:
         return MultiDiscreteSpec(shape, _integers(space.nvec), _integers(space.start))
     if isinstance(space, gymnasium.spaces.MultiBinary):
         return MultiBinarySpec(tuple(int(n) for n in space.shape))
-    if isinstance(space, gymnasium.spaces.Box) and space.dtype.kind == "f":
-        shape = tuple(int(n) for n in space.shape)
-        return BoxSpec(shape, space.dtype, _floats(space.low), _floats(space.high))
+    if isinstance(space, gymnasium.spaces.Box):
+        return _box_spec(space, path)
     raise errors.BadInput(
         f"action space {_named(space, path)} is not supported: use Discrete,"
         " MultiDiscrete, MultiBinary, a Box of floats, or a Tuple or Dict of these."
     )
+
+
+def _box_spec(space: gymnasium.spaces.Box, path: str) -> BoxSpec:
+    named = f"action space {_named(space, path)}"
+    if space.dtype.kind != "f" or space.dtype == np.longdouble:
+        raise errors.BadInput(
+            f"{named} is of {space.dtype}: use a Box of float32, or MultiDiscrete for"
+            " whole numbers."
+        )
+    if (space.low >= space.high).any():
+        where = np.argwhere(space.low >= space.high)[0].tolist()
+        raise errors.BadInput(
+            f"{named} leaves no choice at {where}, where its bounds meet: leave that"
+            " element out of the space."
+        )
+    shape = tuple(int(n) for n in space.shape)
+    return BoxSpec(shape, space.dtype, _floats(space.low), _floats(space.high))
 
 
 def example_actions(spec: ActionSpec, count: int) -> types.Nest:

@@ -138,7 +138,7 @@ def test_the_threads_of_the_step_are_taken_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [6, 8])
-@pytest.mark.parametrize("layer", ["torso.0", "core.recurrent", "policy"])
+@pytest.mark.parametrize("layer", ["torso.encoder.0", "core.recurrent", "policy"])
 def test_a_layer_is_named_with_the_row_of_its_output(tmp_path, rows, layer):
     """As many rows as trajectories or not: row 4 of actor 0's last column."""
     core = {"network.core": "lstm", "unroll_length": rows - 1, **_UNWATCHED}

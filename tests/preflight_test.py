@@ -119,11 +119,11 @@ def _config(name="Faulty", fault="", **overrides):
 
 
 def _check(config):
-    found = contract.check(config.environment, config.seed, config.actors.environments)
-    return {finding.subject: finding for finding in found}
+    return {finding.subject: finding for finding in contract.check(config)}
 
 
 _SUBJECTS = {
+    "actions",
     "observations",
     "rewards",
     "episodes",

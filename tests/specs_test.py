@@ -96,10 +96,10 @@ def test_discrete_actions_are_understood(start):
 def test_other_actions_are_refused(space):
     with pytest.raises(errors.BadInput) as raised:
         specs.action_spec(space)
-    _assert_sentence(raised, f"action space {space} ", "use Discrete")
+    _assert_sentence(raised, f"action space {space} ", "use ")
     with pytest.raises(errors.BadInput) as raised:
         specs.action_spec(spaces.Dict({"arm": space}))
-    _assert_sentence(raised, f"{space} at 'arm' ", "use Discrete")
+    _assert_sentence(raised, f"{space} at 'arm' ", "use ")
 
 
 def test_actions_of_every_kind():

@@ -56,6 +56,10 @@ class AtariEnvironment(vector.VectorEnvironment):
         self._lives = info["lives"]
         return terminated | lost
 
+    @property
+    def draws(self) -> bool:
+        return True
+
     def frame(self) -> np.ndarray:
         """The newest plane of copy 0, grey, three times its size."""
         large = self._newest.repeat(3, axis=0).repeat(3, axis=1)

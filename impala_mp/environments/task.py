@@ -62,6 +62,10 @@ class TaskEnvironment(vector.VectorEnvironment):
     def seed_argument(self, seeds: Sequence[int]) -> Any:
         return self._inner.seed_argument(seeds)
 
+    @property
+    def draws(self) -> bool:
+        return self._inner.draws
+
     def frame(self) -> np.ndarray:
         return self._inner.frame()
 

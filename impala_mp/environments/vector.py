@@ -126,6 +126,11 @@ class VectorEnvironment:
 
     # Pictures and snapshots.
 
+    @property
+    def draws(self) -> bool:
+        """Whether `frame` has pictures, given that render_mode is rgb_array."""
+        return "rgb_array" in (self._envs.metadata.get("render_modes") or ())
+
     def frame(self) -> np.ndarray:
         """A picture of copy 0: uint8 [H, W, 3].
 

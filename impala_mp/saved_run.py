@@ -1,0 +1,74 @@
+"""A run as it lies in its folder: its config, and the newest of its checkpoints."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from impala_mp import (
+    agent,
+    checkpoint,
+    environments,
+    errors,
+    evaluator,
+    seeding,
+    tasks,
+    workdir,
+)
+from impala_mp.environments import vector
+
+
+class SavedRun:
+    """Reads at once; what of it is damaged is told on stderr."""
+
+    def __init__(self, path: str) -> None:
+        """Raises BadInput if there is no run in `path`, or no sound checkpoint."""
+        self.path = path
+        self.config = workdir.read_config(path)
+        self._state = _newest(path)
+        self.agent_steps: int = self._state["learner"]["agent_steps"]
+        self.updates: int = self._state["learner"]["updates"]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Suffixes of the tasks; "" if there is but one."""
+        return tasks.suffixes(self.config.environment)
+
+    def environment(
+        self, num_envs: int, task: int = 0, render_mode: str | None = None
+    ) -> vector.VectorEnvironment:
+        """Copies of a task's environment that play full games."""
+        return environments.make(
+            self.config.environment,
+            num_envs,
+            training=False,
+            render_mode=render_mode,
+            task=task,
+        )
+
+    def agent(self, policy: agent.Agent | None = None) -> agent.Agent:
+        """The run's agent (`policy`, if it is there already) with these parameters."""
+        if policy is None:
+            spec = environments.probe(self.config.environment)
+            policy = agent.make(self.config, spec)
+        evaluator.load_parameters(policy, self._state)
+        return policy
+
+    def seed(self) -> np.random.SeedSequence:
+        """Of all that is played with it."""
+        return seeding.sequence(self.config.seed, "evaluator")
+
+
+def _newest(path: str) -> dict[str, Any]:
+    folder = workdir.Workdir(path).checkpoints
+    try:
+        state = checkpoint.load_newest(
+            folder, lambda text: print(text, file=sys.stderr)
+        )
+    except checkpoint.Damaged as error:
+        raise errors.BadInput(str(error)) from error
+    if state is None:
+        raise errors.BadInput(
+            f"{path} has no checkpoint yet: train first, or name another run."
+        )
+    return state
