@@ -14,6 +14,7 @@ setuptools.setup(
     version="0.1.0",
     description="IMPALA with V-trace on one machine, in PyTorch",
     packages=setuptools.find_packages(include=["impala_mp", "impala_mp.*"]),
+    package_data={"impala_mp": ["template/*", "template/my_project/*"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py",
@@ -53,6 +54,7 @@ setuptools.setup(
             "impala-eval = impala_mp.evaluate:main",
             "impala-export = impala_mp.export:main",
             "impala-play = impala_mp.play:main",
+            "impala-new = impala_mp.new:main",
         ]
     },
 )

@@ -78,6 +78,7 @@ _FLOORS = {
         "parameters",
         "placement",
         "popart",
+        "project_template",
         "profiling",
         "publisher",
         "record",
@@ -120,7 +121,7 @@ _FLOORS = {
         "training",
         "workers",
     },
-    4: {"ctl", "evaluate", "export", "play", "replay_crash", "status", "train"},
+    4: {"ctl", "evaluate", "export", "new", "play", "replay_crash", "status", "train"},
 }
 _MAX_FILE_LINES = 400
 _MAX_BINARY_LINES = 79
@@ -132,7 +133,10 @@ _LONG_FUNCTIONS = {"impala_mp.config.get_base_config"}  # a table of fields
 def _paths():
     """{dotted module name: its file}."""
     paths = {}
-    for path in sorted((_ROOT / "impala_mp").rglob("*.py")):
+    package = _ROOT / "impala_mp"
+    for path in sorted(package.rglob("*.py")):
+        if path.is_relative_to(package / "template"):
+            continue  # what `impala-new` writes: data, that nobody here imports
         parts = path.relative_to(_ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         paths[name] = path

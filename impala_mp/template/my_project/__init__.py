@@ -1,0 +1,1 @@
+"""An environment and a network of one's own."""
