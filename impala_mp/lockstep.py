@@ -86,7 +86,11 @@ class _Actors:
 def run(
     shared: workers.Shared, tell: Callable[[str], None], tick: Callable[[], None]
 ) -> bool:
-    """Returns True when the training is finished, False when it was stopped."""
+    """Returns True when the training is finished, False when it was stopped.
+
+    Raises:
+      NotSaved: the last checkpoint could not be written.
+    """
     torch.set_num_threads(shared.learner_threads)
     training = workers.make_training(shared, shared.control.row(0))
     state = training.restore(report=tell)
@@ -96,18 +100,22 @@ def run(
     actors.start(incarnation=state["learner"]["updates"] if state else 0)
     if "actors" in state:
         actors.load_state_dict(state)
+    profile = shared.profile("lockstep")
     with _StopRequest(shared.control) as stop:
         while not training.finished and not stop.came:
             while not training.ready():
                 actors.unroll()
             training.step()
+            profile.turn()
             if training.save_is_due():
                 training.save(actors.state_dict())
             if training.record_is_due():
                 training.write_record()
                 tick()
+    profile.close()
     shared.control.stop()
-    training.save(actors.state_dict())
-    training.write_record()
-    tick()
+    try:
+        training.conclude(actors.state_dict())
+    finally:
+        tick()
     return training.finished

@@ -24,6 +24,7 @@ from impala_mp import (
     hyperparameters,
     lag_histogram,
     learner,
+    learner_record,
     nonfinite,
     parameter_store,
     publisher,
@@ -35,45 +36,12 @@ from impala_mp import (
 )
 
 _WAIT_SECS = 0.2  # longest sleep before the control block is looked at again
-_PHASES = ("wait", "batch", "update", "publish")
-
-PROGRESS = ("agent_steps", "updates", "time_secs")
-_RECORD = (
-    *PROGRESS,
-    # Where this incarnation of the learner began, and which one it is.
-    *(f"restored/{name}" for name in PROGRESS),
-    "restored/incarnation",
-    "loss/learning_rate",
-    "episode/return_mean",
-    "episode/return_min",
-    "episode/return_max",
-    "episode/length_mean",
-    "episode/count",
-    "lag/mean",
-    "lag/max",
-    "lag/p50",
-    "lag/p95",
-    "lag/age_mean_secs",
-    "lag/age_max_secs",
-    *lag_histogram.NAMES,
-    "health/drift",
-    "health/drift_alarms",
-    *(f"time/learner_{phase}" for phase in _PHASES),
-    "health/learned",
-    "health/discarded",
-    "health/committed",
-    "health/in_flight",
-    "health/updates_skipped",
-    "memory/device_mib",
-    "health/checkpoint_update",
-    *(f"live/{name}" for name in hyperparameters.NAMES),
-)
 
 
 def record_names(config: Any) -> tuple[str, ...]:
     """The numbers that the learner publishes."""
     replayed = replay.METRICS if config.replay.ratio else ()
-    return (*_RECORD, *replayed, *learner.metric_names(config))
+    return (*learner_record.NAMES, *replayed, *learner.metric_names(config))
 
 
 def _device_mib(device: torch.device) -> float:
@@ -81,6 +49,10 @@ def _device_mib(device: torch.device) -> float:
     if device.type != "cuda":
         return math.nan
     return torch.cuda.memory_reserved(device) / 2**20
+
+
+class NotSaved(Exception):
+    """What was learned since the newest checkpoint is lost."""
 
 
 class Training:
@@ -123,7 +95,7 @@ class Training:
         )
         self._schedules = hyperparameters.scheduled(config)
         self._episodes = episodes.Episodes()
-        self._seconds = dict.fromkeys(_PHASES, 0.0)
+        self._seconds = dict.fromkeys(learner_record.PHASES, 0.0)
         self._metric_names = learner.metric_names(config)
         self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
         self._num_sums = 0
@@ -160,10 +132,18 @@ class Training:
         self._row.beat(control_block.State.STOPPING)
         self._learn_what_is_left()
         self._publisher.flush()
-        saved = self.save()
+        self.conclude()
+
+    def conclude(self, extra: dict[str, Any] | None = None) -> None:
+        """The last checkpoint, with `extra` as in `save`, and the last record.
+
+        Raises:
+          NotSaved: there is no room for it.
+        """
+        saved = self.save(extra)
         self.write_record()
         if not saved:
-            raise RuntimeError(
+            raise NotSaved(
                 f"the last checkpoint could not be written: what was learned since"
                 f" update {self._saved_update} is lost"
             )
@@ -271,7 +251,7 @@ class Training:
         )
         self._skipped = self._num_skipped()
         self._recorded = time.monotonic()
-        self._seconds = dict.fromkeys(_PHASES, 0.0)
+        self._seconds = dict.fromkeys(learner_record.PHASES, 0.0)
         self._sums.zero_()
         self._num_sums = 0
         self._lags, self._ages = [], []
@@ -280,7 +260,7 @@ class Training:
         learned = self._learner
         return dict(
             zip(
-                PROGRESS,
+                learner_record.PROGRESS,
                 (learned.agent_steps, learned.updates, self._time_secs()),
                 strict=True,
             )

@@ -53,6 +53,7 @@ _FLOORS = {
         "impact_algorithm",
         "inference_block",
         "lag_histogram",
+        "learner_record",
         "life_pipe",
         "mailbox",
         "memory_order",
