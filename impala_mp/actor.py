@@ -55,12 +55,7 @@ class _RingActor:
         try:
             done = self.unroll()
         except interface.BadData as error:
-            print(f"An unroll is thrown away: {error}.", flush=True)
-            self._row.add(error.counter, 1)
-            self._bad_in_a_row += 1
-            if self._bad_in_a_row >= _MAX_BAD_IN_A_ROW:
-                raise
-            self.reset()
+            self._start_over(error)
             return False
         self._bad_in_a_row = 0
         return done
@@ -70,6 +65,21 @@ class _RingActor:
         outside = sum(each.num_outside for each in environments)
         self._row.add("observations_outside", outside - self._num_outside)
         self._num_outside = outside
+
+    def _start_over(self, error: interface.BadData) -> None:
+        """Counts what was thrown away. A reset may give bad data in its turn."""
+        bad: interface.BadData | None = error
+        while bad is not None:
+            print(f"An unroll is thrown away: {bad}.", flush=True)
+            self._row.add(bad.counter, 1)
+            self._bad_in_a_row += 1
+            if self._bad_in_a_row >= _MAX_BAD_IN_A_ROW:
+                raise bad
+            try:
+                self.reset()
+                bad = None
+            except interface.BadData as again:
+                bad = again
 
     def _wait_for_space(self) -> bool:
         if self._ring.has_space():

@@ -45,13 +45,13 @@ def train(config: Any, path: str, profile_updates: int) -> int:
         exit_on_signals(sys.exit)  # so that the socket's folder goes in any case
         fork_server.start()  # it imports torch while this process does
         exit_on_signals(os._exit)
-    from impala_mp import ending, errors, output, program
+    from impala_mp import ending, errors, output, program, training
 
     exit_on_signals(sys.exit)  # imports might have swallowed it; now all is cleaned up
     output.survive_errors()
     try:
         program.train(config, path, profile_updates)
-    except errors.RunFailed as error:
+    except (errors.RunFailed, training.NotSaved) as error:
         print(f"impala-train: {error}", file=sys.stderr)
         return 1
     ending.ignore_signals()

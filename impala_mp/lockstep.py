@@ -101,7 +101,11 @@ class _Actors:
 def run(
     shared: workers.Shared, tell: Callable[[str], None], tick: Callable[[], None]
 ) -> bool:
-    """Returns True when the training is finished, False when it was stopped."""
+    """Returns True when the training is finished, False when it was stopped.
+
+    Raises:
+      NotSaved: the last checkpoint could not be written.
+    """
     placement.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     training = workers.make_training(shared, shared.control.row(0))
@@ -113,18 +117,22 @@ def run(
     if "actors" in state:
         actors.load_state_dict(state)
     del state  # the checkpoint's file, which may be removed
+    profile = shared.profile("lockstep")
     with _StopRequest(shared.control) as stop:
         while not training.finished and not stop.came:
             while not training.ready():
                 actors.unroll()
             training.step()
+            profile.turn()
             if training.save_is_due():
                 training.save(actors.state_dict())
             if training.record_is_due():
                 training.write_record()
                 tick()
+    profile.close()
     shared.control.stop()
-    training.save(actors.state_dict())
-    training.write_record()
-    tick()
+    try:
+        training.conclude(actors.state_dict())
+    finally:
+        tick()
     return training.finished

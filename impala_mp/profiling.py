@@ -41,7 +41,10 @@ class Profile:
         if self._profiler is None:
             return
         self._profiler.stop()
-        os.makedirs(os.path.dirname(self._path), exist_ok=True)
-        self._profiler.export_chrome_trace(self._path)
-        print(f"Profile: {self._path}", flush=True)
+        try:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            self._profiler.export_chrome_trace(self._path)
+            print(f"Profile: {self._path}", flush=True)
+        except (OSError, RuntimeError) as error:
+            print(f"{self._path} could not be written: {error}.", flush=True)
         self._profiler, self._left = None, 0

@@ -18,10 +18,10 @@ from impala_mp import (
     distributions,
     footprint,
     lag_histogram,
+    learner_record,
     live_control,
     metrics,
     supervisor,
-    training,
     workdir,
     workers,
 )
@@ -91,7 +91,9 @@ class Reporter:
         if record is None:
             return
         incarnation = record.pop("restored/incarnation")
-        restored = {name: record.pop(f"restored/{name}") for name in training.PROGRESS}
+        restored = {
+            name: record.pop(f"restored/{name}") for name in learner_record.PROGRESS
+        }
         if incarnation != self._incarnation:
             self._guarded(self._writer.rewind, int(restored["agent_steps"]))
             if self._incarnation < 0:

@@ -28,7 +28,8 @@ def _train() -> None:
     profile = flags.DEFINE_integer(
         "profile_updates",
         0,
-        "Traces so many updates of the learner and unrolls of actor 0, into profiles/.",
+        "Traces so many updates of the learner and unrolls of actor 0 (in lockstep: of"
+        " everyone), into profiles/.",
         lower_bound=0,
         flag_values=values,
     )

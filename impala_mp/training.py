@@ -25,6 +25,7 @@ from impala_mp import (
     hyperparameters,
     lag_histogram,
     learner,
+    learner_record,
     nonfinite,
     parameter_store,
     publisher,
@@ -36,44 +37,17 @@ from impala_mp import (
 )
 
 _WAIT_SECS = 0.2  # longest sleep before the control block is looked at again
-_PHASES = ("wait", "batch", "update", "publish")
-
-PROGRESS = ("agent_steps", "updates", "time_secs")
-_RECORD = (
-    *PROGRESS,
-    # Where this incarnation of the learner began, and which one it is.
-    *(f"restored/{name}" for name in PROGRESS),
-    "restored/incarnation",
-    "loss/learning_rate",
-    "episode/return_mean",
-    "episode/return_min",
-    "episode/return_max",
-    "episode/length_mean",
-    "episode/count",
-    *lag_histogram.STATISTICS,
-    "lag/age_mean_secs",
-    "lag/age_max_secs",
-    *lag_histogram.NAMES,
-    "health/drift",
-    "health/drift_alarms",
-    "health/mixed_unrolls",
-    *(f"time/learner_{phase}" for phase in _PHASES),
-    "health/learned",
-    "health/discarded",
-    "health/committed",
-    "health/in_flight",
-    "health/updates_skipped",
-    "memory/device_mib",
-    "health/checkpoint_update",
-    *(f"live/{name}" for name in hyperparameters.NAMES),
-)
 
 
 def record_names(config: Any) -> tuple[str, ...]:
     """The numbers that the learner publishes."""
     replayed = replay.METRICS if config.replay.ratio else ()
     by_task = episodes.task_names(tasks.suffixes(config.environment))
-    return (*_RECORD, *by_task, *replayed, *learner.metric_names(config))
+    return (*learner_record.NAMES, *by_task, *replayed, *learner.metric_names(config))
+
+
+class NotSaved(Exception):
+    """What was learned since the newest checkpoint is lost."""
 
 
 class Training:
@@ -114,7 +88,7 @@ class Training:
         )
         self._schedules = hyperparameters.scheduled(config)
         self._episodes = episodes.Episodes(tasks.suffixes(config.environment))
-        self._seconds = dict.fromkeys(_PHASES, 0.0)
+        self._seconds = dict.fromkeys(learner_record.PHASES, 0.0)
         self._metric_names = learner.metric_names(config)
         self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
         self._num_sums = 0
@@ -152,10 +126,18 @@ class Training:
         self._row.beat(control_block.State.STOPPING)
         self._learn_what_is_left()
         self._publisher.flush()
-        saved = self.save()
+        self.conclude()
+
+    def conclude(self, extra: dict[str, Any] | None = None) -> None:
+        """The last checkpoint, with `extra` as in `save`, and the last record.
+
+        Raises:
+          NotSaved: there is no room for it.
+        """
+        saved = self.save(extra)
         self.write_record()
         if not saved:
-            raise RuntimeError(
+            raise NotSaved(
                 f"the last checkpoint could not be written: what was learned since"
                 f" update {self._saved_update} is lost"
             )
@@ -266,7 +248,7 @@ class Training:
         )
         self._skipped = self._num_skipped()
         self._recorded = time.monotonic()
-        self._seconds = dict.fromkeys(_PHASES, 0.0)
+        self._seconds = dict.fromkeys(learner_record.PHASES, 0.0)
         self._sums.zero_()
         self._num_sums = 0
         self._lags.clear()
@@ -276,7 +258,7 @@ class Training:
         learned = self._learner
         return dict(
             zip(
-                PROGRESS,
+                learner_record.PROGRESS,
                 (learned.agent_steps, learned.updates, self._time_secs()),
                 strict=True,
             )

@@ -168,6 +168,11 @@ def validate(config: Any, num_cores: int) -> None:
     )
     _one_of(config, "runtime.mode", ("processes", "lockstep"))
     _require(
+        config.runtime.mode == "processes" or not config.evaluation.interval_secs,
+        f"evaluation.interval_secs ({config.evaluation.interval_secs}) needs processes,"
+        " and runtime.mode is lockstep: set config.evaluation.interval_secs=0.",
+    )
+    _require(
         config.max_policy_lag >= -1,
         f"max_policy_lag ({config.max_policy_lag}) must be at least 0, or -1 for no"
         " limit: set config.max_policy_lag.",

@@ -272,6 +272,27 @@ def test_an_unroll_with_bad_data_is_thrown_away_and_counted(tmp_path):
     assert not any(leaf.any() for leaf in slot.core_state)
 
 
+def test_a_reset_that_gives_bad_data_is_counted_and_repeated(tmp_path):
+    parts = builders.parts(builders.config(), tmp_path)
+    parts.training.publish()
+    one, row = parts.actors[0], parts.shared.control.row(1)
+    one.fetch()
+    _spoil_once(one, at=3)
+    envs, resets = one._environment.unwrapped, [0]
+    reset = envs.reset
+
+    def spoiled(**arguments):
+        observation, info = reset(**arguments)
+        resets[0] += 1
+        return observation * (np.nan if resets[0] < 3 else 1.0), info
+
+    envs.reset = spoiled
+    with np.errstate(invalid="ignore"):
+        assert [one.guarded_unroll() for _ in range(2)] == [False, True]
+    assert (row.get("bad_rewards"), row.get("bad_observations")) == (1, 2)
+    assert resets == [3]
+
+
 def test_an_environment_that_gives_nothing_else_ends_its_actor(tmp_path):
     parts = builders.parts(builders.config(), tmp_path)
     parts.training.publish()

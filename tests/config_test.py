@@ -72,6 +72,10 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"optimizer.name": "sgd"}, "rmsprop_torch"),
         ({"optimizer.schedule": "cosine"}, "constant"),
         ({"runtime.mode": "threads"}, "lockstep"),
+        (
+            {"runtime.mode": "lockstep", "evaluation.interval_secs": 5.0},
+            "evaluation.interval_secs=0",
+        ),
         ({"vtrace.clip_c_threshold": 2.0}, "must not exceed"),
         ({"loss.discount_factor": -0.1}, "between 0 and 1"),
         ({"shutdown.deadline_secs": 0.0}, "above 0"),

@@ -154,7 +154,7 @@ def _run(monkeypatch, words):
     elif name == "impala-play":
         playing.play(arguments[0], 1, None, False, None, sleep=lambda secs: None)
     elif name == "impala-eval":
-        program.evaluate(settings["workdir"], 2, video=settings.get("video"))
+        evaluation.evaluate(settings["workdir"], 2, video=settings.get("video"))
 
 
 def _in_order(text):

@@ -65,6 +65,7 @@ _FLOORS = {
         "inference_block",
         "initialisers",
         "lag_histogram",
+        "learner_record",
         "life_pipe",
         "mailbox",
         "memory_order",

@@ -1,11 +1,22 @@
 """One process, deterministic: the same seed, the same run, stopped or not."""
 
+import errno
+import json
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from impala_mp import checkpoint, config as config_lib, metrics, program
+from impala_mp import (
+    checkpoint,
+    config as config_lib,
+    launch,
+    metrics,
+    output,
+    program,
+    training,
+)
 from impala_mp.environments import catch
 
 
@@ -120,3 +131,26 @@ def test_bad_data_overruns_no_ring(tmp_path, slots):
     last = metrics.read(str(tmp_path / "run"))[-1]
     assert last["health/bad_data"] > 10
     assert last["health/committed"] == last["health/learned"] + last["health/in_flight"]
+
+
+def _full(*unused, **others):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_last_checkpoint_that_is_lost_fails(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training.checkpoint, "save", _full)
+    with pytest.raises(training.NotSaved, match="since update -1 is lost"):
+        program.train(_config(), str(tmp_path / "run"))
+    monkeypatch.setattr(launch, "exit_on_signals", lambda leave: None)
+    monkeypatch.setattr(output, "survive_errors", lambda: None)
+    assert launch.train(_config(), str(tmp_path / "other"), 0) == 1
+    out, err = capsys.readouterr()
+    assert "impala-train: the last checkpoint could not be written" in err
+    assert "Traceback" not in out + err
+    assert "Final evaluation" not in out
+
+
+def test_a_profile_is_of_everyone(tmp_path):
+    program.train(_config(), str(tmp_path), profile_updates=3)
+    trace = json.loads((tmp_path / "profiles" / "lockstep.json").read_text())
+    assert any("aten::" in event["name"] for event in trace["traceEvents"])

@@ -1,5 +1,6 @@
 """Any Gymnasium vector environment in NEXT_STEP mode, as time steps."""
 
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,38 @@ from gymnasium.vector import AutoresetMode
 
 from impala_mp import errors, specs, types
 from impala_mp.environments import interface, snapshot
+
+# Where Gymnasium puts together what its copies gave: nobody else's code runs there.
+_STACKING = {
+    function.__code__
+    for function in gymnasium.vector.utils.concatenate.registry.values()
+}
+_STEP = gymnasium.vector.SyncVectorEnv.step.__code__
+
+
+def _raise_as_bad_data(error: Exception) -> None:
+    """Raises BadData if a copy gave what has no place in a batch.
+
+    A bug of the environment itself is none: it ends the actor, with its traceback.
+    """
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not _STACKING.isdisjoint(codes):
+        raise interface.BadData(
+            "bad_observations",
+            f"an observation is not what the space says: {error}",
+        ) from error
+    # Too few values to unpack: that is another interface, not a reward.
+    if codes[-1] is _STEP and "unpack" not in str(error):
+        raise interface.BadData(
+            "bad_rewards", f"a reward, or an end, is no number: {error}"
+        ) from error
+
+
+def _are_rewards(reward: Any, num_envs: int) -> bool:
+    array = np.asarray(reward)
+    if array.shape != (num_envs,) or array.dtype.kind not in "fiub":
+        return False
+    return bool(np.isfinite(array).all())
 
 
 class VectorEnvironment:
@@ -58,7 +91,11 @@ class VectorEnvironment:
     def reset(self, seeds: Sequence[int]) -> types.TimeStep:
         """Starts every copy anew: rows [E, ...], all FIRST."""
         self._clear()
-        observation, info = self._envs.reset(seed=self.seed_argument(seeds))
+        try:
+            observation, info = self._envs.reset(seed=self.seed_argument(seeds))
+        except Exception as error:
+            _raise_as_bad_data(error)
+            raise
         observation = self._interface.observe(observation)
         self._note(info)
         return types.TimeStep(
@@ -73,12 +110,17 @@ class VectorEnvironment:
 
         A copy whose row before was LAST ignores its action and gives FIRST.
         """
-        observation, reward, terminated, truncated, info = self._envs.step(
-            self._interface.act(action)
-        )
+        try:
+            observation, reward, terminated, truncated, info = self._envs.step(
+                self._interface.act(action)
+            )
+        except Exception as error:
+            _raise_as_bad_data(error)
+            raise
         observation = self._interface.observe(observation)
-        if not np.isfinite(reward).all():
-            raise interface.BadData("bad_rewards", f"a reward is not finite: {reward}")
+        if not _are_rewards(reward, self.num_envs):
+            text = f"rewards are not finite, or not one a copy: {reward!r}"
+            raise interface.BadData("bad_rewards", text)
         game_over = terminated | truncated
         terminated = self._terminated(terminated, info)
         last = terminated | truncated

@@ -4,7 +4,7 @@ import pathlib
 
 import experiment
 
-from impala_mp import contract, program, validation
+from impala_mp import contract, evaluation, program, validation
 
 
 def test_the_environment_keeps_its_contract() -> None:
@@ -22,6 +22,6 @@ def test_a_few_updates(tmp_path: pathlib.Path) -> None:
     config.total_agent_steps = 10 * config.batch_size * config.unroll_length
     config.evaluation.episodes = 10
     program.train(config, str(tmp_path))
-    result = program.evaluate(str(tmp_path), episodes=10)
+    result = evaluation.evaluate(str(tmp_path), episodes=10)
     assert result["agent_steps"] == config.total_agent_steps
     assert -1.0 <= result["mean"] <= 1.0
