@@ -15,6 +15,7 @@ from absl import flags as flags_lib
 from impala_mp import (
     command_line,
     config as config_lib,
+    evaluation,
     exporting,
     launch,
     playing,
