@@ -6,15 +6,17 @@ from impala_mp import config as config_lib
 def get_config():
     config = config_lib.get_base_config()
     config.environment.id = "Pendulum-v1"
-    config.total_agent_steps = 1_000_000
+    config.total_agent_steps = 500_000
     config.network.hidden_sizes = (64, 64)
     config.network.normalise_observations = True
-    config.actors.environments = 8
-    config.batch_size = 8
+    config.actors.count = 1
+    config.actors.slots = 2
+    config.actors.environments = 16
+    config.batch_size = 16
     config.unroll_length = 20
     config.algorithm = "impact"
     config.learner.passes = 4
-    config.target.period = 1
+    config.target.period = 4
     config.loss.discount_factor = 0.9
     config.loss.reduction = "mean"
     config.loss.entropy_cost = 0.0
