@@ -90,11 +90,11 @@ class GRUCore(nn.Module):
 
     With x_t an input and h the hidden state:
 
-      r = sigmoid(W_r x_t + U_r h_{t-1}),  z = sigmoid(W_z x_t + U_z h_{t-1})
+      r = sigmoid(W_r x_t + U_r h_{t-1}),  z = sigmoid(W_z x_t + U_z h_{t-1} + 1)
       n = tanh(W_n x_t + r * (U_n h_{t-1})),  h_t = (1 - z) * n + z * h_{t-1}
 
-    The reset gate acts after its product, so that a row takes one product, not two in
-    turn. Biases are with the input's share.
+    The 1 makes it remember at first, as in the LSTM's forget gate. The reset gate acts
+    after its product, so that a row takes one product, not two in turn.
     """
 
     def __init__(self, input_size: int, size: int) -> None:
@@ -121,7 +121,7 @@ class GRUCore(nn.Module):
             r, z, n = gates_from_input[row].chunk(3, -1)
             u_r, u_z, u_n = self.recurrent(hidden).chunk(3, -1)
             new = torch.tanh(n + torch.sigmoid(r + u_r) * u_n)
-            keep = torch.sigmoid(z + u_z)
+            keep = torch.sigmoid(z + u_z + 1.0)
             hidden = (1.0 - keep) * new + keep * hidden
             outputs.append(hidden)
         return torch.stack(outputs), (hidden,)
@@ -168,8 +168,8 @@ class _Attention(nn.Module):
         self._heads, self._window = heads, window
         self.norm = nn.LayerNorm(size)
         self.query = nn.Linear(size, size)
-        # A bias of the keys would be the same for all s, and that of the values is
-        # what the output's bias is.
+        # A bias of the keys would add the same to the logits of all s; one of the
+        # values is what the output has.
         self.key_value = nn.Linear(size, 2 * size, bias=False)
         self.output = nn.Linear(size, size)
         self.distance_bias = nn.Parameter(torch.zeros(heads, window + 1))
@@ -240,7 +240,7 @@ class GTrXLCore(nn.Module):
 
     The state is the memory [B, W, L, H], E^0..E^{L-1} of the last W rows, oldest first,
     zero where the episode had not begun; and [B, 1], how many of them there are. What
-    is remembered has no gradient, and was made by the parameters that acted.
+    an unroll begins with was made by the parameters that acted, and has no gradient.
 
     Unlike the paper: positions are one learned bias for each head and distance.
     """
