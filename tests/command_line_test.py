@@ -50,7 +50,10 @@ def test_help(module):
         (["--config=experiments/cath.py"], "is not there"),
         ([_CATCH], "no --workdir=DIR"),
         ([_CATCH + ":two"], "has no variants"),
-        ([f"--config={_EXPERIMENTS / 'recall.py'}:gru"], "choose among lstm, none"),
+        (
+            [f"--config={_EXPERIMENTS / 'recall.py'}:rnn"],
+            "choose among lstm, gru, gtrxl, none",
+        ),
         ([_CATCH, "--config.batchsize=3"], "Did you mean 'batch_size'?"),
         ([_CATCH, "--config.batch_size=many"], "config.batch_size"),
         ([_CATCH, "--wrkdir=x"], "wrkdir"),
