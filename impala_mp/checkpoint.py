@@ -161,7 +161,7 @@ def load_newest(folder: str, report: Callable[[str], None]) -> dict[str, Any] | 
         for reason in reasons:
             report(reason)
         if reasons:
-            report(f"Going on from the one before, of update {update:,}.")
+            report("Going on from the one before.")
         return state
     if updates:
         raise Damaged(
