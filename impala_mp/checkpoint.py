@@ -257,7 +257,7 @@ def load_newest(
         for reason in reasons:
             report(reason)
         if reasons:
-            report(f"Going on from the one before, of update {update:,}.")
+            report("Going on from the one before.")
         return state
     if updates:
         raise Damaged(
