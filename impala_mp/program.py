@@ -24,6 +24,7 @@ from impala_mp import (
     inference_block,
     live_control,
     lockstep,
+    metrics,
     nest,
     parameter_store,
     parameters,
@@ -286,17 +287,24 @@ def _run(
 def _conclude(config: Any, policy: agent.Agent, folder: workdir.Workdir) -> None:
     """Final evaluation, learning curve, and where everything is."""
     result = evaluate(folder.path, config.evaluation.episodes, policy=policy)
-    image = os.path.join(folder.path, "learning_curve.png")
-    curves.plot({config.environment.id: [folder.path]}, image)
     print(
         f"\nFinal evaluation: mean return {result['mean']:.3f}, standard deviation"
         f" {result['std']:.3f}, over {result['episodes']} episodes"
         f" ({result['protocol']}).\n"
         f"Run:            {folder.path}\n"
-        f"Learning curve: {image}\n"
+        f"Learning curve: {_learning_curve(config, folder)}\n"
         f"TensorBoard:    tensorboard --logdir={folder.path}\n"
         f"Evaluate again: impala-eval --workdir={folder.path} --episodes=100"
     )
+
+
+def _learning_curve(config: Any, folder: workdir.Workdir) -> str:
+    """Its file, or why there is none."""
+    if not any("episode/return_mean" in each for each in metrics.read(folder.path)):
+        return "none, because no episode has ended in training"
+    image = os.path.join(folder.path, "learning_curve.png")
+    curves.plot({config.environment.id: [folder.path]}, image)
+    return image
 
 
 def evaluate(

@@ -89,3 +89,13 @@ def test_stopping_and_going_on_equals_never_having_stopped(tmp_path, name):
         assert parts["learner"]["updates"] == updates
     for key in _LEARNED:
         _assert_same(whole[key], parts[key], key)
+
+
+def test_a_training_in_which_no_episode_ends_has_no_curve(tmp_path, capsys):
+    config = _config(**{"environment.id": "Recall", "total_agent_steps": 7 * 8})
+    config.environment.kwargs.delay = 50
+    program.train(config, str(tmp_path))
+    said = capsys.readouterr().out
+    assert "Final evaluation: mean return" in said
+    assert "none, because no episode has ended in training" in said
+    assert not (tmp_path / "learning_curve.png").exists()
