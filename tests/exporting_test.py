@@ -112,7 +112,7 @@ def _check_batch_sizes(module, run, example):
         torch.testing.assert_close(found, module(inputs), rtol=1e-5, atol=1e-5)
 
 
-_CORES = ("none", "lstm", "gru", "gtrxl")
+_CORES = ("none", "lstm", "none", "gru", "gtrxl")
 _LAST = {"network.last_action": True, "network.last_reward": True}
 
 
@@ -151,7 +151,7 @@ def test_several_tasks_with_a_mask_and_a_scale_each():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("core", _CORES)
+@pytest.mark.parametrize("core", sorted(set(_CORES)))
 @pytest.mark.parametrize("observation", some_spaces.OBSERVATIONS)
 def test_every_observation_with_every_core(observation, core):
     _check(_config(observation, "discrete", core, **_LAST), "torch")
@@ -170,7 +170,7 @@ def _onnx(function):
 @_onnx
 @pytest.mark.parametrize(
     ("observation", "action", "core"),
-    [("dict", "dict", "gtrxl"), ("image", "half", "none")],
+    [("tuple", "multi", "gtrxl"), ("image", "half", "none")],
 )
 def test_an_onnx_model_says_what_the_agent_says(observation, action, core):
     overrides = dict(_LAST) if core != "none" else {}
@@ -309,6 +309,7 @@ class _Torso(torch.nn.Module):
         super().__init__()
         self._fault = fault
         self.layer = torch.nn.Linear(3, 4)
+        self.dropout = torch.nn.Dropout(0.5 if fault == "dropout" else 0.0)
 
     def forward(self, observation):
         features = self.layer(observation)
@@ -318,7 +319,7 @@ class _Torso(torch.nn.Module):
             return torch.stack([features[i] for i in range(len(features))])
         if self._fault == "random":
             return torch.nn.functional.dropout(features, 0.5)
-        return features
+        return self.dropout(features)
 
 
 def branches(observation_spec, config):
@@ -333,6 +334,25 @@ def random(observation_spec, config):
     return _Torso("random")
 
 
+def dropout(observation_spec, config):
+    return _Torso("dropout")
+
+
+def _train_with(torso, path):
+    overrides = {"runtime.mode": "lockstep", "total_agent_steps": 60}
+    overrides |= {"evaluation.episodes": 2, "network.normalise_observations": False}
+    overrides["network.torso"] = f"tests.exporting_test:{torso}"
+    program.train(_config("box", "discrete", "none", **overrides), str(path))
+
+
+def test_what_is_for_training_only_is_off(tmp_path):
+    _train_with("dropout", tmp_path)
+    path, _ = exporting.export(str(tmp_path), "torch", None)
+    policy = torch.export.load(path).module()
+    outputs = [policy({"observation": torch.ones(2, 3)}) for _ in range(2)]
+    torch.testing.assert_close(*outputs, rtol=0.0, atol=0.0)
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
@@ -342,11 +362,7 @@ def random(observation_spec, config):
     ],
 )
 def test_a_network_that_cannot_be_exported(tmp_path, fault, sentence):
-    torso = {"network.torso": f"tests.exporting_test:{fault}"}
-    settings = {"runtime.mode": "lockstep", "total_agent_steps": 60}
-    settings |= {"evaluation.episodes": 2, "network.normalise_observations": False}
-    config = _config("box", "discrete", "none", **settings, **torso)
-    program.train(config, str(tmp_path))
+    _train_with(fault, tmp_path)
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(errors.BadInput, match=sentence) as caught:
         exporting.export(str(tmp_path), "torch", None)

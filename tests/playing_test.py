@@ -247,7 +247,7 @@ def test_a_picture_is_scaled_to_its_place(shape, columns, rows, expected):
 # In a window.
 
 
-def test_a_window(monkeypatch):
+def test_a_window():
     figure, pauses = _figure(), []
     window = spectators.Window(
         figure, lambda: pauses.append(1), lambda: len(pauses) < 3

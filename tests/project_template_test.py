@@ -90,8 +90,8 @@ def test_its_training_reaches_the_goal(project):
 
 def test_every_file_of_the_template_is_packaged():
     """In `package_data`; setuptools takes only packages by itself."""
-    calls = [n for n in ast.walk(ast.parse((_ROOT / "setup.py").read_text()))]
-    keywords = [k for n in calls if isinstance(n, ast.Call) for k in n.keywords]
+    nodes = ast.walk(ast.parse((_ROOT / "setup.py").read_text()))
+    keywords = [k for n in nodes if isinstance(n, ast.Call) for k in n.keywords]
     (value,) = [k.value for k in keywords if k.arg == "package_data"]
     globs = ast.literal_eval(value)["impala_mp"]
     for source in project_template._sources():

@@ -192,7 +192,10 @@ class VectorEnvironment:
             raise errors.BadInput(
                 f"{self._envs} renders no pictures: it has no render mode rgb_array."
             )
-        return np.asarray(drawn[0], np.uint8)
+        picture = np.asarray(drawn[0])
+        if picture.dtype.kind == "f":  # MinAtar's go from 0 to 1
+            picture = np.rint(255.0 * picture)
+        return np.asarray(picture, np.uint8)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on; numbers, strings and tensors.
