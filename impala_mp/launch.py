@@ -1,5 +1,6 @@
 """The first moments of `impala-train`: environment, signals, then the imports."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -43,7 +44,8 @@ def train(config: Any, path: str, profile_updates: int) -> int:
     """Trains; returns the exit code."""
     if config.runtime.mode == "processes":
         exit_on_signals(sys.exit)  # so that the socket's folder goes in any case
-        fork_server.start()  # it imports torch while this process does
+        with contextlib.suppress(OSError):  # the supervisor tries again, and says so
+            fork_server.start()  # it imports torch while this process does
         exit_on_signals(os._exit)
     from impala_mp import ending, errors, output, program, training
 

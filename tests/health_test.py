@@ -113,6 +113,16 @@ def test_a_request_for_a_checkpoint_to_everyone_kills_nobody(start):
     assert "restart in" not in run.text()
 
 
+def test_a_run_with_few_records_is_watched_all_the_same(start):
+    run = start(_LONG, "--config.logging.interval_secs=1000")
+    path = run.workdir / "health.json"
+    run.until_all_run()
+    times = {path.stat().st_mtime}
+    run.until(lambda: times.add(path.stat().st_mtime) or len(times) == 3)
+    assert supervisor_test._status(run).returncode == 0
+    assert run.metrics() == []
+
+
 _LEAVING = """
 import os
 import sys
