@@ -6,6 +6,7 @@ The exit code is 0 if the run is healthy or has ended well, else 1. A process th
 hung or lost for good, and a run that has learned nothing for a while, are not healthy.
 """
 
+import signal
 import sys
 import time
 
@@ -30,6 +31,8 @@ def _status() -> None:
 
     from impala_mp import health_report
 
+    # Also where a shell has started this in the background, with the signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     console = rich.console.Console()
     healthy, again = False, True
     try:
