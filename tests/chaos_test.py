@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -109,3 +110,30 @@ def test_bad_arguments_are_a_sentence():
     assert done.returncode == 2
     assert "is not a number above 0" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_records_are_read_once_whatever_becomes_of_the_file(tmp_path, monkeypatch):
+    """A rewind cuts the file off, and it may have grown again before the next look."""
+    monkeypatch.syspath_prepend(str(_TOOLS))
+    import chaos_watch
+
+    path, read = tmp_path / "metrics.jsonl", []
+    watch = chaos_watch.Watch(tmp_path)
+    monkeypatch.setattr(watch, "_take", lambda record, _: read.append(record["n"]))
+
+    def look(*numbers, rest=""):
+        with open(path, "a") as file:
+            lines = (json.dumps({"n": n, "x": "y" * n}) + "\n" for n in numbers)
+            file.write("".join(lines) + rest)
+        read.clear()
+        watch.read_records()
+        return read
+
+    assert look(1, 2, 3, rest='{"n"') == [1, 2, 3]
+    first = path.read_text().index("\n") + 1
+    os.truncate(path, first)
+    assert look(7, 9, 11) == [1, 7, 9, 11]
+    assert look() == []
+    os.truncate(path, first)
+    assert look() == [1]
+    assert look(5) == [5]

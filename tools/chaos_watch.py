@@ -82,7 +82,7 @@ class Watch:
         self.bad_records = 0
         self._lateness: list[float] = []  # the clock's time minus the learner's
         self._seen: set[int] = set()
-        self._inode = self._offset = 0
+        self._offset, self._newest = 0, b""  # what was read, and its last line
         self._recorders: set[int] = set()  # supervisors that have written a record
         self._descriptors: dict[int, list[int]] = {}  # first and last, by supervisor
 
@@ -116,15 +116,21 @@ class Watch:
             self._processes = []  # of a supervisor that is no more
 
     def read_records(self) -> None:
-        """What was appended; everything when the file has been rewritten."""
+        """What was appended; everything when the file was cut off or replaced."""
         with contextlib.suppress(FileNotFoundError):
             with open(self._folder / "metrics.jsonl", "rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._offset:
-                    self._inode, self._offset, self.last = status.st_ino, 0, {}
-                file.seek(self._offset)
-                *lines, rest = file.read().split(b"\n")
-                self._offset = file.tell() - len(rest)
+                file.seek(self._offset - len(self._newest))
+                text = file.read()
+                if text.startswith(self._newest):
+                    text = text[len(self._newest) :]
+                else:
+                    file.seek(0)
+                    text, self._offset, self.last = file.read(), 0, {}
+                    self._newest = b""
+            whole = text[: text.rfind(b"\n") + 1]
+            lines = whole.splitlines(keepends=True)
+            self._offset += len(whole)
+            self._newest = lines[-1] if lines else self._newest
             for line in lines:
                 self._take(json.loads(line), hash(line))
 
