@@ -9,7 +9,7 @@ from multiprocessing import forkserver, process, resource_tracker
 from typing import Any
 
 _DESCRIPTORS = "/proc/self/fd/"
-_PRELOAD = ["impala_mp.workers"]
+_PRELOAD = ["impala_mp.preload"]
 _OTHERS = {signal.SIGTERM, signal.SIGINT}  # what the resource tracker sees to itself
 
 

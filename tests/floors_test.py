@@ -114,6 +114,7 @@ _FLOORS = {
         "lockstep",
         "playing",
         "preflight",
+        "preload",
         "program",
         "random_play",
         "reporting",
