@@ -1,5 +1,6 @@
 """Real processes, real kills: the stop, crash and hang matrix of a training run."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -64,7 +65,9 @@ class Run:
         """Waits for a condition, with a deadline."""
         deadline = time.monotonic() + _DEADLINE_SECS
         while time.monotonic() < deadline:
-            result = condition()
+            result = None
+            with contextlib.suppress(IndexError):  # of no record yet
+                result = condition()
             if result:
                 return result
             assert self.process.poll() is None, self.text()
