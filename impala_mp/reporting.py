@@ -29,7 +29,12 @@ from impala_mp import (
 _STALL_SECS = 20.0  # without an update; then it is said who waits for whom
 _SPLIT = ("environment", "inference", "wait")
 # Counters that begin anew with a supervisor; in the metrics they go on.
-_CARRIED = ("health/restarts", "health/bad_data", "health/torn_reads_retried")
+_CARRIED = (
+    "health/restarts",
+    "health/bad_data",
+    "health/observations_outside",
+    "health/torn_reads_retried",
+)
 
 
 class _OnceAMinute:

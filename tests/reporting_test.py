@@ -111,6 +111,7 @@ def test_counters_of_the_run_go_on_with_the_next_supervisor(tmp_path):
         run = _Run(tmp_path)
         run.parts.shared.control.row(1).add("bad_rewards", 5)
         run.parts.shared.control.row(2).add("torn_reads", 7)
+        run.parts.shared.control.row(2).add("observations_outside", 9)
         run.learn()
         run.tick()
         run.parts.training.save()
@@ -118,5 +119,6 @@ def test_counters_of_the_run_go_on_with_the_next_supervisor(tmp_path):
         last = metrics.last(str(tmp_path))
         assert last["health/restarts"] == 3 * number
         assert last["health/bad_data"] == 5 * number
+        assert last["health/observations_outside"] == 9 * number
         assert last["health/torn_reads_retried"] == 7 * number
         assert last["updates"] == number
