@@ -230,9 +230,9 @@ def _is_sound(path: str, beat: Callable[[], None]) -> bool:
     return True
 
 
-def exists(folder: str) -> bool:
-    """Whether there is any checkpoint, sound or not."""
-    return bool(_updates(folder))
+def newest_update(folder: str) -> int:
+    """The number of the newest checkpoint, sound or not; -1 if there is none."""
+    return max(_updates(folder), default=-1)
 
 
 def load_newest(

@@ -81,6 +81,9 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
                 kept = live_control.restore(shared.control, overrides)
                 news = [*found, *changes, *kept, *_resources(shared)]
                 finished = _show(shared, folder, news, end)
+            except errors.BadInput:  # of a child
+                folder.withdraw()
+                raise
             finally:
                 release(shared)
             if finished:

@@ -24,6 +24,7 @@ class Workdir:
         self.run = 0  # how many have been here before the one that opens it
         self._config = os.path.join(self.path, "config.json")
         self._lock = -1
+        self._made: list[str] = []  # folders, by `open`, the innermost first
 
     def stored(self) -> config_dict.ConfigDict | None:
         """The config of the run that lies here, if there is one."""
@@ -57,7 +58,7 @@ class Workdir:
         return [f"{k} changes from {a!r} to {b!r}." for k, (a, b) in changed.items()]
 
     def _refuse_strangers(self) -> None:
-        if checkpoint.exists(self.checkpoints):
+        if checkpoint.newest_update(self.checkpoints) >= 0:
             raise errors.BadInput(
                 f"--workdir={self.path} has checkpoints but no config.json: choose"
                 " another folder."
@@ -69,9 +70,9 @@ class Workdir:
         Raises:
           BadInput: a live run has it, or it cannot be written; then all is as before.
         """
-        missing, path = [], self.path
+        self._made, path = [], self.path
         while not os.path.lexists(path):
-            missing.append(path)
+            self._made.append(path)
             path = os.path.dirname(path)
         try:
             os.makedirs(self.path, exist_ok=True)
@@ -81,7 +82,7 @@ class Workdir:
             self.run = self._count()
             write_atomically(self._config, config.to_json(new) + "\n")
         except OSError as error:
-            self._undo(missing)
+            self._undo()
             raise errors.BadInput(
                 f"--workdir={self.path} cannot be written to ({error}): choose another"
                 " folder."
@@ -96,12 +97,17 @@ class Workdir:
             self.close()
             raise self._in_use() from error
 
-    def _undo(self, made: list[str]) -> None:
-        """Removes folders that were made, the innermost first, if nobody uses them."""
-        if self._lock >= 0 and self.path in made:
+    def withdraw(self) -> None:
+        """Removes what this run has made, unless something was learned in it."""
+        if checkpoint.newest_update(self.checkpoints) <= 0:
+            self._undo()
+
+    def _undo(self) -> None:
+        """Removes folders that were made, if nobody uses them."""
+        if self._lock >= 0 and self.path in self._made:
             shutil.rmtree(self.path, ignore_errors=True)
         self.close()
-        for path in made:
+        for path in self._made:
             with contextlib.suppress(OSError):  # another run is in there
                 os.rmdir(path)
 

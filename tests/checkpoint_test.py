@@ -224,30 +224,15 @@ def _replace_for_ever(folder, start):
         checkpoint.save(folder, 1, _state(value), replace=True)
 
 
-def test_a_writer_killed_anywhere_while_it_replaces_leaves_a_sound_one(tmp_path):
+@pytest.mark.parametrize("write_for_ever", [_save_for_ever, _replace_for_ever])
+def test_a_writer_killed_anywhere_leaves_a_sound_one(tmp_path, write_for_ever):
     checkpoint.save(str(tmp_path), 1, _state(1))
     rng, newest, rounds = random.Random(0), 1, 0
     deadline = time.monotonic() + 60.0
     while newest <= 20 or rounds < 40:
         assert time.monotonic() < deadline
         rounds += 1
-        with forks.child(_replace_for_ever, str(tmp_path), newest):
-            time.sleep(rng.uniform(0.0, 0.03) * (1.0 + rounds / 20.0))
-        state, sentences = _load(tmp_path)
-        assert sentences == []
-        assert torch.equal(state["tensor"], torch.full((1000,), float(state["value"])))
-        assert state["value"] >= newest
-        newest = state["value"]
-
-
-def test_a_writer_killed_anywhere_leaves_a_sound_checkpoint(tmp_path):
-    checkpoint.save(str(tmp_path), 1, _state(1))
-    rng, newest, rounds = random.Random(0), 1, 0
-    deadline = time.monotonic() + 60.0
-    while newest <= 20 or rounds < 40:
-        assert time.monotonic() < deadline
-        rounds += 1
-        with forks.child(_save_for_ever, str(tmp_path), newest):
+        with forks.child(write_for_ever, str(tmp_path), newest):
             time.sleep(rng.uniform(0.0, 0.03) * (1.0 + rounds / 20.0))
         state, sentences = _load(tmp_path)
         assert sentences == []

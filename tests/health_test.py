@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from impala_mp import checkpoint
 from tests import supervisor_test
 
 start = supervisor_test.start
@@ -142,6 +143,32 @@ gymnasium.register("Leaving-v0", vector_entry_point=Leaving)
 """
 
 
+_REFUSING = """
+import multiprocessing
+from impala_mp import errors
+from impala_mp.environments import catch
+
+
+def make(num_envs):
+    if multiprocessing.parent_process() is not None:
+        raise errors.BadInput("no licence for another process.")
+    return catch.CatchVectorEnv(num_envs)
+"""
+
+
+def test_input_that_only_a_child_refuses_leaves_nothing(start, tmp_path):
+    (tmp_path / "refusing.py").write_text(_REFUSING)
+    run = start(
+        _LONG,
+        "--config.environment.id=refusing:make",
+        env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    assert run.wait() == 2
+    assert "no licence for another process." in run.text()
+    assert "Traceback" not in run.text()
+    assert not run.workdir.exists()
+
+
 @pytest.mark.parametrize("call", ["sys.exit(2)", "sys.exit(0)", "os._exit(2)"])
 def test_an_environment_that_exits_ends_its_actor_only(start, tmp_path, call):
     (tmp_path / "leaving.py").write_text(_LEAVING.replace("EXIT", call))
@@ -214,6 +241,7 @@ def test_counters_survive_a_killed_supervisor(start):
     run.process.kill()
     run.process.wait()
     before = run.metrics()
+    kept = checkpoint.load_newest(str(run.workdir / "checkpoints"), print)["counts"]
     again = start(*flags)
     newest = before[-1]["updates"]
     again.until(lambda: any(m["updates"] > newest for m in again.metrics()))
@@ -223,6 +251,8 @@ def test_counters_survive_a_killed_supervisor(start):
     assert supervisor_test._never_backwards(records)
     assert all(map(supervisor_test._identity_holds, records))
     assert records[-1]["health/restarts"] == 1
+    # What was in flight for the checkpoint that the run goes on from.
+    assert records[-1]["health/discarded"] == kept["discarded"] + kept["in_flight"]
 
 
 _SLOW = """

@@ -141,3 +141,23 @@ def test_a_live_owner_excludes_others_and_a_dead_one_does_not(tmp_path):
     folder = workdir.Workdir(str(tmp_path))
     folder.open(builders.config())
     folder.close()
+
+
+@pytest.mark.parametrize("update", [None, 0, 3])
+def test_what_was_made_is_withdrawn_unless_something_was_learned(tmp_path, update):
+    folder = workdir.Workdir(str(tmp_path / "a" / "b"))
+    folder.open(builders.config())
+    if update is not None:
+        checkpoint.save(folder.checkpoints, update, {"value": 1})
+    folder.withdraw()
+    assert os.path.exists(folder.path) is bool(update)
+    assert os.path.exists(tmp_path / "a") is bool(update)
+    folder.close()
+    assert not workdir.is_live(folder.path)
+
+
+def test_a_folder_that_was_there_is_not_withdrawn(tmp_path):
+    folder = workdir.Workdir(str(tmp_path))
+    folder.open(builders.config())
+    folder.withdraw()
+    assert os.path.exists(tmp_path / "config.json")
