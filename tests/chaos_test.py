@@ -137,3 +137,29 @@ def test_records_are_read_once_whatever_becomes_of_the_file(tmp_path, monkeypatc
     os.truncate(path, first)
     assert look() == [1]
     assert look(5) == [5]
+
+
+@pytest.mark.parametrize(
+    ("counts", "growth"),
+    [
+        ([30] * 3 + [36] * 97 + [30] * 2 + [36] * 98, 0),  # a child is missing
+        ([36 + look // 40 for look in range(400)], 9),  # one leaks each restart
+    ],
+)
+def test_growth_of_open_files(tmp_path, monkeypatch, counts, growth):
+    monkeypatch.syspath_prepend(str(_TOOLS))
+    import chaos_watch
+
+    watch = chaos_watch.Watch(tmp_path)
+    watch._recorders.add(watch.supervisor)
+    for count in counts:
+        monkeypatch.setattr(os, "listdir", lambda _, count=count: [""] * count)
+        watch._count_descriptors()
+    assert watch.descriptors() == growth
+
+
+def test_a_run_without_a_look_at_open_files_has_not_grown(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(_TOOLS))
+    import chaos_watch
+
+    assert chaos_watch.Watch(tmp_path).descriptors() == 0

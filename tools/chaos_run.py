@@ -126,13 +126,14 @@ class Run:
     def stop(self, wound: str = "") -> None:
         """As a scheduler does, by SIGTERM to all, once there are handlers for it."""
         self.until(lambda: self.watch.seats("supervisor"), "supervisor")
+        may_lose = bool(self.disk.full_until)  # the last checkpoint
+        may_lose |= any(w.name == "hung learner" for w in self.watch.wounds)
         if wound:
             self._end_of_life(wound)
-        full = bool(self.disk.full_until)
         self._process.send_signal(signal.SIGTERM)
         for pid in chaos_watch.processes(self._life()):
             self.signal(pid, signal.SIGTERM)
-        self.await_end(_PATIENCE_SECS, may_lose=full)
+        self.await_end(_PATIENCE_SECS, may_lose)
 
     def kill(self) -> None:
         self._end_of_life("supervisor")
@@ -150,7 +151,7 @@ class Run:
         self.wound(name, {"role": "learner", "index": 0, "incarnation": math.inf})
 
     def await_end(self, seconds: float, may_lose: bool = False) -> None:
-        """Of itself, and well; `may_lose`: a full disk may take the last checkpoint."""
+        """Of itself, and well; `may_lose`: but for the last checkpoint, exit code 1."""
         self._poll_while(lambda: self._process.poll() is None, seconds)
         if self._process.poll() is None:
             raise RunFailedError(f"the run did not end within {seconds:.0f} s")

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import statistics
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ ALIVE = ("running", "waiting_for_slot", "waiting_for_data")
 TOKEN = "IMPALA_CHAOS"  # an environment variable that every process of a run inherits
 
 _PATIENCE_SECS = 60.0  # for a wound to heal
+_LOOKS = 50  # at open files, a second or more: longer than a child is missing
 _COUNTERS = (  # that never run backwards, whoever dies
     *("agent_steps", "env_frames", "updates", "time_secs", "episode/count"),
     *(f"health/{name}" for name in ("committed", "learned", "discarded", "restarts")),
@@ -84,7 +86,7 @@ class Watch:
         self._seen: set[int] = set()
         self._offset, self._newest = 0, b""  # what was read, and its last line
         self._recorders: set[int] = set()  # supervisors that have written a record
-        self._descriptors: dict[int, list[int]] = {}  # first and last, by supervisor
+        self._descriptors: dict[int, list[int]] = {}  # at each look, by supervisor
 
     def look(self) -> None:
         """To be called often."""
@@ -100,9 +102,17 @@ class Watch:
         return [p for p in self._processes if p["role"] == role and p["pid"]]
 
     def descriptors(self) -> int:
-        """The most by which a supervisor's open files grew."""
-        counts = self._descriptors.values()
-        return max((last - first for first, last in counts if last > first), default=0)
+        """The most by which a supervisor's open files grew.
+
+        By the medians of its first and its last looks: a child that has just died is
+        in health.json for a moment more, and its descriptors are not there.
+        """
+        growths = [
+            statistics.median_low(counts[-_LOOKS:])
+            - statistics.median_high(counts[:_LOOKS])
+            for counts in self._descriptors.values()
+        ]
+        return max([0, *growths])
 
     def learning_secs_lost(self) -> float:
         """Time that is not in the learner's own: it was down, or learned it again."""
@@ -179,7 +189,7 @@ class Watch:
         if self.supervisor in self._recorders and all(s in ALIVE for s in states):
             with contextlib.suppress(OSError):
                 count = len(os.listdir(f"/proc/{self.supervisor}/fd"))
-                self._descriptors.setdefault(self.supervisor, [count, count])[1] = count
+                self._descriptors.setdefault(self.supervisor, []).append(count)
 
 
 def identity_holds(record: dict[str, Any]) -> bool:
