@@ -4,6 +4,7 @@ It reads time steps straight from the slots that the actors are filling, and wri
 action, logits and baseline back into the same rows. Core states stay on its device.
 """
 
+import time
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,9 @@ from impala_mp import (
 )
 
 _WAIT_SECS = 0.1  # longest sleep before the control block is looked at again
+# An actor that takes longer for a row may hang: newer parameters do not wait for it.
+_GRACE_SECS = 1.0  # and
+_PATIENCE = 4.0  # times the longest that this actor has taken so far
 
 
 class _Policy:
@@ -63,15 +67,42 @@ class _Client:
         self.policy: _Policy | None = None  # of the unroll in hand
         self.version = 0  # that it began with
         self.incarnation = -1
+        self.answered_at = 0.0  # monotonic
+        self.longest_secs = 0.0  # from an answer to the next row of the same unroll
 
-    def in_unroll(self) -> bool:
-        """Whether the actor is alive and will ask for more rows of this unroll."""
+    def holds(self, policy: _Policy) -> bool:
+        """Whether the actor is alive and will ask for more rows of such an unroll.
+
+        One that is late is not waited for. If it comes after all, its unroll starts
+        over, and it is given more time from then on.
+        """
         row = self.control_row
         return (
-            self.policy is not None
+            self.policy is policy
             and row.get("incarnation") == self.incarnation
             and row.state not in control_block.NOT_YET_RUNNING
+            and not self._is_late()
         )
+
+    def _is_late(self) -> bool:
+        waited = time.monotonic() - self.answered_at
+        limit = _GRACE_SECS + _PATIENCE * self.longest_secs
+        return waited > limit and self.seat.pending() is None
+
+    def begin(self, policy: _Policy, incarnation: int) -> None:
+        """Of an unroll."""
+        if incarnation != self.incarnation:
+            self.longest_secs = 0.0
+        self.policy, self.version = policy, policy.version
+        self.incarnation = incarnation
+
+    def goes_on(self, incarnation: int) -> bool:
+        """Whether the next row can be of the policy that the unroll began with."""
+        if self.policy is None or self.incarnation != incarnation:
+            return False
+        took = time.monotonic() - self.answered_at
+        self.longest_secs = max(self.longest_secs, took)
+        return self.version == self.policy.version
 
 
 class _Work(NamedTuple):
@@ -87,7 +118,7 @@ class InferenceServer:
     """Two versions of the parameters, so that no unroll sees two policies.
 
     Unrolls begin with the newer one; the older one is replaced as soon as no unroll
-    that began with it is going on.
+    that began with it is going on, those of actors that seem to hang excepted.
     """
 
     def __init__(
@@ -141,9 +172,7 @@ class InferenceServer:
     def _refresh(self) -> None:
         """Takes newer parameters if the older ones are nobody's any more."""
         if self._store.latest <= self._newer.version or any(
-            client.policy is self._older and client.in_unroll()
-            for clients in self._clients
-            for client in clients
+            client.holds(self._older) for clients in self._clients for client in clients
         ):
             return
         if self._older.fetch(self._store, newer_than=self._newer.version):
@@ -175,15 +204,10 @@ class InferenceServer:
         client, request = work
         incarnation = client.control_row.get("incarnation")
         if request.row == 0:
-            client.policy, client.incarnation = self._newer, incarnation
-            client.version = self._newer.version
+            client.begin(self._newer, incarnation)
             for stored, leaf in zip(work.slot.core_state, client.state, strict=True):
                 stored.copy_(leaf)
-        elif (
-            client.policy is None
-            or client.incarnation != incarnation
-            or client.version != client.policy.version  # taken for dead, and alive
-        ):
+        elif not client.goes_on(incarnation):
             client.seat.reply(request, inference_block.START_OVER)
             return False
         return True
@@ -212,6 +236,7 @@ class InferenceServer:
             answer = nest.map_structure(lambda leaf, c=columns: leaf[c], output)
             slot_rows.write_tensors(work.slot.outputs[request.row], answer)
             work.slot.versions[request.row].fill(policy.version)
+            client.answered_at = time.monotonic()
             client.seat.reply(request, policy.version)
             if request.row == len(work.slot.outputs) - 1:
                 client.policy = None

@@ -251,6 +251,58 @@ def test_an_actor_that_was_taken_for_dead_starts_over(tmp_path):
     assert seat.answer() == inference_block.START_OVER
 
 
+def test_an_actor_that_hangs_does_not_hold_the_parameters_back(tmp_path, monkeypatch):
+    """Nor is one that is slow made to start over for ever: it is given more time."""
+    served, now = _Served(tmp_path), [0.0]
+    monkeypatch.setattr(inference.time, "monotonic", lambda: now[0])
+    served.training.publish()
+    served.server._refresh()
+    seat = served.shared.inference.seats(0)[0]
+
+    def takes_two_rows(secs):
+        """What it is answered at the second, and which version there is by then."""
+        seat.request(0, 0)
+        served.server.serve()
+        for _ in range(2):  # the first lies beside the version in use
+            served.training.publish()
+            served.server._refresh()
+        now[0] += secs
+        served.server._refresh()
+        newest = served.server._newer.version
+        seat.request(0, 1)
+        served.server._refresh()
+        served.server.serve()
+        return seat.answer(), newest == served.shared.store.latest
+
+    assert takes_two_rows(0.9) == (1, False)
+    now[0] += 100.0  # no row of an unroll was asked for
+    assert takes_two_rows(4.5) == (2, False)
+    start_over = inference_block.START_OVER
+    assert takes_two_rows(30.0) == (start_over, True)
+    answer, caught_up = takes_two_rows(30.0)
+    assert answer > 0
+    assert not caught_up
+    served.rows[0].set("incarnation", 1)  # another one, of which nothing is known
+    assert takes_two_rows(30.0) == (start_over, True)
+
+
+def test_an_actor_that_waits_for_the_server_is_not_late(tmp_path, monkeypatch):
+    served, now = _Served(tmp_path), [0.0]
+    monkeypatch.setattr(inference.time, "monotonic", lambda: now[0])
+    served.training.publish()
+    served.server._refresh()
+    seat = served.shared.inference.seats(0)[0]
+    seat.request(0, 0)
+    served.server.serve()
+    seat.request(0, 1)
+    for _ in range(2):
+        now[0] += 100.0  # the server was suspended
+        served.training.publish()
+        served.server._refresh()
+    served.server.serve()
+    assert seat.answer() == 1
+
+
 @pytest.mark.parametrize("words", [(0, 0), (1, 5)])
 def test_a_request_that_is_being_changed_is_left_for_later(words):
     block = inference_block.InferenceBlock(1)
