@@ -8,7 +8,7 @@ from impala_mp import config as config_lib
 def get_config():
     config = config_lib.get_base_config()
     config.environment.id = "HalfCheetah-v5"
-    config.total_agent_steps = 2_000_000
+    config.total_agent_steps = 1_500_000
     config.network.hidden_sizes = (64, 64)
     config.network.normalise_observations = True
     config.actors.environments = 8
