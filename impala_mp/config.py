@@ -62,6 +62,7 @@ def get_base_config() -> config_dict.ConfigDict:
     network.gtrxl.layers = 2
     network.gtrxl.heads = 4  # a layer; they share core_size
     network.gtrxl.window = 32  # rows back that a layer sees, and a state holds
+    network.initial_std = 1.0  # of the normals that actions in a Box are drawn from
     network.last_reward = False  # feed the last reward (clipped to [-1, 1]) to the core
     network.last_action = False  # feed the last action to the core
 

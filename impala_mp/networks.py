@@ -1,5 +1,6 @@
 """The network from encoder to heads."""
 
+import math
 from typing import Any
 
 import torch
@@ -22,17 +23,30 @@ from impala_mp import (
 
 
 class PolicyHead(nn.Linear):
-    """Features to logits, some of which are free: the same for all observations."""
+    """Features to logits, some of which are free: the same for all observations.
+
+    Free are the logarithms of normals' deviations; they begin at `initial_std`'s.
+    """
 
     _depends: torch.Tensor
 
     def __init__(
-        self, size: int, distribution: distributions.ActionDistribution
+        self,
+        size: int,
+        distribution: distributions.ActionDistribution,
+        initial_std: float = 1.0,
     ) -> None:
         super().__init__(size, distribution.num_logits)
         initialisers.orthogonal(self, 0.01)
         depends = torch.tensor([not free for free in distribution.free]).float()
         self._has_free = any(distribution.free)
+        if initial_std != 1.0 and not self._has_free:
+            raise errors.BadInput(
+                f"network.initial_std ({initial_std}) is of actions in a Box, and the"
+                " environment has none: leave config.network.initial_std at 1.0."
+            )
+        with torch.no_grad():
+            self.bias.add_((1.0 - depends) * math.log(initial_std))
         self.register_buffer("_depends", depends.unsqueeze(-1), persistent=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -62,7 +76,7 @@ class Network(nn.Module):
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
         self.core = cores.make(config, size)
         size = self.core.output_size
-        self.policy = PolicyHead(size, distribution)
+        self.policy = PolicyHead(size, distribution, config.initial_std)
         self._with_popart, self._num_tasks = with_popart, environment.num_tasks
         head = (
             popart.PopArtHead(size, environment.num_tasks)

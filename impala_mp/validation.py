@@ -52,7 +52,7 @@ _POSITIVE = (
     " health.backoff_secs health.max_backoff_secs"
     " health.window_secs logging.interval_secs shutdown.deadline_secs"
     " optimizer.epsilon loss.huber_delta loss.popart_beta impact.clip_range"
-    " replay.memory_mib"
+    " replay.memory_mib network.initial_std"
 )
 _UNIT = (
     "vtrace.lambda_ loss.discount_factor optimizer.decay optimizer.momentum"
@@ -63,6 +63,7 @@ _FINITE = (
     "replay.memory_mib replay.priority_exponent replay.clear_policy_cost"
     " replay.clear_value_cost impact.kl_cost loss.baseline_cost loss.huber_delta"
     " optimizer.learning_rate optimizer.epsilon actors.epsilon_ladder"
+    " network.initial_std"
 )
 _BELOW_A_MILLION = (  # seconds that are waited for; for others, infinity means never
     "evaluation.interval_secs health.backoff_secs health.max_backoff_secs"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import agent, specs, types
+from impala_mp import agent, errors, specs, types
 from tests import builders
 
 _VECTOR = specs.array_spec((7,), np.float32)
@@ -158,6 +158,19 @@ def test_published_sizes(torso, shape, parameters):
 def test_a_torso_that_does_not_fit_is_refused(observation, torso, words):
     with pytest.raises(ValueError, match=words):
         _agent(observation, **{"network.torso": torso})
+
+
+def test_the_deviations_that_a_policy_begins_with():
+    action = specs.BoxSpec((3,), np.dtype("float32"), (-1.0,) * 3, (1.0,) * 3)
+    environment = specs.EnvironmentSpec(_VECTOR, action, 1)
+    config = builders.config(**{"network.initial_std": 0.25})
+    policy = agent.make(config, environment)
+    output = policy.unroll(_rows(_VECTOR), torch.zeros(9, 5, 3), ())
+    means, log_stds = output.policy_logits.chunk(2, -1)
+    torch.testing.assert_close(log_stds.exp(), torch.full((9, 5, 3), 0.25))
+    assert means.abs().max() < 0.1
+    with pytest.raises(errors.BadInput, match=r"initial_std \(0.25\) is of actions"):
+        _agent(**{"network.initial_std": 0.25})
 
 
 def test_a_torso_of_ones_own():

@@ -59,6 +59,7 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"impact.ratio_threshold": 0.5}, "at least 1"),
         ({"loss.popart_beta": 0.0}, "above 0"),
         ({"loss.huber_delta": 0.0}, "above 0"),
+        ({"network.initial_std": 0.0}, "above 0"),
         ({"network.core": "transformer"}, "none, lstm, gru, gtrxl, or module:factory"),
         (
             {"network.core": "gtrxl", "network.core_size": 30},
