@@ -6,23 +6,26 @@ from impala_mp import config as config_lib
 def get_config():
     config = config_lib.get_base_config()
     config.environment.id = "Pendulum-v1"
-    config.total_agent_steps = 1_200_000
+    config.total_agent_steps = 500_000
     config.network.hidden_sizes = (64, 64)
     config.network.normalise_observations = True
     config.actors.count = 1
     config.actors.slots = 1
-    config.actors.environments = 16
-    config.batch_size = 16
-    config.unroll_length = 20
+    config.actors.environments = 8
+    config.batch_size = 8
+    config.unroll_length = 64
     config.algorithm = "impact"
-    config.learner.passes = 4
-    config.target.period = 4
-    config.loss.discount_factor = 0.9
+    config.impact.clip_range = 0.2
+    config.impact.kl_cost = 0.3
+    config.learner.passes = 8
+    config.target.period = 1
+    config.vtrace.lambda_ = 0.95
+    config.loss.discount_factor = 0.95
     config.loss.reduction = "mean"
     config.loss.entropy_cost = 0.0
     config.loss.popart = True
     config.loss.popart_beta = 3e-3
-    config.optimizer.learning_rate = 7e-4
+    config.optimizer.learning_rate = 1e-3
     config.optimizer.clip_norm = 0.5
     config.evaluation.greedy = True
     return config
