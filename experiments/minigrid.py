@@ -3,8 +3,11 @@
 Observations are a Dict: the 7x7 view, the direction; the mission, which never changes,
 is left out. Episodes of at most 245 steps; the return is 1 - 0.9 steps/245 for the
 right object, 0 for the wrong one. Variants: lstm (default), gtrxl, and none, which
-cannot remember.
+cannot remember. To be run from the folder above: `Grid`, below, is found by its name.
 """
+
+import torch
+from torch import nn
 
 from impala_mp import config as config_lib
 
@@ -13,16 +16,41 @@ def get_config(variant="lstm"):
     config = config_lib.get_base_config()
     config.environment.id = "MiniGrid-MemoryS7-v0"
     config.environment.ignored = ("mission",)
+    config.network.encoders = {"image": "experiments.minigrid:make_grid"}
     config.network.core = config_lib.one_of(variant, ("lstm", "gtrxl", "none"))
     config.network.core_size = 128
     config.network.joint_size = 128
-    config.network.normalise_observations = True
-    config.total_agent_steps = 5_000_000
-    config.actors.environments = 32
-    config.batch_size = 32
+    config.total_agent_steps = 3_000_000
+    config.actors.environments = 8
+    config.batch_size = 8
     config.unroll_length = 32
+    config.algorithm = "impact"
+    config.impact.clip_range = 0.2
+    config.learner.passes = 4
+    config.target.period = 1
+    config.vtrace.lambda_ = 0.95
     config.loss.reduction = "mean"
     config.loss.entropy_cost = 0.01
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 5e-4
     config.optimizer.clip_norm = 0.5
     return config
+
+
+class Grid(nn.Module):
+    """What kind of object, which colour and which state a cell has are categories."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(3 * 16, 16)
+        self.register_buffer("offsets", 16 * torch.arange(3), persistent=False)
+        self.layers = nn.Sequential(
+            nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()
+        )
+
+    def forward(self, image):  # uint8 [N, 7, 7, 3]
+        cells = self.embedding(image.clamp(max=15).long() + self.offsets).sum(-2)
+        return self.layers(cells.permute(0, 3, 1, 2)).flatten(1)
+
+
+def make_grid(observation_spec, config):
+    return Grid()
