@@ -34,7 +34,7 @@ class PolicyHead(nn.Linear):
         self,
         size: int,
         distribution: distributions.ActionDistribution,
-        initial_std: float = 1.0,
+        initial_std: float,
     ) -> None:
         super().__init__(size, distribution.num_logits)
         initialisers.orthogonal(self, 0.01)

@@ -17,6 +17,14 @@ _TOOLS = pathlib.Path(__file__).resolve().parents[1] / "tools"
 _COMMAND = [sys.executable, str(_TOOLS / "chaos.py")]
 
 
+@pytest.fixture
+def watch(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(_TOOLS))
+    import chaos_watch
+
+    return chaos_watch.Watch(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def rained(tmp_path_factory):
     """The folder of a run under a few faults, and what the tool said of it."""
@@ -112,13 +120,11 @@ def test_bad_arguments_are_a_sentence():
     assert "Traceback" not in done.stderr
 
 
-def test_records_are_read_once_whatever_becomes_of_the_file(tmp_path, monkeypatch):
+def test_records_are_read_once_whatever_becomes_of_the_file(
+    watch, tmp_path, monkeypatch
+):
     """A rewind cuts the file off, and it may have grown again before the next look."""
-    monkeypatch.syspath_prepend(str(_TOOLS))
-    import chaos_watch
-
     path, read = tmp_path / "metrics.jsonl", []
-    watch = chaos_watch.Watch(tmp_path)
     monkeypatch.setattr(watch, "_take", lambda record, _: read.append(record["n"]))
 
     def look(*numbers, rest=""):
@@ -146,11 +152,7 @@ def test_records_are_read_once_whatever_becomes_of_the_file(tmp_path, monkeypatc
         ([36 + look // 40 for look in range(400)], 9),  # one leaks each restart
     ],
 )
-def test_growth_of_open_files(tmp_path, monkeypatch, counts, growth):
-    monkeypatch.syspath_prepend(str(_TOOLS))
-    import chaos_watch
-
-    watch = chaos_watch.Watch(tmp_path)
+def test_growth_of_open_files(watch, monkeypatch, counts, growth):
     watch._recorders.add(watch.supervisor)
     for count in counts:
         monkeypatch.setattr(os, "listdir", lambda _, count=count: [""] * count)
@@ -158,8 +160,5 @@ def test_growth_of_open_files(tmp_path, monkeypatch, counts, growth):
     assert watch.descriptors() == growth
 
 
-def test_a_run_without_a_look_at_open_files_has_not_grown(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(_TOOLS))
-    import chaos_watch
-
-    assert chaos_watch.Watch(tmp_path).descriptors() == 0
+def test_a_run_without_a_look_at_open_files_has_not_grown(watch):
+    assert watch.descriptors() == 0

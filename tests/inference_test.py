@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -81,6 +82,23 @@ class _Served:
         finally:
             end.set()
             thread.join()
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """The server's clock: a list of one number."""
+    clock = [0.0]
+    fake = types.SimpleNamespace(monotonic=lambda: clock[0])
+    monkeypatch.setattr(inference, "time", fake)
+    return clock
+
+
+def _served_seat(tmp_path):
+    """A server that has its first parameters, and actor 0's first seat."""
+    served = _Served(tmp_path)
+    served.training.publish()
+    served.server._refresh()
+    return served, served.shared.inference.seats(0)[0]
 
 
 def _drift(served, rounds):
@@ -234,10 +252,7 @@ def test_a_dead_actor_does_not_hold_the_parameters_back(tmp_path):
 
 def test_an_actor_that_was_taken_for_dead_starts_over(tmp_path):
     """Its policy was replaced: it must not go on with another one."""
-    served = _Served(tmp_path)
-    served.training.publish()
-    served.server._refresh()
-    seat = served.shared.inference.seats(0)[0]
+    served, seat = _served_seat(tmp_path)
     seat.request(0, 0)
     served.server.serve()
     assert seat.answer() == 1
@@ -251,13 +266,9 @@ def test_an_actor_that_was_taken_for_dead_starts_over(tmp_path):
     assert seat.answer() == inference_block.START_OVER
 
 
-def test_an_actor_that_hangs_does_not_hold_the_parameters_back(tmp_path, monkeypatch):
+def test_an_actor_that_hangs_does_not_hold_the_parameters_back(tmp_path, now):
     """Nor is one that is slow made to start over for ever: it is given more time."""
-    served, now = _Served(tmp_path), [0.0]
-    monkeypatch.setattr(inference.time, "monotonic", lambda: now[0])
-    served.training.publish()
-    served.server._refresh()
-    seat = served.shared.inference.seats(0)[0]
+    served, seat = _served_seat(tmp_path)
 
     def takes_two_rows(secs):
         """What it is answered at the second, and which version there is by then."""
@@ -286,12 +297,8 @@ def test_an_actor_that_hangs_does_not_hold_the_parameters_back(tmp_path, monkeyp
     assert takes_two_rows(30.0) == (start_over, True)
 
 
-def test_an_actor_that_waits_for_the_server_is_not_late(tmp_path, monkeypatch):
-    served, now = _Served(tmp_path), [0.0]
-    monkeypatch.setattr(inference.time, "monotonic", lambda: now[0])
-    served.training.publish()
-    served.server._refresh()
-    seat = served.shared.inference.seats(0)[0]
+def test_an_actor_that_waits_for_the_server_is_not_late(tmp_path, now):
+    served, seat = _served_seat(tmp_path)
     seat.request(0, 0)
     served.server.serve()
     seat.request(0, 1)
