@@ -6,10 +6,11 @@ right object, 0 for the wrong one. Variants: lstm (default), gtrxl, and none, wh
 cannot remember. To be run from the folder above: `Grid`, below, is found by its name.
 """
 
-import torch
 from torch import nn
+from torch.nn import functional
 
 from impala_mp import config as config_lib
+from impala_mp import initialisers
 
 
 def get_config(variant="lstm"):
@@ -37,19 +38,16 @@ def get_config(variant="lstm"):
 
 
 class Grid(nn.Module):
-    """What kind of object, which colour and which state a cell has are categories."""
+    """Object, colour and state of a cell are categories: a plane for each value."""
 
     def __init__(self):
         super().__init__()
-        self.embedding = nn.Embedding(3 * 16, 16)
-        self.register_buffer("offsets", 16 * torch.arange(3), persistent=False)
-        self.layers = nn.Sequential(
-            nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()
-        )
+        layers = (nn.Conv2d(33, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU())
+        self.layers = initialisers.orthogonal(nn.Sequential(*layers))
 
     def forward(self, image):  # uint8 [N, 7, 7, 3]
-        cells = self.embedding(image.clamp(max=15).long() + self.offsets).sum(-2)
-        return self.layers(cells.permute(0, 3, 1, 2)).flatten(1)
+        planes = functional.one_hot(image.long().clamp(max=10), 11).flatten(-2)
+        return self.layers(planes.permute(0, 3, 1, 2).float()).flatten(1)
 
 
 def make_grid(observation_spec, config):

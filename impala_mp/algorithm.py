@@ -48,18 +48,24 @@ class Algorithm(Protocol):
     metric_names: tuple[str, ...]
     state: dict[str, torch.Tensor]  # beside the parameters; changed in place
 
+    def reference(
+        self, batch: types.Trajectory, unroll: Unroll
+    ) -> agent.NetworkOutput | None:
+        """What a micro-batch is held against, the same in all passes; or None."""
+
     def loss(
         self,
         batch: types.Trajectory,
         sample: types.Sample | None,
+        reference: agent.NetworkOutput | None,
         unroll: Unroll,
         live: Live,
         count: int,
     ) -> Loss:
         """The loss of a micro-batch; `count` is T * B of the whole batch.
 
-        Nothing here asks anything of the host. Without replay `sample` is None;
-        `off_policy` says what to make of it.
+        `reference` is what the method of that name gave. Nothing here asks anything of
+        the host. Without replay `sample` is None; `off_policy` says what to make of it.
         """
 
     def after_update(self, updates: int) -> None:

@@ -22,9 +22,6 @@ class ImpactAlgorithm:
     to which come the baseline's loss (V towards vs), the entropy bonus, and kl_cost
     times KL(pi' || pi). On-policy, with pi' = mu, adv is the n-step advantage, and R
     is pi/mu: PPO's surrogate (Schulman et al. 2017, arXiv 1707.06347, equation 7).
-
-    The target's outputs are computed anew in each pass, though they are the same: one
-    more forward, beside a forward and a backward.
     """
 
     metric_names: tuple[str, ...] = (
@@ -45,21 +42,27 @@ class ImpactAlgorithm:
         self._target = target
         self.state = {"target": target.flat}
 
+    def reference(
+        self, batch: types.Trajectory, unroll: algorithm.Unroll
+    ) -> agent.NetworkOutput:
+        """The target network's outputs."""
+        with self._target.in_place():
+            return unroll(batch)
+
     def loss(
         self,
         batch: types.Trajectory,
         sample: types.Sample | None,
+        reference: agent.NetworkOutput,
         unroll: algorithm.Unroll,
         live: algorithm.Live,
         count: int,
     ) -> algorithm.Loss:
         distribution, critic = self._distribution, self._critic
         behaviour = batch.agent_output
-        with self._target.in_place():
-            target = unroll(batch)
         network = unroll(batch)
         logits, values = network.policy_logits[:-1], network.baseline[:-1]
-        target_logits = target.policy_logits[:-1]
+        target_logits = reference.policy_logits[:-1]
         control = critic.control(batch, sample, logits, values, count)
         log_probs, target_log_probs, behaviour_log_probs = (
             distribution.log_prob(each, behaviour.action)
@@ -67,7 +70,7 @@ class ImpactAlgorithm:
         )
         log_rhos = target_log_probs - behaviour_log_probs
         returns = critic.returns(
-            batch, live, log_rhos, target.baseline, control.learnable
+            batch, live, log_rhos, reference.baseline, control.learnable
         )
         # In logs: of a tiny mu the ratios would be 0 and infinite.
         limit = math.log(self._settings.ratio_threshold)

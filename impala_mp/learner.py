@@ -21,6 +21,8 @@ from impala_mp import (
 )
 
 _Work = tuple[types.Trajectory, types.Sample | None]
+# A micro-batch, and what its algorithm holds it against.
+_Part = tuple[types.Trajectory, types.Sample | None, agent.NetworkOutput | None]
 _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [B]
 
 
@@ -116,8 +118,12 @@ class Learner:
     ) -> algorithm.Loss:
         """Of a whole batch, from which nothing is learned."""
         self._set(live)
-        count = batch.agent_output.action.numel()
-        return self._algorithm.loss(batch, sample, self.unroll, self._live, count)
+        count = batch.agent_output.baseline.numel()
+        part = self._referred((batch, sample))
+        return self._algorithm.loss(*part, self.unroll, self._live, count)
+
+    def _referred(self, work: _Work) -> _Part:
+        return *work, self._algorithm.reference(work[0], self.unroll)
 
     def _update(self, work: _Work) -> _Done:
         """The update as the device sees it: nothing here asks anything of the host.
@@ -126,7 +132,9 @@ class Learner:
           float32 [2, len(metric_names)]: a skipped step's as zeros, and as they came;
           and the priorities, or None.
         """
-        passes = [self._step(work) for _ in range(self._config.learner.passes)]
+        parts = _split(*work, self._config.learner.micro_batches)
+        referred = [self._referred(part) for part in parts]
+        passes = [self._step(referred) for _ in range(self._config.learner.passes)]
         metrics, priorities = passes[-1]
         # Once an update, whatever the passes, and by what is fresh: each observation
         # counts once.
@@ -145,16 +153,14 @@ class Learner:
             priorities = priorities.where(metrics[0, 2] == 0.0, torch.nan)
         return metrics, priorities
 
-    def _step(self, work: _Work) -> _Done:
+    def _step(self, parts: list[_Part]) -> _Done:
         """One pass over a batch, and its step; what it gives is as of `_update`."""
-        batch, sample = work
         self._gradient.zero_()
-        rows, size = batch.agent_output.baseline.shape[:2]
-        parts = self._config.learner.micro_batches
+        count = sum(part[0].agent_output.baseline.numel() for part in parts)
         metrics = torch.zeros(self._num_metrics, device=self._gradient.device)
         priorities = []
-        for part in _split(batch, sample, parts):
-            part_metrics, part_priorities = self._accumulate(*part, rows * size)
+        for part in parts:
+            part_metrics, part_priorities = self._accumulate(part, count)
             metrics += part_metrics
             priorities.append(part_priorities)
         norm = self._gradient.norm()
@@ -176,17 +182,17 @@ class Learner:
         clean = (metrics * finite).nan_to_num_(0.0, 0.0, 0.0)
         clean[2] += 1.0 - finite
         both = torch.stack([clean, metrics])
-        return both, None if sample is None else torch.cat(priorities)
+        return both, None if parts[0][1] is None else torch.cat(priorities)
 
     def _accumulate(
-        self, batch: types.Trajectory, sample: types.Sample | None, count: int
+        self, part: _Part, count: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Adds the gradient of one micro-batch; `count` is T * B of the whole batch.
 
         Returns:
           float32 [len(metric_names)], and the priorities of the micro-batch, or None.
         """
-        loss = self._algorithm.loss(batch, sample, self.unroll, self._live, count)
+        loss = self._algorithm.loss(*part, self.unroll, self._live, count)
         loss.total.backward()
         zero = torch.zeros_like(loss.total.detach())
         if loss.moments is not None:

@@ -21,10 +21,14 @@ class VTraceAlgorithm:
         self._critic = actor_critic.Critic(config, policy)
         self.state: dict[str, torch.Tensor] = {}
 
+    def reference(self, batch: types.Trajectory, unroll: algorithm.Unroll) -> None:
+        """There is none."""
+
     def loss(
         self,
         batch: types.Trajectory,
         sample: types.Sample | None,
+        reference: None,
         unroll: algorithm.Unroll,
         live: algorithm.Live,
         count: int,

@@ -128,16 +128,31 @@ def test_several_passes_are_several_updates_of_the_same_batch():
     assert (made.updates, made.agent_steps) == (1, 30)
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_target_network_is_asked_once_an_update(parts, monkeypatch):
+    overrides = {"learner.passes": 4, "learner.micro_batches": parts}
+    made, policy, batch = learner_test._make(**_IMPACT, **overrides)
+    unroll, asked = policy.unroll, []
+
+    def counted(*args):
+        asked.append(torch.is_grad_enabled())
+        return unroll(*args)
+
+    monkeypatch.setattr(policy, "unroll", counted)
+    made.update(batch, _live(made))
+    assert asked == [False] * parts + [True] * 4 * parts
+
+
 def test_an_update_is_skipped_if_a_pass_was():
     made, _, batch = learner_test._make(**_IMPACT, **{"learner.passes": 4})
     step, turns = made._step, iter(range(4))
 
-    def second_is_bad(work):
-        batch, sample = work
+    def second_is_bad(parts):
+        (batch, *others), *_ = parts
         rewards = batch.time_step.reward.clone()
         rewards[1, 1] = np.nan if next(turns) == 1 else rewards[1, 1]
         bad = batch._replace(time_step=batch.time_step._replace(reward=rewards))
-        return step((bad, sample))
+        return step([(bad, *others)])
 
     made._step = second_is_bad
     metrics = made.update(batch, _live(made))

@@ -99,9 +99,7 @@ def test_gradients_are_those_of_normalised_values(baseline, name):
         head.bias.add_(0.1)
     made._algorithm.after_update(0)  # the target takes it over
     live = algorithm.live_from_config(made._config)._replace(entropy_cost=0.0)
-    count = batch.agent_output.action.numel()
-    loss = made._algorithm.loss(batch, None, made.unroll, live, count)
-    loss.total.backward()
+    made.loss(batch, live).total.backward()
 
     plain, plain_policy, _ = learner_test._make(algorithm=name)
     network = plain_policy.network
@@ -114,9 +112,7 @@ def test_gradients_are_those_of_normalised_values(baseline, name):
     critic = plain._algorithm._critic
     seen = {}
     critic.loss = lambda _, values, vs: seen.update(vs=vs) or 0.0 * values
-    policy_gradient = plain._algorithm.loss(
-        batch, None, plain.unroll, live, count
-    ).total
+    policy_gradient = plain.loss(batch, live).total
     error = (output.baseline[:-1] - seen["vs"]) / 100.0
     terms = 0.5 * error.square()
     if baseline == "huber":
