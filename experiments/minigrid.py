@@ -19,20 +19,21 @@ def get_config(variant="lstm"):
     config.environment.ignored = ("mission",)
     config.network.encoders = {"image": "experiments.minigrid:make_grid"}
     config.network.core = config_lib.one_of(variant, ("lstm", "gtrxl", "none"))
-    config.network.core_size = 128
+    config.network.core_size = 64 if variant == "gtrxl" else 128
     config.network.joint_size = 128
     config.total_agent_steps = 3_000_000
-    config.actors.environments = 8
-    config.batch_size = 8
+    config.actors.environments = 32
+    config.batch_size = 32
     config.unroll_length = 32
     config.algorithm = "impact"
     config.impact.clip_range = 0.2
-    config.learner.passes = 4
+    config.learner.passes = 8
     config.target.period = 1
     config.vtrace.lambda_ = 0.95
     config.loss.reduction = "mean"
-    config.loss.entropy_cost = 0.01
+    config.loss.entropy_cost = 0.005
     config.optimizer.learning_rate = 5e-4
+    config.optimizer.schedule = "constant"
     config.optimizer.clip_norm = 0.5
     return config
 
