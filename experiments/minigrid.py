@@ -9,8 +9,7 @@ cannot remember. To be run from the folder above: `Grid`, below, is found by its
 from torch import nn
 from torch.nn import functional
 
-from impala_mp import config as config_lib
-from impala_mp import initialisers
+from impala_mp import config as config_lib, initialisers
 
 
 def get_config(variant="lstm"):
