@@ -1,5 +1,6 @@
 """Small configs, and a run's moving parts in one process."""
 
+import itertools
 import subprocess
 import sys
 from typing import NamedTuple
@@ -117,3 +118,19 @@ def random_batch(config, environment, policy, seed=0, size=None):
         else:
             leaf[:] = rng.integers(environment.action.num_actions, size=leaf.shape)
     return nest.map_structure(torch.from_numpy, batch)
+
+
+def spoil_pass(the_learner, number):
+    """The `number`-th pass of the next update sees a reward that is not finite."""
+    step, turns = the_learner._step, itertools.count()
+
+    def spoiled(parts):
+        if next(turns) != number:
+            return step(parts)
+        (batch, *others), *rest = parts
+        reward = batch.time_step.reward.clone()
+        reward[1, 1] = np.nan
+        bad = batch._replace(time_step=batch.time_step._replace(reward=reward))
+        return step([(bad, *others), *rest])
+
+    the_learner._step = spoiled

@@ -202,23 +202,6 @@ _IMPACT = {
 }
 
 
-def _spoil_pass(the_learner, number):
-    """The `number`-th pass of the next update sees a reward that is not finite."""
-    step, turns = the_learner._step, itertools.count()
-
-    def spoiled(work):
-        batch, sample = work
-        if next(turns) != number:
-            return step(work)
-        reward = batch.time_step.reward.clone()
-        reward[3, 2] = np.nan
-        return step(
-            (batch._replace(time_step=batch.time_step._replace(reward=reward)), sample)
-        )
-
-    the_learner._step = spoiled
-
-
 @pytest.mark.parametrize("passes", [1, 3])
 def test_a_target_network_and_passes_are_kept_too(tmp_path, passes):
     """The target moves at the very update whose step was skipped."""
@@ -226,7 +209,7 @@ def test_a_target_network_and_passes_are_kept_too(tmp_path, passes):
     _train(parts, 3)
     the_learner = parts.training._learner
     before = {name: tensor.clone() for name, tensor in the_learner.tensors.items()}
-    _spoil_pass(the_learner, passes - 1)
+    builders.spoil_pass(the_learner, passes - 1)
     _train(parts, 1)
     crash = crash_file.load(str(_crashes(tmp_path)[0]))
     assert crash.tensors.keys() == before.keys()
@@ -236,7 +219,7 @@ def test_a_target_network_and_passes_are_kept_too(tmp_path, passes):
     assert torch.equal(target, the_learner.parameters.flat)
     assert not torch.equal(target, before["target"])
     repeated = diagnosis.Diagnosis(crash)
-    _spoil_pass(repeated._learner, passes - 1)
+    builders.spoil_pass(repeated._learner, passes - 1)
     assert repeated.repeats()
 
 

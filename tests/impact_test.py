@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from impala_mp import algorithm, algorithm_settings, algorithms, learner
-from tests import learner_test, vtrace_test
+from tests import builders, learner_test, vtrace_test
 
 _CLIP_RANGE = 0.1
 _THRESHOLDS = ("clip_rho_threshold", "clip_pg_rho_threshold", "clip_c_threshold")
@@ -145,16 +145,7 @@ def test_the_target_network_is_asked_once_an_update(parts, monkeypatch):
 
 def test_an_update_is_skipped_if_a_pass_was():
     made, _, batch = learner_test._make(**_IMPACT, **{"learner.passes": 4})
-    step, turns = made._step, iter(range(4))
-
-    def second_is_bad(parts):
-        (batch, *others), *_ = parts
-        rewards = batch.time_step.reward.clone()
-        rewards[1, 1] = np.nan if next(turns) == 1 else rewards[1, 1]
-        bad = batch._replace(time_step=batch.time_step._replace(reward=rewards))
-        return step([(bad, *others)])
-
-    made._step = second_is_bad
+    builders.spoil_pass(made, 1)
     metrics = made.update(batch, _live(made))
     skipped = learner.metric_names(made._config).index("health/skipped_share")
     assert metrics[skipped] == 1.0

@@ -231,16 +231,6 @@ def test_the_priorities_of_a_skipped_step_are_not_numbers(passes):
     made, batch, sample = _make(**{"learner.passes": passes})
     made.update(batch, _LIVE, sample)
     assert made.priorities.isfinite().all()
-    step, turns = made._step, iter(range(passes))
-
-    def first_is_bad(work):
-        if next(turns):
-            return step(work)
-        rewards = batch.time_step.reward.clone()
-        rewards[3, 4] = np.inf
-        time_step = batch.time_step._replace(reward=rewards)
-        return step((batch._replace(time_step=time_step), sample))
-
-    made._step = first_is_bad
+    builders.spoil_pass(made, 0)
     made.update(batch, _LIVE, sample)
     assert made.priorities.isnan().all()
