@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import actor_critic, agent, algorithm, environments, learner
+from impala_mp import actor_critic, agent, algorithm, environments, learner, nest, specs
 from tests import builders, vtrace_test
 
 _LSTM = {
@@ -269,3 +269,23 @@ def test_without_correction_the_metrics_still_tell_how_far_off_policy(algorithm_
     assert theirs["vtrace/rho_clipped"] > 0.1
     for name in actor_critic.VTRACE_METRICS:
         assert ours[name] == pytest.approx(theirs[name]), name
+
+
+def test_the_loss_of_a_batch_is_that_of_its_update():
+    """Per row, however many elements an action has."""
+    config = builders.config(
+        **{"environment.id": "tests.spaces:Spaces-v0", "loss.reduction": "mean"}
+    )
+    config.environment.kwargs = {"observation": "box", "action": "multi"}
+    environment = environments.make(config.environment, 1).spec
+    policy = agent.make(config, environment)
+    spec = specs.trajectory_spec(
+        environment, policy.distribution.num_logits, policy.core_state_spec(), 5, 6
+    )
+    batch = nest.map_structure(lambda leaf: torch.from_numpy(leaf.example()), spec)
+    assert batch.agent_output.action.numel() > batch.agent_output.baseline.numel()
+    made = learner.Learner(config, policy)
+    live = algorithm.live_from_config(config)
+    total = made.loss(batch, live).total.item()
+    assert total != 0.0
+    assert made.update(batch, live)[0].item() == pytest.approx(total)
