@@ -6,6 +6,7 @@ equals one that never stopped, bit for bit.
 """
 
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +17,12 @@ from impala_mp import (
     control_block,
     errors,
     placement,
+    training as training_lib,
     trajectory_ring,
     workers,
 )
+
+_TICK_SECS = 5.0  # at most, whatever the interval of records
 
 
 class _StopRequest:
@@ -99,9 +103,14 @@ class _Actors:
 
 
 def run(
-    shared: workers.Shared, tell: Callable[[str], None], tick: Callable[[], None]
+    shared: workers.Shared, tell: Callable[[str], None], tick: Callable[[str], None]
 ) -> bool:
     """Returns True when the training is finished, False when it was stopped.
+
+    Args:
+      tell: takes sentences for a person.
+      tick: takes the state of the run (running; finished, stopped or failed in the
+        end), with every record and every few seconds.
 
     Raises:
       NotSaved: the last checkpoint could not be written.
@@ -117,7 +126,26 @@ def run(
     if "actors" in state:
         actors.load_state_dict(state)
     del state  # the checkpoint's file, which may be removed
+    end = "failed"
+    try:
+        _learn(shared, training, actors, tick)
+        shared.control.stop()
+        training.conclude(actors.state_dict())
+        end = "finished" if training.finished else "stopped"
+    finally:
+        tick(end)
+    return training.finished
+
+
+def _learn(
+    shared: workers.Shared,
+    training: training_lib.Training,
+    actors: _Actors,
+    tick: Callable[[str], None],
+) -> None:
+    """Update by update, until all is learned or a signal comes."""
     profile = shared.profile("lockstep")
+    ticked = 0.0
     with _StopRequest(shared.control) as stop:
         while not training.finished and not stop.came:
             while not training.ready():
@@ -126,13 +154,9 @@ def run(
             profile.turn()
             if training.save_is_due():
                 training.save(actors.state_dict())
-            if training.record_is_due():
+            if due := training.record_is_due():
                 training.write_record()
-                tick()
+            if due or time.monotonic() - ticked >= _TICK_SECS:
+                ticked = time.monotonic()
+                tick("running")
     profile.close()
-    shared.control.stop()
-    try:
-        training.conclude(actors.state_dict())
-    finally:
-        tick()
-    return training.finished

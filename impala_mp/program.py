@@ -312,7 +312,9 @@ def _run(
     reporter = reporting.Reporter(shared, folder.path, screen, num_actors)
     try:
         if shared.config.runtime.mode == "lockstep":
-            finished = lockstep.run(shared, screen.message, lambda: reporter.tick([]))
+            finished = lockstep.run(
+                shared, screen.message, lambda state: reporter.tick([_alone(state)])
+            )
             end.saved()
             return finished
         # The learner has row 0 of the control block, actor i row i + 1.
@@ -330,6 +332,11 @@ def _run(
         if reporter.bottleneck:
             screen.message(reporter.bottleneck)
         reporter.close()
+
+
+def _alone(state: str) -> supervisor.Status:
+    """This process, if it is the only one."""
+    return supervisor.Status("lockstep", 0, os.getpid(), 0, state, 0, 0.0, "")
 
 
 def _conclude(config: Any, policy: agent.Agent, path: str) -> None:

@@ -222,7 +222,7 @@ class Reporter:
     def _stall(self, statuses: list[supervisor.Status]) -> str:
         """Who waits for whom, when nothing has been learned for a while; said once."""
         quiet = time.monotonic() - self._news
-        if quiet < _STALL_SECS or not statuses:
+        if quiet < _STALL_SECS or statuses[0].state != "running":
             self._stall_said = False
             return ""
         text = bottleneck.explain_stall(quiet, [(s.role, s.state) for s in statuses])

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import gymnasium
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from impala_mp import (
     checkpoint,
     config as config_lib,
+    health_report,
     launch,
+    lockstep,
     metrics,
     output,
     program,
@@ -148,6 +151,41 @@ def test_a_last_checkpoint_that_is_lost_fails(tmp_path, monkeypatch, capsys):
     assert "impala-train: the last checkpoint could not be written" in err
     assert "Traceback" not in out + err
     assert "Final evaluation" not in out
+
+
+def _state(path):
+    (process,) = json.loads((path / "health.json").read_text())["processes"]
+    assert (process["role"], process["pid"]) == ("lockstep", os.getpid())
+    return process["state"]
+
+
+@pytest.mark.parametrize("tick_secs", [0.0, 3600.0])
+def test_its_one_process_is_in_health_json(tmp_path, monkeypatch, tick_secs):
+    """At the start, at the end, and every few seconds, whenever records are due."""
+    monkeypatch.setattr(lockstep, "_TICK_SECS", tick_secs)
+    step, seen = training.Training.step, []
+
+    def spy(self):
+        if (tmp_path / "health.json").exists():
+            seen.append(_state(tmp_path))
+            os.remove(tmp_path / "health.json")
+        step(self)
+
+    monkeypatch.setattr(training.Training, "step", spy)
+    program.train(_config(**{"logging.interval_secs": 3600.0}), str(tmp_path))
+    assert seen == ["running"] * (1 if tick_secs else 39)
+    assert _state(tmp_path) == "finished"
+    report = health_report.read(str(tmp_path))
+    assert report.healthy
+    assert not report.running
+
+
+def test_a_failure_is_in_health_json(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Training, "step", _full)
+    with pytest.raises(OSError, match="No space"):
+        program.train(_config(), str(tmp_path))
+    assert _state(tmp_path) == "failed"
+    assert not health_report.read(str(tmp_path)).healthy
 
 
 def test_a_profile_is_of_everyone(tmp_path):
