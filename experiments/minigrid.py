@@ -1,20 +1,23 @@
 """MiniGrid-MemoryS7-v0: the object seen at the start is the one to choose at the end.
 
 Observations are a Dict: the 7x7 view, the direction; the mission, which never changes,
-is left out. Episodes of at most 245 steps; the return is 1 - 0.9 steps/245 for the
+is left out. Of MiniGrid's seven actions the three that lead anywhere are played: left,
+right, forward. Episodes of at most 245 steps; the return is 1 - 0.9 steps/245 for the
 right object, 0 for the wrong one. Variants: lstm (default), gtrxl, and none, which
-cannot remember. To be run from the folder above: `Grid`, below, is found by its name.
+cannot remember. To be run from the folder above: what is below is found by its name.
 """
 
+import gymnasium
+from gymnasium import spaces, wrappers
 from torch import nn
 from torch.nn import functional
 
-from impala_mp import config as config_lib, initialisers
+from impala_mp import config as config_lib, errors, initialisers
 
 
 def get_config(variant="lstm"):
     config = config_lib.get_base_config()
-    config.environment.id = "MiniGrid-MemoryS7-v0"
+    config.environment.id = "experiments.minigrid:make_memory"
     config.environment.ignored = ("mission",)
     config.network.encoders = {"image": "experiments.minigrid:make_grid"}
     config.network.core = config_lib.one_of(variant, ("lstm", "gtrxl", "none"))
@@ -30,11 +33,28 @@ def get_config(variant="lstm"):
     config.target.period = 1
     config.vtrace.lambda_ = 0.95
     config.loss.reduction = "mean"
-    config.loss.entropy_cost = 0.005
+    # A look back costs little, and is tried until what it shows has been learned.
+    config.loss.discount_factor = 0.995
+    config.schedules.entropy_cost = "linear(0.02, 0.002, 1500000)"
     config.optimizer.learning_rate = 5e-4
     config.optimizer.schedule = "constant"
     config.optimizer.clip_norm = 0.5
     return config
+
+
+def make_memory(render_mode=None):
+    try:
+        env = gymnasium.make(
+            "minigrid:MiniGrid-MemoryS7-v0",
+            disable_env_checker=True,
+            render_mode=render_mode,
+        )
+    except ModuleNotFoundError as error:
+        raise errors.BadInput(
+            "experiments/minigrid.py needs an extra that is not installed: pip"
+            " install 'impala_mp[minigrid]'."
+        ) from error
+    return wrappers.TransformAction(env, int, spaces.Discrete(3))
 
 
 class Grid(nn.Module):
