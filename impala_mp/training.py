@@ -92,6 +92,7 @@ class Training:
         self._metric_names = learner.metric_names(config)
         self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
         self._num_sums = 0
+        self._means: dict[str, float] = {}  # of the last record
         self._skipped = 0  # updates, until the record before
         self._lags = lag_histogram.Lags()
         self._ages: list[np.ndarray] = []
@@ -216,43 +217,55 @@ class Training:
         return time.monotonic() - self._recorded >= self._config.logging.interval_secs
 
     def write_record(self) -> None:
-        """Publishes the means since the record before. Waits for the device."""
-        sums = self._sums.tolist()
-        count = self._num_sums or math.nan
-        means = [value / count for value in sums]
-        ages = np.concatenate(self._ages) * 1e-9 if self._ages else np.array([math.nan])
-        elapsed = max(1e-9, sum(self._seconds.values()))
+        """Publishes where the training is. Waits for the device.
+
+        Where nothing was learned since the record before, its means are said again:
+        nobody may have read them yet.
+        """
+        if self._num_sums or not self._means:
+            self._means = self._take_means()
         self._record.write(
             {
                 **self._progress(),
                 **self._restored,
-                **dict(zip(self._metric_names, means, strict=True)),
+                **self._means,
                 "loss/learning_rate": self._learner.learning_rate(
                     self._control.get("learning_rate_factor")
                 ),
                 **self._episodes.metrics(),
-                **self._lags.metrics(),
-                "lag/age_mean_secs": float(ages.mean()),
-                "lag/age_max_secs": float(ages.max()),
                 "health/drift": self._drift.worst,
                 "health/drift_alarms": self._drift.alarms,
                 "health/mixed_unrolls": self._lags.mixed_unrolls,
-                **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
                 **{f"health/{k}": n for k, n in self._accounts.counts().items()},
-                **(self._replay.metrics() if self._replay else {}),
                 "health/updates_skipped": self._num_skipped(),
                 "memory/device_mib": footprint.device_mib(self._sums.device),
                 "health/checkpoint_update": self._saved_update,
                 **{f"live/{n}": self._control.get(n) for n in hyperparameters.NAMES},
             }
         )
-        self._skipped = self._num_skipped()
         self._recorded = time.monotonic()
+
+    def _take_means(self) -> dict[str, float]:
+        """Of the updates since the last call."""
+        sums = self._sums.tolist()
+        count = self._num_sums or math.nan
+        ages = np.concatenate(self._ages) * 1e-9 if self._ages else np.array([math.nan])
+        elapsed = max(1e-9, sum(self._seconds.values()))
+        means = {
+            **dict(zip(self._metric_names, (s / count for s in sums), strict=True)),
+            **self._lags.metrics(),
+            "lag/age_mean_secs": float(ages.mean()),
+            "lag/age_max_secs": float(ages.max()),
+            **(self._replay.metrics() if self._replay else {}),
+            **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
+        }
+        self._skipped = self._num_skipped()
         self._seconds = dict.fromkeys(learner_record.PHASES, 0.0)
         self._sums.zero_()
         self._num_sums = 0
         self._lags.clear()
         self._ages = []
+        return means
 
     def _progress(self) -> dict[str, float]:
         learned = self._learner

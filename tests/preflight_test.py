@@ -222,7 +222,8 @@ def test_what_raises_is_named_by_the_users_own_line():
     assert "np.stack([])" in source
 
 
-def test_the_report_of_the_whole(tmp_path, capsys):
+def test_the_report_of_the_whole(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     assert preflight.check(builders.config(), str(tmp_path / "run"))
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines} == {"ok"}

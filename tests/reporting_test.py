@@ -78,6 +78,21 @@ def test_a_stall_is_what_was_not_learned_not_what_was_not_recorded(tmp_path, clo
     assert run.screen.messages[1:] == []
 
 
+def test_a_record_that_is_said_again_is_written_once(tmp_path):
+    """With its means, whichever of the two is read."""
+    run = _Run(tmp_path)
+    for number in (1, 2, 3):
+        run.learn()
+        if number % 2:
+            run.tick()
+        run.parts.training.write_record()
+        run.tick()
+        records = metrics.read(str(tmp_path))
+        assert len(records) == number
+        assert sum(records[-1]["lag/histogram"]) == 30
+        assert "loss/total" in records[-1]
+
+
 def test_an_evaluation_waits_for_the_next_record(tmp_path):
     run = _Run(tmp_path)
     run.learn()

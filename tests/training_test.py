@@ -34,6 +34,27 @@ def _counts(record):
     return [record[f"health/{name}"] for name in names]
 
 
+def test_a_record_without_news_says_the_means_again(tmp_path):
+    """The one before may not have been read: so the last of a run has them too."""
+    parts = _run(tmp_path, **{"replay.ratio": 0.5, "loss.popart": True})
+    for _ in range(4):
+        _act(parts)
+        parts.training.step()
+    first = _record(parts)
+    means = {
+        key: first[key]
+        for key in first
+        if key.startswith(("loss/", "lag/", "time/", "popart/", "replay/"))
+    }
+    assert means["replay/weight_mean"] == 1.0
+    assert np.isfinite(list(means.values())).sum() > 20
+    second = _record(parts)
+    assert str({key: second[key] for key in means}) == str(means)  # NaN is itself
+    _act(parts)
+    parts.training.step()
+    assert _record(parts)["loss/total"] != means["loss/total"]
+
+
 @pytest.mark.parametrize("interval_secs", [0.0, 1000.0])
 def test_a_checkpoint_can_be_had_while_the_learner_waits(
     tmp_path, monkeypatch, interval_secs
