@@ -4,7 +4,9 @@ Observations are a Dict: the 7x7 view, the direction; the mission, which never c
 is left out. Of MiniGrid's seven actions the three that lead anywhere are played: left,
 right, forward. Episodes of at most 245 steps; the return is 1 - 0.9 steps/245 for the
 right object, 0 for the wrong one. Variants: lstm (default), gtrxl, and none, which
-cannot remember. To be run from the folder above: what is below is found by its name.
+remembers nothing, and need not: at the fork, facing back, all three objects are in
+view. With --config.environment.kwargs.agent_view_size=3 they are not.
+To be run from the folder above: what is below is found by its name.
 """
 
 import gymnasium
@@ -42,11 +44,12 @@ def get_config(variant="lstm"):
     return config
 
 
-def make_memory(render_mode=None):
+def make_memory(agent_view_size=7, render_mode=None):
     try:
         env = gymnasium.make(
             "minigrid:MiniGrid-MemoryS7-v0",
             disable_env_checker=True,
+            agent_view_size=agent_view_size,
             render_mode=render_mode,
         )
     except ModuleNotFoundError as error:
@@ -60,15 +63,21 @@ def make_memory(render_mode=None):
 class Grid(nn.Module):
     """Object, colour and state of a cell are categories: a plane for each value."""
 
-    def __init__(self):
+    def __init__(self, view_size):
         super().__init__()
-        layers = (nn.Conv2d(33, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU())
+        padding = 1 if view_size < 5 else 0  # two convolutions have to fit
+        layers = (
+            nn.Conv2d(33, 32, 3, padding=padding),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=padding),
+            nn.ReLU(),
+        )
         self.layers = initialisers.orthogonal(nn.Sequential(*layers))
 
-    def forward(self, image):  # uint8 [N, 7, 7, 3]
+    def forward(self, image):  # uint8 [N, view, view, 3]
         planes = functional.one_hot(image.long().clamp(max=10), 11).flatten(-2)
         return self.layers(planes.permute(0, 3, 1, 2).float()).flatten(1)
 
 
 def make_grid(observation_spec, config):
-    return Grid()
+    return Grid(observation_spec.shape[0])
