@@ -589,6 +589,7 @@ def test_a_full_disk_stops_nobody_and_is_said(start, small_disk):
     run.until(lambda: list(small_disk.glob("[0-9]*")))
     _fill(small_disk)
     run.until(lambda: "checkpoints could not be written" in run.text())
+    run.until(run.metrics)  # the first record comes after a second
     updates = run.metrics()[-1]["updates"]
     run.until(lambda: run.metrics()[-1]["updates"] > updates + 50)
     assert all(p["restarts"] == 0 for p in run.processes())
