@@ -107,6 +107,8 @@ def test_the_learner_counts_each_transition_once(tmp_path):
     parts = builders.parts(config, tmp_path)
     parts.training.restore(report=print)
     (actor,) = parts.actors
+    parts.training.write_record()
+    assert lag_histogram.take(parts.shared.learner_record.read()) == []
     actor.fetch()
     for _ in range(4):  # two batches, the second of which lags one update behind
         actor.unroll()
