@@ -13,7 +13,10 @@ _INPUTS, _SIZE, _HEADS, _LAYERS, _WINDOW = 5, 8, 2, 2, 3
 _ROWS, _BATCH = 13, 6
 _BUILT_IN = ("none", "lstm", "gru", "gtrxl")
 _each_built_in = pytest.mark.parametrize("name", _BUILT_IN)
-_each_core = pytest.mark.parametrize("name", [*_BUILT_IN, "tests.cores_test:trace"])
+_NORMALISED = "experiments.minigrid:make_lstm"
+_each_core = pytest.mark.parametrize(
+    "name", [*_BUILT_IN, "tests.cores_test:trace", _NORMALISED]
+)
 
 
 class _Trace(nn.Module):
