@@ -308,7 +308,7 @@ def _custom(config: Any, spec: types.Nest) -> nn.Module:
         raise errors.BadInput(
             f"network.normalise_observations has no effect on network.torso"
             f" ({config.torso!r}), which sees observations as they are: set it to"
-            " False, and use impala_mp.normalisation.Normaliser there."
+            " False, and normalise there (docs/network.md, at its end)."
         )
     factory = factories.load("network.torso", config.torso, _SIGNATURE)
     made: nn.Module = factory(spec, config)

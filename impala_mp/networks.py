@@ -120,10 +120,12 @@ class Network(nn.Module):
     def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
         """Moves the statistics by which observations [T, B, ...] are normalised.
 
-        If any are; and not at all if `finite`, a scalar, is 0.
+        If any are: a torso of the user's own may do without the method. And not at
+        all if `finite`, a scalar, is 0.
         """
-        if isinstance(self.torso, (encoders.Encoder, encoders.Leaf)):
-            self.torso.adapt(self._rows(observation), finite)
+        adapt = getattr(self.torso, "adapt", None)
+        if adapt is not None:
+            adapt(self._rows(observation), finite)
 
     def _rows(self, observation: types.Nest) -> types.Nest:
         """What the encoder sees: [T, B, ...] -> [T * B, ...]."""

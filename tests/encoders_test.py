@@ -208,3 +208,40 @@ def test_statistics_merge_as_if_all_had_come_at_once():
     one.adapt(torch.ones(3, 4), torch.zeros(()))
     assert torch.equal(one.mean, before)
     assert one.count.item() == len(whole)
+
+
+class _Normalising(torch.nn.Module):
+    """A torso of one's own that moves its statistics by itself."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.normaliser = normalisation.Normaliser(spec.shape)
+
+    def forward(self, observation):
+        return self.normaliser(observation.float())
+
+    def adapt(self, observation, finite):
+        self.normaliser.adapt(observation.float(), finite)
+
+
+def normalising(observation_spec, config):
+    return _Normalising(observation_spec)
+
+
+def test_a_torso_of_ones_own_moves_the_same_statistics():
+    environment = specs.EnvironmentSpec(
+        _spec("box"), specs.action_spec(some_spaces._SPACES["discrete"]), 1
+    )
+    own = builders.config(**{"network.torso": "tests.encoders_test:normalising"})
+    ours = builders.config(**{"network.normalise_observations": True})
+    networks = [agent.make(config, environment).network for config in (own, ours)]
+    rows = _samples("box", 12).unflatten(0, (3, 4))
+    for network in networks:
+        network.adapt(rows, torch.ones(()))
+        network.adapt(2.0 * rows, torch.ones(()))
+        network.adapt(rows, torch.zeros(()))
+    first, second = (network.torso.normaliser for network in networks)
+    assert first.count == second.count == 24
+    assert torch.equal(first.mean, second.mean)
+    assert first.mean.abs().sum() > 0
+    assert torch.equal(first.variance, second.variance)
