@@ -25,7 +25,7 @@ def get_config(variant="lstm"):
     config.environment.ignored = ("mission",)
     # One object for another changes two planes in three hundred, and seldom. What two
     # of them, seen steps apart, have in common is found once they count for much: each
-    # plane is brought to variance 1, and the LSTM's input to a scale of its own.
+    # plane is divided by its deviation, and the LSTM's input brought to one scale.
     config.network.encoders = {"image": "mlp"}
     config.network.hidden_sizes = ()
     config.network.normalise_observations = True
@@ -52,6 +52,11 @@ def get_config(variant="lstm"):
 
 
 def make_memory(agent_view_size=3, render_mode=None):
+    if agent_view_size < 3 or agent_view_size % 2 == 0:
+        raise errors.BadInput(
+            f"agent_view_size ({agent_view_size}) must be odd, and at least 3: set"
+            " config.environment.kwargs.agent_view_size."
+        )
     try:
         env = gymnasium.make(
             "minigrid:MiniGrid-MemoryS7-v0",

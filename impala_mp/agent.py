@@ -135,7 +135,9 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
     """
     distribution = distributions.from_spec(environment.action)
     _check_epsilon(config, distribution)
-    mask = environment.action_mask or config.agent.action_mask_key
+    # A mask of the user's own goes first: padded with zeros, as all that tasks observe,
+    # it forbids what a task does not have, too.
+    mask = config.agent.action_mask_key or environment.action_mask
     environment = dataclasses.replace(environment, action_mask=mask)
     network = networks.Network(
         config.network, environment, distribution, with_popart=config.loss.popart

@@ -40,6 +40,9 @@ def check(config: Any) -> list[Finding]:
     for name, suffix in each:
         own = config.copy_and_resolve_references()
         own.environment.id = name
+        if suffix:  # alone, a task's observations are not under a key
+            key = own.agent.action_mask_key.removeprefix(f"{tasks.OBSERVATION}/")
+            own.agent.action_mask_key = key
         findings += [
             finding._replace(subject=f"{finding.subject}{suffix}")
             for finding in _check_one(own)
@@ -53,7 +56,9 @@ def _check_one(config: Any) -> list[Finding]:
     count = min(_COPIES, config.actors.environments or _COPIES)
     try:
         play = random_play.RandomPlay(
-            config.environment, seeding.environment_seeds(node, count)
+            config.environment,
+            seeding.environment_seeds(node, count),
+            config.agent.action_mask_key,
         )
         findings += _judge_actions(play.action)
         tape, watch = play.first()

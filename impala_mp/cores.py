@@ -328,10 +328,21 @@ def _custom(name: str, input_size: int, config: Any) -> Core:
                 f"network.core ({name!r}) gives a core without {attribute}: see"
                 " impala_mp.cores.Core for what it has to have."
             )
+    if not all(isinstance(shape, (tuple, list)) for shape in core.state_shapes):
+        raise errors.BadInput(
+            f"network.core ({name!r}) has the state_shapes {core.state_shapes}, which"
+            " must be a shape for each leaf of the state, such as ((8,),)."
+        )
     state = tuple(torch.zeros(2, *shape) for shape in core.state_shapes)
     first = torch.ones(3, 2, dtype=torch.bool)
     with torch.no_grad():
-        output, after = core(torch.zeros(3, 2, input_size), first, state)
+        result = core(torch.zeros(3, 2, input_size), first, state)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise errors.BadInput(
+            f"network.core ({name!r}) gives {type(result).__name__}, and has to give"
+            " two things: outputs [T, B, H], and the state after the last row."
+        )
+    output, after = result
     expected = [(3, 2, core.output_size), *(tuple(leaf.shape) for leaf in state)]
     actual = [tuple(leaf.shape) for leaf in (output, *after)]
     if actual != expected:

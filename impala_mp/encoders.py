@@ -197,8 +197,7 @@ def default(spec: specs.ArraySpec) -> str:
 def _make_leaf(field: str, name: str, spec: specs.ArraySpec, config: Any) -> nn.Module:
     """The encoder `name`, which `field` of the config says, of numbers [N, ...]."""
     if ":" in name:
-        made: nn.Module = factories.load(field, name, _SIGNATURE)(spec, config)
-        return made
+        return _made_by_user(field, name, spec, config)
     if name == "embedding" and isinstance(spec, specs.CategoriesSpec):
         return _Embedding(spec, _EMBEDDING_SIZE)
     if name == "mlp":
@@ -310,13 +309,26 @@ def _custom(config: Any, spec: types.Nest) -> nn.Module:
             f" ({config.torso!r}), which sees observations as they are: set it to"
             " False, and normalise there (docs/network.md, at its end)."
         )
-    factory = factories.load("network.torso", config.torso, _SIGNATURE)
-    made: nn.Module = factory(spec, config)
+    return _made_by_user("network.torso", config.torso, spec, config)
+
+
+def _made_by_user(field: str, name: str, spec: types.Nest, config: Any) -> nn.Module:
+    made = factories.load(field, name, _SIGNATURE)(spec, config)
+    if not isinstance(made, nn.Module):
+        raise errors.BadInput(
+            f"{field} ({name!r}) gives {made!r}, which is no torch.nn.Module: return"
+            " one that maps [N, ...] to features [N, F]."
+        )
     return made
 
 
 def _check_paths(encoders: Any, paths: list[str]) -> None:
-    for path in encoders:
+    for path, name in encoders.items():
+        if not isinstance(name, str):
+            raise errors.BadInput(
+                f"network.encoders.{path} ({name!r}) must be a name or module:factory:"
+                " set it to one."
+            )
         if path not in paths:
             there = ", ".join(repr(each) for each in paths if each)
             raise errors.BadInput(

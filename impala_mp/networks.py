@@ -117,6 +117,7 @@ class Network(nn.Module):
         found: torch.Tensor = time_step.observation[tasks.TASK]
         return found
 
+    @torch.no_grad()
     def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
         """Moves the statistics by which observations [T, B, ...] are normalised.
 
@@ -124,7 +125,7 @@ class Network(nn.Module):
         all if `finite`, a scalar, is 0.
         """
         adapt = getattr(self.torso, "adapt", None)
-        if adapt is not None:
+        if adapt is not None and not isinstance(adapt, nn.Module):
             adapt(self._rows(observation), finite)
 
     def _rows(self, observation: types.Nest) -> types.Nest:

@@ -38,12 +38,14 @@ class Normaliser(nn.Module):
             mean' = mean + delta m / n'
             n' var' = n var + m var(batch) + delta^2 n m / n'
 
-        `finite` is a scalar 0 or 1; with 0 nothing changes.
+        `finite` is a scalar 0 or 1; with 0 nothing changes. An element whose variance
+        is beyond float32 (values from 1e19 on) stays as it is.
         """
         share = (len(inputs) / (self.count + len(inputs))).float() * finite
         batch_variance, batch_mean = torch.var_mean(inputs, 0, correction=0)
         delta = batch_mean - self.mean
         growth = batch_variance - self.variance + delta.square() * (1.0 - share)
-        self.mean.add_(delta * share)
-        self.variance.add_(growth * share)
+        is_sane, zero = growth.isfinite(), growth.new_zeros(())
+        self.mean.add_(torch.where(is_sane, delta * share, zero))
+        self.variance.add_(torch.where(is_sane, growth * share, zero))
         self.count.add_(len(inputs) * finite)

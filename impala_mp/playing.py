@@ -18,7 +18,7 @@ from impala_mp import (
     spectators,
     types,
 )
-from impala_mp.environments import vector
+from impala_mp.environments import interface, vector
 
 _DELAY_SECS = 0.05  # where a person watches
 
@@ -80,6 +80,11 @@ def _all(
                 yield moment._replace(task=suffix.lstrip("/"))
                 if moment.over and moment.episode == episodes:
                     break
+        except interface.BadData as error:
+            raise errors.BadInput(
+                f"{run.config.environment.id} gave what cannot be played on: {error}."
+                " What is wrong with it, impala-train --check says."
+            ) from error
         finally:
             environment.close()
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from impala_mp import environments, nest, specs, types
+from impala_mp import environments, nest, random_actions, specs, types
 from impala_mp.environments import vector
 
 _MIN_STEPS, _MAX_STEPS = 300, 3000  # of each copy; beyond the first for an episode
@@ -138,8 +138,8 @@ class _Watched(gymnasium.Wrapper):
 class RandomPlay:
     """Plays of one environment from the same seeds, one at a time."""
 
-    def __init__(self, environment: Any, seeds: list[int]) -> None:
-        """`environment` is `config.environment`.
+    def __init__(self, environment: Any, seeds: list[int], mask_path: str = "") -> None:
+        """`environment` is `config.environment`; `mask_path` says what it allows.
 
         Raises:
           Broken: `reset` or `step` returns other things than Gymnasium says.
@@ -148,24 +148,27 @@ class RandomPlay:
         made = environments.make(environment, 1)
         try:
             self.action = made.spec.action
+            space = made.unwrapped.single_action_space
+            self._draws = random_actions.RandomActions(space, len(seeds), mask_path)
             for single in _singles(made):
-                _check_results(single.unwrapped, seeds[0])
+                _check_results(single.unwrapped, seeds[0], mask_path)
         finally:
             made.close()
 
     def first(self) -> tuple[Tape, Watch]:
         """Random actions, until an episode has ended or time is up."""
 
-        def choose(t: int, has_ended: bool, secs: float) -> np.ndarray | None:
+        def choose(
+            t: int, has_ended: bool, secs: float, observation: Any, last: Row
+        ) -> types.Nest:
             if t >= _MAX_STEPS or secs > _MAX_SECS or (t >= _MIN_STEPS and has_ended):
                 return None
-            return self._space.sample()
+            try:
+                return self._draws.draw(observation, last.ended)
+            except random_actions.NothingAllowed as error:
+                raise Broken(f"after {t} random steps {error}") from error
 
         made = environments.make(self._environment, len(self._seeds))
-        self._space = gymnasium.vector.utils.batch_space(
-            made.unwrapped.single_action_space, len(self._seeds)
-        )
-        self._space.seed(0)
         space = made.unwrapped.single_observation_space
         watch = Watch(made.spec.observation, space)
         if singles := _singles(made):
@@ -190,17 +193,16 @@ class RandomPlay:
             chosen[where] = new[where]
             return chosen
 
-        return nest.map_structure(choose, actions, self._space.sample())
+        return nest.map_structure(choose, actions, self._draws.anything())
 
     def _play(
         self,
         made: vector.VectorEnvironment,
-        choose: Callable[[int, bool, float], types.Nest],
+        choose: Callable[[int, bool, float, Any, Row], types.Nest],
         see: Callable[[Any], None],
     ) -> Tape:
-        """`choose` is told the step, whether an episode has ended, and the seconds.
-
-        None ends the play.
+        """`choose` is told the step, whether an episode has ended, the seconds, the
+        newest observations and their row. None ends the play.
         """
         try:
             return self._tape(made, choose, see)
@@ -216,7 +218,7 @@ class RandomPlay:
         secs, has_ended = 0.0, False
         while True:
             see(observation)
-            action = choose(len(actions), has_ended, secs)
+            action = choose(len(actions), has_ended, secs, observation, rows[-1])
             if action is None:
                 return Tape(rows, actions, secs / max(1, len(actions)))
             start = time.perf_counter()
@@ -252,24 +254,39 @@ def _singles(made: vector.VectorEnvironment) -> list[gymnasium.Env]:
     return list(envs.envs) if is_sync else []
 
 
-def _check_results(env: Any, seed: int) -> None:
+def _check_results(env: Any, seed: int, mask_path: str) -> None:
     env.action_space.seed(0)
-    for name, values, result in (
-        ("reset", ("observation", "info"), env.reset(seed=seed)),
-        (
-            "step",
-            ("observation", "reward", "terminated", "truncated", "info"),
-            env.step(env.action_space.sample()),
-        ),
-    ):
-        if not (isinstance(result, tuple) and len(result) == len(values)):
-            is_tuple = isinstance(result, tuple)
-            got = f"{len(result)} values" if is_tuple else f"a {type(result).__name__}"
-            raise Broken(
-                f"{name}() returns {got}, and has to return {len(values)} values:"
-                f" {', '.join(values)}. That is Gymnasium's interface; change the"
-                " environment, or wrap it."
-            )
+    result = env.reset(seed=seed)
+    _check_result("reset", ("observation", "info"), result)
+    action = _allowed(env.action_space, result[0], mask_path)
+    if action is not None:
+        names = ("observation", "reward", "terminated", "truncated", "info")
+        _check_result("step", names, env.step(action))
+
+
+def _allowed(space: gymnasium.Space, observation: Any, mask_path: str) -> Any:
+    """An action; None if the mask is not there yet, but put there by a wrapper."""
+    if not mask_path:
+        return space.sample()
+    try:
+        batch = nest.map_structure(lambda leaf: np.asarray(leaf)[None], observation)
+        draws = random_actions.RandomActions(space, 1, mask_path)
+        return draws.draw(batch, np.zeros(1, bool))[0]
+    except KeyError:
+        return None
+    except random_actions.NothingAllowed as error:
+        raise Broken(f"after the reset {error}") from error
+
+
+def _check_result(name: str, values: tuple[str, ...], result: Any) -> None:
+    if not (isinstance(result, tuple) and len(result) == len(values)):
+        is_tuple = isinstance(result, tuple)
+        got = f"{len(result)} values" if is_tuple else f"a {type(result).__name__}"
+        raise Broken(
+            f"{name}() returns {got}, and has to return {len(values)} values:"
+            f" {', '.join(values)}. That is Gymnasium's interface; change the"
+            " environment, or wrap it."
+        )
 
 
 def _check_batch(count: int, *arrays: np.ndarray) -> None:

@@ -146,6 +146,8 @@ def observation_spec(
     if isinstance(space, gymnasium.spaces.Dict):
         return _dict_spec(space, ignored, path)
     if isinstance(space, gymnasium.spaces.Tuple):
+        if not space.spaces:
+            raise _empty("observation", space, path)
         return tuple(
             observation_spec(part, ignored, _join(path, str(i)))
             for i, part in enumerate(space.spaces)
@@ -160,6 +162,12 @@ def _join(path: str, name: str) -> str:
 def _dict_spec(
     space: gymnasium.spaces.Dict, ignored: Sequence[str], path: str
 ) -> dict[str, types.Nest]:
+    for name in space.spaces:
+        if not isinstance(name, str) or "/" in name:
+            raise errors.BadInput(
+                f"observation space {_named(space, path)} has the key {name!r}, and a"
+                " path of keys is written with slashes: use strings without a slash."
+            )
     kept = {
         name: observation_spec(part, ignored, _join(path, str(name)))
         for name, part in space.spaces.items()
@@ -177,7 +185,17 @@ def _named(space: gymnasium.Space[Any], path: str) -> str:
     return f"{space} at {path!r}" if path else str(space)
 
 
+def _empty(
+    what: str, space: gymnasium.Space[Any], path: str, cure: str = "leave it out"
+) -> errors.BadInput:
+    return errors.BadInput(
+        f"{what} space {_named(space, path)} has nothing in it: {cure}."
+    )
+
+
 def _leaf_spec(space: gymnasium.Space[Any], path: str) -> ArraySpec:
+    if space.shape is not None and 0 in space.shape:
+        raise _empty("observation", space, path)
     if isinstance(space, gymnasium.spaces.Box) and space.dtype.kind in "buif":
         if space.dtype == np.longdouble:
             raise errors.BadInput(
@@ -221,6 +239,21 @@ def space_at(space: gymnasium.Space[Any], path: str) -> gymnasium.Space[Any]:
     return space
 
 
+def check_path(space: gymnasium.Space[Any], path: str) -> None:
+    """Refuses a path in `config.environment.ignored` that leads nowhere.
+
+    Raises:
+      BadInput: there is nothing at it.
+    """
+    try:
+        space_at(space, path)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise errors.BadInput(
+            f"environment.ignored has {path!r}, and observation space {space} has"
+            " nothing there: set config.environment.ignored."
+        ) from error
+
+
 def observation_bounds(space: gymnasium.Space[Any]) -> Bounds | None:
     """The bounds of a leaf; None if it can hold nothing else."""
     if isinstance(space, gymnasium.spaces.Discrete):
@@ -249,6 +282,12 @@ def action_spec(space: gymnasium.Space[Any], path: str = "") -> ActionSpec:
     Raises:
       BadInput: the space, or a part of it, is not supported.
     """
+    if (
+        0 in space.shape
+        if space.shape is not None
+        else not getattr(space, "spaces", True)
+    ):
+        raise _empty("action", space, path)
     if isinstance(space, gymnasium.spaces.Dict):
         return {
             name: action_spec(part, _join(path, str(name)))

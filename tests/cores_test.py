@@ -309,6 +309,17 @@ class _Transposed(_Trace):
         return inputs.transpose(0, 1), state
 
 
+class _FlatShapes(_Trace):
+    def __init__(self, size):
+        super().__init__(size)
+        self.state_shapes = (size,)
+
+
+class _Forgetful(_Trace):
+    def forward(self, inputs, first, state):
+        return inputs
+
+
 class _NoModule:
     output_size, state_shapes = _INPUTS, ()
 
@@ -319,6 +330,14 @@ def without_shapes(input_size, config):
 
 def transposed(input_size, config):
     return _Transposed(input_size)
+
+
+def flat_shapes(input_size, config):
+    return _FlatShapes(input_size)
+
+
+def forgetful(input_size, config):
+    return _Forgetful(input_size)
 
 
 def no_module(input_size, config):
@@ -333,6 +352,8 @@ def no_module(input_size, config):
         ("tests.cores_test:nothing", r"has no 'nothing'.*\(input_size, config\)"),
         ("tests.cores_test:without_shapes", "without state_shapes"),
         ("tests.cores_test:no_module", "without parameters"),
+        ("tests.cores_test:flat_shapes", r"state_shapes \(5,\), which must be a shape"),
+        ("tests.cores_test:forgetful", "gives Tensor, and has to give two things"),
         ("tests.cores_test:transposed", r"\[\(2, 3, 5\), .* should be \[\(3, 2, 5\)"),
     ],
 )

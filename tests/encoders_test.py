@@ -118,6 +118,13 @@ def test_a_users_own_by_key_or_for_all():
             "dict",
             "no effect on network.torso",
         ),
+        (
+            {"network.torso": "tests.encoders_test:no_module"},
+            {},
+            "box",
+            "gives 3, which is no torch.nn.Module",
+        ),
+        ({}, {"mode": 3}, "dict", r"network.encoders.mode \(3\) must be a name"),
     ],
 )
 def test_what_does_not_fit_is_refused(overrides, keys, space, words):
@@ -245,3 +252,41 @@ def test_a_torso_of_ones_own_moves_the_same_statistics():
     assert torch.equal(first.mean, second.mean)
     assert first.mean.abs().sum() > 0
     assert torch.equal(first.variance, second.variance)
+
+
+def test_a_value_whose_square_overflows_spoils_no_statistics():
+    """A sentinel of 1e30, say: its element stays as it was, the others go on."""
+    one = normalisation.Normaliser((2,))
+    rows = torch.arange(20.0).view(10, 2)
+    one.adapt(rows, torch.ones(()))
+    before = one.mean.clone(), one.variance.clone()
+    rows[3, 1] = 1e30
+    one.adapt(rows, torch.ones(()))
+    assert (one.mean[1], one.variance[1]) == (before[0][1], before[1][1])
+    torch.testing.assert_close(one.mean[0], before[0][0])
+    assert one(rows).isfinite().all()
+
+
+class _AdaptLayer(torch.nn.Flatten):
+    """A torso with a layer that happens to be called so."""
+
+    def __init__(self):
+        super().__init__()
+        self.adapt = torch.nn.Linear(1, 1)
+
+
+def layered(observation_spec, config):
+    return _AdaptLayer()
+
+
+def test_a_layer_called_adapt_is_none_of_ours():
+    environment = specs.EnvironmentSpec(
+        _spec("box"), specs.action_spec(some_spaces._SPACES["discrete"]), 1
+    )
+    config = builders.config(**{"network.torso": "tests.encoders_test:layered"})
+    network = agent.make(config, environment).network
+    network.adapt(_samples("box", 12).unflatten(0, (3, 4)), torch.ones(()))
+
+
+def no_module(observation_spec, config):
+    return 3

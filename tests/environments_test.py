@@ -546,3 +546,41 @@ def test_a_missing_extra_is_named(monkeypatch, name, extra):
     monkeypatch.setattr(environments.factory.importlib, "import_module", missing)
     with pytest.raises(errors.BadInput, match=rf"impala_mp\[{extra}\]"):
         environments.make(_settings(name), 2)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        (np.full((4, 6), 7, np.uint8), [7, 7, 7]),
+        (np.full((4, 6, 1), 0.2), [51, 51, 51]),
+        (np.full((4, 6, 4), [1, 2, 3, 4], np.uint8), [1, 2, 3]),
+    ],
+    ids=["grey", "one channel, from 0 to 1", "RGBA"],
+)
+def test_pictures_of_other_forms(monkeypatch, drawn, expected):
+    monkeypatch.setattr(CatchVectorEnv, "render", lambda self: (drawn,))
+    environment = vector.VectorEnvironment(CatchVectorEnv(1, render_mode="rgb_array"))
+    frame = environment.frame()
+    assert frame.shape == (4, 6, 3)
+    assert frame.dtype == np.uint8
+    assert (frame == expected).all()
+
+
+def _no_render(self):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("render", "words"),
+    [
+        (_no_render, "does not take render_mode"),
+        (lambda self: (None,), "does not take render_mode"),
+        (lambda self: ("##",), "no picture: return uint8"),
+        (lambda self: (np.zeros(5),), r"float64 \[5\], which is no picture"),
+    ],
+)
+def test_what_is_no_picture_is_refused(monkeypatch, render, words):
+    monkeypatch.setattr(CatchVectorEnv, "render", render)
+    environment = vector.VectorEnvironment(CatchVectorEnv(1, render_mode="rgb_array"))
+    with pytest.raises(errors.BadInput, match=words):
+        environment.frame()

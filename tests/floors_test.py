@@ -28,6 +28,7 @@ _FLOORS = {
         "hyperparameters",
         "losses",
         "nest",
+        "random_actions",
         "replay_settings",
         "schedules",
         "seeding",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import minigrid as experiment
+from impala_mp import errors
 
 pytest.importorskip("minigrid")
 
@@ -22,6 +23,14 @@ def test_planes_are_what_minigrid_shows():
             np.testing.assert_array_equal(planes.argmax(-1), own["image"])
             assert shown["direction"] == own["direction"]
             shown, *_ = env.step(action)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_view_that_minigrid_does_not_have(size):
+    with pytest.raises(
+        errors.BadInput, match=rf"agent_view_size \({size}\) must be odd"
+    ):
+        experiment.make_memory(agent_view_size=size)
 
 
 def _objects(view_size):

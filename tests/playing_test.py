@@ -9,6 +9,7 @@ import pytest
 import rich.console
 
 from impala_mp import elements, errors, play, playing, program, spectators
+from impala_mp.environments.catch import CatchVectorEnv
 from tests import builders, spaces as some_spaces
 
 _DISCRETE = elements.Element("", ("0", "1"), (0.25, 0.75), True)
@@ -330,3 +331,15 @@ def test_an_interrupt_gives_the_terminal_back(runs, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         playing.play(runs["Catch"], 1, None, False, None, console, interrupted)
     assert console.file.getvalue().rstrip().endswith("\x1b[?25h")
+
+
+def test_a_game_that_gives_what_is_no_number_ends_in_a_sentence(runs, monkeypatch):
+    step = CatchVectorEnv.step
+
+    def spoiled(self, actions):
+        observation, *rest = step(self, actions)
+        return np.full_like(observation, np.nan), *rest
+
+    monkeypatch.setattr(CatchVectorEnv, "step", spoiled)
+    with pytest.raises(errors.BadInput, match="Catch gave what cannot be played on"):
+        _play(runs["Catch"])

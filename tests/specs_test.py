@@ -235,3 +235,42 @@ def test_the_batch_axis_is_where_types_say(layout):
 def test_step_types_fit_their_dtype(layout):
     largest = np.iinfo(layout.time_step.step_type.dtype).max
     assert max(types.StepType) <= largest
+
+
+_HOLLOW = spaces.Box(0.0, 1.0, (2, 0))
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (spaces.Dict({"a/b": _box(np.float32)}), "has the key 'a/b', .* a slash"),
+        (spaces.Dict({1: _box(np.float32)}), "has the key 1, .* use strings"),
+        (spaces.Tuple([]), r"observation space Tuple\(\) has nothing in it"),
+        (spaces.Dict({"x": _HOLLOW}), "at 'x' has nothing in it: leave it out"),
+    ],
+)
+def test_observations_that_cannot_be_named_or_are_nothing(space, words):
+    with pytest.raises(errors.BadInput, match=words):
+        specs.observation_spec(space)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Tuple([]), spaces.Dict({}), _HOLLOW],
+    ids=lambda space: type(space).__name__,
+)
+def test_actions_that_are_nothing(space):
+    with pytest.raises(errors.BadInput, match="action space .* has nothing in it"):
+        specs.action_spec(space)
+    nested = spaces.Dict({"x": spaces.Discrete(2), "y": space})
+    with pytest.raises(errors.BadInput, match="at 'y' has nothing in it"):
+        specs.action_spec(nested)
+
+
+def test_a_path_that_leads_nowhere():
+    space = spaces.Dict({"a": spaces.Tuple([_box(np.float32)])})
+    for path in ("a", "a/0"):
+        specs.check_path(space, path)
+    for path in ("b", "a/1", "a/x", "a/0/c"):
+        with pytest.raises(errors.BadInput, match=f"ignored has '{path}', .* nothing"):
+            specs.check_path(space, path)

@@ -8,10 +8,12 @@ from gymnasium import spaces
 
 from impala_mp import (
     agent,
+    contract,
     environments,
     episodes,
     errors,
     evaluation,
+    evaluator,
     metrics,
     popart,
     program,
@@ -216,3 +218,67 @@ def test_the_network_sees_the_task():
         for step in steps
     ]
     assert not torch.equal(*values)
+
+
+class Picky(Sized):
+    """Allows one action, which its observation names; others are an error."""
+
+    actions = 3
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Dict(
+            {
+                "image": spaces.Box(1, 9, self.size, np.uint8),
+                "may": spaces.MultiBinary(self.actions),
+            }
+        )
+
+    def _dict(self, image):
+        self._may = np.zeros(self.actions, np.int8)
+        self._may[self.np_random.integers(self.actions)] = 1
+        return {"image": image, "may": self._may}
+
+    def reset(self, *, seed=None, options=None):
+        image, info = super().reset(seed=seed)
+        return self._dict(image), info
+
+    def step(self, action):
+        if not self._may[action]:
+            raise ValueError(f"illegal move {action}")
+        image, *rest = super().step(action)
+        return self._dict(image), *rest
+
+
+class Pickier(Picky):
+    actions = 4
+
+
+def _picky():
+    names = "tests.tasks_test:Picky, tests.tasks_test:Pickier"
+    key = f"{tasks.OBSERVATION}/may"
+    return builders.config(**{"environment.id": names, "agent.action_mask_key": key})
+
+
+def test_a_mask_of_the_users_own_forbids_what_a_task_does_not_have_too():
+    config = _picky()
+    made = agent.make(config, environments.probe(config.environment))
+    for task, size in enumerate((3, 4)):
+        environment = _make(config, task)
+        time_step = environment.reset([0, 1])
+        for _ in range(4):
+            tensors = evaluator.tensors(time_step)
+            output, _ = made.step(tensors, made.initial_state(2))
+            may = time_step.observation[tasks.OBSERVATION]["may"] != 0
+            assert may.shape == (2, 4)
+            assert may.sum() == 2
+            assert not may[:, size:].any()
+            assert ((output.policy_logits > -1e8).numpy() == may).all()
+            time_step, _ = environment.step(output.action.numpy())
+        environment.close()
+
+
+def test_check_plays_by_the_mask():
+    found = {f.subject: f for f in contract.check(_picky())}
+    assert {f.verdict for f in found.values()} <= {contract.OK, contract.WARNING}
+    assert found["episodes/Pickier"].verdict == contract.OK

@@ -188,14 +188,14 @@ class VectorEnvironment:
             raise errors.BadInput(
                 f"{self._envs} renders no pictures: {cure}"
             ) from error
-        if not drawn:
+        except NotImplementedError:  # Gymnasium's, of who has no `render`
+            drawn = None
+        if not drawn or drawn[0] is None:
             raise errors.BadInput(
-                f"{self._envs} renders no pictures: it has no render mode rgb_array."
+                f"{self._envs} renders no pictures: it has no render mode rgb_array, or"
+                " its factory does not take render_mode and pass it on."
             )
-        picture = np.asarray(drawn[0])
-        if picture.dtype.kind == "f":  # MinAtar's go from 0 to 1
-            picture = np.rint(255.0 * picture)
-        return np.asarray(picture, np.uint8)
+        return _picture(np.asarray(drawn[0]))
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on; numbers, strings and tensors.
@@ -211,3 +211,25 @@ class VectorEnvironment:
 
     def close(self) -> None:
         self._envs.close()
+
+
+def _picture(drawn: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3], of grey, RGB or RGBA, in bytes or from 0 to 1.
+
+    Raises:
+      BadInput: it is no picture.
+    """
+    grey = drawn[..., None] if drawn.ndim == 2 else drawn
+    if (
+        grey.ndim != 3
+        or grey.shape[-1] not in (1, 3, 4)
+        or drawn.dtype.kind not in "uif"
+    ):
+        raise errors.BadInput(
+            f"render() gives {drawn.dtype} {list(drawn.shape)}, which is no picture:"
+            " return uint8 [height, width, 3]."
+        )
+    if drawn.dtype.kind == "f":  # MinAtar's
+        grey = np.rint(255.0 * grey)
+    rgb = np.repeat(grey, 3, -1) if grey.shape[-1] == 1 else grey[..., :3]
+    return np.asarray(rgb, np.uint8)
