@@ -337,7 +337,7 @@ def _custom(name: str, input_size: int, config: Any) -> Core:
     first = torch.ones(3, 2, dtype=torch.bool)
     with torch.no_grad():
         result = core(torch.zeros(3, 2, input_size), first, state)
-    if not (isinstance(result, tuple) and len(result) == 2):
+    if not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise errors.BadInput(
             f"network.core ({name!r}) gives {type(result).__name__}, and has to give"
             " two things: outputs [T, B, H], and the state after the last row."

@@ -39,7 +39,7 @@ class Normaliser(nn.Module):
             n' var' = n var + m var(batch) + delta^2 n m / n'
 
         `finite` is a scalar 0 or 1; with 0 nothing changes. An element whose variance
-        is beyond float32 (values from 1e19 on) stays as it is.
+        is beyond float32 (values of some 1e20) stays as it is.
         """
         share = (len(inputs) / (self.count + len(inputs))).float() * finite
         batch_variance, batch_mean = torch.var_mean(inputs, 0, correction=0)

@@ -63,5 +63,5 @@ class RandomActions:
                 where = f" for element {i} of an action" if len(sizes) > 1 else ""
                 raise NothingAllowed(
                     f"the mask {self._mask_path!r} allows nothing{where}, and an agent"
-                    " then plays any action: allow at least one."
+                    " then plays what is forbidden: allow at least one."
                 )

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from impala_mp import environments, nest, random_actions, specs, types
+from impala_mp import (
+    distributions,
+    environments,
+    nest,
+    random_actions,
+    specs,
+    types,
+)
 from impala_mp.environments import vector
 
 _MIN_STEPS, _MAX_STEPS = 300, 3000  # of each copy; beyond the first for an episode
@@ -149,9 +156,11 @@ class RandomPlay:
         try:
             self.action = made.spec.action
             space = made.unwrapped.single_action_space
+            # A mask that does not fit the actions, the agent refuses.
+            mask_path = mask_path if _fits(mask_path, made.spec) else ""
             self._draws = random_actions.RandomActions(space, len(seeds), mask_path)
             for single in _singles(made):
-                _check_results(single.unwrapped, seeds[0], mask_path)
+                _check_results(single.unwrapped, seeds[0], bool(mask_path))
         finally:
             made.close()
 
@@ -212,21 +221,36 @@ class RandomPlay:
     def _tape(self, made: Any, choose: Any, see: Any) -> Tape:
         count, envs = made.num_envs, made.unwrapped
         observation, _ = envs.reset(seed=made.seed_argument(self._seeds))
+        see(observation)
         never = np.zeros(count, bool)
-        rows = [Row(_digests(observation), np.zeros(count), never, never)]
+        rows = [
+            Row(
+                _digests(made.spec.observation, observation, count),
+                np.zeros(count),
+                never,
+                never,
+            )
+        ]
         actions: list[types.Nest] = []
         secs, has_ended = 0.0, False
         while True:
-            see(observation)
             action = choose(len(actions), has_ended, secs, observation, rows[-1])
             if action is None:
                 return Tape(rows, actions, secs / max(1, len(actions)))
             start = time.perf_counter()
             observation, *rest = envs.step(action)
             secs += time.perf_counter() - start
+            see(observation)
             reward, terminated, truncated = (np.array(each) for each in rest[:3])
             _check_batch(count, reward, terminated, truncated)
-            rows.append(Row(_digests(observation), reward, terminated, truncated))
+            rows.append(
+                Row(
+                    _digests(made.spec.observation, observation, count),
+                    reward,
+                    terminated,
+                    truncated,
+                )
+            )
             actions.append(action)
             has_ended = has_ended or bool(rows[-2].ended.any())  # and one step more
 
@@ -254,28 +278,21 @@ def _singles(made: vector.VectorEnvironment) -> list[gymnasium.Env]:
     return list(envs.envs) if is_sync else []
 
 
-def _check_results(env: Any, seed: int, mask_path: str) -> None:
+def _fits(mask_path: str, spec: specs.EnvironmentSpec) -> bool:
+    leaf = dict(nest.flatten_with_path(spec.observation)).get(mask_path)
+    distribution = distributions.from_spec(spec.action)
+    can = distribution.can_mask and mask_path and leaf is not None
+    return bool(can and leaf.example().size == distribution.num_logits)
+
+
+def _check_results(env: Any, seed: int, is_masked: bool) -> None:
     env.action_space.seed(0)
     result = env.reset(seed=seed)
     _check_result("reset", ("observation", "info"), result)
-    action = _allowed(env.action_space, result[0], mask_path)
-    if action is not None:
-        names = ("observation", "reward", "terminated", "truncated", "info")
-        _check_result("step", names, env.step(action))
-
-
-def _allowed(space: gymnasium.Space, observation: Any, mask_path: str) -> Any:
-    """An action; None if the mask is not there yet, but put there by a wrapper."""
-    if not mask_path:
-        return space.sample()
-    try:
-        batch = nest.map_structure(lambda leaf: np.asarray(leaf)[None], observation)
-        draws = random_actions.RandomActions(space, 1, mask_path)
-        return draws.draw(batch, np.zeros(1, bool))[0]
-    except KeyError:
-        return None
-    except random_actions.NothingAllowed as error:
-        raise Broken(f"after the reset {error}") from error
+    if is_masked:
+        return  # what is allowed, a wrapper may be the first to know
+    names = ("observation", "reward", "terminated", "truncated", "info")
+    _check_result("step", names, env.step(env.action_space.sample()))
 
 
 def _check_result(name: str, values: tuple[str, ...], result: Any) -> None:
@@ -300,13 +317,13 @@ def _check_batch(count: int, *arrays: np.ndarray) -> None:
             raise Broken(f"{name} is {array.dtype}: return {name}.astype(bool).")
 
 
-def _digests(observation: types.Nest) -> list[bytes]:
-    """One of each copy."""
-    leaves = nest.flatten(observation)
+def _digests(spec: types.Nest, observation: types.Nest, count: int) -> list[bytes]:
+    """One of each copy; what is ignored may differ."""
+    leaves = nest.flatten(specs.pick(spec, observation))
     return [
         hashlib.blake2b(
             b"".join(np.ascontiguousarray(leaf[i]).tobytes() for leaf in leaves),
             digest_size=8,
         ).digest()
-        for i in range(len(leaves[0]))
+        for i in range(count)
     ]

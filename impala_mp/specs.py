@@ -1,7 +1,7 @@
 """Shapes and dtypes of everything that crosses a process boundary."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -163,7 +163,8 @@ def _dict_spec(
     space: gymnasium.spaces.Dict, ignored: Sequence[str], path: str
 ) -> dict[str, types.Nest]:
     for name in space.spaces:
-        if not isinstance(name, str) or "/" in name:
+        is_ignored = _join(path, str(name)) in ignored
+        if not is_ignored and (not isinstance(name, str) or "/" in name):
             raise errors.BadInput(
                 f"observation space {_named(space, path)} has the key {name!r}, and a"
                 " path of keys is written with slashes: use strings without a slash."
@@ -185,16 +186,15 @@ def _named(space: gymnasium.Space[Any], path: str) -> str:
     return f"{space} at {path!r}" if path else str(space)
 
 
-def _empty(
-    what: str, space: gymnasium.Space[Any], path: str, cure: str = "leave it out"
-) -> errors.BadInput:
+def _empty(what: str, space: gymnasium.Space[Any], path: str) -> errors.BadInput:
     return errors.BadInput(
-        f"{what} space {_named(space, path)} has nothing in it: {cure}."
+        f"{what} space {_named(space, path)} has nothing in it: leave it out (of"
+        " observations, config.environment.ignored does)."
     )
 
 
 def _leaf_spec(space: gymnasium.Space[Any], path: str) -> ArraySpec:
-    if space.shape is not None and 0 in space.shape:
+    if 0 in (space.shape or ()):
         raise _empty("observation", space, path)
     if isinstance(space, gymnasium.spaces.Box) and space.dtype.kind in "buif":
         if space.dtype == np.longdouble:
@@ -239,19 +239,28 @@ def space_at(space: gymnasium.Space[Any], path: str) -> gymnasium.Space[Any]:
     return space
 
 
-def check_path(space: gymnasium.Space[Any], path: str) -> None:
-    """Refuses a path in `config.environment.ignored` that leads nowhere.
+def check_ignored(
+    ignored: Sequence[str], spaces: Sequence[gymnasium.Space[Any]]
+) -> None:
+    """Refuses, as BadInput, a path to be ignored that none of the `spaces` has."""
+    entries = {entry for space in spaces for entry in _entries(space)}
+    for path in ignored:
+        if path not in entries:
+            raise errors.BadInput(
+                f"environment.ignored has {path!r}, which is no entry of a Dict in the"
+                f" observations (of {sorted(entries)}): set config.environment.ignored."
+            )
 
-    Raises:
-      BadInput: there is nothing at it.
-    """
-    try:
-        space_at(space, path)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise errors.BadInput(
-            f"environment.ignored has {path!r}, and observation space {space} has"
-            " nothing there: set config.environment.ignored."
-        ) from error
+
+def _entries(space: gymnasium.Space[Any], path: str = "") -> Iterator[str]:
+    """The paths of all entries of Dicts."""
+    is_dict = isinstance(space, gymnasium.spaces.Dict)
+    parts: Any = getattr(space, "spaces", ())
+    for name, part in parts.items() if is_dict else enumerate(parts):
+        own = _join(path, str(name))
+        if is_dict:
+            yield own
+        yield from _entries(part, own)
 
 
 def observation_bounds(space: gymnasium.Space[Any]) -> Bounds | None:
@@ -282,11 +291,7 @@ def action_spec(space: gymnasium.Space[Any], path: str = "") -> ActionSpec:
     Raises:
       BadInput: the space, or a part of it, is not supported.
     """
-    if (
-        0 in space.shape
-        if space.shape is not None
-        else not getattr(space, "spaces", True)
-    ):
+    if 0 in (space.shape or ()) or not getattr(space, "spaces", True):
         raise _empty("action", space, path)
     if isinstance(space, gymnasium.spaces.Dict):
         return {

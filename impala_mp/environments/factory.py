@@ -55,11 +55,13 @@ def make(
 
 def _joint_spec(environment: Any) -> specs.EnvironmentSpec:
     """What all tasks have in common, from one copy of each."""
-    ids, parts = tasks.names(environment), []
+    ids, parts, spaces = tasks.names(environment), [], []
     for name in ids:
         made = _make_one(environment, name, 1, True, None)
         parts.append(made.spec)
+        spaces.append(made.unwrapped.single_observation_space)
         made.close()
+    specs.check_ignored(environment.ignored, spaces)
     return tasks.joint_spec(ids, parts)
 
 
@@ -87,9 +89,16 @@ def _make_one(
 
 
 def probe(environment: Any) -> specs.EnvironmentSpec:
-    """The spec of what `make` makes, from one copy that is closed again."""
+    """The spec of what `make` makes, from one copy that is closed again.
+
+    Raises:
+      BadInput: as `make`; or what is ignored is not there.
+    """
     made = make(environment, 1)
     try:
+        if made.spec.num_tasks == 1:
+            space = made.unwrapped.single_observation_space
+            specs.check_ignored(environment.ignored, [space])
         return made.spec
     finally:
         made.close()

@@ -32,8 +32,6 @@ class Interface:
         Raises:
           BadInput: one of them is not supported.
         """
-        for path in ignored:
-            specs.check_path(observation, path)
         self.observation = specs.observation_spec(observation, ignored)
         self.action = specs.action_spec(action)
         self.num_outside = 0  # observations that have left their space, and were used

@@ -190,7 +190,7 @@ class VectorEnvironment:
             ) from error
         except NotImplementedError:  # Gymnasium's, of who has no `render`
             drawn = None
-        if not drawn or drawn[0] is None:
+        if drawn is None or not len(drawn) or drawn[0] is None:
             raise errors.BadInput(
                 f"{self._envs} renders no pictures: it has no render mode rgb_array, or"
                 " its factory does not take render_mode and pass it on."
@@ -223,13 +223,13 @@ def _picture(drawn: np.ndarray) -> np.ndarray:
     if (
         grey.ndim != 3
         or grey.shape[-1] not in (1, 3, 4)
-        or drawn.dtype.kind not in "uif"
+        or drawn.dtype.kind not in "buif"
     ):
         raise errors.BadInput(
             f"render() gives {drawn.dtype} {list(drawn.shape)}, which is no picture:"
             " return uint8 [height, width, 3]."
         )
-    if drawn.dtype.kind == "f":  # MinAtar's
+    if drawn.dtype.kind in "bf":  # MinAtar's
         grey = np.rint(255.0 * grey)
     rgb = np.repeat(grey, 3, -1) if grey.shape[-1] == 1 else grey[..., :3]
     return np.asarray(rgb, np.uint8)
