@@ -16,6 +16,8 @@ from torch import nn
 
 from impala_mp import config as config_lib, cores, errors
 
+_VALUES = 11  # of an object, the most; of a colour and a state there are fewer
+_PLANES = 3 * _VALUES
 _CORES = {"lstm": "experiments.minigrid:make_lstm", "gtrxl": "gtrxl", "none": "none"}
 
 
@@ -74,10 +76,6 @@ def make_memory(agent_view_size=3, render_mode=None):
     seen = spaces.Dict({**env.observation_space, "image": image})
     env = wrappers.TransformObservation(env, _with_planes, seen)
     return wrappers.TransformAction(env, int, spaces.Discrete(3))
-
-
-_VALUES = 11  # of an object, the most; of a colour and a state there are fewer
-_PLANES = 3 * _VALUES
 
 
 def _with_planes(observation):

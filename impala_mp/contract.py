@@ -41,8 +41,8 @@ def check(config: Any) -> list[Finding]:
         own = config.copy_and_resolve_references()
         own.environment.id = name
         if suffix:  # alone, a task's observations are not under a key
-            key = own.agent.action_mask_key.removeprefix(f"{tasks.OBSERVATION}/")
-            own.agent.action_mask_key = key
+            under, _, key = own.agent.action_mask_key.partition("/")
+            own.agent.action_mask_key = key if under == tasks.OBSERVATION else ""
         findings += [
             finding._replace(subject=f"{finding.subject}{suffix}")
             for finding in _check_one(own)

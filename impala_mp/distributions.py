@@ -186,6 +186,38 @@ def check_epsilon(distribution: ActionDistribution, epsilon: float) -> None:
         )
 
 
+def check_mask(
+    environment: specs.EnvironmentSpec, distribution: ActionDistribution
+) -> types.Nest:
+    """The spec of what the encoder sees: all but the mask.
+
+    Raises:
+      BadInput: the mask is not there, or does not fit the actions.
+    """
+    path = environment.action_mask
+    if not path:
+        return environment.observation
+    leaves = dict(nest.flatten_with_path(environment.observation))
+    if path not in leaves or len(leaves) == 1:
+        raise errors.BadInput(
+            f"agent.action_mask_key ({path!r}) is no part of the observation beside"
+            f" others; there are {', '.join(map(repr, leaves))}: set"
+            " config.agent.action_mask_key."
+        )
+    if not distribution.can_mask:
+        raise errors.BadInput(
+            f"agent.action_mask_key ({path!r}) needs Discrete or MultiDiscrete actions,"
+            f" and these are {environment.action}: leave it empty."
+        )
+    size = leaves[path].example().size
+    if size != distribution.num_logits:
+        raise errors.BadInput(
+            f"agent.action_mask_key ({path!r}) has {size} elements, and there are"
+            f" {distribution.num_logits} actions to allow: one element each is needed."
+        )
+    return nest.without(environment.observation, path)
+
+
 def from_spec(spec: specs.ActionSpec) -> ActionDistribution:
     """The distribution over the actions of `spec`."""
     made: ActionDistribution

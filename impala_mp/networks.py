@@ -70,7 +70,7 @@ class Network(nn.Module):
         self._distribution = distribution
         self._mask_path = environment.action_mask
         self.last_reward, self.last_action = config.last_reward, config.last_action
-        self._seen = _check_mask(environment, distribution)
+        self._seen = distributions.check_mask(environment, distribution)
         self.torso = encoders.make(config, self._seen)
         size = encoders.num_features(self.torso, self._seen)
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
@@ -134,36 +134,3 @@ class Network(nn.Module):
             return observation.flatten(0, 1)
         seen = specs.pick(self._seen, observation) if self._mask_path else observation
         return nest.map_structure(lambda leaf: leaf.flatten(0, 1), seen)
-
-
-def _check_mask(
-    environment: specs.EnvironmentSpec,
-    distribution: distributions.ActionDistribution,
-) -> types.Nest:
-    """The spec of what the encoder sees: all but the mask.
-
-    Raises:
-      BadInput: the mask is not there, or does not fit the actions.
-    """
-    path = environment.action_mask
-    if not path:
-        return environment.observation
-    leaves = dict(nest.flatten_with_path(environment.observation))
-    if path not in leaves or len(leaves) == 1:
-        raise errors.BadInput(
-            f"agent.action_mask_key ({path!r}) is no part of the observation beside"
-            f" others; there are {', '.join(map(repr, leaves))}: set"
-            " config.agent.action_mask_key."
-        )
-    if not distribution.can_mask:
-        raise errors.BadInput(
-            f"agent.action_mask_key ({path!r}) needs Discrete or MultiDiscrete actions,"
-            f" and these are {environment.action}: leave it empty."
-        )
-    size = leaves[path].example().size
-    if size != distribution.num_logits:
-        raise errors.BadInput(
-            f"agent.action_mask_key ({path!r}) has {size} elements, and there are"
-            f" {distribution.num_logits} actions to allow: one element each is needed."
-        )
-    return nest.without(environment.observation, path)

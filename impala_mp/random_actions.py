@@ -30,6 +30,7 @@ class RandomActions:
         self._space.seed(0)
         self._mask_path = mask_path
         self._spec = specs.action_spec(space)
+        self._distribution = distributions.from_spec(self._spec)
         self._generator = torch.Generator().manual_seed(0)
 
     def anything(self) -> types.Nest:
@@ -49,12 +50,10 @@ class RandomActions:
         mask = nest.at(observation, self._mask_path)
         allowed = np.asarray(mask).reshape(len(mask), -1) != 0
         self._check(allowed[~is_over])
-        distribution = distributions.from_spec(self._spec)
-        logits = torch.zeros(allowed.shape)
-        logits = categorical.masked(logits, torch.from_numpy(allowed))
-        action = distribution.sample(logits, generator=self._generator)
-        environments: torch.Tensor = distribution.to_environment(action)
-        return environments.numpy()
+        uniform = torch.zeros(allowed.shape)
+        logits = categorical.masked(uniform, torch.from_numpy(allowed))
+        action = self._distribution.sample(logits, generator=self._generator)
+        return self._distribution.to_environment(action).numpy()
 
     def _check(self, allowed: np.ndarray) -> None:
         sizes = np.atleast_1d(self._spec.num_actions)

@@ -1,5 +1,7 @@
 """Random play of an environment, kept as a tape that can be played again."""
 
+import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Callable
@@ -149,6 +151,7 @@ class RandomPlay:
         """`environment` is `config.environment`; `mask_path` says what it allows.
 
         Raises:
+          BadInput: the mask does not fit the actions.
           Broken: `reset` or `step` returns other things than Gymnasium says.
         """
         self._environment, self._seeds = environment, seeds
@@ -156,8 +159,8 @@ class RandomPlay:
         try:
             self.action = made.spec.action
             space = made.unwrapped.single_action_space
-            # A mask that does not fit the actions, the agent refuses.
-            mask_path = mask_path if _fits(mask_path, made.spec) else ""
+            masked = dataclasses.replace(made.spec, action_mask=mask_path)
+            distributions.check_mask(masked, distributions.from_spec(self.action))
             self._draws = random_actions.RandomActions(space, len(seeds), mask_path)
             for single in _singles(made):
                 _check_results(single.unwrapped, seeds[0], bool(mask_path))
@@ -223,14 +226,8 @@ class RandomPlay:
         observation, _ = envs.reset(seed=made.seed_argument(self._seeds))
         see(observation)
         never = np.zeros(count, bool)
-        rows = [
-            Row(
-                _digests(made.spec.observation, observation, count),
-                np.zeros(count),
-                never,
-                never,
-            )
-        ]
+        digests = functools.partial(_digests, made.spec.observation, count)
+        rows = [Row(digests(observation), np.zeros(count), never, never)]
         actions: list[types.Nest] = []
         secs, has_ended = 0.0, False
         while True:
@@ -243,14 +240,7 @@ class RandomPlay:
             see(observation)
             reward, terminated, truncated = (np.array(each) for each in rest[:3])
             _check_batch(count, reward, terminated, truncated)
-            rows.append(
-                Row(
-                    _digests(made.spec.observation, observation, count),
-                    reward,
-                    terminated,
-                    truncated,
-                )
-            )
+            rows.append(Row(digests(observation), reward, terminated, truncated))
             actions.append(action)
             has_ended = has_ended or bool(rows[-2].ended.any())  # and one step more
 
@@ -276,13 +266,6 @@ def _singles(made: vector.VectorEnvironment) -> list[gymnasium.Env]:
     envs = made.unwrapped.unwrapped
     is_sync = isinstance(envs, gymnasium.vector.SyncVectorEnv)
     return list(envs.envs) if is_sync else []
-
-
-def _fits(mask_path: str, spec: specs.EnvironmentSpec) -> bool:
-    leaf = dict(nest.flatten_with_path(spec.observation)).get(mask_path)
-    distribution = distributions.from_spec(spec.action)
-    can = distribution.can_mask and mask_path and leaf is not None
-    return bool(can and leaf.example().size == distribution.num_logits)
 
 
 def _check_results(env: Any, seed: int, is_masked: bool) -> None:
@@ -317,7 +300,7 @@ def _check_batch(count: int, *arrays: np.ndarray) -> None:
             raise Broken(f"{name} is {array.dtype}: return {name}.astype(bool).")
 
 
-def _digests(spec: types.Nest, observation: types.Nest, count: int) -> list[bytes]:
+def _digests(spec: types.Nest, count: int, observation: types.Nest) -> list[bytes]:
     """One of each copy; what is ignored may differ."""
     leaves = nest.flatten(specs.pick(spec, observation))
     return [

@@ -188,8 +188,9 @@ def _named(space: gymnasium.Space[Any], path: str) -> str:
 
 def _empty(what: str, space: gymnasium.Space[Any], path: str) -> errors.BadInput:
     return errors.BadInput(
-        f"{what} space {_named(space, path)} has nothing in it: leave it out (of"
-        " observations, config.environment.ignored does)."
+        f"{what} space {_named(space, path)} has nothing in it: leave it out of the"
+        " space"
+        f"{' or with config.environment.ignored' if what == 'observation' else ''}."
     )
 
 

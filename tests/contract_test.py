@@ -1,5 +1,7 @@
 """What `--check` says of actions and rewards; the rest is in preflight_test."""
 
+import re
+
 import gymnasium
 import numpy as np
 import pytest
@@ -130,3 +132,71 @@ def test_each_of_several_tasks_is_looked_at():
     assert found["actions/TaskB-v0"].text == "one of 4 actions."
     assert found["observations/TaskB-v0"].text.startswith("uint8 [5, 4, 6]; ")
     assert len(found) == 2 * 7
+
+
+class _Forbidding(gymnasium.Env):
+    """One of 3 actions is forbidden, which `not` says; a Text comes first by name."""
+
+    action_space = spaces.Discrete(3)
+    observation_space = spaces.Dict(
+        {
+            "mission": spaces.Text(20),
+            "not": spaces.MultiBinary(3),
+            "x": spaces.Box(-1.0, 1.0, (2,)),
+        }
+    )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._left = 5
+        return self._observation(), {}
+
+    def step(self, action):
+        if self._not[action]:
+            raise ValueError(f"illegal move {action}")
+        self._left -= 1
+        reward = float(self.np_random.normal())
+        return self._observation(), reward, self._left == 0, False, {}
+
+    def _observation(self):
+        self._not = np.eye(3, dtype=np.int8)[self.np_random.integers(3)]
+        x = self.np_random.uniform(-1.0, 1.0, 2).astype(np.float32)
+        return {"mission": "go", "not": self._not, "x": x}
+
+
+class _Allowing(gymnasium.ObservationWrapper):
+    """Turns what is forbidden into what is allowed, under the same name."""
+
+    def observation(self, observation):
+        return {**observation, "not": 1 - observation["not"]}
+
+
+def forbidding():
+    return _Allowing(_Forbidding())
+
+
+def _check_forbidding(key):
+    config = builders.config(
+        **{
+            "environment.id": "tests.contract_test:forbidding",
+            "environment.ignored": ("mission",),
+            "agent.action_mask_key": key,
+        }
+    )
+    return {finding.subject: finding for finding in contract.check(config)}
+
+
+def test_a_mask_that_a_wrapper_makes_is_played_by():
+    found = _check_forbidding("not")
+    assert {finding.verdict for finding in found.values()} == {contract.OK}, found
+    assert "ended in" in found["episodes"].text
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("may", "'may'.* is no part of the observation"), ("x", "'x'.* has 2 elements")],
+)
+def test_a_mask_that_does_not_fit_is_told_as_in_training(key, words):
+    (found,) = _check_forbidding(key).values()
+    assert found.verdict == contract.FAIL
+    assert re.search(words, found.text)

@@ -340,6 +340,19 @@ def forgetful(input_size, config):
     return _Forgetful(input_size)
 
 
+class _List(_Trace):
+    def forward(self, *arguments):
+        return list(super().forward(*arguments))
+
+
+def in_a_list(input_size, config):
+    return _List(input_size)
+
+
+def test_what_a_core_gives_may_be_a_list():
+    assert isinstance(_fresh("tests.cores_test:in_a_list"), _List)
+
+
 def no_module(input_size, config):
     return _NoModule()
 

@@ -566,6 +566,13 @@ def test_pictures_of_other_forms(monkeypatch, drawn, expected):
     assert (frame == expected).all()
 
 
+def test_pictures_of_all_copies_as_one_array(monkeypatch):
+    drawn = np.full((1, 4, 6, 3), True)
+    monkeypatch.setattr(CatchVectorEnv, "render", lambda self: drawn)
+    environment = vector.VectorEnvironment(CatchVectorEnv(1, render_mode="rgb_array"))
+    assert (environment.frame() == 255).all()
+
+
 def _no_render(self):
     raise NotImplementedError
 

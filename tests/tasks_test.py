@@ -282,3 +282,32 @@ def test_check_plays_by_the_mask():
     found = {f.subject: f for f in contract.check(_picky())}
     assert {f.verdict for f in found.values()} <= {contract.OK, contract.WARNING}
     assert found["episodes/Pickier"].verdict == contract.OK
+
+
+class Told(Picky):
+    """With words that the network cannot read, and that `Picky` does not have."""
+
+    def __init__(self):
+        super().__init__()
+        words = {"words": spaces.Text(5)}
+        self.observation_space = spaces.Dict({**self.observation_space, **words})
+
+    def _dict(self, image):
+        return {**super()._dict(image), "words": "no"}
+
+
+def test_what_is_ignored_need_only_be_in_one_task():
+    config = builders.config(
+        **{
+            "environment.id": "tests.tasks_test:Told, tests.tasks_test:Picky",
+            "environment.ignored": ("words",),
+            "agent.action_mask_key": f"{tasks.OBSERVATION}/may",
+        }
+    )
+    spec = environments.probe(config.environment)
+    assert set(spec.observation[tasks.OBSERVATION]) == {"image", "may"}
+    verdicts = {finding.verdict for finding in contract.check(config)}
+    assert contract.FAIL not in verdicts
+    config.environment.ignored = ("words", "word")
+    with pytest.raises(errors.BadInput, match="ignored has 'word', which is no entry"):
+        environments.probe(config.environment)
