@@ -1,6 +1,7 @@
 """One seat of the supervisor, and whoever sits in it: starts, signs of life, deaths."""
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -35,7 +36,7 @@ class ChildProcess:
         self.row = shared.control.row(number)
         self.process: Any = None
         self.incarnation = -1
-        self.restart_at = 0.0  # monotonic; meaningful while there is no process
+        self.restart_at = -math.inf  # monotonic; meaningful while there is no process
         self.deaths: list[float] = []  # monotonic times, within the window
         self.failed_starts = 0  # in a row
         self.short_lives = 0  # in a row
@@ -43,7 +44,7 @@ class ChildProcess:
         self.done = False
         self.lost = False  # its budget is spent, and the run goes on without it
         self.reason = ""  # of the last death
-        self._started_at = 0.0
+        self._started_at = math.inf  # monotonic; it has not lived
         self._log_start = self._steps_at_start = 0
         self._orders: list[tuple[float, signal.Signals]] = []  # that end it, and when
         self._hung = ""  # why they were given

@@ -103,6 +103,9 @@ class ControlBlock:
         }
         self._attach(shared_memory.SharedArrays(spec))
         self._memory.arrays["overrides"].fill(math.nan)
+        # A process that has not been heard of is silent since now, not since boot.
+        beats = self._memory.arrays["rows"][:, _COLUMN["heartbeat_ns"]]
+        beats.fill(time.monotonic_ns())
 
     def _attach(self, memory: shared_memory.SharedArrays) -> None:
         self._memory = memory

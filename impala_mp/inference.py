@@ -67,7 +67,7 @@ class _Client:
         self.policy: _Policy | None = None  # of the unroll in hand
         self.version = 0  # that it began with
         self.incarnation = -1
-        self.answered_at = 0.0  # monotonic
+        self.answered_at = time.monotonic()
         self.longest_secs = 0.0  # from an answer to the next row of the same unroll
 
     def holds(self, policy: _Policy) -> bool:

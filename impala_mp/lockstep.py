@@ -5,6 +5,7 @@ turns. The same seed gives the same losses, and a run that is stopped and gone o
 equals one that never stopped, bit for bit.
 """
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -145,7 +146,7 @@ def _learn(
 ) -> None:
     """Update by update, until all is learned or a signal comes."""
     profile = shared.profile("lockstep")
-    ticked = 0.0
+    ticked = -math.inf  # never: a machine just booted has a clock near 0
     with _StopRequest(shared.control) as stop:
         while not training.finished and not stop.came:
             while not training.ready():

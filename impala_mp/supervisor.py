@@ -57,7 +57,7 @@ class Supervisor:
         self._life = life_pipe.LifePipe()
         self._jitter = random.Random(0)
         self._wakeup, self._wakeup_writer = socket.socketpair()
-        self._stop_requested = 0.0  # monotonic time of the first signal
+        self._stop_requested: float | None = None  # monotonic, of the first signal
         self._stop_now = False  # there was a second one
         self._state = "running"  # finished, stopped or failed in the end
         self._last_code = 0  # exit code of a learner that was asked to stop
@@ -116,7 +116,7 @@ class Supervisor:
     def _install_signal_handlers(self) -> Callable[[], None]:
         def on_signal(number: int, frame: Any) -> None:
             now = time.monotonic()
-            if not self._stop_requested:
+            if self._stop_requested is None:
                 self._stop_requested = now
             elif now - self._stop_requested > _ECHO_SECS:
                 self._stop_now = True
@@ -143,7 +143,7 @@ class Supervisor:
     def _watch(self) -> bool:
         interval = min(_TICK_SECS, self._shared.config.logging.interval_secs)
         next_tick = time.monotonic() + interval
-        while not self._stop_requested:
+        while self._stop_requested is None:
             self._wait(next_tick)
             for child in self._children:
                 self._attend(child)

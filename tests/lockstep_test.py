@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 
 import gymnasium
 import numpy as np
@@ -159,10 +160,15 @@ def _state(path):
     return process["state"]
 
 
+@pytest.mark.parametrize("uptime_secs", [1.0, 1e6])
 @pytest.mark.parametrize("tick_secs", [0.0, 3600.0])
-def test_its_one_process_is_in_health_json(tmp_path, monkeypatch, tick_secs):
+def test_its_one_process_is_in_health_json(
+    tmp_path, monkeypatch, tick_secs, uptime_secs
+):
     """At the start, at the end, and every few seconds, whenever records are due."""
     monkeypatch.setattr(lockstep, "_TICK_SECS", tick_secs)
+    booted, real = time.monotonic() - uptime_secs, time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() - booted)
     step, seen = training.Training.step, []
 
     def spy(self):

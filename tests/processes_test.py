@@ -50,6 +50,11 @@ def test_children_share_memory_control_block_and_doorbell():
     assert block.row(0).get("pid") == 0
 
 
+def test_a_process_that_never_beat_is_silent_since_the_block_was_made():
+    row = control_block.ControlBlock(2).row(1)
+    assert 0.0 <= row.heartbeat_age_secs() < 60.0  # not since the machine was booted
+
+
 def test_what_a_person_says_comes_before_what_a_schedule_says():
     block = control_block.ControlBlock(1)
     block.set("epsilon", 0.25)

@@ -14,6 +14,7 @@ import pytest
 
 _EXPERIMENTS = pathlib.Path(__file__).parent.parent / "experiments"
 _DEADLINE_SECS = 60.0
+_YOUNG_CLOCK = pathlib.Path(__file__).parent / "young_clock"
 
 
 class Run:
@@ -165,6 +166,23 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(start):
     assert all(map(_identity_holds, records))
     assert records[-1]["health/restarts"] == 6
     assert records[-1]["health/discarded"] == 0
+
+
+@pytest.mark.parametrize("mode", ["actor", "server"])
+def test_a_machine_that_was_just_booted_trains_like_any_other(start, mode):
+    """Zero is no time that has passed: the monotonic clock starts at 1 s here."""
+    zero = str(time.monotonic_ns())
+    env = {"PYTHONPATH": str(_YOUNG_CLOCK), "YOUNG_CLOCK_ZERO_NS": zero}
+    run = start(LONG, f"--config.inference.mode={mode}", env=env)
+    victim = run.until_all_run()[0]
+    os.kill(victim["pid"], signal.SIGKILL)
+    run.until(lambda: run.metrics()[-1]["health/restarts"] == 1)
+    before = run.metrics()[-1]["agent_steps"]
+    run.until(lambda: run.metrics()[-1]["agent_steps"] > before)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait() == 0, run.text()
+    assert "Stopping on request" in run.text()
+    assert all(map(_identity_holds, run.metrics()))
 
 
 _REPLAY = ("--config.replay.ratio=0.5", "--config.replay.save=True")
