@@ -14,7 +14,7 @@ setuptools.setup(
     version="0.1.0",
     description="IMPALA with V-trace on one machine, in PyTorch",
     packages=setuptools.find_packages(include=["impala_mp", "impala_mp.*"]),
-    package_data={"impala_mp": ["template/*", "template/my_project/*"]},
+    package_data={"impala_mp.cli": ["template/*", "template/my_project/*"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py",
@@ -47,14 +47,14 @@ setuptools.setup(
     },
     entry_points={
         "console_scripts": [
-            "impala-train = impala_mp.train:main",
-            "impala-ctl = impala_mp.ctl:main",
-            "impala-status = impala_mp.status:main",
-            "impala-replay = impala_mp.replay_crash:main",
-            "impala-eval = impala_mp.evaluate:main",
-            "impala-export = impala_mp.export:main",
-            "impala-play = impala_mp.play:main",
-            "impala-new = impala_mp.new:main",
+            "impala-train = impala_mp.cli.train:main",
+            "impala-ctl = impala_mp.cli.ctl:main",
+            "impala-status = impala_mp.cli.status:main",
+            "impala-replay = impala_mp.cli.diagnose:main",
+            "impala-eval = impala_mp.cli.evaluate:main",
+            "impala-export = impala_mp.cli.export:main",
+            "impala-play = impala_mp.cli.play:main",
+            "impala-new = impala_mp.cli.new:main",
         ]
     },
 )

@@ -14,7 +14,8 @@ import numpy as np
 from gymnasium import spaces, wrappers
 from torch import nn
 
-from impala_mp import config as config_lib, cores, errors
+from impala_mp import config as config_lib, errors
+from impala_mp.networks import cores
 
 _VALUES = 11  # of an object, the most; of a colour and a state there are fewer
 _PLANES = 3 * _VALUES

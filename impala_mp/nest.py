@@ -3,6 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+import torch
+
+from impala_mp import types
 from impala_mp.types import Nest
 
 
@@ -77,3 +81,10 @@ def without(structure: Nest, path: str) -> Nest:
         for key, child in structure.items()
         if rest or key != name
     }
+
+
+def tensors(time_step: types.TimeStep) -> types.TimeStep:
+    """Rows of an environment as an agent takes them; they may share its memory."""
+    return map_structure(
+        lambda array: torch.from_numpy(np.ascontiguousarray(array)), time_step
+    )

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import actor, nest, parameter_store, types
-from impala_mp.environments import interface
+from impala_mp import nest, types
+from impala_mp.environments import bad_data
+from impala_mp.transport import parameter_store
+from impala_mp.workers import actor
 from tests import builders
 
 # Episodes that end often, both ways: falls, and a limit of 7 steps.
@@ -305,7 +307,7 @@ def test_an_environment_that_gives_nothing_else_ends_its_actor(tmp_path):
         np.zeros(3, bool),
         {},
     )
-    with pytest.raises(interface.BadData):
+    with pytest.raises(bad_data.BadData):
         any(one.guarded_unroll() for _ in range(1000))
 
 

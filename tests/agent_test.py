@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import agent, errors, specs, types
+from impala_mp import errors, specs, types
+from impala_mp.networks import agent
 from tests import builders
 
 _VECTOR = specs.array_spec((7,), np.float32)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from impala_mp import bottleneck, display, reporting
+from impala_mp.monitoring import bottleneck, display, reporter as reporter_lib
 from tests import builders
 
 
@@ -40,7 +40,7 @@ def test_sentences(text, expected):
 def test_a_wait_that_began_before_the_interval_is_no_more_than_all_of_it(tmp_path):
     shared = builders.shared(builders.config(), tmp_path)
     screen = display.Display("Catch", 1)
-    reporter = reporting.Reporter(shared, str(tmp_path), screen, 2)
+    reporter = reporter_lib.Reporter(shared, str(tmp_path), screen, 2)
     for number in (1, 2):  # many hours, of whatever this took
         shared.control.row(number).set("wait_ns", 3 * 10**14)
         shared.control.row(number).set("environment_ns", 10**14)

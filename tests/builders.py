@@ -8,18 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from impala_mp import (
-    actor,
-    agent,
-    batcher,
-    config as config_lib,
-    environments,
-    nest,
-    program,
-    specs,
-    training,
-    workers,
-)
+from impala_mp import config as config_lib, nest, specs
+from impala_mp.environments import factory
+from impala_mp.networks import agent
+from impala_mp.runtime import allocation
+from impala_mp.transport import shared as shared_lib
+from impala_mp.workers import actor, batcher, builders, learner_loop
 
 
 def config(**overrides):
@@ -47,7 +41,7 @@ def train_in_processes(made, path):
         "from impala_mp import config\n\n\ndef get_config():\n"
         f"    return config.from_json(open({str(stored)!r}).read())\n"
     )
-    command = [sys.executable, "-m", "impala_mp.train", f"--config={file}"]
+    command = [sys.executable, "-m", "impala_mp.cli.train", f"--config={file}"]
     done = subprocess.run(
         [*command, f"--workdir={path}"], capture_output=True, text=True, check=False
     )
@@ -57,17 +51,17 @@ def train_in_processes(made, path):
 class Parts(NamedTuple):
     """What `shared` needs, and what tests look at."""
 
-    shared: workers.Shared
+    shared: shared_lib.Shared
     actors: list[actor.Actor]
-    training: training.Training
+    training: learner_loop.LearnerLoop
 
 
 def shared(config, checkpoints):
     """All shared memory of a run, and no process."""
-    environment = environments.probe(config.environment)
+    environment = factory.probe(config.environment)
     policy = agent.make(config, environment)
-    slots = program.layouts(config, environment, policy, 2)
-    return program.allocate(config, environment, slots, str(checkpoints), 2)
+    slots = allocation.layouts(config, environment, policy, 2)
+    return allocation.allocate(config, environment, slots, str(checkpoints), 2)
 
 
 def parts(config, checkpoints):
@@ -76,8 +70,8 @@ def parts(config, checkpoints):
     actors = []
     for index in range(config.actors.count):
         row = made.control.row(index + 1)
-        actors.append(workers.make_actor(index, 0, made, row))
-    return Parts(made, actors, workers.make_training(made, made.control.row(0)))
+        actors.append(builders.make_actor(index, 0, made, row))
+    return Parts(made, actors, builders.make_learner(made, made.control.row(0)))
 
 
 def make_batcher(shared):

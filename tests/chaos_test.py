@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from impala_mp import checkpoint, metrics
+from impala_mp.storage import checkpoint, metrics
 
 _TOOLS = pathlib.Path(__file__).resolve().parents[1] / "tools"
 _COMMAND = [sys.executable, str(_TOOLS / "chaos.py")]

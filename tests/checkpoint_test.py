@@ -13,7 +13,7 @@ import tracemalloc
 import pytest
 import torch
 
-from impala_mp import checkpoint
+from impala_mp.storage import checkpoint
 from tests import forks
 
 

@@ -9,7 +9,8 @@ import types
 
 import pytest
 
-from impala_mp import child_process, control_block, workers
+from impala_mp.runtime import child_process, entry_points
+from impala_mp.transport import control_block
 from tests import builders
 
 _State = control_block.State
@@ -90,7 +91,7 @@ def test_the_end_comes_in_stages_and_nobody_waits_for_it(seat, monkeypatch, star
     stacks = [(12345, signal.SIGUSR1, 100.0)] if started else []
     assert sent == [
         *stacks,
-        (12345, workers.END, 100.5),
+        (12345, entry_points.END, 100.5),
         (12345, signal.SIGKILL, 101.5),
     ]
     assert seat.next_due() == float("inf")

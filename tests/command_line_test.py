@@ -8,13 +8,10 @@ import sys
 import pytest
 from absl import flags
 
-from impala_mp import (
-    command_line,
-    config as config_lib,
-    environments,
-    errors,
-    program,
-)
+from impala_mp import config as config_lib, errors
+from impala_mp.cli import command_line
+from impala_mp.environments import factory
+from impala_mp.runtime import program
 
 _EXPERIMENTS = pathlib.Path(__file__).parent.parent / "experiments"
 _CATCH = f"--config={_EXPERIMENTS / 'catch.py'}"
@@ -136,7 +133,7 @@ def test_any_argument_of_the_environment_is_a_field(monkeypatch, tmp_path):
         "text": "7",
     }
     with pytest.raises(errors.BadInput, match="is not an argument of Catch"):
-        environments.make(config.environment, 1)
+        factory.make(config.environment, 1)
     with pytest.raises(AttributeError):
         config.environment.other = 3  # the rest is locked as ever
 

@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from impala_mp import config as config_lib, errors, replay_settings, validation
+from impala_mp import config as config_lib, errors
+from impala_mp.config import derived, fields, validation
 
 _EXPERIMENTS = sorted(
     (pathlib.Path(__file__).parent.parent / "experiments").glob("*.py")
@@ -152,7 +153,7 @@ _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
 )
 def test_what_would_be_ignored_is_refused(field, value, needed, words):
     validation.validate(_changed(**needed, **{field: value}), num_cores=2)
-    default = re.escape(repr(config_lib.get(_changed(), field)))
+    default = re.escape(repr(fields.get(_changed(), field)))
     sentence = f"{field} .*{value}.* without {words}: .*config.{field} at {default}"
     with pytest.raises(errors.BadInput, match=sentence):
         validation.validate(_changed(**{field: value}), num_cores=2)
@@ -202,10 +203,10 @@ def test_a_network_may_have_no_hidden_layer():
 
 def test_a_replay_smaller_than_a_batch_is_refused():
     config = _changed(**{"replay.memory_mib": 1.0})
-    assert replay_settings.capacity(config, 2**20 // 32) == 32
+    assert derived.replay_capacity(config, 2**20 // 32) == 32
     sentence = r"memory_mib \(1.0\) holds 31 .* a batch \(32\): set .* at least 1.1"
     with pytest.raises(errors.BadInput, match=sentence):
-        replay_settings.capacity(config, 2**20 // 32 + 1)
+        derived.replay_capacity(config, 2**20 // 32 + 1)
 
 
 def test_the_base_config_is_valid():
@@ -236,7 +237,7 @@ def test_experiments_are_valid(path):
         config = module.get_config(variant) if variant else module.get_config()
         validation.validate(config, num_cores=2)
         again = config_lib.from_json(config_lib.to_json(config))
-        assert config_lib.differences(config, again) == {}
+        assert fields.differences(config, again) == {}
 
 
 _ARMS = {  # what each arm of the comparison may have of its own
@@ -252,16 +253,16 @@ def test_arms_of_a_comparison_differ_in_the_algorithm_only(kind):
         next(p for p in _EXPERIMENTS if p.stem == "minatar")
     ).get_config
     base, arm = (get_config(f"Breakout{each}-study") for each in ("", kind))
-    assert set(config_lib.differences(base, arm)) == _ARMS[kind]
+    assert set(fields.differences(base, arm)) == _ARMS[kind]
     for config in (base, arm):  # each update learns one unroll, made right before it
         assert config.runtime.mode == "lockstep"
         assert config.actors.count == config.actors.slots == 1
-        assert replay_settings.num_fresh(config) == config.actors.environments
+        assert derived.num_fresh(config) == config.actors.environments
 
 
 def test_differences_are_named_by_field():
     changed = _changed(**{"loss.entropy_cost": 0.5, "network.hidden_sizes": (1,)})
-    assert config_lib.differences(config_lib.get_base_config(), changed) == {
+    assert fields.differences(config_lib.get_base_config(), changed) == {
         "loss.entropy_cost": (0.01, 0.5),
         "network.hidden_sizes": ([64, 64], [1]),
     }
@@ -281,31 +282,29 @@ def test_differences_are_named_by_field():
     ],
 )
 def test_operational_fields(field, operational):
-    assert config_lib.is_operational(field) == operational
+    assert fields.is_operational(field) == operational
 
 
 def test_the_nearest_key_is_hinted_at():
-    assert config_lib.nearest("batchsize", ["batch_size", "seed"]).endswith(
-        "'batch_size'?"
-    )
-    assert config_lib.nearest("xyzzy", ["batch_size", "seed"]) == ""
+    assert fields.nearest("batchsize", ["batch_size", "seed"]).endswith("'batch_size'?")
+    assert fields.nearest("xyzzy", ["batch_size", "seed"]) == ""
 
 
 def test_threads_of_the_learner():
-    assert config_lib.learner_threads(_changed(**{"actors.count": 2}), 8) == 6
-    assert config_lib.learner_threads(_changed(**{"actors.count": 2}), 2) == 1
-    assert config_lib.learner_threads(_changed(**{"learner.threads": 3}), 2) == 3
+    assert derived.learner_threads(_changed(**{"actors.count": 2}), 8) == 6
+    assert derived.learner_threads(_changed(**{"actors.count": 2}), 2) == 1
+    assert derived.learner_threads(_changed(**{"learner.threads": 3}), 2) == 3
     served = {"actors.count": 2, "inference.mode": "server", "inference.threads": 3}
-    assert config_lib.learner_threads(_changed(**served), 8) == 3
-    assert config_lib.learner_threads(_changed(**served), 4) == 1
-    assert config_lib.num_actors(_changed(**{"actors.count": 0}), 7) == 7
+    assert derived.learner_threads(_changed(**served), 8) == 3
+    assert derived.learner_threads(_changed(**served), 4) == 1
+    assert derived.num_actors(_changed(**{"actors.count": 0}), 7) == 7
 
 
 def test_a_config_of_an_earlier_version_gets_the_fields_that_came_later():
     stored = json.loads(config_lib.to_json(_changed(batch_size=48)))
     del stored["replay"], stored["loss"]["popart"]
     read = config_lib.from_json(json.dumps(stored))
-    assert config_lib.differences(read, _changed(batch_size=48)) == {}
+    assert fields.differences(read, _changed(batch_size=48)) == {}
     assert isinstance(read.network.hidden_sizes, tuple)
     stored["health"]["max_restarts"] = 100  # as it once was
     with pytest.raises(errors.BadInput, match="another version"):

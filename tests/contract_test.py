@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from impala_mp import contract
+from impala_mp.environments import checker
 from tests import builders
 
 _ACTIONS = {
@@ -62,7 +62,7 @@ gymnasium.register("Plain-v0", Plain)
 def _check(overrides=None, **kwargs):
     config = builders.config(**{"environment.id": "Plain-v0", **(overrides or {})})
     config.environment.kwargs = kwargs
-    return {finding.subject: finding for finding in contract.check(config)}
+    return {finding.subject: finding for finding in checker.check(config)}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_is_said_of_actions(actions, subject, verdict, words):
     others = {
         f.verdict for f in found.values() if not f.subject.startswith(subject[:7])
     }
-    assert others <= {contract.OK}, found
+    assert others <= {checker.OK}, found
 
 
 _LARGE = "drown the policy's gradient: set config.loss.popart=True"
@@ -115,7 +115,7 @@ _CLIP = {"loss.reward_clipping": "abs_one"}
 def test_what_is_said_of_rewards(rewards, overrides, verdict, words):
     found = _check(overrides, rewards=rewards)["rewards"]
     assert found.verdict == verdict
-    assert found.text.endswith(words) or verdict == contract.WARNING
+    assert found.text.endswith(words) or verdict == checker.WARNING
     assert words in found.text
 
 
@@ -183,12 +183,12 @@ def _check_forbidding(key):
             "agent.action_mask_key": key,
         }
     )
-    return {finding.subject: finding for finding in contract.check(config)}
+    return {finding.subject: finding for finding in checker.check(config)}
 
 
 def test_a_mask_that_a_wrapper_makes_is_played_by():
     found = _check_forbidding("not")
-    assert {finding.verdict for finding in found.values()} == {contract.OK}, found
+    assert {finding.verdict for finding in found.values()} == {checker.OK}, found
     assert "ended in" in found["episodes"].text
 
 
@@ -198,5 +198,5 @@ def test_a_mask_that_a_wrapper_makes_is_played_by():
 )
 def test_a_mask_that_does_not_fit_is_told_as_in_training(key, words):
     (found,) = _check_forbidding(key).values()
-    assert found.verdict == contract.FAIL
+    assert found.verdict == checker.FAIL
     assert re.search(words, found.text)

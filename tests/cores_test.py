@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from impala_mp import cores, errors
+from impala_mp import errors
+from impala_mp.networks import cores
 from tests import builders
 
 _INPUTS, _SIZE, _HEADS, _LAYERS, _WINDOW = 5, 8, 2, 2, 3

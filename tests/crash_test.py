@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import checkpoint, crash_file, diagnosis, errors, nonfinite
+from impala_mp import errors
+from impala_mp.evaluation import diagnosis
+from impala_mp.storage import checkpoint, crash_file
+from impala_mp.workers import nonfinite
 from tests import builders
 
 
@@ -287,7 +290,7 @@ def test_the_tool(tmp_path):
         one.unroll()
     _spoiled_reward(parts.shared.rings.ring(1).peek(0))
     parts.training.step()
-    command = [sys.executable, "-m", "impala_mp.replay_crash"]
+    command = [sys.executable, "-m", "impala_mp.cli.diagnose"]
     done = subprocess.run(
         [*command, _crashes(tmp_path)[0]], capture_output=True, text=True, timeout=120
     )

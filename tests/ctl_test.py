@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from impala_mp import config as config_lib, ctl
+from impala_mp import config as config_lib
+from impala_mp.cli import ctl
 from tests import supervisor_test
 
 start = supervisor_test.start  # a fixture
@@ -132,7 +133,7 @@ def test_commands_are_refused(tmp_path, call, arguments, sentence):
 
 def test_the_command():
     done = subprocess.run(
-        [sys.executable, "-m", "impala_mp.ctl", "--help"],
+        [sys.executable, "-m", "impala_mp.cli.ctl", "--help"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impala_mp import curves, errors, metrics
+from impala_mp import errors
+from impala_mp.monitoring import curves
+from impala_mp.storage import metrics
 
 
 @pytest.fixture

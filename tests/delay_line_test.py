@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from impala_mp import delay_line
+from impala_mp.workers import publisher
 from tests import builders
 
 
 @pytest.mark.parametrize("delay", [0, 1, 2, 5])
 def test_the_output_is_what_was_pushed_so_long_ago(delay):
     flat = torch.zeros(3, dtype=torch.uint8)
-    line = delay_line.DelayLine(flat, delay)
+    line = publisher.DelayLine(flat, delay)
     for push in range(20):
         flat.fill_(push)
         line.push()
@@ -21,7 +21,7 @@ def test_the_output_is_what_was_pushed_so_long_ago(delay):
 def test_a_round_trip_goes_on():
     delay = 3
     flat = torch.zeros(1, dtype=torch.uint8)
-    line, other = (delay_line.DelayLine(flat, delay) for _ in range(2))
+    line, other = (publisher.DelayLine(flat, delay) for _ in range(2))
     for push in range(7):
         flat.fill_(push)
         line.push()

@@ -4,7 +4,7 @@ import io
 
 import rich.console
 
-from impala_mp import display
+from impala_mp.monitoring import display
 
 _RECORD = {
     "agent_steps": 1200,

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from impala_mp import categorical as categorical_lib, distributions, specs
+from impala_mp import specs
+from impala_mp.networks.distributions import categorical as categorical_lib, joint
 
 _T, _B, _A = 5, 4, 6
 _EPSILONS = [0.01, 0.3, 1.0]
@@ -25,7 +26,7 @@ def _generator(seed):
 
 @pytest.fixture
 def categorical():
-    return distributions.from_spec(specs.DiscreteSpec(_A))
+    return joint.from_spec(specs.DiscreteSpec(_A))
 
 
 def test_sizes(categorical):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import distributions, elements, nest, specs
-from tests import spaces as some_spaces
+from impala_mp import nest, specs
+from impala_mp.environments import spaces as environment_spaces
+from impala_mp.networks.distributions import base, joint
+from tests import spaces
 
 _SAMPLES = 100_000
 
@@ -23,9 +25,9 @@ def _samples(distribution, logits, to_environment):
     return values
 
 
-@pytest.mark.parametrize("name", some_spaces.ACTIONS)
+@pytest.mark.parametrize("name", spaces.ACTIONS)
 def test_every_action_space(name):
-    distribution = distributions.from_spec(specs.action_spec(some_spaces._SPACES[name]))
+    distribution = joint.from_spec(environment_spaces.action_spec(spaces._SPACES[name]))
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(distribution.num_logits, generator=generator)
     # Said before clipping, where there are not bounds on both sides.
@@ -44,13 +46,13 @@ def test_every_action_space(name):
 
 
 def test_the_words():
-    element = elements.Element("arm/0[2]", ("mean", "deviation"), (0.314, 1.0), False)
+    element = base.Element("arm/0[2]", ("mean", "deviation"), (0.314, 1.0), False)
     assert element.text == "arm/0[2]: mean 0.31, deviation 1.00"
-    assert elements.Element("", ("-1", "0"), (0.2, 0.8), True).text == "-1 0.20, 0 0.80"
+    assert base.Element("", ("-1", "0"), (0.2, 0.8), True).text == "-1 0.20, 0 0.80"
 
 
 def test_what_is_not_allowed_has_no_probability():
-    (element,) = distributions.from_spec(specs.DiscreteSpec(3)).describe(
+    (element,) = joint.from_spec(specs.DiscreteSpec(3)).describe(
         torch.tensor([0.0, -1e9, 0.0])
     )
     assert element.numbers == (0.5, 0.0, 0.5)

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import agent, encoders, errors, nest, normalisation, specs, types
-from tests import builders, spaces as some_spaces
+from impala_mp import errors, nest, specs, types
+from impala_mp.environments import spaces
+from impala_mp.networks import agent, encoders, normalisation
+from tests import builders, spaces as spaces_lib
 
 
 def _spec(name):
-    return specs.observation_spec(some_spaces._SPACES[name])
+    return spaces.observation_spec(spaces_lib._SPACES[name])
 
 
 def _network(**overrides):
@@ -18,14 +20,14 @@ def _network(**overrides):
 
 
 def _samples(name, count=6):
-    space = some_spaces._SPACES[name]
+    space = spaces_lib._SPACES[name]
     space.seed(0)
     batched = gymnasium.vector.utils.batch_space(space, count)
     batched.seed(0)
     return nest.map_structure(torch.from_numpy, batched.sample())
 
 
-@pytest.mark.parametrize("name", some_spaces.OBSERVATIONS)
+@pytest.mark.parametrize("name", spaces_lib.OBSERVATIONS)
 def test_every_space_is_encoded_row_by_row(name):
     torch.manual_seed(0)
     made = encoders.make(_network(), _spec(name))
@@ -137,7 +139,7 @@ def test_what_does_not_fit_is_refused(overrides, keys, space, words):
 
 def _masked_agent(key="allowed", observation="masked", action="discrete"):
     environment = specs.EnvironmentSpec(
-        _spec(observation), specs.action_spec(some_spaces._SPACES[action]), 1
+        _spec(observation), spaces.action_spec(spaces_lib._SPACES[action]), 1
     )
     config = builders.config(**{"agent.action_mask_key": key})
     torch.manual_seed(0)
@@ -188,7 +190,7 @@ def test_a_mask_that_does_not_fit_is_refused(options, words):
 
 def test_epsilon_and_a_box_are_refused():
     environment = specs.EnvironmentSpec(
-        _spec("box"), specs.action_spec(some_spaces._SPACES["box"]), 1
+        _spec("box"), spaces.action_spec(spaces_lib._SPACES["box"]), 1
     )
     for overrides in (
         {"actors.epsilon": 0.1},
@@ -237,7 +239,7 @@ def normalising(observation_spec, config):
 
 def test_a_torso_of_ones_own_moves_the_same_statistics():
     environment = specs.EnvironmentSpec(
-        _spec("box"), specs.action_spec(some_spaces._SPACES["discrete"]), 1
+        _spec("box"), spaces.action_spec(spaces_lib._SPACES["discrete"]), 1
     )
     own = builders.config(**{"network.torso": "tests.encoders_test:normalising"})
     ours = builders.config(**{"network.normalise_observations": True})
@@ -281,7 +283,7 @@ def layered(observation_spec, config):
 
 def test_a_layer_called_adapt_is_none_of_ours():
     environment = specs.EnvironmentSpec(
-        _spec("box"), specs.action_spec(some_spaces._SPACES["discrete"]), 1
+        _spec("box"), spaces.action_spec(spaces_lib._SPACES["discrete"]), 1
     )
     config = builders.config(**{"network.torso": "tests.encoders_test:layered"})
     network = agent.make(config, environment).network

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from impala_mp import environments, errors, types
-from impala_mp.environments import interface, vector
+from impala_mp import errors, types
+from impala_mp.environments import bad_data, factory, vector
 from impala_mp.environments.catch import CatchVectorEnv
 
 _LAST, _FIRST = types.StepType.LAST, types.StepType.FIRST
@@ -87,7 +87,7 @@ class _Twin:
 
 def test_rows_equal_those_of_episodes_played_one_at_a_time():
     seeds, rng = [3, 4, 5], np.random.default_rng(0)
-    environment = environments.make(_settings("tests.environments_test:Counter-v0"), 3)
+    environment = factory.make(_settings("tests.environments_test:Counter-v0"), 3)
     twins = [_Twin(seed) for seed in seeds]
     time_step, ended = environment.reset(seeds), None
     for _ in range(200):
@@ -131,14 +131,14 @@ def _follow_the_ball(time_step):
 
 
 def test_following_the_ball_catches_it():
-    environment = environments.make(_settings("Catch", rows=7, columns=5), 4)
+    environment = factory.make(_settings("Catch", rows=7, columns=5), 4)
     returns = _play(environment, _follow_the_ball, 100)
     assert len(returns) > 20
     assert set(returns) == {1.0}
 
 
 def test_standing_still_catches_some_balls():
-    environment = environments.make(_settings("Catch"), 50)
+    environment = factory.make(_settings("Catch"), 50)
     still = np.ones(50, np.int64)
     returns = _play(environment, lambda time_step: still, 300)
     assert np.mean(returns) == pytest.approx(-0.6, abs=0.1)  # 1 of 5 columns
@@ -157,7 +157,7 @@ class _Memory:
 
 
 def test_recall_is_solved_by_memory_alone():
-    environment = environments.make(_settings("Recall", num_cues=4, delay=3), 40)
+    environment = factory.make(_settings("Recall", num_cues=4, delay=3), 40)
     assert set(_play(environment, _Memory(40), 60)) == {1.0}
     zeros = np.zeros(40, np.int64)
     returns = _play(environment, lambda time_step: zeros, 600)
@@ -169,7 +169,7 @@ def test_recall_is_solved_by_memory_alone():
 )
 def test_a_snapshot_goes_on_as_if_nothing_had_been(name):
     settings = _settings(name)
-    one, other = environments.make(settings, 3), environments.make(settings, 3)
+    one, other = factory.make(settings, 3), factory.make(settings, 3)
     rng = np.random.default_rng(0)
 
     def actions():
@@ -188,7 +188,7 @@ def test_a_snapshot_goes_on_as_if_nothing_had_been(name):
 
 
 def test_an_emulator_says_that_it_cannot_be_saved():
-    environment = environments.make(_settings("ALE/Pong-v5"), 1)
+    environment = factory.make(_settings("ALE/Pong-v5"), 1)
     environment.reset([0])
     with pytest.raises(errors.BadInput, match="cannot save its state"):
         environment.state_dict()
@@ -196,7 +196,7 @@ def test_an_emulator_says_that_it_cannot_be_saved():
 
 def _breakout(training):
     settings = _settings("ALE/Breakout-v5", episodic_life=True, use_fire_reset=True)
-    return environments.make(settings, 4, training=training)
+    return factory.make(settings, 4, training=training)
 
 
 def _fire(time_step):
@@ -229,7 +229,7 @@ def test_full_games_are_played_in_evaluation():
 
 
 def test_atari_images_are_channels_last_and_newest_last():
-    environment = environments.make(_settings("ALE/Pong-v5", noop_max=0), 2)
+    environment = factory.make(_settings("ALE/Pong-v5", noop_max=0), 2)
     assert environment.spec.observation.shape == (84, 84, 4)
     assert environment.spec.frames_per_step == 4
     before = environment.reset([0, 1]).observation.copy()
@@ -242,7 +242,7 @@ def test_atari_images_are_channels_last_and_newest_last():
     "name", ["Catch", "Recall", "ALE/Pong-v5", "MinAtar/Breakout-v1"]
 )
 def test_pictures(name):
-    environment = environments.make(_settings(name), 1, render_mode="rgb_array")
+    environment = factory.make(_settings(name), 1, render_mode="rgb_array")
     environment.reset([0])
     frame = environment.frame()
     assert frame.ndim == 3
@@ -313,7 +313,7 @@ def test_bad_data_is_noticed(spoil, counter, sentence):
     environment.reset([0, 1])
     environment.step(np.ones(2, np.int64))
     envs.spoil = spoil
-    with pytest.raises(interface.BadData, match=sentence) as caught:
+    with pytest.raises(bad_data.BadData, match=sentence) as caught:
         environment.step(np.ones(2, np.int64))
     assert caught.value.counter == counter
 
@@ -331,16 +331,16 @@ def no_env():
 
 
 def test_a_factory_of_ones_own():
-    made = environments.make(_settings("tests.environments_test:one_env"), 3)
+    made = factory.make(_settings("tests.environments_test:one_env"), 3)
     assert made.reset([1, 2, 3]).observation.shape == (3, 2)
-    made = environments.make(_settings("tests.environments_test:many_envs", rows=7), 3)
+    made = factory.make(_settings("tests.environments_test:many_envs", rows=7), 3)
     assert made.reset([1]).observation.shape == (3, 7, 5)
 
 
 def test_what_is_ignored_is_not_seen():
     settings = _settings("tests.environments_test:Wordy-v0")
     settings.ignored = ("words",)
-    environment = environments.make(settings, 2)
+    environment = factory.make(settings, 2)
     assert set(environment.spec.observation) == {"numbers"}
     first = environment.reset([0, 1])
     step, _ = environment.step(np.ones(2, np.int64))
@@ -380,7 +380,7 @@ def test_a_category_that_is_none_is_bad_data():
     environment = vector.VectorEnvironment(envs)
     environment.reset([0])
     envs.shown = 3
-    with pytest.raises(interface.BadData, match="'kind' go from 3 to 3"):
+    with pytest.raises(bad_data.BadData, match="'kind' go from 3 to 3"):
         environment.step(np.ones(2, np.int64))
 
 
@@ -417,7 +417,7 @@ gymnasium.register("Ordinary-v0", _Ordinary)
 @pytest.fixture
 def ordinary(monkeypatch):
     """Three copies, of which copy 1 can be spoiled after this."""
-    environment = environments.make(_settings("Ordinary-v0"), 3)
+    environment = factory.make(_settings("Ordinary-v0"), 3)
     environment.reset([0, 1, 2])
     environment.step(np.ones(3, np.int64))
     yield environment, lambda name, give: monkeypatch.setattr(_Ordinary, name, give)
@@ -448,7 +448,7 @@ def test_what_has_no_place_in_a_batch_is_bad_data(
 ):
     environment, spoil = ordinary
     spoil("step_gives", lambda: (observation, reward))
-    with pytest.raises(interface.BadData) as caught:
+    with pytest.raises(bad_data.BadData) as caught:
         environment.step(np.ones(3, np.int64))
     assert caught.value.counter == counter
     spoil("step_gives", None)
@@ -460,7 +460,7 @@ def test_what_has_no_place_in_a_batch_is_bad_data(
 def test_a_reset_may_give_bad_data_too(ordinary):
     environment, spoil = ordinary
     spoil("reset_gives", lambda: np.zeros(3, np.uint8))
-    with pytest.raises(interface.BadData, match="not what the space says"):
+    with pytest.raises(bad_data.BadData, match="not what the space says"):
         environment.reset([0, 1, 2])
 
 
@@ -496,7 +496,7 @@ def test_rewards_of_another_shape_or_dtype_are_bad_data(spoil):
     environment = vector.VectorEnvironment(envs)
     environment.reset([0, 1])
     envs.spoil = lambda observation, reward: (observation, spoil(reward))
-    with pytest.raises(interface.BadData) as caught:
+    with pytest.raises(bad_data.BadData) as caught:
         environment.step(np.ones(2, np.int64))
     assert caught.value.counter == "bad_rewards"
 
@@ -532,7 +532,7 @@ def test_another_autoreset_mode_is_refused():
 )
 def test_refusals(name, kwargs, sentence):
     with pytest.raises(errors.BadInput, match=sentence):
-        environments.make(_settings(name, **kwargs), 2)
+        factory.make(_settings(name, **kwargs), 2)
 
 
 @pytest.mark.parametrize(
@@ -543,9 +543,9 @@ def test_a_missing_extra_is_named(monkeypatch, name, extra):
     def missing(module_name):
         raise ImportError(module_name)
 
-    monkeypatch.setattr(environments.factory.importlib, "import_module", missing)
+    monkeypatch.setattr(factory.importlib, "import_module", missing)
     with pytest.raises(errors.BadInput, match=rf"impala_mp\[{extra}\]"):
-        environments.make(_settings(name), 2)
+        factory.make(_settings(name), 2)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import agent, config as config_lib, environments, evaluator, types
-from impala_mp.environments import interface
+from impala_mp import config as config_lib, types
+from impala_mp.environments import bad_data, factory
+from impala_mp.networks import agent
+from impala_mp.workers import evaluator
 from tests import builders
 
 
@@ -41,7 +43,7 @@ class _Lengths:
 
 def _policy():
     config = builders.config()
-    spec = environments.make(config.environment, 1).spec
+    spec = factory.make(config.environment, 1).spec
     torch.manual_seed(0)
     return agent.make(config, spec)
 
@@ -56,7 +58,7 @@ def test_short_games_are_not_favoured(episodes):
 
 def test_the_same_seed_gives_the_same_games():
     def play(seed, greedy=False):
-        environment = environments.make(builders.config().environment, 5)
+        environment = factory.make(builders.config().environment, 5)
         root = np.random.SeedSequence(seed)
         return evaluator.evaluate(_policy(), environment, 50, greedy, root)
 
@@ -134,7 +136,7 @@ class _Spoiling(_Lengths):
         self._calls += 1
         if self._calls in self._bad:
             self._age[:] = 0
-            raise interface.BadData("bad_rewards", "a reward is not finite")
+            raise bad_data.BadData("bad_rewards", "a reward is not finite")
 
     def reset(self, seeds):
         self.seeds.append(tuple(seeds))

@@ -11,17 +11,12 @@ import sys
 import pytest
 import torch
 
-from impala_mp import (
-    agent,
-    environments,
-    errors,
-    evaluator,
-    exporting,
-    greedy_policy,
-    nest,
-    program,
-)
-from tests import builders, spaces as some_spaces
+from impala_mp import errors, nest
+from impala_mp.environments import factory
+from impala_mp.evaluation import export
+from impala_mp.networks import agent
+from impala_mp.runtime import program
+from tests import builders, spaces
 
 _ROWS = 3
 
@@ -46,10 +41,10 @@ def _config(observation, action, core, **overrides):
 
 def _play(config, task, steps=14):
     """The agent, and what it saw and said of episodes that end after 4 to 8 steps."""
-    environment = environments.make(config.environment, _ROWS, task=task)
+    environment = factory.make(config.environment, _ROWS, task=task)
     torch.manual_seed(0)
     policy = agent.make(config, environment.spec)
-    time_step = evaluator.tensors(environment.reset(range(_ROWS)))
+    time_step = nest.tensors(environment.reset(range(_ROWS)))
     _disturb(policy, time_step)
     state, tape = policy.initial_state(_ROWS), []
     for _ in range(steps):
@@ -58,7 +53,7 @@ def _play(config, task, steps=14):
         action = nest.map_structure(torch.Tensor.numpy, output.action)
         tape.append((nest.map_structure(torch.clone, time_step), state, output, after))
         state = after
-        time_step = evaluator.tensors(environment.step(action)[0])
+        time_step = nest.tensors(environment.step(action)[0])
     assert any((row[0].step_type == 0).any() for row in tape[1:])
     return policy, environment.spec, tape
 
@@ -76,10 +71,10 @@ def _disturb(policy, time_step):
 def _check(config, format_name, task=0):
     """Each row through a file; states go around in it, as its user has them."""
     policy, spec, tape = _play(config, task)
-    module = greedy_policy.GreedyPolicy(policy, spec)
+    module = export.GreedyPolicy(policy, spec)
     module.eval().requires_grad_(False)
     example = module.rows(*tape[0][:2])
-    make, load, _ = exporting.FORMATS[format_name]
+    make, load, _ = export.FORMATS[format_name]
     data = make(module, example)
     run = load(data)
     carried = {name: example[name] for name in module.carried.values()}
@@ -118,8 +113,8 @@ _LAST = {"network.last_action": True, "network.last_reward": True}
 
 def _cases():
     """Every observation, every action and every core, in as few cases as will do."""
-    for i, observation in enumerate(some_spaces.OBSERVATIONS):
-        action = some_spaces.ACTIONS[i % len(some_spaces.ACTIONS)]
+    for i, observation in enumerate(spaces.OBSERVATIONS):
+        action = spaces.ACTIONS[i % len(spaces.ACTIONS)]
         action = "discrete" if observation == "masked" else action
         core = _CORES[i % len(_CORES)]
         yield pytest.param(
@@ -152,7 +147,7 @@ def test_several_tasks_with_a_mask_and_a_scale_each():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("core", sorted(set(_CORES)))
-@pytest.mark.parametrize("observation", some_spaces.OBSERVATIONS)
+@pytest.mark.parametrize("observation", spaces.OBSERVATIONS)
 def test_every_observation_with_every_core(observation, core):
     _check(_config(observation, "discrete", core, **_LAST), "torch")
 
@@ -227,7 +222,7 @@ print(*layout["inputs"], "->", *layout["outputs"])
 
 
 def test_a_file_stands_alone_and_is_described(run):
-    done = _call("-m", "impala_mp.export", run)
+    done = _call("-m", "impala_mp.cli.export", run)
     path, description = done.stdout.split()
     assert path == os.path.join(run, "policy.pt2"), done.stderr
     done = _call("-W", "ignore", "-c", _ALONE, path)
@@ -251,7 +246,7 @@ def _call(*arguments):
 
 @_onnx
 def test_an_onnx_file_names_its_inputs_and_rows(run, tmp_path):
-    path, _ = exporting.export(run, "onnx", str(tmp_path / "mine.onnx"))
+    path, _ = export.export(run, "onnx", str(tmp_path / "mine.onnx"))
     assert sorted(os.listdir(tmp_path)) == ["mine.onnx", "mine.onnx.json"]
     session = importlib.import_module("onnxruntime").InferenceSession(path)
     leaves = {leaf.name: leaf for leaf in session.get_inputs()}
@@ -269,7 +264,7 @@ def test_an_onnx_file_names_its_inputs_and_rows(run, tmp_path):
     ],
 )
 def test_bad_flags_are_a_sentence(arguments, sentence):
-    done = _call("-m", "impala_mp.export", *arguments)
+    done = _call("-m", "impala_mp.cli.export", *arguments)
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 2
@@ -285,13 +280,13 @@ def test_bad_flags_are_a_sentence(arguments, sentence):
 )
 def test_files_and_folders_that_are_not_there(output, sentence):
     with pytest.raises(errors.BadInput, match=sentence):
-        exporting.export("nowhere", "torch", output)
+        export.export("nowhere", "torch", output)
 
 
 def test_a_run_without_a_checkpoint_is_refused(run, tmp_path):
     shutil.copy(os.path.join(run, "config.json"), tmp_path)
     with pytest.raises(errors.BadInput, match="has no checkpoint yet"):
-        exporting.export(str(tmp_path), "torch", None)
+        export.export(str(tmp_path), "torch", None)
 
 
 def test_a_missing_extra_is_named(run, monkeypatch):
@@ -299,7 +294,7 @@ def test_a_missing_extra_is_named(run, monkeypatch):
     with pytest.raises(
         errors.BadInput, match=r"\(onnxscript\): pip install 'impala_mp"
     ):
-        exporting.export(run, "onnx", None)
+        export.export(run, "onnx", None)
 
 
 class _Torso(torch.nn.Module):
@@ -347,7 +342,7 @@ def _train_with(torso, path):
 
 def test_what_is_for_training_only_is_off(tmp_path):
     _train_with("dropout", tmp_path)
-    path, _ = exporting.export(str(tmp_path), "torch", None)
+    path, _ = export.export(str(tmp_path), "torch", None)
     policy = torch.export.load(path).module()
     outputs = [policy({"observation": torch.ones(2, 3)}) for _ in range(2)]
     torch.testing.assert_close(*outputs, rtol=0.0, atol=0.0)
@@ -365,6 +360,6 @@ def test_a_network_that_cannot_be_exported(tmp_path, fault, sentence):
     _train_with(fault, tmp_path)
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(errors.BadInput, match=sentence) as caught:
-        exporting.export(str(tmp_path), "torch", None)
+        export.export(str(tmp_path), "torch", None)
     assert "\n" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == before

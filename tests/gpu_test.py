@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import (
-    agent,
-    algorithm,
-    batcher,
-    crash_file,
-    diagnosis,
-    environments,
-    learner,
-    nest,
-    off_policy,
-    placement,
-    publisher,
-    replay,
-)
+from impala_mp import nest
+from impala_mp.algorithms import base, cuda, replay, replay_correction
+from impala_mp.environments import factory
+from impala_mp.evaluation import diagnosis
+from impala_mp.networks import agent
+from impala_mp.storage import crash_file
+from impala_mp.workers import batcher, learner, publisher
 from tests import builders
 
 _needs_gpu = pytest.mark.skipif(
@@ -64,7 +57,7 @@ _IMPACT = {
 def _updated(overrides, count=6, **more):
     """Flat parameters after some updates of fixed batches, and the last metrics."""
     config = builders.config(**overrides, **more)
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     torch.manual_seed(0)
     policy = agent.make(config, environment)
     made = learner.Learner(config, policy)
@@ -76,8 +69,8 @@ def _updated(overrides, count=6, **more):
         )
         for seed in range(2)
     ]
-    live = algorithm.live_from_config(config)
-    samples = [off_policy.all_fresh(config) for _ in batches]
+    live = base.live_from_config(config)
+    samples = [replay_correction.all_fresh(config) for _ in batches]
     for sample in filter(None, samples):
         sample.weight[3:], sample.replayed[3:] = 0.7, 1.0
     for turn in range(count):
@@ -144,7 +137,7 @@ def test_the_second_gpu_does_as_the_first(tmp_path, graph):
         settings = {"learner.device": device, "learner.cuda_graph": graph}
         config = builders.config(**_RECURRENT, **settings)
         with torch.cuda.device(device):
-            placement.take_device(device)
+            cuda.take_device(device)
             parts = builders.parts(config, tmp_path / device / "checkpoints")
             parts.training.restore(print)
             for _ in range(8):

@@ -12,7 +12,8 @@ import time
 import pytest
 import rich.console
 
-from impala_mp import errors, health_report
+from impala_mp import errors
+from impala_mp.monitoring import health
 
 _PROCESS = {
     "role": "supervisor",
@@ -50,7 +51,7 @@ def _text(report):
 
 def test_a_whole_file_is_reported(live):
     _write(live)
-    report = health_report.read(str(live))
+    report = health.read(str(live))
     assert report.running
     assert report.healthy
 
@@ -62,18 +63,18 @@ def _processes(state, other="running"):
 
 def test_who_has_the_lock_lives_however_old_the_file_is(live):
     _write(live, age_secs=3600.0)  # touched: a full disk
-    report = health_report.read(str(live))
+    report = health.read(str(live))
     assert (report.running, report.healthy) == (True, True)
     assert "3600 s old: is the disk full?" in _text(report)
     _write(live, age_secs=3600.0, touched_secs=60.0)
-    report = health_report.read(str(live))
+    report = health.read(str(live))
     assert (report.running, report.healthy) == (True, False)
     assert "lives, and has been silent for 60 s" in _text(report)
 
 
 def test_who_has_no_lock_is_gone_however_new_the_file_is(tmp_path):
     _write(tmp_path)
-    report = health_report.read(str(tmp_path))
+    report = health.read(str(tmp_path))
     assert (report.running, report.healthy) == (False, False)
     assert "it is gone" in _text(report)
 
@@ -92,7 +93,7 @@ def test_who_has_no_lock_is_gone_however_new_the_file_is(tmp_path):
 )
 def test_what_is_healthy(live, changes, healthy):
     _write(live, **changes)
-    report = health_report.read(str(live))
+    report = health.read(str(live))
     assert report.healthy == healthy
     assert "gone" not in _text(report)
 
@@ -101,7 +102,7 @@ def test_ctrl_c_ends_the_watch_with_the_verdict(live):
     for stall, code in (("", 0), ("Nothing was learned for 99 s.", 1)):
         _write(live, stall=stall)
         watch = subprocess.Popen(
-            [sys.executable, "-m", "impala_mp.status", str(live), "--watch"],
+            [sys.executable, "-m", "impala_mp.cli.status", str(live), "--watch"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -134,23 +135,23 @@ def _without(name):
 def test_another_version_is_a_sentence(tmp_path, text):
     (tmp_path / "health.json").write_text(text)
     with pytest.raises(errors.BadInput, match="another version"):
-        health_report.read(str(tmp_path))
+        health.read(str(tmp_path))
 
 
 @pytest.mark.parametrize("data", [b"", b'{"time": 1.0, "proc', b"\xff\xfe"])
 def test_half_a_file_is_a_sentence(tmp_path, data):
     (tmp_path / "health.json").write_bytes(data)
     with pytest.raises(errors.BadInput, match="half-written or damaged"):
-        health_report.read(str(tmp_path))
+        health.read(str(tmp_path))
 
 
 def test_a_damaged_line_of_the_metrics_is_left_out(tmp_path):
     _write(tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"agent_steps": 1\n')
-    assert not health_report.read(str(tmp_path)).running
+    assert not health.read(str(tmp_path)).running
 
 
 def test_no_run_is_a_sentence(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere", __file__):
         with pytest.raises(errors.BadInput, match="has no health.json"):
-            health_report.read(str(path))
+            health.read(str(path))

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from impala_mp import checkpoint
+from impala_mp.storage import checkpoint
 from tests import supervisor_test
 
 start = supervisor_test.start

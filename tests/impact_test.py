@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import algorithm, algorithm_settings, algorithms, learner
+from impala_mp.algorithms import base, registry
+from impala_mp.config import validation
+from impala_mp.workers import learner
 from tests import builders, learner_test, vtrace_test
 
 _CLIP_RANGE = 0.1
@@ -25,7 +27,7 @@ def _on_policy(policy, batch):
 
 
 def _live(made):
-    live = algorithm.live_from_config(made._config)
+    live = base.live_from_config(made._config)
     return live._replace(**dict.fromkeys(_THRESHOLDS, float("inf")))
 
 
@@ -78,7 +80,7 @@ def _ppo(log_prob, old_log_prob, advantage):
 
 
 def test_each_algorithm_has_a_name_and_each_name_an_algorithm():
-    assert tuple(algorithms._ALGORITHMS) == algorithm_settings.ALGORITHMS
+    assert tuple(registry._ALGORITHMS) == validation.ALGORITHMS
 
 
 @_CORES
@@ -196,7 +198,7 @@ def test_off_policy_the_surrogate_is_the_papers():
         policy.network.policy.bias.copy_(torch.tensor([0.2, -0.3]))
     _, new = learner_test.double_outputs(policy, batch)
     expected = _naive_surrogate(batch, old, new, 1.3)
-    metrics = made.update(batch, algorithm.live_from_config(made._config)).tolist()
+    metrics = made.update(batch, base.live_from_config(made._config)).tolist()
     by_name = dict(zip(learner.metric_names(made._config), metrics, strict=True))
     assert by_name["loss/policy_gradient"] == pytest.approx(expected, rel=1e-4)
 

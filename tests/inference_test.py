@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import actor, environments, inference, inference_block, workers
+from impala_mp.environments import factory
+from impala_mp.transport import inference_requests
+from impala_mp.workers import (
+    builders as worker_builders,
+    inference_server,
+    served_actor,
+)
 from tests import builders
 
 _ENDS = {
@@ -31,15 +37,15 @@ class _Served:
         self.rows = [shared.control.row(i + 1) for i in range(2)]
         for row in self.rows:
             row.beat(2)  # running
-        self.training = workers.make_training(shared, shared.control.row(0))
+        self.training = worker_builders.make_learner(shared, shared.control.row(0))
         self.actors = [self.start_actor(i, 0) for i in range(2)]
         self.server = self.start_server()
 
     def start_actor(self, index, incarnation):
         self.rows[index].set("incarnation", incarnation)
         settings = self.config.environment
-        made = actor.ServedActor(
-            [environments.make(settings, 2) for _ in range(2)],
+        made = served_actor.ServedActor(
+            [factory.make(settings, 2) for _ in range(2)],
             self.shared.rings.ring(index),
             self.shared.inference,
             self.shared.control,
@@ -53,7 +59,7 @@ class _Served:
 
     def start_server(self):
         shared = self.shared
-        return inference.InferenceServer(
+        return inference_server.InferenceServer(
             self.config,
             shared.environment,
             [shared.rings.ring(i) for i in range(2)],
@@ -89,7 +95,7 @@ def now(monkeypatch):
     """The server's clock: a list of one number."""
     clock = [0.0]
     fake = types.SimpleNamespace(monotonic=lambda: clock[0])
-    monkeypatch.setattr(inference, "time", fake)
+    monkeypatch.setattr(inference_server, "time", fake)
     return clock
 
 
@@ -228,7 +234,7 @@ def test_a_new_incarnation_of_an_actor_is_not_answered_for_the_old_one(tmp_path)
     seat.request(1, 3)  # the row of an actor that has died
     fresh = served.start_actor(0, 1)
     served.server.serve()
-    assert seat.answer() == inference_block.START_OVER
+    assert seat.answer() == inference_requests.START_OVER
     with served.serving():
         assert fresh.unroll()
 
@@ -263,7 +269,7 @@ def test_an_actor_that_was_taken_for_dead_starts_over(tmp_path):
     served.rows[0].beat(2)
     seat.request(0, 1)
     served.server.serve()
-    assert seat.answer() == inference_block.START_OVER
+    assert seat.answer() == inference_requests.START_OVER
 
 
 def test_an_actor_that_hangs_does_not_hold_the_parameters_back(tmp_path, now):
@@ -288,7 +294,7 @@ def test_an_actor_that_hangs_does_not_hold_the_parameters_back(tmp_path, now):
     assert takes_two_rows(0.9) == (1, False)
     now[0] += 100.0  # no row of an unroll was asked for
     assert takes_two_rows(4.5) == (2, False)
-    start_over = inference_block.START_OVER
+    start_over = inference_requests.START_OVER
     assert takes_two_rows(30.0) == (start_over, True)
     answer, caught_up = takes_two_rows(30.0)
     assert answer > 0
@@ -312,7 +318,7 @@ def test_an_actor_that_waits_for_the_server_is_not_late(tmp_path, now):
 
 @pytest.mark.parametrize("words", [(0, 0), (1, 5)])
 def test_a_request_that_is_being_changed_is_left_for_later(words):
-    block = inference_block.InferenceBlock(1)
+    block = inference_requests.InferenceBlock(1)
     seat = block.seats(0)[0]
     seat.request(*words)
     assert seat.pending() == (1, *words)

@@ -8,15 +8,17 @@ import torch
 from gymnasium import spaces
 from torch import distributions as reference
 
-from impala_mp import distributions, nest, specs
-from tests import spaces as some_spaces
+from impala_mp import nest
+from impala_mp.environments import spaces as spaces_lib
+from impala_mp.networks.distributions import joint
+from tests import spaces as spaces_lib_lib
 
 _N = 7  # rows
 
 
 def _make(name):
-    spec = specs.action_spec(some_spaces._SPACES[name])
-    return spec, distributions.from_spec(spec)
+    spec = spaces_lib.action_spec(spaces_lib_lib._SPACES[name])
+    return spec, joint.from_spec(spec)
 
 
 def _logits(distribution, seed=0, scale=1.0):
@@ -29,7 +31,7 @@ def _sample(distribution, logits, seed=1):
 
 
 def _box(low, high, shape=(3,)):
-    return distributions.from_spec(specs.action_spec(spaces.Box(low, high, shape)))
+    return joint.from_spec(spaces_lib.action_spec(spaces.Box(low, high, shape)))
 
 
 def _twin(mean, log_std, low, high):
@@ -43,7 +45,7 @@ def _twin(mean, log_std, low, high):
     return reference.Independent(reference.TransformedDistribution(base, steps), 1)
 
 
-@pytest.mark.parametrize("name", some_spaces.ACTIONS)
+@pytest.mark.parametrize("name", spaces_lib_lib.ACTIONS)
 def test_shapes_and_types(name):
     spec, made = _make(name)
     logits = _logits(made)
@@ -67,9 +69,9 @@ def _assert_equal(a, b):
     assert a == b
 
 
-@pytest.mark.parametrize("name", some_spaces.ACTIONS)
+@pytest.mark.parametrize("name", spaces_lib_lib.ACTIONS)
 def test_the_environment_gets_actions_of_its_space(name):
-    space = some_spaces._SPACES[name]
+    space = spaces_lib_lib._SPACES[name]
     _, made = _make(name)
     actions = made.to_environment(_sample(made, _logits(made, scale=20.0)))
     arrays = nest.map_structure(torch.Tensor.numpy, actions)
@@ -80,7 +82,7 @@ def test_the_environment_gets_actions_of_its_space(name):
         assert space.contains(action), (action, space)
 
 
-@pytest.mark.parametrize("name", some_spaces.ACTIONS)
+@pytest.mark.parametrize("name", spaces_lib_lib.ACTIONS)
 def test_kl_and_entropy_are_expectations_of_log_probs(name):
     """By sampling: entropy = -E log p, KL = E (log p - log q)."""
     _, made = _make(name)
@@ -98,7 +100,7 @@ def test_kl_and_entropy_are_expectations_of_log_probs(name):
     assert made.kl(p, p).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", some_spaces.ACTIONS)
+@pytest.mark.parametrize("name", spaces_lib_lib.ACTIONS)
 def test_normalised_logits_tell_the_same(name):
     _, made = _make(name)
     logits = _logits(made)
@@ -179,7 +181,7 @@ def test_a_joint_action_is_the_sum_of_its_parts():
     spec, made = _make("dict")
     logits = _logits(made)
     action = _sample(made, logits)
-    parts = [distributions.from_spec(leaf) for leaf in nest.flatten(spec)]
+    parts = [joint.from_spec(leaf) for leaf in nest.flatten(spec)]
     own = logits.split([part.num_logits for part in parts], -1)
     leaves = nest.flatten(action)
     expected = sum(

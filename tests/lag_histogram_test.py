@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from impala_mp import lag_histogram, metrics
+from impala_mp.storage import metrics
+from impala_mp.workers import policy_lag
 from tests import builders
 
 
 def _metrics(*lags):
-    made = lag_histogram.Lags()
+    made = policy_lag.Lags()
     made.add(0, -np.array(lags)[None])
     return made.metrics()
 
 
 def test_counts_equal_those_of_a_loop():
-    rng, made, seen = np.random.default_rng(0), lag_histogram.Lags(), []
+    rng, made, seen = np.random.default_rng(0), policy_lag.Lags(), []
     for highest, mixed in ((10, False), (10, True), (100, True), (1000, False)):
         lags = rng.integers(0, highest, (7, 50))
         if not mixed:
@@ -25,12 +26,10 @@ def test_counts_equal_those_of_a_loop():
         made.add(2000, 2000 - lags)
         seen += lags.ravel().tolist()
     found = made.metrics()
-    upper = [*lag_histogram.EDGES[1:], 10**9]
-    for name, low, high in zip(
-        lag_histogram.NAMES, lag_histogram.EDGES, upper, strict=True
-    ):
+    upper = [*policy_lag.EDGES[1:], 10**9]
+    for name, low, high in zip(policy_lag.NAMES, policy_lag.EDGES, upper, strict=True):
         assert found[name] == sum(low <= lag < high for lag in seen)
-    assert sum(found[name] for name in lag_histogram.NAMES) == len(seen) == 1400
+    assert sum(found[name] for name in policy_lag.NAMES) == len(seen) == 1400
     assert found["lag/mean"] == pytest.approx(np.mean(seen))
     assert found["lag/max"] == max(seen)
     for share in (50, 95):
@@ -43,19 +42,19 @@ def test_counts_equal_those_of_a_loop():
 
 def test_what_is_taken_is_no_scalar_any_more():
     found = _metrics(0, 0, 5, 5, 5, 5, 70, 70)
-    statistics = {name: found[name] for name in lag_histogram.STATISTICS}
-    counts = lag_histogram.take(found)
+    statistics = {name: found[name] for name in policy_lag.STATISTICS}
+    counts = policy_lag.take(found)
     assert found == statistics
     assert counts == [2, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 2]
-    nothing = lag_histogram.Lags().metrics()
-    assert lag_histogram.take(nothing) == []
+    nothing = policy_lag.Lags().metrics()
+    assert policy_lag.take(nothing) == []
     assert all(math.isnan(value) for value in nothing.values())
 
 
 def test_every_lag_lies_within_its_drawn_bucket():
     for lag in (0, 1, 3, 4, 5, 11, 12, 63, 64, 100):
-        counts = lag_histogram.take(_metrics(lag, lag, lag))
-        raw = lag_histogram.raw(counts)
+        counts = policy_lag.take(_metrics(lag, lag, lag))
+        raw = policy_lag.raw(counts)
         (i,) = np.flatnonzero(raw.bucket_counts)
         low = raw.bucket_limits[i - 1] if i else raw.min
         assert low < lag < raw.bucket_limits[i]
@@ -65,7 +64,7 @@ def test_every_lag_lies_within_its_drawn_bucket():
 
 
 def test_unrolls_of_more_than_one_version_are_counted():
-    made = lag_histogram.Lags()
+    made = policy_lag.Lags()
     assert made.add(3, np.array([[3, 0, 1], [3, 1, 1], [3, 1, 2]])) == 2
     assert made.add(4, np.array([[4, 4], [4, 4]])) == 0
     made.clear()
@@ -97,7 +96,7 @@ def test_a_change_of_parameters_within_an_unroll_shows(tmp_path, forged, capsys)
     assert record["health/mixed_unrolls"] == (3 if forged else 0)
     assert ("More than one version" in capsys.readouterr().out) is forged
     new = 2 * 3 if forged else 0
-    counts = lag_histogram.take(record)
+    counts = policy_lag.take(record)
     assert counts == [new, 15 - new, *[0] * (len(counts) - 2)]
     assert record["lag/mean"] == (15 - new) / 15
 
@@ -108,14 +107,14 @@ def test_the_learner_counts_each_transition_once(tmp_path):
     parts.training.restore(report=print)
     (actor,) = parts.actors
     parts.training.write_record()
-    assert lag_histogram.take(parts.shared.learner_record.read()) == []
+    assert policy_lag.take(parts.shared.learner_record.read()) == []
     actor.fetch()
     for _ in range(4):  # two batches, the second of which lags one update behind
         actor.unroll()
     parts.training.step()
     parts.training.step()
     parts.training.write_record()
-    counts = lag_histogram.take(parts.shared.learner_record.read())
+    counts = policy_lag.take(parts.shared.learner_record.read())
     transitions = config.batch_size * config.unroll_length
     assert counts == [transitions, transitions, *[0] * (len(counts) - 2)]
     actor.fetch()
@@ -123,12 +122,12 @@ def test_the_learner_counts_each_transition_once(tmp_path):
         actor.unroll()
     parts.training.step()
     parts.training.write_record()
-    counts = lag_histogram.take(parts.shared.learner_record.read())
+    counts = policy_lag.take(parts.shared.learner_record.read())
     assert counts == [transitions, *[0] * (len(counts) - 1)]
 
 
 def test_it_is_a_list_in_the_file_and_a_histogram_in_tensorboard(tmp_path):
-    counts = lag_histogram.take(_metrics(0, 0, 5, 5, 5, 5, 70, 70))
+    counts = policy_lag.take(_metrics(0, 0, 5, 5, 5, 5, 70, 70))
     record = {"agent_steps": 80, "env_frames": 80, "updates": 4, "time_secs": 1.0}
     writer = metrics.Writer(str(tmp_path))
     writer.write(record, counts)

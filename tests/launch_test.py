@@ -41,7 +41,7 @@ def _session(leader):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("module", ["ml_collections", "impala_mp.program"])
+@pytest.mark.parametrize("module", ["ml_collections", "impala_mp.runtime.program"])
 def test_a_signal_during_imports_ends_cleanly(tmp_path, module, number):
     hook, temporary = tmp_path / "hook", tmp_path / "tmp"
     hook.mkdir()
@@ -49,7 +49,7 @@ def test_a_signal_during_imports_ends_cleanly(tmp_path, module, number):
     (hook / "sitecustomize.py").write_text(_PAUSE.format(module=module))
     run = subprocess.Popen(
         [
-            *(sys.executable, "-m", "impala_mp.train"),
+            *(sys.executable, "-m", "impala_mp.cli.train"),
             *(f"--config={_CATCH}", f"--workdir={tmp_path / 'run'}"),
         ],
         stdout=subprocess.PIPE,

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import actor_critic, agent, algorithm, environments, learner, nest, specs
+from impala_mp import nest, specs
+from impala_mp.algorithms import actor_critic, base
+from impala_mp.environments import factory
+from impala_mp.networks import agent
+from impala_mp.workers import learner
 from tests import builders, vtrace_test
 
 _LSTM = {
@@ -16,7 +20,7 @@ _LSTM = {
 }
 
 
-_LIVE = algorithm.live_from_config(builders.config())
+_LIVE = base.live_from_config(builders.config())
 
 
 def _names(made):
@@ -25,7 +29,7 @@ def _names(made):
 
 def _make(**overrides):
     config = builders.config(**{"environment.id": "CartPole-v1", **overrides})
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     torch.manual_seed(0)
     policy = agent.make(config, environment)
     made = learner.Learner(config, policy)
@@ -277,7 +281,7 @@ def test_the_loss_of_a_batch_is_that_of_its_update():
         **{"environment.id": "tests.spaces:Spaces-v0", "loss.reduction": "mean"}
     )
     config.environment.kwargs = {"observation": "box", "action": "multi"}
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     policy = agent.make(config, environment)
     spec = specs.trajectory_spec(
         environment, policy.distribution.num_logits, policy.core_state_spec(), 5, 6
@@ -285,7 +289,7 @@ def test_the_loss_of_a_batch_is_that_of_its_update():
     batch = nest.map_structure(lambda leaf: torch.from_numpy(leaf.example()), spec)
     assert batch.agent_output.action.numel() > batch.agent_output.baseline.numel()
     made = learner.Learner(config, policy)
-    live = algorithm.live_from_config(config)
+    live = base.live_from_config(config)
     total = made.loss(batch, live).total.item()
     assert total != 0.0
     assert made.update(batch, live)[0].item() == pytest.approx(total)

@@ -9,18 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import (
-    algorithm,
-    checkpoint,
-    distributions,
-    errors,
-    live_control,
-    mailbox,
-    nest,
-    types,
-    vtrace,
-    workdir,
-)
+from impala_mp import errors, nest, types
+from impala_mp.algorithms import base, vtrace
+from impala_mp.monitoring import live_control
+from impala_mp.networks.distributions import joint
+from impala_mp.storage import checkpoint, mailbox, workdir
 from tests import builders, inference_test, lockstep_test, vtrace_test
 
 _UNROLL = 12
@@ -116,7 +109,7 @@ def test_vtrace_equals_the_float64_reference_across_changes(tmp_path):
     output = batch.agent_output
     logits = target.policy_logits[:-1]
     distribution = policy.distribution
-    learnable = algorithm.learnable(batch)
+    learnable = base.learnable(batch)
     inputs = {
         "log_rhos": distribution.log_prob(logits, output.action)
         - distribution.log_prob(output.policy_logits, output.action),
@@ -355,7 +348,7 @@ class _Answering:
             config,
             str(path),
             self.said.append,
-            distributions.from_spec(shared.environment.action),
+            joint.from_spec(shared.environment.action),
         )
         self.path = path
 

@@ -10,18 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import (
-    checkpoint,
-    config as config_lib,
-    health_report,
-    launch,
-    lockstep,
-    metrics,
-    output,
-    program,
-    training,
-)
+from impala_mp import config as config_lib
 from impala_mp.environments import catch
+from impala_mp.monitoring import health
+from impala_mp.runtime import launch, lockstep, program, signals, streams
+from impala_mp.storage import checkpoint, metrics
+from impala_mp.workers import learner_loop
 
 
 def _config(**overrides):
@@ -142,11 +136,11 @@ def _full(*unused, **others):
 
 
 def test_a_last_checkpoint_that_is_lost_fails(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training.checkpoint, "save", _full)
-    with pytest.raises(training.NotSaved, match="since update -1 is lost"):
+    monkeypatch.setattr(learner_loop.checkpoint, "save", _full)
+    with pytest.raises(learner_loop.NotSaved, match="since update -1 is lost"):
         program.train(_config(), str(tmp_path / "run"))
-    monkeypatch.setattr(launch, "exit_on_signals", lambda leave: None)
-    monkeypatch.setattr(output, "survive_errors", lambda: None)
+    monkeypatch.setattr(signals, "exit_on_signals", lambda leave: None)
+    monkeypatch.setattr(streams, "survive_errors", lambda: None)
     assert launch.train(_config(), str(tmp_path / "other"), 0) == 1
     out, err = capsys.readouterr()
     assert "impala-train: the last checkpoint could not be written" in err
@@ -169,7 +163,7 @@ def test_its_one_process_is_in_health_json(
     monkeypatch.setattr(lockstep, "_TICK_SECS", tick_secs)
     booted, real = time.monotonic() - uptime_secs, time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() - booted)
-    step, seen = training.Training.step, []
+    step, seen = learner_loop.LearnerLoop.step, []
 
     def spy(self):
         if (tmp_path / "health.json").exists():
@@ -177,21 +171,21 @@ def test_its_one_process_is_in_health_json(
             os.remove(tmp_path / "health.json")
         step(self)
 
-    monkeypatch.setattr(training.Training, "step", spy)
+    monkeypatch.setattr(learner_loop.LearnerLoop, "step", spy)
     program.train(_config(**{"logging.interval_secs": 3600.0}), str(tmp_path))
     assert seen == ["running"] * (1 if tick_secs else 39)
     assert _state(tmp_path) == "finished"
-    report = health_report.read(str(tmp_path))
+    report = health.read(str(tmp_path))
     assert report.healthy
     assert not report.running
 
 
 def test_a_failure_is_in_health_json(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.Training, "step", _full)
+    monkeypatch.setattr(learner_loop.LearnerLoop, "step", _full)
     with pytest.raises(OSError, match="No space"):
         program.train(_config(), str(tmp_path))
     assert _state(tmp_path) == "failed"
-    assert not health_report.read(str(tmp_path)).healthy
+    assert not health.read(str(tmp_path)).healthy
 
 
 def test_a_profile_is_of_everyone(tmp_path):

@@ -7,7 +7,7 @@ import time
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from impala_mp import metrics
+from impala_mp.storage import metrics
 
 
 def _record(agent_steps, **more):

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import agent, algorithm, environments, learner, types
+from impala_mp import types
+from impala_mp.algorithms import base
+from impala_mp.environments import factory
+from impala_mp.networks import agent
+from impala_mp.workers import learner
 from tests import builders, vtrace_test
 
-_LIVE = algorithm.live_from_config(builders.config())
+_LIVE = base.live_from_config(builders.config())
 _LSTM = {"network.core": "lstm", "network.last_action": True, "replay.burn_in": 2}
 _CLEAR = {"replay.clear_policy_cost": 0.3, "replay.clear_value_cost": 0.2}
 _VARIANTS = {
@@ -29,7 +33,7 @@ def _make(**overrides):
         **{"optimizer.clip_norm": 0.0},
     )
     config.update_from_flattened_dict(overrides)
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     torch.manual_seed(0)
     policy = agent.make(config, environment)
     batch = builders.random_batch(config, environment, policy)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import parameter_store, record
+from impala_mp.transport import metrics_record, parameter_store
 from tests import forks
 
 _SIZE = 4 * 1_600_000  # bytes: 1.6M float32 parameters
@@ -186,7 +186,7 @@ def _write_records(the_record):
 
 
 def test_a_record_is_never_mixed():
-    the_record = record.Record(tuple("abcdefgh"))
+    the_record = metrics_record.Record(tuple("abcdefgh"))
     with forks.child(_write_records, the_record):
         seen = 0
         deadline = time.monotonic() + _DEADLINE_SECS
@@ -199,7 +199,7 @@ def test_a_record_is_never_mixed():
 
 
 def test_a_record_by_name():
-    the_record = record.Record(("a", "b"))
+    the_record = metrics_record.Record(("a", "b"))
     assert the_record.read() is None
     the_record.write({"a": 1.5})
     values = the_record.read()

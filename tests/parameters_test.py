@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from impala_mp import errors, optimizers, parameters
+from impala_mp import errors
+from impala_mp.algorithms import optimizers
+from impala_mp.networks import flat_parameters
+from impala_mp.runtime import allocation
 
 
 def _module(width=8):
@@ -29,7 +32,7 @@ def _made(width=8):
 def test_the_module_uses_the_flat_buffer():
     module = _made()
     reference = copy.deepcopy(module)
-    flat = parameters.FlatParameters(module)
+    flat = flat_parameters.FlatParameters(module)
     inputs = torch.randn(4, 3, 6, 6)
     assert torch.equal(module(inputs), reference(inputs))
     assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
@@ -41,7 +44,7 @@ def test_the_module_uses_the_flat_buffer():
 
 def test_gradients_add_up_in_place():
     module = _made()
-    flat = parameters.FlatParameters(module)
+    flat = flat_parameters.FlatParameters(module)
     gradient = flat.attach_gradients()
     inputs = torch.randn(4, 3, 6, 6)
     pointers = [p.grad.data_ptr() for p in module.parameters()]
@@ -56,7 +59,7 @@ def test_gradients_add_up_in_place():
 
 
 def test_the_digest_tells_layouts_apart():
-    digests = [parameters.ParameterLayout(_made(w)).digest for w in (8, 8, 9)]
+    digests = [flat_parameters.ParameterLayout(_made(w)).digest for w in (8, 8, 9)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -64,7 +67,7 @@ def test_tied_and_frozen_parameters():
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     module[1].weight = module[0].weight
     module[2].weight.requires_grad_(False)
-    flat = parameters.FlatParameters(module)
+    flat = flat_parameters.FlatParameters(module)
     flat.attach_gradients()
     module(torch.randn(2, 3)).sum().backward()
     assert module[1].weight.data_ptr() == module[0].weight.data_ptr()
@@ -74,7 +77,7 @@ def test_tied_and_frozen_parameters():
 
 def test_other_dtypes_are_refused():
     with pytest.raises(TypeError, match="float64, not float32"):
-        parameters.ParameterLayout(nn.Linear(2, 2).double())
+        flat_parameters.ParameterLayout(nn.Linear(2, 2).double())
 
 
 _ONE = torch.ones(())
@@ -148,14 +151,16 @@ def test_a_gated_step_never_was(name, momentum):
 
 
 def test_a_module_that_memory_cannot_hold_is_refused_before_it_is_filled(monkeypatch):
-    monkeypatch.setattr(parameters.shared_memory, "available_bytes", lambda: 4 * 4000)
-    with parameters.limited_by_memory():
+    monkeypatch.setattr(
+        flat_parameters.shared_memory, "available_bytes", lambda: 4 * 4000
+    )
+    with allocation.limited_by_memory():
         nn.Linear(99, 10)  # 1000 parameters
     filled = []
     monkeypatch.setattr(nn.Linear, "reset_parameters", lambda self: filled.append(self))
     with (
         pytest.raises(errors.BadInput, match="of memory to be made, and 0 MiB are"),
-        parameters.limited_by_memory(),
+        allocation.limited_by_memory(),
     ):
         nn.Linear(101, 10)
     assert filled == []
@@ -165,6 +170,6 @@ def test_a_module_that_memory_cannot_hold_is_refused_before_it_is_filled(monkeyp
 def test_other_errors_of_a_module_stay_what_they_are():
     with (
         pytest.raises(RuntimeError, match="negative dimension"),
-        parameters.limited_by_memory(),
+        allocation.limited_by_memory(),
     ):
         nn.Linear(-1, 10)

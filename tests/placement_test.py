@@ -5,21 +5,21 @@ import os
 import pytest
 import torch
 
-from impala_mp import (
+from impala_mp.algorithms import cuda
+from impala_mp.config import validation
+from impala_mp.environments import factory
+from impala_mp.evaluation import diagnosis
+from impala_mp.monitoring import reporter
+from impala_mp.runtime import (
     calibration,
-    crash_file,
-    diagnosis,
-    environments,
-    footprint,
-    inference,
-    learner,
+    entry_points,
     lockstep,
-    placement,
     preflight,
     program,
-    validation,
-    workers,
+    resources,
 )
+from impala_mp.storage import crash_file
+from impala_mp.workers import inference_server, learner
 from tests import builders
 
 
@@ -45,7 +45,7 @@ def test_every_thread_has_a_core_of_its_own(
     cores, actors, actor_threads, learner_threads, server_threads
 ):
     threads = (actors, actor_threads, learner_threads, server_threads)
-    plan = placement.plan(cores, *threads)
+    plan = resources.plan(cores, *threads)
     taken = [*plan.learner, *plan.server, *(c for each in plan.actors for c in each)]
     wanted = actors * actor_threads + learner_threads + server_threads
     assert len(taken) == len(set(taken)) == wanted
@@ -57,21 +57,21 @@ def test_every_thread_has_a_core_of_its_own(
 
 @pytest.mark.parametrize(("actors", "serving"), [(2, 0), (1, 1)])
 def test_too_few_cores_are_shared(actors, serving):
-    plan = placement.plan([0, 1], actors, 1, 1, serving)
+    plan = resources.plan([0, 1], actors, 1, 1, serving)
     assert plan == ((), ((),) * actors, ())
     assert "the learner goes first" in plan.explain(1, serving)
 
 
 def test_the_plan_is_said():
-    assert placement.plan([0, 1, 2], 2, 1, 1).explain(1) == (
+    assert resources.plan([0, 1, 2], 2, 1, 1).explain(1) == (
         "Cores: the learner has core 0, and 2 actors cores 1 to 2."
     )
-    assert placement.plan([0, 1, 2, 3, 4], 2, 1, 1, 2).explain(1, 2) == (
+    assert resources.plan([0, 1, 2, 3, 4], 2, 1, 1, 2).explain(1, 2) == (
         "Cores: the learner has core 0, the inference server cores 1 to 2, and 2"
         " actors cores 3 to 4."
     )
     cores = len(os.sched_getaffinity(0))
-    assert placement.plan([0], 3, 1, 2, 1).explain(2, 1) == (
+    assert resources.plan([0], 3, 1, 2, 1).explain(2, 1) == (
         "Cores: 3 actors, 1 inference and 2 learner threads share"
         f" {cores} cores; the learner goes first."
     )
@@ -87,11 +87,11 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
     assert preflight.check(config, None)
     assert "the inference server core 1" in capsys.readouterr().out
     taken = []
-    monkeypatch.setattr(placement, "take", taken.append)
-    monkeypatch.setattr(inference, "InferenceServer", _stop)
-    seat = workers.Seat("inference", 0, 0, 0, "")
+    monkeypatch.setattr(resources, "take_cores", taken.append)
+    monkeypatch.setattr(inference_server, "InferenceServer", _stop)
+    seat = entry_points.Seat("inference", 0, 0, 0, "")
     with pytest.raises(_Stop):
-        workers._infer(seat, shared, shared.control.row(0))
+        entry_points._infer(seat, shared, shared.control.row(0))
     assert taken == [(1,)]
 
 
@@ -101,7 +101,7 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
 def test_a_process_takes_the_gpu_it_is_given(monkeypatch, device, expected):
     taken = []
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    placement.take_device(device)
+    cuda.take_device(device)
     assert taken == expected
 
 
@@ -120,19 +120,19 @@ def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, ro
     for group in (shared.config.learner, shared.config.inference):
         group.device = "cuda:1"
     row = shared.control.row(0)
-    seat = workers.Seat(role, 0, 0, 0, "")
+    seat = entry_points.Seat(role, 0, 0, 0, "")
     taken = []
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    monkeypatch.setattr(placement, "take", lambda cores: None)
+    monkeypatch.setattr(resources, "take_cores", lambda cores: None)
     for owner, name in (
         (learner, "Learner"),
-        (inference, "InferenceServer"),
-        (workers, "make_training"),
+        (inference_server, "InferenceServer"),
+        (entry_points, "make_training"),
     ):
         monkeypatch.setattr(owner, name, _stop)
     starts = {
-        "learner": lambda: workers._learn(seat, shared, row),
-        "inference": lambda: workers._infer(seat, shared, row),
+        "learner": lambda: entry_points._learn(seat, shared, row),
+        "inference": lambda: entry_points._infer(seat, shared, row),
         "lockstep": lambda: lockstep.run(shared, print, print),
         "check": lambda: preflight._update(shared),
         "replay": lambda: diagnosis.Diagnosis(_crash(shared.config)),
@@ -160,7 +160,7 @@ def test_a_calibration_replaces_what_is_automatic(monkeypatch):
     monkeypatch.setattr(calibration, "_SECS", 0.01)
     config = builders.config(**{"actors.count": 0, "learner.micro_batches": 0})
     config.learner.threads = 0
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     sentence = calibration.resolve(config, environment, num_cores=2)
     assert 1 <= config.actors.count <= 2
     assert config.batch_size % config.learner.micro_batches == 0
@@ -178,7 +178,7 @@ def test_environments_that_cost_least_are_chosen(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(calibration, "_inference_secs", lambda *unused: 0.0)
     config = builders.config(**{"actors.environments": 0, "batch_size": 12})
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     stored = builders.config(**{"actors.environments": 4})
     assert "environments = 6" in calibration.resolve(config, environment, 2)
     config.actors.environments = 0
@@ -193,7 +193,7 @@ def test_there_are_enough_actors_to_fill_a_batch(monkeypatch):
     monkeypatch.setattr(calibration, "choose", lambda costs, cores: (1, 1))
     monkeypatch.setattr(calibration, "_SECS", 0.01)
     config = builders.config(**{"actors.count": 0, "actors.slots": 1})
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     calibration.resolve(config, environment, num_cores=2)
     assert config.actors.count == 2
 
@@ -210,7 +210,7 @@ def test_the_fastest_cut_is_chosen(monkeypatch, mode):
     monkeypatch.setattr(calibration, "_update_secs", measured)
     monkeypatch.setattr(calibration, "_SECS", 0.01)
     config = builders.config(**{"learner.micro_batches": 0, "runtime.mode": mode})
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     for batch_size, fastest in ((24, 4), (6, 2), (9, 1), (24, 4)):
         config.batch_size, config.learner.micro_batches = batch_size, 0
         tried.clear()
@@ -225,7 +225,7 @@ def test_a_gpu_leaves_the_cores_to_actors_and_server(threads, expected):
     config = builders.config(**{"actors.count": 0, "learner.device": "cuda"})
     if threads:
         config.inference.mode, config.inference.threads = "server", threads
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     sentence = calibration.resolve(config, environment, 16)
     assert f"actors.count = {expected}" in sentence
 
@@ -235,26 +235,28 @@ def test_a_server_has_cores_and_takes_inference_off_the_actors(monkeypatch):
     monkeypatch.setattr(calibration, "measure", lambda *unused: costs)
     config = builders.config(**{"actors.count": 0, "inference.mode": "server"})
     config.learner.threads, config.inference.threads = 0, 2
-    environment = environments.make(config.environment, 1).spec
+    environment = factory.make(config.environment, 1).spec
     sentence = calibration.resolve(config, environment, 10)
     assert (config.actors.count, config.learner.threads) == (4, 4)
     assert "there are 10 cores, 2 of them for the inference server" in sentence
 
 
 def test_memory_is_counted():
-    assert 10.0 < footprint.private_mib(os.getpid()) < 10_000.0
-    assert footprint.private_mib(2**22 + 1) == 0.0
-    text = footprint.explain({"published": 3, "others": 3}, 3 * 2**20, 2**20, 2**19)
+    assert 10.0 < reporter.private_mib(os.getpid()) < 10_000.0
+    assert reporter.private_mib(2**22 + 1) == 0.0
+    text = resources.explain_memory(
+        {"published": 3, "others": 3}, 3 * 2**20, 2**20, 2**19
+    )
     assert "3.0 MiB of trajectory rings" in text
     assert "6 copies of them: 3 published, 3 others." in text
 
 
 def test_a_replay_that_cannot_be_saved_in_time_is_said():
     size = 3 * 2**30
-    assert footprint.explain_replay(0, 0, True, 1.0) == ""
-    plain = footprint.explain_replay(5, size, False, 15.0)
+    assert resources.explain_replay(0, 0, True, 1.0) == ""
+    plain = resources.explain_replay(5, size, False, 15.0)
     assert plain == "Replay: up to 5 trajectories, in 3,072.0 MiB."
-    late = footprint.explain_replay(5, size, True, 15.0)
+    late = resources.explain_replay(5, size, True, 15.0)
     assert "may take 30 s" in late
     assert "set config.shutdown.deadline_secs=60" in late
-    assert footprint.explain_replay(5, size, True, 60.0) == plain
+    assert resources.explain_replay(5, size, True, 60.0) == plain

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import rich.console
 
-from impala_mp import elements, errors, play, playing, program, spectators
+from impala_mp import errors
+from impala_mp.cli import play
 from impala_mp.environments.catch import CatchVectorEnv
-from tests import builders, spaces as some_spaces
+from impala_mp.evaluation import player, spectators
+from impala_mp.networks.distributions import base
+from impala_mp.runtime import program
+from tests import builders, spaces
 
-_DISCRETE = elements.Element("", ("0", "1"), (0.25, 0.75), True)
-_BOX = elements.Element("arm[1]", ("mean", "deviation"), (0.5, 1.0), False)
+_DISCRETE = base.Element("", ("0", "1"), (0.25, 0.75), True)
+_BOX = base.Element("arm[1]", ("mean", "deviation"), (0.5, 1.0), False)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def _console(**settings):
 def _play(path, episodes=1, greedy=True, console=None, sleeps=None, delay=None):
     console = console or _console()
     sleeps = [] if sleeps is None else sleeps
-    playing.play(path, episodes, greedy, False, delay, console, sleeps.append)
+    player.play(path, episodes, greedy, False, delay, console, sleeps.append)
     return console.file.getvalue()
 
 
@@ -62,7 +66,7 @@ class _Spy:
 
 def _moments(path, episodes, monkeypatch, greedy=False, most=25):
     spy = _Spy(most)
-    monkeypatch.setattr(playing, "_spectator", lambda *unused: spy)
+    monkeypatch.setattr(player, "_spectator", lambda *unused: spy)
     _play(path, episodes, greedy)
     return spy.moments
 
@@ -104,12 +108,12 @@ def test_nested_spaces_without_a_picture(runs, monkeypatch):
         *("arm/0[0]", "arm/0[1]", "arm/1[0]", "arm/1[1]"),
         *("gears[0]", "gears[1]", "mode"),
     ]
-    assert all(some_spaces._SPACES["dict"].contains(m.action) for m in moments)
+    assert all(spaces._SPACES["dict"].contains(m.action) for m in moments)
 
 
 def test_a_moment_outlives_the_row_that_it_was_made_of():
     rows = np.zeros((1, 3))
-    kept = playing._only(rows)
+    kept = player._only(rows)
     rows += 1.0
     assert not kept.any()
 
@@ -287,7 +291,7 @@ def test_without_a_display_a_window_is_refused(runs, monkeypatch):
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     pyplot.switch_backend("agg")
     with pytest.raises(errors.BadInput, match="finds no display to open a window on"):
-        playing.play(runs["Catch"], 1, None, True, None)
+        player.play(runs["Catch"], 1, None, True, None)
 
 
 # The command.
@@ -318,7 +322,7 @@ def test_an_interrupt_is_no_failure(monkeypatch):
     def interrupted(*unused):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(playing, "play", interrupted)
+    monkeypatch.setattr(player, "play", interrupted)
     assert _main(monkeypatch, "somewhere") == 0
 
 
@@ -329,7 +333,7 @@ def test_an_interrupt_gives_the_terminal_back(runs, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        playing.play(runs["Catch"], 1, None, False, None, console, interrupted)
+        player.play(runs["Catch"], 1, None, False, None, console, interrupted)
     assert console.file.getvalue().rstrip().endswith("\x1b[?25h")
 
 

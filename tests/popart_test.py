@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import algorithm, learner, popart
+from impala_mp.algorithms import base
+from impala_mp.networks import popart
+from impala_mp.workers import learner
 from tests import builders, learner_test
 
 _SIZE = 7
@@ -98,7 +100,7 @@ def test_gradients_are_those_of_normalised_values(baseline, name):
         head.mean.fill_(30.0)
         head.bias.add_(0.1)
     made._algorithm.after_update(0)  # the target takes it over
-    live = algorithm.live_from_config(made._config)._replace(entropy_cost=0.0)
+    live = base.live_from_config(made._config)._replace(entropy_cost=0.0)
     made.loss(batch, live).total.backward()
 
     plain, plain_policy, _ = learner_test._make(algorithm=name)
@@ -117,9 +119,7 @@ def test_gradients_are_those_of_normalised_values(baseline, name):
     terms = 0.5 * error.square()
     if baseline == "huber":
         terms = torch.where(error.abs() <= 1.0, terms, error.abs() - 0.5)
-    (
-        policy_gradient / 100.0 + 0.5 * (terms * algorithm.learnable(batch)).sum()
-    ).backward()
+    (policy_gradient / 100.0 + 0.5 * (terms * base.learnable(batch)).sum()).backward()
     for (key, a), (_, b) in zip(
         policy.network.named_parameters(), network.named_parameters(), strict=True
     ):
@@ -149,7 +149,7 @@ def test_a_whole_update_moves_statistics_once_and_says_so():
     overrides = {"loss.popart": True, "loss.popart_beta": 0.2}
     made, policy, batch = learner_test._make(**overrides)
     names = learner.metric_names(made._config)
-    live = algorithm.live_from_config(made._config)
+    live = base.live_from_config(made._config)
     metrics = dict(zip(names, made.update(batch, live).tolist(), strict=True))
     head = policy.network.baseline
     assert metrics["popart/mean"] == head.mean.item() != 0.0

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import contract, descriptors, errors, preflight, program
-from impala_mp.environments import catch
+from impala_mp import errors
+from impala_mp.environments import catch, checker
+from impala_mp.runtime import allocation, preflight, program, resources
 from tests import builders
 
 _EXPERIMENTS = pathlib.Path(__file__).parent.parent / "experiments"
@@ -119,7 +120,7 @@ def _config(name="Faulty", fault="", **overrides):
 
 
 def _check(config):
-    return {finding.subject: finding for finding in contract.check(config)}
+    return {finding.subject: finding for finding in checker.check(config)}
 
 
 _SUBJECTS = {
@@ -147,7 +148,7 @@ _SUBJECTS = {
 def test_nothing_is_found_in_a_healthy_environment(config):
     found = _check(config)
     assert found.keys() == _SUBJECTS
-    assert {f.verdict for f in found.values()} == {contract.OK}, found
+    assert {f.verdict for f in found.values()} == {checker.OK}, found
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_faults_of_single_copies_are_found(fault, subject, verdict, words):
     assert found[subject].verdict == verdict
     assert words in found[subject].text
     others = {f.verdict for s, f in found.items() if s not in (subject, "autoreset")}
-    assert others <= {contract.OK}, found
+    assert others <= {checker.OK}, found
 
 
 @pytest.mark.parametrize(
@@ -189,19 +190,19 @@ def test_faults_of_single_copies_are_found(fault, subject, verdict, words):
 )
 def test_faults_of_vector_environments_are_found(fault, subject, words):
     found = _check(_config("FaultyVector", fault))
-    assert found[subject].verdict == contract.FAIL
+    assert found[subject].verdict == checker.FAIL
     assert words in found[subject].text
 
 
 def test_an_episode_that_ends_late_is_waited_for_and_its_reset_seen():
     found = _check(_config(fault="late"))
     assert "2 ended in 802 random steps" in found["episodes"].text
-    assert found["autoreset"].verdict == contract.OK
+    assert found["autoreset"].verdict == checker.OK
 
 
 def test_without_an_episodes_end_its_autoreset_is_not_seen():
     found = _check(_config(fault="endless"))
-    assert found["autoreset"].verdict == contract.WARNING
+    assert found["autoreset"].verdict == checker.WARNING
     assert "not seen" in found["autoreset"].text
 
 
@@ -212,7 +213,7 @@ def test_another_autoreset_mode_and_another_space_are_failures():
     wordy = "tests.environments_test:Wordy-v0"
     found = _check(builders.config(**{"environment.id": wordy}))
     assert "observation space" in found["environment"].text
-    assert found["environment"].verdict == contract.FAIL
+    assert found["environment"].verdict == checker.FAIL
 
 
 def test_what_raises_is_named_by_the_users_own_line():
@@ -245,7 +246,7 @@ def test_the_report_of_the_whole(tmp_path, capsys, monkeypatch):
     ids=["lstm", "gtrxl", "server", "auto", "lockstep"],
 )
 def test_a_batch_of_every_kind_is_learned(overrides, monkeypatch, capsys):
-    monkeypatch.setattr("impala_mp.calibration._SECS", 0.001)
+    monkeypatch.setattr("impala_mp.runtime.calibration._SECS", 0.001)
     assert preflight.check(builders.config(**overrides), None), capsys.readouterr().out
 
 
@@ -279,7 +280,9 @@ def test_a_shortage_of_memory(capsys):
     ],
 )
 def test_a_network_too_large_for_the_memory(fields, monkeypatch, capsys):
-    monkeypatch.setattr("impala_mp.shared_memory.available_bytes", lambda: 2**33)
+    monkeypatch.setattr(
+        "impala_mp.transport.shared_memory.available_bytes", lambda: 2**33
+    )
     assert not preflight.check(builders.config(**fields), None)
     failure = _only_failure(capsys)
     assert failure.startswith("network")
@@ -412,7 +415,7 @@ _CATCH = f"--config={_EXPERIMENTS / 'catch.py'}"
 
 
 def _train(*arguments, limit=None):
-    command = [sys.executable, "-m", "impala_mp.train", *arguments]
+    command = [sys.executable, "-m", "impala_mp.cli.train", *arguments]
     if limit:
         command = ["prlimit", f"--nofile={limit}:{limit}", *command]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -450,10 +453,10 @@ def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     shared = builders.shared(config, tmp_path)
     held = len(os.listdir("/proc/self/fd")) - before
-    program.release(shared)
+    allocation.release(shared)
     spare = 20
-    assert descriptors.needed(5, 0, 0) == held + spare
-    assert descriptors.needed(5, 6, 10) == held + spare + 2 * 6 + 10
+    assert resources.descriptors_needed(5, 0, 0) == held + spare
+    assert resources.descriptors_needed(5, 6, 10) == held + spare + 2 * 6 + 10
 
 
 @pytest.mark.slow

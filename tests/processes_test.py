@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from impala_mp import control_block, doorbell, errors, shared_memory, specs
+from impala_mp import errors, specs
+from impala_mp.transport import control_block, doorbell, shared_memory
 
 _SPEC = {
     "a": specs.array_spec((3, 5), np.float32),

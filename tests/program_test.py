@@ -10,8 +10,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from impala_mp import conclusion, errors, evaluation, program
+from impala_mp import errors
 from impala_mp.environments import catch
+from impala_mp.evaluation import evaluate
+from impala_mp.runtime import program
 from tests import builders
 
 
@@ -69,7 +71,7 @@ def test_the_evaluation_comes_before_the_learning_curve(tmp_path, capsys, monkey
     def plot(*unused):
         print("a plot")
 
-    monkeypatch.setattr(conclusion.curves, "plot", plot)
+    monkeypatch.setattr(evaluate.curves, "plot", plot)
     lines = _conclusion(tmp_path / "run", capsys, _config())
     assert lines[0].startswith("mean return")
     assert "a plot" in lines
@@ -86,8 +88,8 @@ def test_what_training_survives_the_final_evaluation_survives(tmp_path, capsys):
 def test_an_evaluation_without_an_end_is_refused_by_impala_eval(tmp_path, capsys):
     program.train(_config("EndlessGame-v0"), str(tmp_path / "run"))
     with pytest.raises(errors.BadInput, match="for no game has ended"):
-        evaluation.evaluate(str(tmp_path / "run"), 5)
-    assert evaluation.evaluate(str(tmp_path / "run"), 3)["episodes"] == 3
+        evaluate.evaluate(str(tmp_path / "run"), 5)
+    assert evaluate.evaluate(str(tmp_path / "run"), 3)["episodes"] == 3
 
 
 def _everything(folder):
@@ -139,5 +141,5 @@ def test_the_next_commands_can_be_copied_into_any_shell(tmp_path, monkeypatch, c
     for words in commands:
         assert words[1].endswith("=" + str(tmp_path / "a run"))
     monkeypatch.setenv("PATH", str(there))
-    assert conclusion.command("impala-eval") == "impala-eval"
-    assert conclusion.command("nowhere") == "nowhere"
+    assert evaluate.command("impala-eval") == "impala-eval"
+    assert evaluate.command("nowhere") == "nowhere"

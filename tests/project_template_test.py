@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from impala_mp import errors, project_template
+from impala_mp import errors
+from impala_mp.cli import new
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MODULES = {"impala-train": "train", "impala-play": "play"}
@@ -31,7 +32,7 @@ def _run(arguments, cwd):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("new") / "pond"
-    done = _run(["impala_mp.new", "pond", "--name=duck_pond"], folder.parent)
+    done = _run(["impala_mp.cli.new", "pond", "--name=duck_pond"], folder.parent)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -82,7 +83,7 @@ def test_the_commands_of_its_readme(project):
 def test_its_training_reaches_the_goal(project):
     _, (_, *train), _ = _commands(project)
     train[-1] += "-whole"
-    done = _run(["impala_mp.train", *train], project)
+    done = _run(["impala_mp.cli.train", *train], project)
     assert done.returncode == 0, done.stderr
     mean = float(done.stdout.split("mean return ")[1].split(",")[0])
     assert mean > 0.96  # four steps, of which three cost 0.01
@@ -94,7 +95,7 @@ def test_every_file_of_the_template_is_packaged():
     keywords = [k for n in nodes if isinstance(n, ast.Call) for k in n.keywords]
     (value,) = [k.value for k in keywords if k.arg == "package_data"]
     globs = ast.literal_eval(value)["impala_mp"]
-    for source in project_template._sources():
+    for source in new._sources():
         path = source.relative_to(_ROOT / "impala_mp")
         assert any(path.match(glob) for glob in globs), path
 
@@ -102,22 +103,22 @@ def test_every_file_of_the_template_is_packaged():
 @pytest.mark.parametrize("name", ["My", "9lives", "my-game", "class", "", "a.b"])
 def test_no_package_can_be_called_so(tmp_path, name):
     with pytest.raises(errors.BadInput, match="cannot be the name of a package"):
-        project_template.write(str(tmp_path / "new"), name)
+        new.write(str(tmp_path / "new"), name)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", ["json", "numpy", "impala_mp", "experiment", "sys"])
 def test_a_name_that_is_taken_is_refused(tmp_path, name):
     with pytest.raises(errors.BadInput, match="is a module that there is already"):
-        project_template.write(str(tmp_path / "new"), name)
+        new.write(str(tmp_path / "new"), name)
 
 
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(errors.BadInput, match="is not empty"):
-        project_template.write(str(tmp_path))
+        new.write(str(tmp_path))
     with pytest.raises(errors.BadInput, match="is a file"):
-        project_template.write(str(tmp_path / "mine"))
+        new.write(str(tmp_path / "mine"))
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -128,7 +129,7 @@ def test_an_empty_folder_will_do_and_a_name_of_an_earlier_project(
     monkeypatch.syspath_prepend(str(tmp_path))  # as `python -m` does
     (tmp_path / "empty").mkdir()
     (tmp_path / "my_project").mkdir()
-    assert len(project_template.write("empty")) == 6
+    assert len(new.write("empty")) == 6
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_an_empty_folder_will_do_and_a_name_of_an_earlier_project(
     ],
 )
 def test_bad_input_is_a_sentence(arguments, sentence):
-    done = _run(["impala_mp.new", *arguments], _ROOT)
+    done = _run(["impala_mp.cli.new", *arguments], _ROOT)
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 2

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from impala_mp import random_actions
+from impala_mp.environments import random_play
 
 _PLAYED, _OVER = np.zeros(2, bool), np.ones(2, bool)
 
 
 def _draws(space, path="may"):
-    return random_actions.RandomActions(space, 2, path)
+    return random_play.RandomActions(space, 2, path)
 
 
 def test_all_that_is_allowed_is_drawn_and_nothing_else():
@@ -32,9 +32,7 @@ def test_without_a_mask_the_space_is_drawn_from():
 def test_a_mask_that_allows_nothing():
     draws = _draws(spaces.Discrete(3))
     may = np.array([[0, 1, 0], [0, 0, 0]], bool)
-    with pytest.raises(
-        random_actions.NothingAllowed, match="'may' allows nothing, and"
-    ):
+    with pytest.raises(random_play.NothingAllowed, match="'may' allows nothing, and"):
         draws.draw({"may": may}, _PLAYED)
     draws.draw({"may": may}, _OVER)  # whose actions are ignored
     may[1, 0] = True
@@ -43,5 +41,5 @@ def test_a_mask_that_allows_nothing():
 
 def test_an_element_that_allows_nothing_is_named():
     may = np.array([[1, 1, 0, 0], [1, 1, 1, 0]])
-    with pytest.raises(random_actions.NothingAllowed, match="element 1 of an action"):
+    with pytest.raises(random_play.NothingAllowed, match="element 1 of an action"):
         _draws(spaces.MultiDiscrete([2, 2])).draw({"may": may}, _PLAYED)

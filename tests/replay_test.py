@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import nest, replay, seeding, specs, types
+from impala_mp import nest, seeding, specs, types
+from impala_mp.algorithms import replay
 
 _ENVIRONMENT = specs.EnvironmentSpec(
     specs.array_spec((3,), np.float32), specs.DiscreteSpec(2), 1

@@ -3,16 +3,11 @@
 import numpy as np
 import pytest
 
-from impala_mp import (
-    checkpoint,
-    crash_file,
-    diagnosis,
-    errors,
-    evaluation,
-    lag_histogram,
-    nest,
-    program,
-)
+from impala_mp import errors, nest
+from impala_mp.evaluation import diagnosis, evaluate
+from impala_mp.runtime import program
+from impala_mp.storage import checkpoint, crash_file
+from impala_mp.workers import policy_lag
 from tests import builders, lockstep_test
 
 _REPLAY = {"replay.ratio": 0.5, "replay.memory_mib": 0.1}
@@ -84,7 +79,7 @@ def test_only_what_is_fresh_is_counted(tmp_path):
     for number in range(20):
         _turn(parts, number)
     lags = training._lags.metrics()
-    assert sum(lag_histogram.take(lags)) == 60 * 5
+    assert sum(policy_lag.take(lags)) == 60 * 5
     assert lags["lag/max"] <= 1
     assert len(np.concatenate(training._ages)) == 60
     ends = [batch[1].time_step.step_type[1:, :3] == 2 for batch in watched.batches]
@@ -239,4 +234,4 @@ def test_catch_is_learned_with_replay(tmp_path):
         }
     )
     program.train(config, str(tmp_path))
-    assert evaluation.evaluate(str(tmp_path), 50)["mean"] > 0.9
+    assert evaluate.evaluate(str(tmp_path), 50)["mean"] > 0.9

@@ -7,12 +7,14 @@ import time
 
 import pytest
 
-from impala_mp import evaluator, metrics, reporting, supervisor
+from impala_mp.monitoring import health, reporter
+from impala_mp.storage import metrics
+from impala_mp.workers import evaluator
 from tests import builders
 
 _STATUSES = [
-    supervisor.Status("supervisor", 0, 7, 0, "running", 0, 0.0, ""),
-    supervisor.Status("learner", 0, 8, 0, "waiting_for_data", 3, 0.0, ""),
+    health.Status("supervisor", 0, 7, 0, "running", 0, 0.0, ""),
+    health.Status("learner", 0, 8, 0, "waiting_for_data", 3, 0.0, ""),
 ]
 
 
@@ -36,7 +38,7 @@ class _Run:
         self.parts = builders.parts(config, folder / "checkpoints")
         self.parts.training.restore(print)
         self.screen = _Screen()
-        self.reporter = reporting.Reporter(
+        self.reporter = reporter.Reporter(
             self.parts.shared, str(folder), self.screen, 2
         )
 
@@ -57,7 +59,7 @@ class _Run:
 def clock(monkeypatch):
     """Seconds that have passed beside the real ones."""
     late, real = [0.0], time.monotonic
-    monkeypatch.setattr(reporting.time, "monotonic", lambda: real() + late[0])
+    monkeypatch.setattr(reporter.time, "monotonic", lambda: real() + late[0])
     return late
 
 
@@ -115,7 +117,7 @@ def test_a_file_that_cannot_be_written_is_touched(tmp_path, monkeypatch):
     def full(*unused, **others):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(reporting.workdir, "write_atomically", full)
+    monkeypatch.setattr(reporter.workdir, "write_atomically", full)
     assert run.tick() == before
     assert time.time() - os.path.getmtime(tmp_path / "health.json") < 60.0
     assert "No space left" in run.screen.messages[0]

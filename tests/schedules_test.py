@@ -4,13 +4,8 @@ import math
 
 import pytest
 
-from impala_mp import (
-    config as config_lib,
-    errors,
-    hyperparameters,
-    schedules,
-    validation,
-)
+from impala_mp import config as config_lib, errors
+from impala_mp.config import live_hyperparameters, schedules, validation
 
 
 def test_constant():
@@ -121,18 +116,18 @@ def test_the_order_of_thresholds_holds_at_every_step():
     with pytest.raises(errors.BadInput, match="must not exceed"):
         _validate(**{rho: "exponential(2, 1, 100)", c: "linear(2, 1, 100)"})
     # What has been is over.
-    values = hyperparameters.of_config(
+    values = live_hyperparameters.of_config(
         _validate(**{rho: "piecewise(1, 50, 3)", c: "constant(1)"})
     )
     values["clip_c_threshold"] = schedules.constant(2.0)
-    hyperparameters.check_order(values, agent_steps=50)
+    live_hyperparameters.check_order(values, agent_steps=50)
     with pytest.raises(errors.BadInput, match="agent step 49"):
-        hyperparameters.check_order(values, agent_steps=49)
+        live_hyperparameters.check_order(values, agent_steps=49)
 
 
 def test_a_schedule_comes_before_the_field():
     config = _validate(**{"actors.epsilon": 0.5, "loss.entropy_cost": 0.25})
-    assert hyperparameters.initial(config) == {
+    assert live_hyperparameters.initial(config) == {
         "epsilon": 0.5,
         "temperature": 1.0,
         "entropy_cost": 0.25,
@@ -142,4 +137,4 @@ def test_a_schedule_comes_before_the_field():
         "clip_c_threshold": 1.0,
     }
     config = _validate(**{"schedules.epsilon": "exponential(0.1, 1, 7)"})
-    assert hyperparameters.initial(config)["epsilon"] == 0.1
+    assert live_hyperparameters.initial(config)["epsilon"] == 0.1

@@ -4,8 +4,10 @@ import math
 
 import pytest
 
-from impala_mp import checkpoint, evaluation, exporting, metrics, program
-from tests import builders, spaces as some_spaces
+from impala_mp.evaluation import evaluate, export
+from impala_mp.runtime import program
+from impala_mp.storage import checkpoint, metrics
+from tests import builders, spaces
 
 
 def _config(observation, action, **overrides):
@@ -47,24 +49,24 @@ def _check(path, config):
         for key, value in record.items()
         if key.startswith(("loss/", "vtrace/"))
     )
-    result = evaluation.evaluate(str(path), 4)
+    result = evaluate.evaluate(str(path), 4)
     assert result["episodes"] == 4
     assert 4.0 <= result["mean"] <= 8.0
-    exporting.export(str(path), "torch", str(path / "policy.pt2"))  # compares rows
+    export.export(str(path), "torch", str(path / "policy.pt2"))  # compares rows
     assert (path / "policy.pt2").exists()
 
 
 _MASK = {"agent.action_mask_key": "allowed"}
 
 
-@pytest.mark.parametrize("observation", some_spaces.OBSERVATIONS)
+@pytest.mark.parametrize("observation", spaces.OBSERVATIONS)
 def test_every_observation(tmp_path, observation):
     overrides = _MASK if observation == "masked" else {}
     normalised = {"network.normalise_observations": True, **overrides}
     _check(tmp_path, _config(observation, "discrete", **normalised))
 
 
-@pytest.mark.parametrize("action", some_spaces.ACTIONS)
+@pytest.mark.parametrize("action", spaces.ACTIONS)
 def test_every_action(tmp_path, action):
     _check(tmp_path, _config("box", action, **{"actors.temperature": 1.5}))
 
@@ -94,4 +96,4 @@ def test_nested_spaces_with_all_that_learns(tmp_path, overrides):
     assert last["agent_steps"] >= 180
     assert last["health/drift_alarms"] == 0
     assert last["health/updates_skipped"] == 0
-    assert evaluation.evaluate(str(folder), 4)["episodes"] == 4
+    assert evaluate.evaluate(str(folder), 4)["episodes"] == 4

@@ -6,6 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from impala_mp import errors, nest, specs, types
+from impala_mp.environments import spaces as spaces_lib
 
 _T, _E, _L = 5, 3, 4
 
@@ -20,20 +21,20 @@ def _box(dtype, shape=(2, 3)):
     + ["float16", "float32", "float64"],
 )
 def test_boxes_that_torch_can_hold_are_understood(dtype):
-    spec = specs.observation_spec(_box(np.dtype(dtype)))
+    spec = spaces_lib.observation_spec(_box(np.dtype(dtype)))
     assert spec == specs.ArraySpec((2, 3), np.dtype(dtype))
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (84, 84, 4)])
 def test_shapes_of_observations(shape):
-    spec = specs.observation_spec(_box(np.uint8, shape))
+    spec = spaces_lib.observation_spec(_box(np.uint8, shape))
     assert spec.shape == shape
     assert spec.nbytes == np.zeros(shape, np.uint8).nbytes
 
 
 def test_a_dtype_that_torch_cannot_hold_is_refused():
     with pytest.raises(errors.BadInput) as raised:
-        specs.observation_spec(_box(np.longdouble))
+        spaces_lib.observation_spec(_box(np.longdouble))
     _assert_sentence(raised, np.dtype(np.longdouble).name, "cast it")
 
 
@@ -44,13 +45,13 @@ def test_a_dtype_that_torch_cannot_hold_is_refused():
 )
 def test_other_observations_are_refused(space):
     with pytest.raises(errors.BadInput) as raised:
-        specs.observation_spec(space)
+        spaces_lib.observation_spec(space)
     _assert_sentence(raised, f"observation space {space} ", "use numbers")
     nested = spaces.Dict({"a": spaces.Dict({"words": space, "x": _box(np.float32)})})
     with pytest.raises(errors.BadInput) as raised:
-        specs.observation_spec(nested)
+        spaces_lib.observation_spec(nested)
     _assert_sentence(raised, f"{space} at 'a/words' ", "leave it out")
-    assert specs.observation_spec(nested, ("a/words",)) == {
+    assert spaces_lib.observation_spec(nested, ("a/words",)) == {
         "a": {"x": specs.array_spec((2, 3), np.float32)}
     }
 
@@ -63,7 +64,7 @@ def test_nested_and_categorical_observations():
             "gears": spaces.MultiDiscrete([2, 5], start=[1, 0]),
         }
     )
-    spec = specs.observation_spec(space)
+    spec = spaces_lib.observation_spec(space)
     assert spec["mode"] == specs.CategoriesSpec((), np.dtype("int64"), (3,), (-1,))
     assert spec["gears"].num_values == (2, 5)
     assert spec["gears"].example().tolist() == [1, 0]
@@ -77,12 +78,12 @@ def test_nested_and_categorical_observations():
 
 def test_nothing_left_to_see_is_refused():
     with pytest.raises(errors.BadInput, match="nothing left"):
-        specs.observation_spec(spaces.Dict({"x": _box(np.float32)}), ("x",))
+        spaces_lib.observation_spec(spaces.Dict({"x": _box(np.float32)}), ("x",))
 
 
 @pytest.mark.parametrize("start", [0, -1, 7])
 def test_discrete_actions_are_understood(start):
-    spec = specs.action_spec(spaces.Discrete(5, start=start))
+    spec = spaces_lib.action_spec(spaces.Discrete(5, start=start))
     assert spec == specs.DiscreteSpec(5, start)
     assert type(spec.num_actions) is int
     assert spec.array == specs.ArraySpec((), np.dtype(np.int64))
@@ -95,10 +96,10 @@ def test_discrete_actions_are_understood(start):
 )
 def test_other_actions_are_refused(space):
     with pytest.raises(errors.BadInput) as raised:
-        specs.action_spec(space)
+        spaces_lib.action_spec(space)
     _assert_sentence(raised, f"action space {space} ", "use ")
     with pytest.raises(errors.BadInput) as raised:
-        specs.action_spec(spaces.Dict({"arm": space}))
+        spaces_lib.action_spec(spaces.Dict({"arm": space}))
     _assert_sentence(raised, f"{space} at 'arm' ", "use ")
 
 
@@ -109,14 +110,14 @@ def test_actions_of_every_kind():
             "arm": spaces.Tuple([spaces.MultiBinary(4), _box(np.float64, (2,))]),
         }
     )
-    spec = specs.action_spec(space)
+    spec = spaces_lib.action_spec(space)
     assert spec["gears"] == specs.MultiDiscreteSpec((1, 2), (2, 5), (1, 0))
     binary, box = spec["arm"]
     assert binary.array == specs.array_spec((4,), np.int8)
     assert box.is_bounded
     assert box.array == specs.array_spec((2,), np.float32)
     open_box = spaces.Box(np.array([-np.inf, 0.0]), np.array([0.0, 1.0]))
-    assert not specs.action_spec(open_box).is_bounded
+    assert not spaces_lib.action_spec(open_box).is_bounded
     actions = specs.example_actions(spec, 3)
     assert actions["arm"][1].shape == (3, 2)
 
@@ -131,7 +132,7 @@ def test_actions_of_every_kind():
     ],
 )
 def test_bounds(space, low, high, strict):
-    bounds = specs.observation_bounds(space)
+    bounds = spaces_lib.observation_bounds(space)
     assert np.array_equal(bounds.low, low)
     assert np.array_equal(bounds.high, high)
     assert bounds.strict is strict
@@ -146,7 +147,7 @@ def test_bounds(space, low, high, strict):
     ],
 )
 def test_what_cannot_be_left_has_no_bounds(space):
-    assert specs.observation_bounds(space) is None
+    assert spaces_lib.observation_bounds(space) is None
 
 
 def _assert_sentence(raised, value, cure):
@@ -161,8 +162,8 @@ def _assert_sentence(raised, value, cure):
 
 def test_a_space_of_a_real_environment():
     environment = gymnasium.make("CartPole-v1")
-    assert specs.observation_spec(environment.observation_space).shape == (4,)
-    assert specs.action_spec(environment.action_space).num_actions == 2
+    assert spaces_lib.observation_spec(environment.observation_space).shape == (4,)
+    assert spaces_lib.action_spec(environment.action_space).num_actions == 2
 
 
 @pytest.mark.parametrize(
@@ -251,7 +252,7 @@ _HOLLOW = spaces.Box(0.0, 1.0, (2, 0))
 )
 def test_observations_that_cannot_be_named_or_are_nothing(space, words):
     with pytest.raises(errors.BadInput, match=words):
-        specs.observation_spec(space)
+        spaces_lib.observation_spec(space)
 
 
 @pytest.mark.parametrize(
@@ -261,18 +262,18 @@ def test_observations_that_cannot_be_named_or_are_nothing(space, words):
 )
 def test_actions_that_are_nothing(space):
     with pytest.raises(errors.BadInput, match="action space .* has nothing in it"):
-        specs.action_spec(space)
+        spaces_lib.action_spec(space)
     nested = spaces.Dict({"x": spaces.Discrete(2), "y": space})
     with pytest.raises(errors.BadInput, match="at 'y' has nothing in it"):
-        specs.action_spec(nested)
+        spaces_lib.action_spec(nested)
 
 
 def test_what_is_ignored_has_to_be_there():
     """In one of the tasks at least; part of a Tuple cannot be left out."""
     one = spaces.Dict({"a": spaces.Tuple([spaces.Dict({"b": _box(np.float32)})])})
     other = spaces.Dict({"c/d": spaces.Text(3), "x": _box(np.float32)})
-    specs.check_ignored(("a", "a/0/b", "c/d"), (one, other))
+    spaces_lib.check_ignored(("a", "a/0/b", "c/d"), (one, other))
     for path in ("b", "a/0", "a/0/c"):
         with pytest.raises(errors.BadInput, match=f"ignored has '{path}', which is no"):
-            specs.check_ignored((path,), (one, other))
-    assert set(specs.observation_spec(other, ("c/d",))) == {"x"}
+            spaces_lib.check_ignored((path,), (one, other))
+    assert set(spaces_lib.observation_spec(other, ("c/d",))) == {"x"}

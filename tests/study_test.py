@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impala_mp import curves, metrics, workdir
+from impala_mp.monitoring import curves
+from impala_mp.storage import files, metrics
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _TOOL = _ROOT / "tools" / "study.py"
@@ -72,7 +73,7 @@ def _fake_results(tool, output, flags=()):
             run = tool["_make_run"](output, experiment, seed, flags)
             _write_run(run.folder, [1000, 2000, 3000], lags=[float(i)] * 3)
             config = run.config.to_json_best_effort()
-            workdir.write_atomically(str(run.folder / "config.json"), config)
+            files.write_atomically(str(run.folder / "config.json"), config)
             line = json.dumps({"mean": 10.0 * i + seed, "agent_steps": 1_000_000})
             (run.folder / "evaluation.json").write_text(line)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from impala_mp import sum_tree
+from impala_mp.algorithms import sum_tree
 
 
 def _naive(weights, sums):

@@ -29,7 +29,7 @@ class Run:
         command = [
             sys.executable,
             "-m",
-            "impala_mp.train",
+            "impala_mp.cli.train",
             f"--config={_EXPERIMENTS / config}",
             f"--workdir={workdir}",
             "--config.logging.interval_secs=0.2",
@@ -518,7 +518,7 @@ def test_the_run_goes_on_without_an_actor_whose_budget_is_spent(start, tmp_path)
 
 
 def _status(run):
-    command = [sys.executable, "-m", "impala_mp.status", str(run.workdir)]
+    command = [sys.executable, "-m", "impala_mp.cli.status", str(run.workdir)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
@@ -538,7 +538,7 @@ def test_status_from_a_second_terminal(start, tmp_path):
     assert _status(run).returncode == 0
     assert "stopped" in _status(run).stdout
     other = subprocess.run(
-        [sys.executable, "-m", "impala_mp.status", str(tmp_path)],
+        [sys.executable, "-m", "impala_mp.cli.status", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import algorithm, target_network
+from impala_mp.algorithms import base, target_network
 from tests import builders, learner_test
 
 _PACKAGE = pathlib.Path(target_network.__file__).parent
@@ -37,7 +37,7 @@ def _stir(made):
 
 def _make(**overrides):
     made, policy, batch = learner_test._make(algorithm="impact", **overrides)
-    return made, batch, algorithm.live_from_config(made._config)
+    return made, batch, base.live_from_config(made._config)
 
 
 @pytest.mark.parametrize("period", [1, 3, 4])

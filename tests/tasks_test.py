@@ -6,20 +6,14 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from impala_mp import (
-    agent,
-    contract,
-    environments,
-    episodes,
-    errors,
-    evaluation,
-    evaluator,
-    metrics,
-    popart,
-    program,
-    tasks,
-    validation,
-)
+from impala_mp import errors, nest
+from impala_mp.config import validation
+from impala_mp.environments import checker, factory, tasks
+from impala_mp.evaluation import evaluate
+from impala_mp.networks import agent, popart
+from impala_mp.runtime import program
+from impala_mp.storage import metrics
+from impala_mp.workers import episode_statistics
 from tests import builders
 
 
@@ -66,12 +60,12 @@ def _config(*names, **overrides):
 
 
 def _make(config, task):
-    return environments.make(config.environment, 2, task=task)
+    return factory.make(config.environment, 2, task=task)
 
 
 def test_observations_and_actions_are_padded_to_the_largest():
     config = _config("A", "B")
-    spec = environments.probe(config.environment)
+    spec = factory.probe(config.environment)
     assert spec.num_tasks == 2
     assert spec.action.num_actions == 4
     assert spec.action_mask == tasks.ALLOWED
@@ -90,7 +84,7 @@ def test_observations_and_actions_are_padded_to_the_largest():
 
 
 def test_tasks_of_the_same_spaces_need_no_mask():
-    spec = environments.probe(_config("A", "C").environment)
+    spec = factory.probe(_config("A", "C").environment)
     assert set(spec.observation) == {tasks.OBSERVATION, tasks.TASK}
     assert spec.action_mask == ""
 
@@ -104,13 +98,13 @@ def test_tasks_of_the_same_spaces_need_no_mask():
 )
 def test_what_cannot_be_put_together_is_refused(names, words):
     with pytest.raises(errors.BadInput, match=words):
-        environments.probe(_config(*names).environment)
+        factory.probe(_config(*names).environment)
 
 
 def test_other_actions_cannot_be_put_together():
     config = builders.config(**{"environment.id": "Pendulum-v1, CartPole-v1"})
     with pytest.raises(errors.BadInput, match="cannot be padded"):
-        environments.probe(config.environment)
+        factory.probe(config.environment)
 
 
 def test_each_task_needs_an_actor():
@@ -119,7 +113,7 @@ def test_each_task_needs_an_actor():
 
 
 def test_numbers_of_each_task():
-    made = episodes.Episodes(("/A", "/B"))
+    made = episode_statistics.Episodes(("/A", "/B"))
     returns = np.array([[1.0, np.nan, 3.0, 40.0], [np.nan, 20.0, 5.0, np.nan]])
     made.add(returns, np.ones((2, 4), np.int32), np.array([0, 1, 2, 3]))
     found = made.metrics()
@@ -127,7 +121,7 @@ def test_numbers_of_each_task():
     assert (found["episode/count/A"], found["episode/count/B"]) == (3, 2)
     assert found["episode/return_mean/A"] == 3.0
     assert found["episode/return_mean/B"] == 30.0
-    other = episodes.Episodes(("/A", "/B"))
+    other = episode_statistics.Episodes(("/A", "/B"))
     other.load_state_dict(made.state_dict())
     assert other.metrics() == found
 
@@ -191,7 +185,7 @@ def test_a_whole_training(tmp_path, names, mode):
         record[f"popart/scale{suffixes[1]}"] > 3 * record[f"popart/scale{suffixes[0]}"]
     )
     assert record["health/drift_alarms"] == 0
-    result = evaluation.evaluate(str(folder), 3)
+    result = evaluate.evaluate(str(folder), 3)
     assert result["episodes"] == 6
     for name, suffix in zip(names, suffixes, strict=True):
         assert result[f"mean{suffix}"] == scales[name]
@@ -200,7 +194,7 @@ def test_a_whole_training(tmp_path, names, mode):
 def test_the_network_sees_the_task():
     config = _config("A", "C")
     torch.manual_seed(0)
-    policy = agent.make(config, environments.probe(config.environment))
+    policy = agent.make(config, factory.probe(config.environment))
     steps = [_make(config, task).reset([0, 1]) for task in (0, 1)]
     values = [
         policy.step(
@@ -262,12 +256,12 @@ def _picky():
 
 def test_a_mask_of_the_users_own_forbids_what_a_task_does_not_have_too():
     config = _picky()
-    made = agent.make(config, environments.probe(config.environment))
+    made = agent.make(config, factory.probe(config.environment))
     for task, size in enumerate((3, 4)):
         environment = _make(config, task)
         time_step = environment.reset([0, 1])
         for _ in range(4):
-            tensors = evaluator.tensors(time_step)
+            tensors = nest.tensors(time_step)
             output, _ = made.step(tensors, made.initial_state(2))
             may = time_step.observation[tasks.OBSERVATION]["may"] != 0
             assert may.shape == (2, 4)
@@ -279,9 +273,9 @@ def test_a_mask_of_the_users_own_forbids_what_a_task_does_not_have_too():
 
 
 def test_check_plays_by_the_mask():
-    found = {f.subject: f for f in contract.check(_picky())}
-    assert {f.verdict for f in found.values()} <= {contract.OK, contract.WARNING}
-    assert found["episodes/Pickier"].verdict == contract.OK
+    found = {f.subject: f for f in checker.check(_picky())}
+    assert {f.verdict for f in found.values()} <= {checker.OK, checker.WARNING}
+    assert found["episodes/Pickier"].verdict == checker.OK
 
 
 class Told(Picky):
@@ -304,10 +298,10 @@ def test_what_is_ignored_need_only_be_in_one_task():
             "agent.action_mask_key": f"{tasks.OBSERVATION}/may",
         }
     )
-    spec = environments.probe(config.environment)
+    spec = factory.probe(config.environment)
     assert set(spec.observation[tasks.OBSERVATION]) == {"image", "may"}
-    verdicts = {finding.verdict for finding in contract.check(config)}
-    assert contract.FAIL not in verdicts
+    verdicts = {finding.verdict for finding in checker.check(config)}
+    assert checker.FAIL not in verdicts
     config.environment.ignored = ("words", "word")
     with pytest.raises(errors.BadInput, match="ignored has 'word', which is no entry"):
-        environments.probe(config.environment)
+        factory.probe(config.environment)

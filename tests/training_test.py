@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from impala_mp import accounting, checkpoint
+from impala_mp.storage import checkpoint
+from impala_mp.workers import accounting
 from tests import builders
 
 

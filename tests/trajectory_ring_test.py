@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from impala_mp import nest, specs, trajectory_ring
+from impala_mp import nest, specs
+from impala_mp.transport import trajectory_ring
 from tests import forks
 
 _NUM_SLOTS = 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import vtrace
+from impala_mp.algorithms import vtrace
 
 _ONES = (1.0, 1.0, 1.0)
 # Of rho, of the advantage's rho, of c.

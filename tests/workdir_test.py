@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from impala_mp import checkpoint, errors, workdir
+from impala_mp import errors
+from impala_mp.storage import checkpoint, files, workdir
 from tests import builders, forks
 
 
@@ -101,7 +102,7 @@ def test_what_a_refused_run_has_made_is_gone_and_nothing_else(tmp_path, monkeypa
     def fail(*unused):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(workdir, "write_atomically", fail)
+    monkeypatch.setattr(files, "write_atomically", fail)
     _refused(tmp_path / "new" / "run")
     assert os.listdir(tmp_path) == []
     (tmp_path / "old").mkdir()
@@ -113,15 +114,15 @@ def test_what_a_refused_run_has_made_is_gone_and_nothing_else(tmp_path, monkeypa
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
-    workdir.check_place("output", str(tmp_path / "new.png"))
-    workdir.check_place("output", "new.png")
+    files.check_place("output", str(tmp_path / "new.png"))
+    files.check_place("output", "new.png")
     with pytest.raises(errors.BadInput, match="--output=.*there is no folder"):
-        workdir.check_place("output", str(tmp_path / "no" / "new.png"))
+        files.check_place("output", str(tmp_path / "no" / "new.png"))
     with pytest.raises(errors.BadInput, match="cannot be written"):
-        workdir.check_place("output", str(tmp_path))
+        files.check_place("output", str(tmp_path))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(errors.BadInput, match="cannot be written"):
-        workdir.check_place("output", str(tmp_path / "new.png"))
+        files.check_place("output", str(tmp_path / "new.png"))
 
 
 def test_a_live_owner_excludes_others_and_a_dead_one_does_not(tmp_path):

@@ -5,7 +5,8 @@ import contextlib
 import numpy as np
 import pytest
 
-from impala_mp import program, workers
+from impala_mp.runtime import entry_points, program
+from impala_mp.workers import builders as worker_builders
 from tests import builders
 
 _ROLES = ("actor", "evaluator", "inference")
@@ -18,7 +19,7 @@ class _Enough(Exception):
 @pytest.fixture
 def keys(monkeypatch):
     """The keys of all seeds that are asked for."""
-    taken, sequence = [], workers.seeding.sequence
+    taken, sequence = [], entry_points.seeding.sequence
 
     def spy(seed, *key):
         taken.append(key)
@@ -26,7 +27,7 @@ def keys(monkeypatch):
             raise _Enough
         return sequence(seed, *key)
 
-    monkeypatch.setattr(workers.seeding, "sequence", spy)
+    monkeypatch.setattr(entry_points.seeding, "sequence", spy)
     return taken
 
 
@@ -38,16 +39,16 @@ def _start_all(tmp_path, incarnation, run):
     shared = builders.shared(config, tmp_path)._replace(run=run)
     row = shared.control.row(1)
     row.set("incarnation", incarnation)
-    workers.make_training(shared, row)
-    workers.make_actor(1, incarnation, shared, row)
+    worker_builders.make_learner(shared, row)
+    worker_builders.make_actor(1, incarnation, shared, row)
     shared.store.publish(np.zeros(shared.store.num_bytes, np.uint8))
     for role in _ROLES:
-        seat = workers.Seat(role, 0, 1, incarnation, "")
+        seat = entry_points.Seat(role, 0, 1, incarnation, "")
         with contextlib.suppress(_Enough):
             if role == "actor":
-                workers._act_served(seat, shared, row)
+                entry_points._act_served(seat, shared, row)
             else:
-                workers._ROLES[role](seat, shared, row)
+                entry_points._ROLES[role](seat, shared, row)
         if role == "evaluator":
             shared.control.stop()  # for the inference server, which ends at once
 

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from impala_mp import agent, environments, nest, placement, specs, types
+from impala_mp import nest, specs, types
+from impala_mp.algorithms import cuda
+from impala_mp.environments import factory
+from impala_mp.networks import agent
 
 Result = dict[str, Any]  # min, median, max, unit
 Rows = dict[str, Result]
@@ -52,10 +55,10 @@ class Context:
 
     def __init__(self, config: Any, flags: list[str], options: Options) -> None:
         torch.set_num_threads(1)  # parts are measured in core-seconds
-        placement.take_device(config.learner.device)
+        cuda.take_device(config.learner.device)
         self.config, self.flags, self.options = config, flags, options
         self.results: Rows = {}
-        self.environment = environments.probe(config.environment)
+        self.environment = factory.probe(config.environment)
         self.device = torch.device(config.learner.device)
 
     def time(self, function: Callable[[], Any], secs: float = 0.5) -> Result:

@@ -14,25 +14,14 @@ import gymnasium
 import numpy as np
 import torch
 
-from impala_mp import (
-    actor,
-    agent,
-    algorithm,
-    batcher,
-    control_block,
-    environments,
-    hyperparameters,
-    launch,
-    learner,
-    nest,
-    nonfinite,
-    off_policy,
-    parameter_store,
-    parameters,
-    trajectory_ring,
-    types,
-    vtrace as vtrace_lib,
-)
+from impala_mp import nest, types
+from impala_mp.algorithms import base, replay_correction, vtrace as vtrace_lib
+from impala_mp.config import live_hyperparameters
+from impala_mp.environments import factory
+from impala_mp.networks import agent, flat_parameters
+from impala_mp.runtime import launch
+from impala_mp.transport import control_block, parameter_store, trajectory_ring
+from impala_mp.workers import actor, batcher, learner, nonfinite
 
 _FORK = multiprocessing.get_context("fork")
 _EAGER = pathlib.Path(__file__).parent / "eager_learner.py"
@@ -78,7 +67,7 @@ def _forward_secs_a_frame(context: bench_context.Context) -> float:
 def _raw_step(context: bench_context.Context) -> Callable[[], Any]:
     """One vector step of what Gymnasium gives, without anything of ours."""
     count = context.config.actors.environments
-    wrapped = environments.make(context.config.environment, count)
+    wrapped = factory.make(context.config.environment, count)
     wrapped.reset(list(range(count)))
     raw, turn = wrapped.unwrapped, [0]
     space = gymnasium.vector.utils.batch_space(raw.single_action_space, count)
@@ -146,15 +135,15 @@ def _unroll(context: bench_context.Context) -> Callable[[], None]:
     count = context.config.actors.environments
     rings = trajectory_ring.TrajectoryRings(context.spec(count), 1, 3)
     policy = context.agent()
-    flat = parameters.FlatParameters(policy.network).flat.numpy()
+    flat = flat_parameters.FlatParameters(policy.network).flat.numpy()
     store = parameter_store.ParameterStore(flat.nbytes)
     store.publish(flat)
     control = control_block.ControlBlock(1)
-    for name, value in hyperparameters.initial(context.config).items():
+    for name, value in live_hyperparameters.initial(context.config).items():
         control.set(name, value)
     the_actor = actor.Actor(
         policy,
-        environments.make(context.config.environment, count),
+        factory.make(context.config.environment, count),
         rings.ring(0),
         store,
         control,
@@ -190,8 +179,8 @@ class _Watched:
 
     def __init__(self, context: bench_context.Context) -> None:
         config = context.config
-        self._live = algorithm.live_from_config(config)
-        self._sample = off_policy.all_fresh(config)
+        self._live = base.live_from_config(config)
+        self._sample = replay_correction.all_fresh(config)
         self._learner = learner.Learner(config, context.agent())
         self._folder = tempfile.TemporaryDirectory()  # for a step that goes bad
         self._guard = nonfinite.Guard(config, self._learner, self._folder.name)

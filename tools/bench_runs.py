@@ -37,7 +37,7 @@ class _Run:
         self._records: list[dict[str, Any]] = []
         self._read = 0  # bytes of the records
         self._output = open(self._folder / "output", "w+")  # noqa: SIM115 for Popen
-        command = [sys.executable, "-m", "impala_mp.train", *flags]
+        command = [sys.executable, "-m", "impala_mp.cli.train", *flags]
         command.append(f"--workdir={self._folder / 'run'}")
         self.started = time.monotonic()
         self.process = subprocess.Popen(

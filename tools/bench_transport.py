@@ -10,7 +10,8 @@ from typing import Any
 import bench_context
 import numpy as np
 
-from impala_mp import doorbell, nest, parameter_store, specs, trajectory_ring, types
+from impala_mp import nest, specs, types
+from impala_mp.transport import doorbell, parameter_store, trajectory_ring
 
 _FORK = multiprocessing.get_context("fork")
 _SECS = 1.0  # of each repeat

@@ -23,7 +23,9 @@ import sys
 
 from absl import flags
 
-from impala_mp import command_line, errors, launch
+from impala_mp import errors
+from impala_mp.cli import command_line
+from impala_mp.runtime import launch
 
 FLAGS = flags.FlagValues()
 _ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -309,11 +309,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def _check_environment(name: str, parser: _Parser) -> None:
-    from impala_mp import environments, errors  # brings torch, which takes seconds
+    from impala_mp import errors  # brings torch, which takes seconds
+    from impala_mp.environments import factory
 
     named = types.SimpleNamespace(id=name, kwargs={})
     try:
-        environments.make(named, 1).close()
+        factory.make(named, 1).close()
     except errors.BadInput as error:
         parser.error(f"--env={name}: {error}")
 

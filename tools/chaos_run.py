@@ -104,7 +104,7 @@ class Run:
         total = f"--config.total_agent_steps={total_agent_steps}"
         with open(self._output, "a") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "impala_mp.train", *self._arguments, total],
+                [sys.executable, "-m", "impala_mp.cli.train", *self._arguments, total],
                 stdout=output,
                 stderr=output,
                 env=self.environment(),

@@ -47,7 +47,7 @@ def examine(folder: pathlib.Path) -> dict[str, Any]:
 
 def _evaluated(folder: pathlib.Path) -> float | None:
     """The mean return of 100 games by impala-eval; None if it fails."""
-    command = [sys.executable, "-m", "impala_mp.evaluate", f"--workdir={folder}"]
+    command = [sys.executable, "-m", "impala_mp.cli.evaluate", f"--workdir={folder}"]
     done = subprocess.run(
         [*command, "--episodes=100"],
         stdout=subprocess.PIPE,

@@ -12,7 +12,10 @@ import bench_context
 import torch
 from absl import flags
 
-from impala_mp import agent, command_line, losses, types
+from impala_mp import types
+from impala_mp.algorithms import losses
+from impala_mp.cli import command_line
+from impala_mp.networks import agent
 
 FLAGS = flags.FlagValues()
 _CONFIG = command_line.define_config(FLAGS)

@@ -8,7 +8,9 @@ import argparse
 import os
 import sys
 
-from impala_mp import curves, errors, workdir
+from impala_mp import errors
+from impala_mp.monitoring import curves
+from impala_mp.storage import files
 
 
 def main() -> None:
@@ -26,7 +28,7 @@ def main() -> None:
         name = label or os.path.basename(os.path.normpath(folders))
         groups[name] = folders.split(",")
     try:
-        workdir.check_place("output", arguments.output)
+        files.check_place("output", arguments.output)
         curves.plot(groups, arguments.output, arguments.key, arguments.x)
     except errors.BadInput as error:
         print(f"plot.py: {error}", file=sys.stderr)

@@ -26,10 +26,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from impala_mp import command_line, config as config_lib, curves, errors, workdir
+from impala_mp import errors
+from impala_mp.cli import command_line
+from impala_mp.config import base, fields as fields_lib
+from impala_mp.monitoring import curves
+from impala_mp.storage import files, workdir
 
 _RETURN, _COUNT = "episode/return_mean", "episode/count"
-_CHOSEN = (*config_lib.AUTOMATIC, "learner.threads")  # by calibration, where 0
+_CHOSEN = (*base.AUTOMATIC, "learner.threads")  # by calibration, where 0
 
 
 class _Run(NamedTuple):
@@ -57,7 +61,7 @@ def _check_result(run: _Run) -> None:
     if not _result(run).exists():
         return
     stored = workdir.read_config(str(run.folder))
-    differences = config_lib.differences(stored, run.config)
+    differences = fields_lib.differences(stored, run.config)
     lines = "; ".join(
         f"{field} is {there!r} there, {here!r} here"
         for field, (there, here) in differences.items()
@@ -86,7 +90,7 @@ def _complete(run: _Run) -> float:
         line = _call("evaluate", where, "--episodes=100").splitlines()[-1]
         if json.loads(line)["agent_steps"] < run.config.total_agent_steps:
             raise RuntimeError(f"{run.folder} was stopped: the same command goes on.")
-        workdir.write_atomically(str(_result(run)), line + "\n")
+        files.write_atomically(str(_result(run)), line + "\n")
     mean: float = json.loads(_result(run).read_text())["mean"]
     print(f"{run.folder}: {mean:.2f}", flush=True)
     return mean
@@ -157,10 +161,10 @@ def _places(groups: dict[str, list[_Run]], x: str, lines: str) -> dict[str, Any]
     """
     places: dict[str, Any] = {}
     for name, (run, *_) in groups.items():
-        fields = config_lib.flatten(run.config)
+        fields = fields_lib.flatten(run.config)
         for field in filter(None, (x, lines)):
             if field not in fields:
-                near = config_lib.nearest(field, list(fields))
+                near = fields_lib.nearest(field, list(fields))
                 raise errors.BadInput(f"there is no field config.{field}.{near}")
         place = (f"{lines}={fields[lines]}" if lines else "", fields[x])
         if place in places.values():

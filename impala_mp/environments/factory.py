@@ -8,8 +8,16 @@ from typing import Any
 
 import gymnasium
 
-from impala_mp import config as config_lib, errors, factories, specs, tasks
-from impala_mp.environments import atari, catch, recall, task as task_lib, vector
+from impala_mp import errors, specs
+from impala_mp.config import derived, fields, user_code
+from impala_mp.environments import (
+    atari,
+    catch,
+    recall,
+    spaces as spaces_lib,
+    tasks,
+    vector,
+)
 
 _BUILT_IN: dict[str, Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]] = {
     "Catch": catch.CatchVectorEnv,
@@ -45,23 +53,23 @@ def make(
       BadInput: there is no such environment, its extra is not installed, it does not
         take these arguments, or its spaces are not supported.
     """
-    ids = tasks.names(environment)
+    ids = derived.task_names(environment)
     if len(ids) == 1:
         return _make_one(environment, ids[0], num_envs, training, render_mode)
     number = task % len(ids)
     own = _make_one(environment, ids[number], num_envs, training, render_mode)
-    return task_lib.TaskEnvironment(own, number, _joint_spec(environment))
+    return tasks.TaskEnvironment(own, number, _joint_spec(environment))
 
 
 def _joint_spec(environment: Any) -> specs.EnvironmentSpec:
     """What all tasks have in common, from one copy of each."""
-    ids, parts, spaces = tasks.names(environment), [], []
+    ids, parts, spaces = derived.task_names(environment), [], []
     for name in ids:
         made = _make_one(environment, name, 1, True, None)
         parts.append(made.spec)
         spaces.append(made.unwrapped.single_observation_space)
         made.close()
-    specs.check_ignored(environment.ignored, spaces)
+    spaces_lib.check_ignored(environment.ignored, spaces)
     return tasks.joint_spec(ids, parts)
 
 
@@ -98,7 +106,7 @@ def probe(environment: Any) -> specs.EnvironmentSpec:
     try:
         if made.spec.num_tasks == 1:
             space = made.unwrapped.single_observation_space
-            specs.check_ignored(environment.ignored, [space])
+            spaces_lib.check_ignored(environment.ignored, [space])
         return made.spec
     finally:
         made.close()
@@ -117,7 +125,7 @@ def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
         raise errors.BadInput(
             f"environment.id ({name!r}) is not registered with Gymnasium"
             f"{', and no factory of that name' if ':' in name else ''}."
-            f"{config_lib.nearest(plain, known)} Set config.environment.id."
+            f"{fields.nearest(plain, known)} Set config.environment.id."
         ) from error
 
 
@@ -144,7 +152,7 @@ def _own_factory(name: str) -> Callable[..., Any] | None:
     module_name, _, plain = name.rpartition(":")
     if not module_name:
         return None
-    module = factories.import_module("environment.id", name, module_name)
+    module = user_code.import_module("environment.id", name, module_name)
     return None if plain in gymnasium.registry else getattr(module, plain, None)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from impala_mp import errors
-from impala_mp.environments import interface
+from impala_mp.environments import spaces
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _NO_STATE = (
@@ -25,7 +25,7 @@ _NO_STATE = (
     python_types.MethodType,
     type,
     gymnasium.spaces.Space,
-    interface.Interface,
+    spaces.Interface,
     enum.Enum,
     range,
 )

@@ -1,6 +1,5 @@
 """Any Gymnasium vector environment in NEXT_STEP mode, as time steps."""
 
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,39 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from impala_mp import errors, specs, types
-from impala_mp.environments import interface, snapshot
-
-# Where Gymnasium puts together what its copies gave: nobody else's code runs there.
-_STACKING = {
-    function.__code__
-    for function in gymnasium.vector.utils.concatenate.registry.values()
-}
-_STEP = gymnasium.vector.SyncVectorEnv.step.__code__
-
-
-def _raise_as_bad_data(error: Exception) -> None:
-    """Raises BadData if a copy gave what has no place in a batch.
-
-    A bug of the environment itself is none: it ends the actor, with its traceback.
-    """
-    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if not _STACKING.isdisjoint(codes):
-        raise interface.BadData(
-            "bad_observations",
-            f"an observation is not what the space says: {error}",
-        ) from error
-    # Too few values to unpack: that is another interface, not a reward.
-    if codes[-1] is _STEP and "unpack" not in str(error):
-        raise interface.BadData(
-            "bad_rewards", f"a reward, or an end, is no number: {error}"
-        ) from error
-
-
-def _are_rewards(reward: Any, num_envs: int) -> bool:
-    array = np.asarray(reward)
-    if array.shape != (num_envs,) or array.dtype.kind not in "fiub":
-        return False
-    return bool(np.isfinite(array).all())
+from impala_mp.environments import bad_data, snapshot, spaces
 
 
 class VectorEnvironment:
@@ -64,7 +31,7 @@ class VectorEnvironment:
             )
         self._envs = envs
         self.num_envs = envs.num_envs
-        self._interface = interface.Interface(
+        self._interface = spaces.Interface(
             envs.single_observation_space, envs.single_action_space, ignored
         )
         self.spec = specs.EnvironmentSpec(
@@ -94,7 +61,7 @@ class VectorEnvironment:
         try:
             observation, info = self._envs.reset(seed=self.seed_argument(seeds))
         except Exception as error:
-            _raise_as_bad_data(error)
+            bad_data.raise_as_bad_data(error)
             raise
         observation = self._interface.observe(observation)
         self._note(info)
@@ -115,12 +82,12 @@ class VectorEnvironment:
                 self._interface.act(action)
             )
         except Exception as error:
-            _raise_as_bad_data(error)
+            bad_data.raise_as_bad_data(error)
             raise
         observation = self._interface.observe(observation)
-        if not _are_rewards(reward, self.num_envs):
+        if not bad_data.are_rewards(reward, self.num_envs):
             text = f"rewards are not finite, or not one a copy: {reward!r}"
-            raise interface.BadData("bad_rewards", text)
+            raise bad_data.BadData("bad_rewards", text)
         game_over = terminated | truncated
         terminated = self._terminated(terminated, info)
         last = terminated | truncated

@@ -1,0 +1,71 @@
+"""The three terms of the loss, each [T, B] before it is reduced."""
+
+import torch
+
+from impala_mp import errors
+from impala_mp.config import validation
+
+
+def clip_rewards(rewards: torch.Tensor, clipping: str) -> torch.Tensor:
+    """Rewards as the learner sees them; what is logged is not clipped.
+
+    "soft_asymmetric" is 5 tanh(r/5), times 0.3 if negative (IMPALA, appendix D).
+    """
+    if clipping == "none":
+        return rewards
+    if clipping == "abs_one":
+        return rewards.clamp(-1.0, 1.0)
+    if clipping == "soft_asymmetric":
+        squeezed = torch.tanh(rewards / 5.0)
+        return torch.where(rewards < 0, 0.3 * squeezed, squeezed) * 5.0
+    raise errors.BadInput(
+        f"loss.reward_clipping ({clipping!r}) must be one of"
+        f" {validation.REWARD_CLIPPINGS}."
+    )
+
+
+def policy_gradient_loss(
+    log_probs: torch.Tensor, advantages: torch.Tensor
+) -> torch.Tensor:
+    """-log pi(a_t|x_t) adv_t: IMPALA, section 4.2. No gradient through `advantages`."""
+    return -log_probs * advantages.detach()
+
+
+def baseline_loss(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(vs_t - V(x_t))^2 / 2: IMPALA, section 4.2. No gradient through `targets`."""
+    return 0.5 * (targets.detach() - values).square()
+
+
+def huber_baseline_loss(
+    values: torch.Tensor, targets: torch.Tensor, delta: float
+) -> torch.Tensor:
+    """e^2/2 for errors |e| <= delta, delta (|e| - delta/2) beyond (Huber 1964)."""
+    return torch.nn.functional.huber_loss(
+        values, targets.detach(), reduction="none", delta=delta
+    )
+
+
+def surrogate_loss(
+    ratios: torch.Tensor, advantages: torch.Tensor, clip_range: float
+) -> torch.Tensor:
+    """-min(R adv, clip(R, 1 - clip_range, 1 + clip_range) adv).
+
+    PPO's clipped surrogate (Schulman et al. 2017, arXiv 1707.06347, equation 7). No
+    gradient through `advantages`, nor where the clip takes away the reason to move.
+    """
+    advantages = advantages.detach()
+    clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
+    return -torch.minimum(ratios * advantages, clipped * advantages)
+
+
+def reduce(
+    loss: torch.Tensor, learnable: torch.Tensor, reduction: str, count: int
+) -> torch.Tensor:
+    """Sums the learnable elements; "mean" divides by `count`.
+
+    Args:
+      count: T * B of the whole batch, not of a micro-batch, so that the gradients of
+        micro-batches add up to that of the batch.
+    """
+    total = (loss * learnable).sum()
+    return total / count if reduction == "mean" else total

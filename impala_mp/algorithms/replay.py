@@ -1,0 +1,231 @@
+"""Replay of whole trajectories, in the memory of the learner and of nobody else.
+
+Draws are in proportion to priority ** priority_exponent, with replacement; weights
+correct for it (prioritised replay: Schaul et al. 2016, arXiv 1511.05952, section 3.4).
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from impala_mp import nest, specs, types
+from impala_mp.algorithms import cuda, sum_tree
+
+METRICS = (
+    "replay/size",  # trajectories
+    "replay/priority_mean",  # of all that are stored
+    "replay/age_mean_updates",  # of what was drawn
+    "replay/weight_mean",  # of what was drawn
+)
+_KEPT = ("time_step", "agent_output", "core_state", "parameter_version", "header")
+_SMALLEST = 1e-6  # added to a priority: what has no error now may have one later
+_OVERHEAD = 48  # bytes a trajectory: two nodes of the tree or more, priority, serial
+
+
+class Draw(NamedTuple):
+    """Which stored trajectories a batch has, by column: int64 [B] each."""
+
+    indices: npt.NDArray[np.int64]
+    serials: npt.NDArray[np.int64]  # so that an index used again is noticed
+
+
+def _kept(trajectory: types.Trajectory) -> list[tuple[Any, int]]:
+    """The leaves that are stored, and the axis of B in each."""
+    axes = dict(zip(types.Trajectory._fields, types.BATCH_AXIS, strict=True))
+    return [
+        (leaf, axes[name])
+        for name in _KEPT
+        for leaf in nest.flatten(getattr(trajectory, name))
+    ]
+
+
+def _layout(spec: types.Trajectory) -> list[specs.ArraySpec]:
+    """Of one trajectory; `spec` is of any number."""
+    return [
+        specs.array_spec((*leaf.shape[:axis], *leaf.shape[axis + 1 :]), leaf.dtype)
+        for leaf, axis in _kept(spec)
+    ]
+
+
+def trajectory_bytes(spec: types.Trajectory) -> int:
+    """What one trajectory takes; `spec` is of any number."""
+    return sum(leaf.nbytes for leaf in _layout(spec)) + _OVERHEAD
+
+
+def _columns(trajectory: types.Trajectory, columns: slice) -> list[Any]:
+    """Views [N, ...] of the leaves that are stored, trajectory first."""
+    return [np.moveaxis(leaf, axis, 0)[columns] for leaf, axis in _kept(trajectory)]
+
+
+class Replay:
+    """At most `capacity` trajectories, in arrays that are allocated once."""
+
+    def __init__(
+        self,
+        spec: types.Trajectory,
+        capacity: int,
+        num_replayed: int,
+        settings: Any,
+        seed: np.random.SeedSequence,
+    ) -> None:
+        """`spec` is of any number of trajectories; `settings` is config.replay."""
+        self._capacity, self.num_replayed = capacity, num_replayed
+        self._settings = settings
+        self.importance_exponent = settings.importance_exponent
+        self._arrays = [
+            np.zeros((capacity, *leaf.shape), leaf.dtype) for leaf in _layout(spec)
+        ]
+        self._priorities = np.zeros(capacity)  # 0: removed, or never there
+        self._serials = np.full(capacity, -1, np.int64)  # number of the insertion
+        self._tree = sum_tree.SumTree(capacity)
+        self._num_inserted = 0
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+        self._forget_means()
+
+    @property
+    def size(self) -> int:
+        """Trajectories that can be drawn."""
+        return int(np.count_nonzero(self._priorities))
+
+    def fill(self, batch: types.Trajectory, sample: types.Sample) -> Draw:
+        """Inserts the first columns of `batch`, and draws those for the last.
+
+        Args:
+          batch: arrays [T+1, B, ...]; the last num_replayed columns are overwritten.
+          sample: arrays [B], overwritten.
+        """
+        num_fresh = len(sample.weight) - self.num_replayed
+        inserted = self.insert(batch, num_fresh)
+        drawn, weights = self.sample(self.num_replayed)
+        targets = _columns(batch, slice(num_fresh, None))
+        for target, stored in zip(targets, self._arrays, strict=True):
+            target[...] = stored[drawn.indices]
+        sample.weight[:num_fresh], sample.weight[num_fresh:] = 1.0, weights
+        sample.replayed[:num_fresh], sample.replayed[num_fresh:] = 0.0, 1.0
+        ages = (self._num_inserted - drawn.serials) / num_fresh
+        self._means += (len(weights), ages.sum(), weights.sum())
+        return Draw(*map(np.concatenate, zip(inserted, drawn, strict=True)))
+
+    def insert(self, batch: types.Trajectory, count: int) -> Draw:
+        """Stores the first `count` columns, with the largest priority there is."""
+        places = self._places(count)
+        sources = _columns(batch, slice(0, count))
+        for stored, source in zip(self._arrays, sources, strict=True):
+            stored[places] = source
+        self._serials[places] = self._num_inserted + np.arange(count)
+        self._num_inserted += count
+        self._put(places, np.full(count, self._priorities.max() or 1.0))
+        return Draw(places, self._serials[places])
+
+    def _places(self, count: int) -> sum_tree.Indices:
+        """Free ones; then those of the oldest, or of the lowest priority."""
+        if self._settings.eviction == "fifo":
+            return (self._num_inserted + np.arange(count)) % self._capacity
+        used = min(self._num_inserted, self._capacity)
+        free = np.arange(used, min(used + count, self._capacity))
+        evicted = count - len(free)
+        if not evicted:
+            return free
+        limit = np.partition(self._priorities[:used], evicted - 1)[evicted - 1]
+        low = np.flatnonzero(self._priorities[:used] <= limit)
+        order = np.lexsort((self._serials[low], self._priorities[low]))  # oldest first
+        return np.concatenate([free, low[order[:evicted]]])
+
+    def sample(self, count: int) -> tuple[Draw, npt.NDArray[np.float64]]:
+        """Draws with replacement, and importance weights [count].
+
+        They are (1 / (N P(i))) ** importance_exponent over the largest of the draw,
+        from which N cancels. At least one trajectory must be there.
+        """
+        indices = self._tree.find(self._generator.random(count) * self._tree.total)
+        chances = self._tree[indices]
+        weights = (chances / chances.min()) ** -self.importance_exponent
+        return Draw(indices, self._serials[indices]), weights
+
+    def update(self, draw: Draw, priorities: npt.NDArray[np.float32]) -> None:
+        """New priorities [B]; one that is not finite removes its trajectory.
+
+        What has been evicted since is left alone.
+        """
+        there = self._serials[draw.indices] == draw.serials
+        found = priorities[there].astype(np.float64)
+        kept = np.isfinite(found)
+        self._put(draw.indices[there], np.where(kept, found + _SMALLEST, 0.0))
+
+    def _put(
+        self, indices: sum_tree.Indices, priorities: npt.NDArray[np.float64]
+    ) -> None:
+        self._priorities[indices] = priorities
+        weights = priorities**self._settings.priority_exponent
+        self._tree.set(indices, np.where(priorities > 0.0, weights, 0.0))
+
+    def anneal(self, progress: float) -> None:
+        """Sets the importance exponent; `progress` goes from 0 to 1."""
+        first = self._settings.importance_exponent
+        self.importance_exponent = first + (1.0 - first) * min(1.0, progress)
+
+    def _forget_means(self) -> None:
+        self._means = np.zeros(3)  # number of draws, sums of ages and of weights
+
+    def metrics(self) -> dict[str, float]:
+        """What is stored now, and means over the draws since the call before."""
+        count, ages, weights = self._means.tolist()
+        self._forget_means()
+        values = (
+            self.size,
+            self._priorities.sum() / max(1, self.size),
+            ages / count if count else np.nan,
+            weights / count if count else np.nan,
+        )
+        return dict(zip(METRICS, values, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Contents and random state; views, to be written before the next change."""
+        used = min(self._num_inserted, self._capacity)
+        return {
+            "arrays": [torch.from_numpy(array[:used]) for array in self._arrays],
+            "priorities": torch.from_numpy(self._priorities[:used]),
+            "serials": torch.from_numpy(self._serials[:used]),
+            "num_inserted": self._num_inserted,
+            "generator": json.dumps(self._generator.bit_generator.state),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` of an equal replay gave."""
+        used = len(state["serials"])
+        for array, saved in zip(self._arrays, state["arrays"], strict=True):
+            array[:used] = saved.numpy()
+        self._serials[:used] = state["serials"].numpy()
+        self._num_inserted = state["num_inserted"]
+        self._put(np.arange(used), state["priorities"].numpy())
+        self._generator.bit_generator.state = json.loads(state["generator"])
+
+
+class Refresher:
+    """New priorities from the learner's device, without waiting for it.
+
+    On a CPU they are there at once. On a GPU they come one update late, when the one
+    after has been queued.
+    """
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+        self._pending: tuple[Draw, cuda.HostCopy] | None = None
+
+    def add(self, draw: Draw, priorities: torch.Tensor) -> None:
+        """Of the newest update: [B] on its device."""
+        copy = cuda.HostCopy(priorities)
+        self.flush()
+        self._pending = (draw, copy)
+        if not priorities.is_cuda:
+            self.flush()
+
+    def flush(self) -> None:
+        """Waits for what is pending."""
+        if self._pending:
+            draw, copy = self._pending
+            self._replay.update(draw, copy.read().numpy())
+            self._pending = None

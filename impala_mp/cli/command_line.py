@@ -1,0 +1,247 @@
+"""What the binaries share: flags, configs, and how bad input and failures end."""
+
+import inspect
+import os
+import re
+import runpy
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+from ml_collections.config_dict import config_dict
+
+from impala_mp import errors
+from impala_mp.config import base as base_lib, fields as fields_lib
+
+# Any name is a field there: the factory holds it against the environment's arguments.
+_ENVIRONMENT_ARGUMENT = re.compile(r"environment\.kwargs\.\w+")
+
+# In what a ConfigDict says.
+_UNKNOWN_KEY = re.compile("""(?:Key )?["'](.+?)["']""")
+_MEANT_KEY = re.compile('Did you mean "(.+?)"')
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs `main`; bad input is a sentence and exit code 2, no traceback."""
+    try:
+        main()
+    except errors.BadInput as error:
+        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[str]:
+    """Parses sys.argv; --help prints `doc` and the flags.
+
+    Returns:
+      What is no flag; nothing, unless `positional` allows it.
+
+    Raises:
+      BadInput: an unknown flag, a missing one, or a value of the wrong type.
+    """
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        print(f"{doc}\n{values.get_help()}")
+        sys.exit(0)
+    arguments = sys.argv[1:]
+    if "config" in values:
+        arguments = _check_config(arguments)
+    rest = _read(values, [sys.argv[0], *map(_automatic, arguments)])
+    if rest and not positional:
+        raise errors.BadInput(
+            f"{rest[0]!r} is not a flag: flags look like --name=value. See --help."
+        )
+    return rest
+
+
+def load(arguments: list[str]) -> Any:
+    """The config that these flags of impala-train give.
+
+    Raises:
+      BadInput: an unknown field, or a value of the wrong type.
+    """
+    values = flags.FlagValues()
+    argv = [sys.argv[0], *map(_automatic, _check_config(arguments))]
+    config = define_config(values, argv)
+    _read(values, argv)
+    return config.value
+
+
+def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """What is no flag. Raises BadInput."""
+    try:
+        return list(values(argv)[1:])
+    except flags.Error as error:
+        raise errors.BadInput(f"{error}. See --help.") from error
+
+
+def parse_folder(values: flags.FlagValues, doc: str, usage: str) -> str:
+    """As `parse`, for a binary that takes one folder beside its flags: `usage`.
+
+    Raises:
+      BadInput: also if there is no folder, or more than one.
+    """
+    folders = parse(values, doc, positional=True)
+    if len(folders) != 1:
+        got = f"not {', '.join(map(repr, folders))}" if folders else "and none is given"
+        raise errors.BadInput(f"one folder is needed, {got}: {usage}.")
+    return folders[0]
+
+
+def _automatic(argument: str) -> str:
+    """`auto` is written 0 in a config, whose fields keep their types."""
+    name, _, value = argument.lstrip("-").partition("=")
+    if value == "auto" and name.removeprefix("config.") in base_lib.AUTOMATIC:
+        return f"--{name}=0"
+    return argument
+
+
+def define_config(values: flags.FlagValues, argv: list[str] | None = None) -> Any:
+    """Defines --config, with --config.field=value for every field of `argv`.
+
+    None: of sys.argv.
+    """
+    return config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "FILE.py or FILE.py:VARIANT with get_config(); --config.field=value changes a"
+        " field of it.",
+        flag_values=values,
+        lock_config=False,  # the base config is locked, environment.kwargs excepted
+        accept_new_attributes=True,
+        sys_argv=argv,
+    )
+
+
+def _check_config(arguments: list[str]) -> list[str]:
+    """Refuses a --config that cannot be loaded, and fields that are not there.
+
+    Returns:
+      `arguments` with a = between every field and its value.
+
+    Raises:
+      BadInput: with the nearest thing that is there. A bug inside the file keeps its
+        traceback.
+    """
+    arguments = _join(arguments, lambda name: name == "config")
+    named = [a for a in arguments if a.lstrip("-").startswith("config=")]
+    if not named:
+        raise errors.BadInput(
+            "no --config=FILE.py is given: try --config=experiments/catch.py."
+        )
+    path, _, variant = named[-1].split("=", 1)[1].partition(":")
+    fields = fields_lib.flatten(_load(path, variant))
+    arguments = _join(
+        arguments,
+        lambda name: (
+            name.startswith("config.")
+            and not isinstance(fields.get(name.removeprefix("config.")), bool)
+        ),
+    )
+    for argument in arguments:
+        name = argument.lstrip("-").split("=")[0]
+        if name.startswith(("config.", "noconfig.")):
+            key = name.split(".", 1)[1]
+            if key not in fields and not _ENVIRONMENT_ARGUMENT.fullmatch(key):
+                near = fields_lib.nearest(key, list(fields))
+                raise errors.BadInput(f"there is no field config.{key}.{near}")
+    return arguments
+
+
+def _join(arguments: list[str], takes_value: Callable[[str], bool]) -> list[str]:
+    """`--name value` as `--name=value`, where a name takes a value."""
+    joined, rest = [], iter(arguments)
+    for argument in rest:
+        name = argument.lstrip("-")
+        if argument.startswith("-") and "=" not in name and takes_value(name):
+            value = next(rest, None)
+            argument = argument if value is None else f"{argument}={value}"
+        joined.append(argument)
+    return joined
+
+
+def _load(path: str, variant: str) -> Any:
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        files = [name for name in there if name.endswith(".py")]
+        raise errors.BadInput(
+            f"--config={path} is not there; {folder} has"
+            f" {', '.join(files) or 'no experiments'}."
+        )
+    _check_python(path)
+    try:
+        config = _get_config(path, [variant] if variant else [])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames[-1].filename != config_dict.__file__:
+            raise  # a bug in the file
+        own = [frame for frame in frames if frame.filename != config_dict.__file__][-1]
+        raise errors.BadInput(
+            f"--config={path}: {_explain(error)} ({own.filename}, line {own.lineno})"
+        ) from error
+    _check_whole(path, config)
+    return config
+
+
+def _check_python(path: str) -> None:
+    """Raises BadInput if `path` cannot be compiled; runs nothing."""
+    try:
+        with open(path, "rb") as file:
+            compile(file.read(), path, "exec")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise errors.BadInput(
+            f"--config={path} is no Python file with get_config(): {error}."
+        ) from error
+
+
+def _get_config(path: str, arguments: list[str]) -> Any:
+    get_config = runpy.run_path(path).get("get_config")
+    if not callable(get_config):
+        raise errors.BadInput(f"--config={path} defines no get_config().")
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError as error:
+        raise errors.BadInput(
+            f"--config={path} has no variants, but got :{arguments[0]}."
+            if arguments
+            else f"--config={path} needs a variant: say --config={path}:VARIANT."
+        ) from error
+    return get_config(*arguments)
+
+
+def _explain(error: Any) -> str:
+    """What a ConfigDict has against a field or its value, in a sentence."""
+    while isinstance(error, Exception):
+        error = error.args[0]
+    text = str(error).replace(" (reference)", "")
+    unknown = _UNKNOWN_KEY.match(text)
+    if not unknown:
+        return f"{text.partition(chr(10))[0].rstrip('.')}."
+    meant = _MEANT_KEY.search(text)
+    hint = f" Did you mean {meant[1]!r}?" if meant else ""
+    return f"there is no field {unknown[1]!r}.{hint}"
+
+
+def _check_whole(path: str, config: Any) -> None:
+    """Raises BadInput unless `config` has all fields there are, and no others."""
+    cure = "begin with config = impala_mp.config.get_base_config()."
+    if not isinstance(config, config_dict.ConfigDict):
+        raise errors.BadInput(
+            f"--config={path}: get_config() returns {config!r:.40}, and that is no"
+            f" config: {cure}"
+        )
+    base = base_lib.get_base_config()
+    fields = fields_lib.flatten(config)
+    missing = [key for key in fields_lib.flatten(base) if fields.get(key) is None]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise errors.BadInput(
+            f"--config={path}: its config lacks {', '.join(missing[:3])}{more}: {cure}"
+        )
+    try:
+        base.update(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise errors.BadInput(f"--config={path}: {_explain(error)}") from error

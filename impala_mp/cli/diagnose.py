@@ -1,0 +1,45 @@
+"""impala-replay: repeats a learner step that was not finite, and says where it began.
+
+impala-replay --file=runs/x/crashes/1234.pt
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from impala_mp import errors
+from impala_mp.cli import command_line
+
+FLAGS = flags.FlagValues()
+_FILE = flags.DEFINE_string(
+    "file", None, "A file in a run's crashes folder.", flag_values=FLAGS
+)
+
+
+def _replay() -> None:
+    if len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--file={sys.argv[1]}"  # impala-replay FILE
+    command_line.parse(FLAGS, str(__doc__))
+    if not _FILE.value:
+        raise errors.BadInput("no file is given: name one of a run's crashes folder.")
+    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
+    from impala_mp.evaluation import diagnosis
+    from impala_mp.storage import crash_file
+
+    crash = crash_file.load(_FILE.value)
+    same = diagnosis.Diagnosis(crash).repeats()
+    print(
+        f"Update {crash.update} on {crash.device}:"
+        f" {'the same again, bit for bit' if same else 'another result than then'}."
+    )
+    print(f"First: {diagnosis.Diagnosis(crash).culprit()}.")
+
+
+def main() -> None:
+    """The console script."""
+    command_line.run(_replay)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""impala-eval: plays whole games with the newest checkpoint of a run.
+
+    impala-eval --workdir=runs/catch --episodes=100 [--greedy] [--video=FILE.gif]
+
+The last line is JSON: mean, median, std, min, max, episodes, protocol.
+"""
+
+import json
+import os
+import sys
+
+from absl import flags
+
+from impala_mp import errors
+from impala_mp.cli import command_line
+
+FLAGS = flags.FlagValues()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", flag_values=FLAGS)
+_EPISODES = flags.DEFINE_integer(
+    "episodes", 100, "Games to play.", lower_bound=1, flag_values=FLAGS
+)
+_GREEDY = flags.DEFINE_boolean(
+    "greedy", None, "Likeliest actions; default: as in the config.", flag_values=FLAGS
+)
+_VIDEO = flags.DEFINE_string(
+    "video", None, "A .gif to film the first environment into.", flag_values=FLAGS
+)
+
+
+def _evaluate() -> None:
+    command_line.parse(FLAGS, str(__doc__))
+    if not _WORKDIR.value:
+        raise errors.BadInput("no --workdir=DIR is given: name the folder of a run.")
+    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
+    from impala_mp.evaluation import evaluate
+
+    result = evaluate.evaluate(
+        _WORKDIR.value, _EPISODES.value, _GREEDY.value, video=_VIDEO.value
+    )
+    print(json.dumps(result))
+
+
+def main() -> None:
+    """The console script."""
+    command_line.run(_evaluate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""impala-new: writes a folder with an environment, a network and an experiment.
+
+    impala-new DIR [--name=my_project]
+
+They train as they are, and are meant to be changed. DIR/README.md says how to go on.
+"""
+
+import importlib.machinery
+import keyword
+import os
+import pathlib
+import re
+import sys
+
+from absl import flags
+
+from impala_mp import errors
+from impala_mp.cli import command_line
+
+FLAGS = flags.FlagValues()
+_NAME = flags.DEFINE_string(
+    "name", "my_project", "Of the Python package in DIR.", flag_values=FLAGS
+)
+
+
+# As they stand in the template.
+_PLACEHOLDER, _PLACEHOLDER_CLASS = "my_project", "MyProject"
+_TEMPLATE = pathlib.Path(__file__).parent / "template"
+_TAKEN = ("experiment", "impala_mp")
+
+
+def write(folder: str, name: str = _PLACEHOLDER) -> list[str]:
+    """Makes the folder, with `name` as that of its package; the files in it.
+
+    Raises:
+      BadInput: something lies there, or no package can be called so.
+    """
+    _check_name(name)
+    root = pathlib.Path(folder)
+    if root.exists() and not root.is_dir():
+        raise errors.BadInput(f"{folder} is a file: name a folder that is new.")
+    if root.is_dir() and any(root.iterdir()):
+        raise errors.BadInput(f"{folder} is not empty: name a folder that is new.")
+    return [_copy(source, root, name) for source in _sources()]
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise errors.BadInput(
+            f"--name={name} cannot be the name of a package: use lower-case letters,"
+            " digits and _."
+        )
+    elsewhere = [path for path in sys.path if path not in ("", os.getcwd())]
+    if (
+        name in (*_TAKEN, *sys.stdlib_module_names)
+        or importlib.machinery.PathFinder.find_spec(name, elsewhere) is not None
+    ):
+        raise errors.BadInput(
+            f"--name={name} is a module that there is already: choose another name."
+        )
+
+
+def _sources() -> list[pathlib.Path]:
+    return sorted(
+        path
+        for path in _TEMPLATE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+def _copy(source: pathlib.Path, root: pathlib.Path, name: str) -> str:
+    class_name = "".join(word.capitalize() for word in name.split("_"))
+
+    def renamed(text: str) -> str:
+        return text.replace(_PLACEHOLDER, name).replace(_PLACEHOLDER_CLASS, class_name)
+
+    target = root / renamed(str(source.relative_to(_TEMPLATE)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(renamed(source.read_text()))
+    return str(target)
+
+
+def _new() -> None:
+    folder = command_line.parse_folder(FLAGS, str(__doc__), "impala-new DIR")
+    for path in write(folder, _NAME.value):
+        print(path)
+    print(
+        f"Go on with: cd {folder} && pytest; then {os.path.join(folder, 'README.md')}"
+    )
+
+
+def main() -> None:
+    """The console script."""
+    command_line.run(_new)
+
+
+if __name__ == "__main__":
+    main()

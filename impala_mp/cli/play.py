@@ -1,0 +1,54 @@
+"""impala-play: shows episodes of the newest checkpoint of a run, step by step.
+
+    impala-play DIR [--episodes=1] [--greedy] [--window] [--delay_secs=0.05]
+
+In a terminal: the picture, or else the observation's numbers; beside it what the policy
+says of actions, the value, reward and return. Elsewhere a line a step. Ctrl-C ends it.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from impala_mp.cli import command_line
+
+FLAGS = flags.FlagValues()
+_EPISODES = flags.DEFINE_integer(
+    "episodes", 1, "Games to show.", lower_bound=1, flag_values=FLAGS
+)
+_GREEDY = flags.DEFINE_boolean(
+    "greedy", None, "Likeliest actions; default: as in the config.", flag_values=FLAGS
+)
+_WINDOW = flags.DEFINE_boolean(
+    "window", False, "In a window instead of the terminal.", flag_values=FLAGS
+)
+_DELAY_SECS = flags.DEFINE_float(
+    "delay_secs",
+    None,
+    "Seconds between steps; default: 0.05, and 0 where there is no terminal.",
+    lower_bound=0.0,
+    flag_values=FLAGS,
+)
+
+
+def _play() -> None:
+    folder = command_line.parse_folder(FLAGS, str(__doc__), "impala-play DIR")
+    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
+    from impala_mp.evaluation import player
+
+    player.play(
+        folder, _EPISODES.value, _GREEDY.value, _WINDOW.value, _DELAY_SECS.value
+    )
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        command_line.run(_play)
+    except KeyboardInterrupt:
+        sys.exit(0)  # the spectator has seen enough
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""impala-status: the processes and the numbers of a run, from a second terminal.
+
+    impala-status DIR [--watch]
+
+The exit code is 0 if the run is healthy or has ended well, else 1. A process that is
+hung or lost for good, and a run that has learned nothing for a while, are not healthy.
+"""
+
+import signal
+import sys
+import time
+
+from absl import flags
+
+from impala_mp import errors
+from impala_mp.cli import command_line
+
+FLAGS = flags.FlagValues()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", flag_values=FLAGS)
+_WATCH = flags.DEFINE_boolean(
+    "watch", False, "Again every second, until the run ends.", flag_values=FLAGS
+)
+
+
+def _status() -> None:
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--workdir={sys.argv[1]}"  # impala-status DIR
+    command_line.parse(FLAGS, str(__doc__))
+    if not _WORKDIR.value:
+        raise errors.BadInput("no folder is given: impala-status DIR.")
+    import rich.console
+
+    from impala_mp.monitoring import health
+
+    # Also where a shell has started this in the background, with the signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    console = rich.console.Console()
+    healthy, again = False, True
+    try:
+        while again:
+            report = health.read(_WORKDIR.value)
+            if _WATCH.value:
+                console.clear()
+            console.print(report.table)
+            healthy, again = report.healthy, _WATCH.value and report.running
+            time.sleep(again)
+    except KeyboardInterrupt:
+        pass  # who watches has seen enough
+    sys.exit(not healthy)
+
+
+def main() -> None:
+    """The console script."""
+    command_line.run(_status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""impala-train: trains an agent.
+
+    impala-train --config=experiments/catch.py --workdir=runs/catch
+
+The same command again goes on from the newest checkpoint. With --check it looks for
+what would go wrong, the environment's contract first, and trains nothing.
+"""
+
+import os
+import sys
+
+from impala_mp.runtime import launch, signals
+
+
+def _train() -> None:
+    from absl import flags
+
+    from impala_mp import errors
+    from impala_mp.cli import command_line
+
+    values = flags.FlagValues()
+    config = command_line.define_config(values)
+    workdir = flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the run; made if it is not there.",
+        flag_values=values,
+    )
+    profile = flags.DEFINE_integer(
+        "profile_updates",
+        0,
+        "Traces so many updates of the learner and unrolls of actor 0 (in lockstep: of"
+        " everyone), into profiles/.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    check = flags.DEFINE_boolean(
+        "check",
+        False,
+        "Trains nothing and writes nothing: looks for what would go wrong, and"
+        " reports.",
+        flag_values=values,
+    )
+    command_line.parse(values, str(__doc__))
+    if not check.value and not workdir.value:
+        raise errors.BadInput("no --workdir=DIR is given: name a folder for the run.")
+    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
+    launch.set_environment()
+    if check.value:
+        sys.exit(launch.check(config.value, workdir.value))
+    sys.exit(launch.train(config.value, workdir.value, profile.value))
+
+
+def main() -> None:
+    """The console script."""
+    signals.exit_on_signals(os._exit)  # before the imports, which take a second
+    from impala_mp.cli import command_line
+
+    command_line.run(_train)
+
+
+if __name__ == "__main__":
+    main()

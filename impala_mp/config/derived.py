@@ -1,0 +1,76 @@
+"""Sizes that follow from a config: actors, threads, trajectories, tasks."""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+from impala_mp import errors
+
+
+def task_names(environment: Any) -> tuple[str, ...]:
+    """The ids in `config.environment.id`, which are separated by commas.
+
+    Raises:
+      BadInput: one is there twice, or empty.
+    """
+    ids = tuple(name.strip() for name in environment.id.split(","))
+    if "" in ids or len(set(ids)) < len(ids):
+        raise errors.BadInput(
+            f"environment.id ({environment.id!r}) must be one id, or different ones"
+            " separated by commas: set config.environment.id."
+        )
+    return ids
+
+
+def task_suffixes(environment: Any) -> tuple[str, ...]:
+    """What tells the numbers of several tasks apart; "" for a single one."""
+    ids = task_names(environment)
+    if len(ids) == 1:
+        return ("",)
+    short = tuple(name.replace(":", "/").rpartition("/")[2] for name in ids)
+    return tuple(f"/{name}" for name in (short if len(set(short)) == len(ids) else ids))
+
+
+def num_actors(config: config_dict.ConfigDict, num_cores: int) -> int:
+    return config.actors.count or num_cores
+
+
+def server_threads(config: config_dict.ConfigDict) -> int:
+    """Of the inference server; 0 where there is none."""
+    return config.inference.threads if config.inference.mode == "server" else 0
+
+
+def learner_threads(config: config_dict.ConfigDict, num_cores: int) -> int:
+    if config.learner.threads:
+        return config.learner.threads
+    taken = num_actors(config, num_cores) + server_threads(config)
+    return max(1, num_cores - taken)
+
+
+def num_replayed(config: Any) -> int:
+    """Trajectories of a batch that come from the replay."""
+    return round(config.replay.ratio * config.batch_size)
+
+
+def num_fresh(config: Any) -> int:
+    """Trajectories of a batch that come from the rings."""
+    fresh: int = config.batch_size - num_replayed(config)
+    return fresh
+
+
+def replay_capacity(config: Any, trajectory_bytes: int) -> int:
+    """Trajectories that fit into `config.replay.memory_mib`.
+
+    Raises:
+      BadInput: they are less than a batch.
+    """
+    found = int(config.replay.memory_mib * 2**20) // trajectory_bytes
+    least = config.batch_size * trajectory_bytes / 2**20
+    if found < config.batch_size:
+        raise errors.BadInput(
+            f"replay.memory_mib ({config.replay.memory_mib}) holds {found} trajectories"
+            f" of {trajectory_bytes / 2**10:,.1f} KiB, less than a batch"
+            f" ({config.batch_size}): set config.replay.memory_mib to at least"
+            f" {least + 0.1:.1f}."
+        )
+    return found

@@ -1,0 +1,97 @@
+"""Flattens, compares, saves and loads a config."""
+
+import difflib
+import json
+from typing import Any
+
+from ml_collections import config_dict
+
+from impala_mp import errors
+from impala_mp.config import base
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted field names and values, as JSON would give them back."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, node: dict[str, Any]) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                visit(f"{prefix}{key}.", value)
+            else:
+                flat[f"{prefix}{key}"] = value
+
+    visit("", json.loads(to_json(config)))
+    return flat
+
+
+def to_json(config: config_dict.ConfigDict) -> str:
+    return config.to_json_best_effort(indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> config_dict.ConfigDict:
+    """A config as `to_json` gave it; a field that came later has its default.
+
+    Raises:
+      BadInput: it is damaged, or another version wrote it, in which a field was of
+        another kind.
+    """
+    config = base.get_base_config()
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise errors.BadInput(
+            f"this config is damaged ({error}): restore the file, or train anew."
+        ) from error
+    try:
+        stored = config_dict.ConfigDict(fields, convert_dict=True)
+        with config.unlocked():
+            config.update(stored)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise errors.BadInput(
+            f"this config is of another version of impala_mp ({error}): train anew."
+        ) from error
+    return config
+
+
+def nearest(key: str, keys: list[str]) -> str:
+    """A hint at the key that was meant, or nothing."""
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+    """Fields whose values differ: name to (old, new)."""
+    a, b = flatten(old), flatten(new)
+    return {
+        key: (a.get(key), b.get(key))
+        for key in sorted({*a, *b})
+        if a.get(key) != b.get(key)
+    }
+
+
+def is_operational(field: str) -> bool:
+    return any(
+        field == name or field.startswith(f"{name}.") for name in base.OPERATIONAL
+    )
+
+
+def one_of(variant: str, variants: tuple[str, ...]) -> str:
+    """`variant`, for an experiment that has just these.
+
+    Raises:
+      BadInput: it is not among them.
+    """
+    if variant not in variants:
+        raise errors.BadInput(
+            f"there is no variant {variant!r}; choose among {', '.join(variants)}."
+            f"{nearest(variant, list(variants))}"
+        )
+    return variant
+
+
+def get(config: config_dict.ConfigDict, field: str) -> Any:
+    """The value of a dotted field."""
+    for part in field.split("."):
+        config = config[part]
+    return config

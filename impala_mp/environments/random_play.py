@@ -1,0 +1,365 @@
+"""Random play of an environment, kept as a tape that can be played again."""
+
+import dataclasses
+import functools
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+
+from impala_mp import nest, specs, types
+from impala_mp.environments import factory, spaces, vector
+from impala_mp.networks.distributions import base, categorical, joint
+
+
+class NothingAllowed(Exception):
+    """An action mask leaves no choice; the text is a sentence."""
+
+
+class RandomActions:
+    """Draws actions [E, ...] as the environment takes them, always the same ones."""
+
+    def __init__(
+        self, space: gymnasium.Space[Any], count: int, mask_path: str = ""
+    ) -> None:
+        """`space` is of a single copy; `mask_path`, in its observations.
+
+        Where no mask is, the space itself is drawn from.
+
+        Raises:
+          BadInput: the space is not supported.
+        """
+        self._space = gymnasium.vector.utils.batch_space(space, count)
+        self._space.seed(0)
+        self._mask_path = mask_path
+        self._spec = spaces.action_spec(space)
+        self._distribution = joint.from_spec(self._spec)
+        self._generator = torch.Generator().manual_seed(0)
+
+    def anything(self) -> types.Nest:
+        """Of the whole space, whatever is allowed."""
+        return self._space.sample()
+
+    def draw(self, observation: types.Nest, is_over: np.ndarray) -> types.Nest:
+        """What `observation` [E, ...] allows.
+
+        Where an episode `is_over`, bool [E], the action is ignored, and may be any.
+
+        Raises:
+          NothingAllowed: it allows nothing.
+        """
+        if not self._mask_path:
+            return self.anything()
+        mask = nest.at(observation, self._mask_path)
+        allowed = np.asarray(mask).reshape(len(mask), -1) != 0
+        self._check(allowed[~is_over])
+        uniform = torch.zeros(allowed.shape)
+        logits = categorical.masked(uniform, torch.from_numpy(allowed))
+        action = self._distribution.sample(logits, generator=self._generator)
+        return self._distribution.to_environment(action).numpy()
+
+    def _check(self, allowed: np.ndarray) -> None:
+        sizes = np.atleast_1d(self._spec.num_actions)
+        for i, part in enumerate(np.split(allowed, np.cumsum(sizes)[:-1], -1)):
+            if not part.any(-1).all():
+                where = f" for element {i} of an action" if len(sizes) > 1 else ""
+                raise NothingAllowed(
+                    f"the mask {self._mask_path!r} allows nothing{where}, and an agent"
+                    " then plays what is forbidden: allow at least one."
+                )
+
+
+_MIN_STEPS, _MAX_STEPS = 300, 3000  # of each copy; beyond the first for an episode
+_MAX_SECS = 10.0  # of one play
+
+
+class Broken(Exception):
+    """The environment cannot be played on; the text is a sentence."""
+
+
+class Row(NamedTuple):
+    """What one step of every copy gave: [E] each."""
+
+    observation: list[bytes]  # digests
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    @property
+    def ended(self) -> np.ndarray:
+        return self.terminated | self.truncated
+
+
+class Tape(NamedTuple):
+    """One play: row 0 is the reset, and action t leads to row t + 1."""
+
+    rows: list[Row]
+    actions: list[types.Nest]
+    step_secs: float  # mean, of one step of all copies
+
+    @property
+    def num_envs(self) -> int:
+        return len(self.rows[0].reward)
+
+    def lengths(self, index: int) -> list[int]:
+        """Steps of each episode of one copy that has ended."""
+        ends = [t for t, row in enumerate(self.rows) if row.ended[index]]
+        starts = [0, *(t + 1 for t in ends)]  # the rows of resets
+        return [end - start for start, end in zip(starts, ends, strict=False)]
+
+
+class LeafWatch:
+    """Holds one leaf of the observations against its space as they come."""
+
+    def __init__(self, path: str, space: Any) -> None:
+        self.path, self.space = path, space
+        self.bounds = spaces.observation_bounds(space)
+        self._name = f"an observation {path!r}" if path else "an observation"
+        self.cast = ""  # a dtype that is not the space's, but can be stored in it
+        self.num_bad = self.num_outside = self.num_values = 0
+        self.lowest, self.highest = np.inf, -np.inf
+
+    def see(self, observation: Any, *leading: int) -> None:
+        """Takes note of one observation, or, with `leading`, of one of each copy.
+
+        Raises:
+          Broken: it does not fit into an array of the space's shape and dtype.
+        """
+        array, space = np.asarray(observation), self.space
+        shape = (*leading, *space.shape)
+        if array.shape != shape:
+            raise Broken(
+                f"{self._name} has shape {list(array.shape)}, and by"
+                f" observation_space it is {list(shape)}: correct one of the two."
+            )
+        if array.dtype != space.dtype:
+            # Gymnasium stacks single copies with a cast; a batch is taken as it is.
+            if leading or not np.can_cast(array.dtype, space.dtype, "same_kind"):
+                raise Broken(
+                    f"{self._name} is {array.dtype}, and by observation_space it is"
+                    f" {space.dtype}: return observation.astype(numpy.{space.dtype}),"
+                    " or correct the space."
+                )
+            self.cast = str(array.dtype)
+        self.num_values += array.size
+        self.num_bad += int((~np.isfinite(array)).sum())
+        if self.bounds:
+            outside = (array < self.bounds.low) | (array > self.bounds.high)
+            self.num_outside += int(outside.sum())
+        if array.size:
+            self.lowest = min(self.lowest, array.min())
+            self.highest = max(self.highest, array.max())
+
+
+class Watch:
+    """Holds whole observations against the space as they come."""
+
+    def __init__(self, spec: types.Nest, space: gymnasium.Space) -> None:
+        """`spec` has the leaves of the space that are looked at."""
+        self._spec = spec
+        self.leaves = [
+            LeafWatch(path, spaces.space_at(space, path))
+            for path, _ in nest.flatten_with_path(spec)
+        ]
+
+    def see(self, observation: Any, *leading: int) -> None:
+        """As `LeafWatch.see`, of each leaf."""
+        try:
+            picked = nest.flatten(specs.pick(self._spec, observation))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise Broken(
+                f"an observation is not built as observation_space says ({error!r}):"
+                " return a dict with its keys, or a tuple with its parts."
+            ) from error
+        for leaf, array in zip(self.leaves, picked, strict=True):
+            leaf.see(array, *leading)
+
+
+class _Watched(gymnasium.Wrapper):
+    """A single copy whose observations are seen before Gymnasium stacks them."""
+
+    def __init__(self, env: gymnasium.Env, watch: Watch) -> None:
+        super().__init__(env)
+        self._watch = watch
+
+    def reset(self, **kwargs: Any) -> Any:
+        result = self.env.reset(**kwargs)
+        self._watch.see(result[0])
+        return result
+
+    def step(self, action: Any) -> Any:
+        result = self.env.step(action)
+        self._watch.see(result[0])
+        return result
+
+
+class RandomPlay:
+    """Plays of one environment from the same seeds, one at a time."""
+
+    def __init__(self, environment: Any, seeds: list[int], mask_path: str = "") -> None:
+        """`environment` is `config.environment`; `mask_path` says what it allows.
+
+        Raises:
+          BadInput: the mask does not fit the actions.
+          Broken: `reset` or `step` returns other things than Gymnasium says.
+        """
+        self._environment, self._seeds = environment, seeds
+        made = factory.make(environment, 1)
+        try:
+            self.action = made.spec.action
+            space = made.unwrapped.single_action_space
+            masked = dataclasses.replace(made.spec, action_mask=mask_path)
+            base.check_mask(masked, joint.from_spec(self.action))
+            self._draws = RandomActions(space, len(seeds), mask_path)
+            for single in _singles(made):
+                _check_results(single.unwrapped, seeds[0], bool(mask_path))
+        finally:
+            made.close()
+
+    def first(self) -> tuple[Tape, Watch]:
+        """Random actions, until an episode has ended or time is up."""
+
+        def choose(
+            t: int, has_ended: bool, secs: float, observation: Any, last: Row
+        ) -> types.Nest:
+            if t >= _MAX_STEPS or secs > _MAX_SECS or (t >= _MIN_STEPS and has_ended):
+                return None
+            try:
+                return self._draws.draw(observation, last.ended)
+            except NothingAllowed as error:
+                raise Broken(f"after {t} random steps {error}") from error
+
+        made = factory.make(self._environment, len(self._seeds))
+        space = made.unwrapped.single_observation_space
+        watch = Watch(made.spec.observation, space)
+        if singles := _singles(made):
+            watched = [_Watched(single, watch) for single in singles]
+            made.unwrapped.unwrapped.envs = watched
+            return self._play(made, choose, lambda observation: None), watch
+        count = len(self._seeds)
+        see = lambda observation: watch.see(observation, count)  # noqa: E731
+        return self._play(made, choose, see), watch
+
+    def again(self, actions: list[types.Nest]) -> Tape:
+        """Another play, with these actions."""
+        made = factory.make(self._environment, len(self._seeds))
+        upcoming = iter(actions)
+        return self._play(made, lambda *_: next(upcoming, None), lambda _: None)
+
+    def others(self, actions: types.Nest, where: np.ndarray) -> types.Nest:
+        """`actions` [E, ...], newly drawn `where` [E] is true."""
+
+        def choose(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            chosen = np.array(old)
+            chosen[where] = new[where]
+            return chosen
+
+        return nest.map_structure(choose, actions, self._draws.anything())
+
+    def _play(
+        self,
+        made: vector.VectorEnvironment,
+        choose: Callable[[int, bool, float, Any, Row], types.Nest],
+        see: Callable[[Any], None],
+    ) -> Tape:
+        """`choose` is told the step, whether an episode has ended, the seconds, the
+        newest observations and their row. None ends the play.
+        """
+        try:
+            return self._tape(made, choose, see)
+        finally:
+            made.close()
+
+    def _tape(self, made: Any, choose: Any, see: Any) -> Tape:
+        count, envs = made.num_envs, made.unwrapped
+        observation, _ = envs.reset(seed=made.seed_argument(self._seeds))
+        see(observation)
+        never = np.zeros(count, bool)
+        digests = functools.partial(_digests, made.spec.observation, count)
+        rows = [Row(digests(observation), np.zeros(count), never, never)]
+        actions: list[types.Nest] = []
+        secs, has_ended = 0.0, False
+        while True:
+            action = choose(len(actions), has_ended, secs, observation, rows[-1])
+            if action is None:
+                return Tape(rows, actions, secs / max(1, len(actions)))
+            start = time.perf_counter()
+            observation, *rest = envs.step(action)
+            secs += time.perf_counter() - start
+            see(observation)
+            reward, terminated, truncated = (np.array(each) for each in rest[:3])
+            _check_batch(count, reward, terminated, truncated)
+            rows.append(Row(digests(observation), reward, terminated, truncated))
+            actions.append(action)
+            has_ended = has_ended or bool(rows[-2].ended.any())  # and one step more
+
+
+def difference(one: Tape, other: Tape) -> str:
+    """Where two plays first differ, or nothing."""
+    for t, rows in enumerate(zip(one.rows, other.rows, strict=True)):
+        for field, *values in zip(Row._fields, *rows, strict=True):
+            for i, (x, y) in enumerate(zip(*values, strict=True)):
+                if not _same(x, y):
+                    when = f"at step {t}" if t else "after the reset"
+                    return f"in the {field} of copy {i} {when}"
+    return ""
+
+
+def _same(x: Any, y: Any) -> bool:
+    """NaN equals itself."""
+    return bool(x == y) or bool(x != x and y != y)
+
+
+def _singles(made: vector.VectorEnvironment) -> list[gymnasium.Env]:
+    """The single copies that Gymnasium has made a vector environment of, if so."""
+    envs = made.unwrapped.unwrapped
+    is_sync = isinstance(envs, gymnasium.vector.SyncVectorEnv)
+    return list(envs.envs) if is_sync else []
+
+
+def _check_results(env: Any, seed: int, is_masked: bool) -> None:
+    env.action_space.seed(0)
+    result = env.reset(seed=seed)
+    _check_result("reset", ("observation", "info"), result)
+    if is_masked:
+        return  # what is allowed, a wrapper may be the first to know
+    names = ("observation", "reward", "terminated", "truncated", "info")
+    _check_result("step", names, env.step(env.action_space.sample()))
+
+
+def _check_result(name: str, values: tuple[str, ...], result: Any) -> None:
+    if not (isinstance(result, tuple) and len(result) == len(values)):
+        is_tuple = isinstance(result, tuple)
+        got = f"{len(result)} values" if is_tuple else f"a {type(result).__name__}"
+        raise Broken(
+            f"{name}() returns {got}, and has to return {len(values)} values:"
+            f" {', '.join(values)}. That is Gymnasium's interface; change the"
+            " environment, or wrap it."
+        )
+
+
+def _check_batch(count: int, *arrays: np.ndarray) -> None:
+    for name, array in zip(Row._fields[1:], arrays, strict=True):
+        if array.shape != (count,):
+            raise Broken(
+                f"the {name} of {count} copies has shape {list(array.shape)}: return an"
+                f" array of shape [{count}]."
+            )
+        if name != "reward" and array.dtype != bool:
+            raise Broken(f"{name} is {array.dtype}: return {name}.astype(bool).")
+
+
+def _digests(spec: types.Nest, count: int, observation: types.Nest) -> list[bytes]:
+    """One of each copy; what is ignored may differ."""
+    leaves = nest.flatten(specs.pick(spec, observation))
+    return [
+        hashlib.blake2b(
+            b"".join(np.ascontiguousarray(leaf[i]).tobytes() for leaf in leaves),
+            digest_size=8,
+        ).digest()
+        for i in range(count)
+    ]

@@ -1,0 +1,149 @@
+"""One of several tasks: its observations padded, its number, what it allows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from impala_mp import errors, nest, specs, types
+from impala_mp.environments import vector
+
+OBSERVATION, TASK, ALLOWED = "observation", "task", "allowed"  # keys
+
+
+def joint_spec(
+    ids: Sequence[str], parts: Sequence[specs.EnvironmentSpec]
+) -> specs.EnvironmentSpec:
+    """What the environments `ids` are as one.
+
+    Raises:
+      BadInput: they have too little in common.
+    """
+    first = parts[0]
+    for name, part in zip(ids, parts, strict=True):
+        if part.frames_per_step != first.frames_per_step:
+            raise _different(ids[0], name, "frames a step", first, part)
+    observation = first.observation
+    for name, part in zip(ids[1:], parts[1:], strict=True):
+        try:
+            observation = nest.map_structure(_larger, observation, part.observation)
+        except ValueError as error:
+            raise _different(ids[0], name, "observations", first, part) from error
+    merged = {
+        OBSERVATION: observation,
+        TASK: specs.CategoriesSpec((), np.dtype(np.int64), (len(ids),), (0,)),
+    }
+    action = first.action
+    if any(part.action != action for part in parts):
+        action = _largest_action(ids, parts)
+        merged[ALLOWED] = specs.array_spec((action.num_actions,), np.bool_)
+    return specs.EnvironmentSpec(
+        merged,
+        action,
+        first.frames_per_step,
+        ALLOWED if ALLOWED in merged else "",
+        len(ids),
+    )
+
+
+def _different(
+    one: str, other: str, what: str, a: specs.EnvironmentSpec, b: specs.EnvironmentSpec
+) -> errors.BadInput:
+    return errors.BadInput(
+        f"environment.id: {one} and {other} have {what} that cannot be padded to the"
+        f" same ({a} and {b}): choose tasks that can."
+    )
+
+
+def _larger(one: specs.ArraySpec, other: specs.ArraySpec) -> specs.ArraySpec:
+    """The array that both fit into.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if one == other:
+        return one
+    plain = type(one) is type(other) is specs.ArraySpec
+    if not plain or one.dtype != other.dtype or len(one.shape) != len(other.shape):
+        raise ValueError("different kinds of arrays")
+    sizes = map(max, one.shape, other.shape)
+    return specs.array_spec(tuple(sizes), one.dtype)
+
+
+def _largest_action(
+    ids: Sequence[str], parts: Sequence[specs.EnvironmentSpec]
+) -> specs.DiscreteSpec:
+    for name, part in zip(ids, parts, strict=True):
+        if not isinstance(part.action, specs.DiscreteSpec):
+            raise _different(ids[0], name, "actions", parts[0], part)
+    return specs.DiscreteSpec(max(part.action.num_actions for part in parts))
+
+
+class TaskEnvironment(vector.VectorEnvironment):
+    """A vector environment as all tasks of a run have it."""
+
+    def __init__(
+        self,
+        inner: vector.VectorEnvironment,
+        task: int,
+        joint: specs.EnvironmentSpec,
+    ) -> None:
+        """`joint` is what `tasks.joint_spec` gives."""
+        self._inner, self.spec = inner, joint
+        self.num_envs = inner.num_envs
+        count = self.num_envs
+        self._rows: types.Nest = nest.map_structure(
+            lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), joint.observation
+        )
+        self._rows[TASK][:] = task
+        if ALLOWED in self._rows:
+            own: specs.DiscreteSpec = inner.spec.action
+            self._rows[ALLOWED][:, : own.num_actions] = True
+        corners = nest.map_structure(
+            lambda rows, leaf: rows[(slice(None), *map(slice, leaf.shape))],
+            self._rows[OBSERVATION],
+            inner.spec.observation,
+        )
+        self._corners = nest.flatten(corners)  # views of what the task has itself
+
+    def _padded(self, time_step: types.TimeStep) -> types.TimeStep:
+        leaves = nest.flatten(time_step.observation)
+        for corner, leaf in zip(self._corners, leaves, strict=True):
+            corner[...] = leaf
+        return time_step._replace(observation=self._rows)
+
+    def reset(self, seeds: Sequence[int]) -> types.TimeStep:
+        return self._padded(self._inner.reset(seeds))
+
+    def step(self, action: types.Nest) -> tuple[types.TimeStep, types.EpisodeEnd]:
+        time_step, episode_end = self._inner.step(action)
+        return self._padded(time_step), episode_end
+
+    # All else is the task's own.
+
+    @property
+    def unwrapped(self) -> Any:
+        return self._inner.unwrapped
+
+    @property
+    def num_outside(self) -> int:
+        return self._inner.num_outside
+
+    def seed_argument(self, seeds: Sequence[int]) -> Any:
+        return self._inner.seed_argument(seeds)
+
+    @property
+    def draws(self) -> bool:
+        return self._inner.draws
+
+    def frame(self) -> np.ndarray:
+        return self._inner.frame()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._inner.load_state_dict(state)
+
+    def close(self) -> None:
+        self._inner.close()

@@ -1,0 +1,174 @@
+"""Repeats a learner step from a crash file, and finds where it first went bad."""
+
+import collections
+import math
+from typing import Any
+
+import torch
+
+from impala_mp import types
+from impala_mp.algorithms import base, cuda
+from impala_mp.config import fields
+from impala_mp.environments import factory
+from impala_mp.networks import agent
+from impala_mp.storage import crash_file
+from impala_mp.workers import learner
+
+
+class Diagnosis:
+    """A step set up again, on the device and with the threads that it ran on."""
+
+    def __init__(self, crash: crash_file.CrashFile) -> None:
+        self._crash = crash
+        self._config = fields.from_json(crash.config)
+        self._config.learner.cuda_graph = False  # the same kernels, one by one
+        cuda.take_device(self._config.learner.device)
+        torch.set_num_threads(crash.threads)
+        environment = factory.probe(self._config.environment)
+        self._policy = agent.make(self._config, environment)
+        self._learner = learner.Learner(self._config, self._policy)
+        self._learner.agent_steps = crash.agent_steps
+        for name, tensor in self._learner.tensors.items():
+            tensor.copy_(crash.tensors[name])
+        self._batch = self._rebuild()
+        moved = [leaf.to(self._config.learner.device) for leaf in crash.sample]
+        self._sample = types.Sample(*moved) if moved else None
+        self._live = base.Live(**crash.live)
+
+    def _rebuild(self) -> types.Trajectory:
+        device = self._config.learner.device
+        moved = iter([leaf.to(device) for leaf in self._crash.batch])
+        return types.Trajectory(
+            types.TimeStep(*(next(moved) for _ in types.TimeStep._fields)),
+            types.AgentOutput(*(next(moved) for _ in types.AgentOutput._fields)),
+            (),
+            (),
+            tuple(next(moved) for _ in self._policy.core_state_spec()),
+            (),
+        )
+
+    def _as_it_was(self) -> None:
+        """What is drawn from here on is what the step drew."""
+        device = self._learner.parameters.flat.device
+        crash_file.set_random_state(self._crash.random_state, device)
+
+    def culprit(self) -> str:
+        """A sentence on the first tensor that is not finite, and where it came from."""
+        return (
+            self._in_batch()
+            or self._in_forward()
+            or self._in_loss()
+            or self._in_update()
+            or "everything is finite here"
+        )
+
+    def _in_batch(self) -> str:
+        names = crash_file.names(self._batch)
+        for name, leaf in zip(names, self._crash.batch, strict=True):
+            bad = (~leaf.isfinite()).nonzero()
+            if len(bad):
+                first = bad[0].tolist()
+                row, column = (0, first[0]) if "core_state" in name else first[:2]
+                value = leaf[tuple(first)].item()
+                return f"the batch's {name} is {value} {self._place(row, column)}"
+        return ""
+
+    def _place(self, row: int, column: int) -> str:
+        header = {k: int(v[column]) for k, v in self._crash.header.items()}
+        versions = self._crash.parameter_version[:, column]
+        return (
+            f"at step {row} of the trajectory of actor {header['actor']} (incarnation"
+            f" {header['incarnation']}, sequence {header['sequence']}, parameter"
+            f" version {int(versions[min(row, len(versions) - 1)])})"
+        )
+
+    def _in_forward(self) -> str:
+        """The first layer, and its first row: from there on a core remembers it."""
+        found: list[str] = []
+        calls: collections.Counter[str] = collections.Counter()
+
+        def hook(name: str) -> Any:
+            def look(module: Any, inputs: Any, output: Any) -> None:
+                calls[name] += 1
+                if isinstance(output, torch.Tensor) and not found:
+                    place = self._first_in(output, calls[name] - 1)
+                    found.extend(f"the output of {name} is {p}" for p in place)
+
+            return look
+
+        hooks = [
+            module.register_forward_hook(hook(name))
+            for name, module in self._policy.network.named_modules()
+            if name and not list(module.children())
+        ]
+        self._as_it_was()
+        with torch.no_grad():
+            self._learner.unroll(self._batch)
+        for each in hooks:
+            each.remove()
+        return found[0] if found else ""
+
+    def _first_in(self, output: torch.Tensor, row: int) -> list[str]:
+        """What is not finite in a layer's output, and where: one or none.
+
+        It is of all rows, [rows, B, ...] or [rows * B, ...], or of one, `row`.
+        """
+        if output.isfinite().all():
+            return []
+        shape = tuple(self._batch.time_step.reward.shape)
+        if output.shape[:2] != shape:
+            if output.shape[0] not in (shape[1], shape[0] * shape[1]):
+                return ["not finite"]
+            output = output.reshape(-1, shape[1], *output.shape[1:])
+        first = (~output.isfinite()).nonzero()[0].tolist()
+        row = first[0] if len(output) > 1 else row
+        return [f"{output[tuple(first)].item()} {self._place(row, first[1])}"]
+
+    def _in_loss(self) -> str:
+        """The first part of the loss, and its last row.
+
+        V-trace goes from the last row to the first: what went bad later in a trajectory
+        is found in all that was before.
+        """
+        self._as_it_was()
+        loss = self._learner.loss(self._batch, self._live, self._sample)
+        for name, element in loss.elements.items():
+            bad = (~element.isfinite()).nonzero()
+            if len(bad):
+                return self._element(name, element, *bad[-1].tolist())
+        return ""
+
+    def _element(self, name: str, element: torch.Tensor, row: int, column: int) -> str:
+        reward = self._batch.time_step.reward[row + 1, column].item()
+        return (
+            f"{name} is {element[row, column].item():g} {self._place(row, column)},"
+            f" whose reward is {reward:g}"
+        )
+
+    def _in_update(self) -> str:
+        """In what is added up over the batch, or over the network."""
+        self._as_it_was()
+        loss = self._learner.loss(self._batch, self._live, self._sample)
+        self._as_it_was()
+        self._learner.update(self._batch, self._live, self._sample)
+        names = learner.metric_names(self._config)
+        values = dict(zip(names, self._learner.raw_metrics.tolist(), strict=True))
+        bad = [name for name in names if not math.isfinite(values[name])]
+        if not bad:
+            return ""
+        terms = {n: e.detach() for n, e in loss.elements.items() if n in loss.metrics}
+        most = max(terms, key=lambda name: terms[name].abs().max().item())
+        size = terms[most].shape[1]
+        row, column = divmod(int(terms[most].abs().argmax()), size)
+        it = "it" if self._config.learner.passes == 1 else "its first pass"
+        return (
+            f"{bad[0]} is {values[bad[0]]}, though all that {it} is made of is finite;"
+            f" the largest: {self._element(most, terms[most], row, column)}"
+        )
+
+    def repeats(self) -> bool:
+        """Whether the step gives the same metrics again, bit for bit."""
+        self._as_it_was()
+        self._learner.update(self._batch, self._live, self._sample)
+        raw = self._learner.raw_metrics.cpu().contiguous()
+        return torch.equal(raw.view(torch.int32), self._crash.metrics.view(torch.int32))

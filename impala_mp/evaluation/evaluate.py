@@ -1,0 +1,123 @@
+"""Evaluates the newest checkpoint of a run, task by task."""
+
+import os
+import shlex
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from impala_mp import errors
+from impala_mp.evaluation import saved_run, video as video_lib
+from impala_mp.monitoring import curves
+from impala_mp.networks import agent
+from impala_mp.workers import evaluator
+
+
+def evaluate(
+    path: str,
+    episodes: int,
+    greedy: bool | None = None,
+    policy: agent.Agent | None = None,
+    video: str | None = None,
+) -> dict[str, Any]:
+    """Evaluates the newest checkpoint in `path`; the statistics by name.
+
+    Raises:
+      BadInput: there is no run, or no sound checkpoint.
+      NoGameEnded: and so there are no statistics.
+    """
+    if video:
+        video_lib.check_name(video)
+    run = saved_run.SavedRun(path)
+    greedy = run.config.evaluation.greedy if greedy is None else greedy
+    policy = run.agent(policy)
+    by_task = {}
+    for task, suffix in enumerate(run.tasks):
+        film = video if task == 0 else None
+        by_task[suffix] = _play(run, policy, episodes, greedy, task, film)
+    every = [each for returns in by_task.values() for each in returns]
+    several = by_task if len(by_task) > 1 else {}
+    return {
+        **evaluator.summarise(every)._asdict(),
+        **{f"mean{k}": statistics.fmean(v) for k, v in several.items()},
+        "protocol": evaluator.protocol(run.config, greedy),
+        "agent_steps": run.agent_steps,
+    }
+
+
+def _play(
+    run: saved_run.SavedRun,
+    policy: agent.Agent,
+    episodes: int,
+    greedy: bool,
+    task: int,
+    video: str | None,
+) -> list[float]:
+    """The returns of `episodes` games of a task; `video` names a film of the first."""
+    settings, said = run.config.evaluation, list[str]()
+    count = min(episodes, settings.environments)
+    environment = run.environment(count, task, "rgb_array" if video else None)
+    film = video_lib.Film(environment) if video else None
+    returns = evaluator.evaluate(
+        policy,
+        environment,
+        episodes,
+        greedy,
+        run.seed(),
+        film or (lambda: True),
+        settings.max_steps,
+        said.append,
+    )
+    environment.close()
+    if film and video:
+        film.save(video)
+    if not returns:
+        raise evaluator.NoGameEnded(f"for no game has ended. {' '.join(said)}")
+    for sentence in said:
+        print(sentence, file=sys.stderr)
+    return returns
+
+
+def conclude(config: Any, path: str, evaluate: Callable[[], dict[str, Any]]) -> None:
+    """Prints them, of the run in the folder `path`; `evaluate` gives statistics."""
+    print(f"\nFinal evaluation: {_final_evaluation(evaluate)}", flush=True)
+    folder = shlex.quote(path)
+    print(
+        f"Run:            {path}\n"
+        f"Learning curve: {_learning_curve(config, path)}\n"
+        f"TensorBoard:    {command('tensorboard')} --logdir={folder}\n"
+        f"Evaluate again: {command('impala-eval')} --workdir={folder} --episodes=100"
+    )
+
+
+def command(name: str) -> str:
+    """As a shell finds it: what is not on PATH stands beside Python."""
+    beside = os.path.join(os.path.dirname(sys.executable), name)
+    hidden = shutil.which(name) is None and os.path.exists(beside)
+    return shlex.quote(beside) if hidden else name
+
+
+def _final_evaluation(evaluate: Callable[[], dict[str, Any]]) -> str:
+    try:
+        result = evaluate()
+    except evaluator.NoGameEnded as error:
+        return f"none, {error}"
+    return (
+        f"mean return {result['mean']:.3f}, standard deviation"
+        f" {result['std']:.3f}, over {result['episodes']} episodes"
+        f" ({result['protocol']})."
+    )
+
+
+def _learning_curve(config: Any, path: str) -> str:
+    """The name of its picture, or why there is none."""
+    image = os.path.join(path, "learning_curve.png")
+    try:
+        curves.plot({config.environment.id: [path]}, image)
+    except errors.BadInput:
+        return "none, for no full game has ended in training."
+    except OSError as error:  # a full disk
+        return f"none ({error})."
+    return image

@@ -1,0 +1,332 @@
+"""A run's greedy policy as one file, which needs nothing of this package."""
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from impala_mp import errors, nest, seeding, specs, types
+from impala_mp.config import fields, user_code
+from impala_mp.evaluation import saved_run
+from impala_mp.networks import agent, cores
+from impala_mp.storage import files
+
+Tensors = dict[str, torch.Tensor]
+
+
+class GreedyPolicy(nn.Module):
+    """From named inputs [N, ...] to named outputs [N, ...], N as large as one likes.
+
+    In, as far as the agent takes notice of it: `observation`, in the environment's
+    own dtype; `first`, bool, whether an episode begins with it; `reward`, float32, of
+    the step that led here, 0 at the first; `core_state/0` and so on. Out: `action`, as
+    the environment takes it; `policy_logits`; `baseline`; `next_core_state/0` and so
+    on. An observation or action of several arrays is one name a leaf, by its path:
+    `observation/arm/0`.
+    """
+
+    def __init__(self, policy: agent.Agent, environment: specs.EnvironmentSpec) -> None:
+        super().__init__()
+        self.network = policy.network
+        self._policy = policy
+        self._observation = environment.observation
+        state = policy.core_state_spec()
+        self._state = [f"core_state/{i}" for i in range(len(state))]
+        self.inputs = dict(_named("observation", environment.observation))
+        if policy.network.last_action or not isinstance(
+            policy.network.core, cores.NoCore
+        ):
+            self.inputs["first"] = specs.array_spec((), np.bool_)
+        if policy.network.last_reward:
+            self.inputs["reward"] = specs.array_spec((), np.float32)
+        self.inputs.update(zip(self._state, state, strict=True))
+        self.carried = {f"next_{name}": name for name in self._state}  # output: input
+
+    def forward(self, inputs: Tensors) -> Tensors:
+        """The greedy action for each row, and all that is known of it."""
+        output, state = self._policy.step(
+            self._time_step(inputs),
+            tuple(inputs[name] for name in self._state),
+            greedy=True,
+        )
+        action = self._policy.distribution.to_environment(output.action)
+        return {
+            **dict(_named("action", action)),
+            "policy_logits": output.policy_logits,
+            "baseline": output.baseline,
+            **dict(zip(self.carried, state, strict=True)),
+        }
+
+    def _time_step(self, inputs: Tensors) -> types.TimeStep:
+        leaves = [inputs[name] for name, _ in _named("observation", self._observation)]
+        upcoming = iter(leaves)
+        rows = leaves[0].shape[0]
+        first = inputs.get("first", torch.zeros(rows, dtype=torch.bool))
+        return types.TimeStep(
+            step_type=torch.where(first, types.StepType.FIRST, types.StepType.MID),
+            reward=inputs.get("reward", torch.zeros(rows)),
+            discount=torch.ones(rows),
+            observation=nest.map_structure(
+                lambda spec: next(upcoming), self._observation
+            ),
+        )
+
+    def rows(self, time_step: types.TimeStep, state: cores.CoreState) -> Tensors:
+        """The inputs that say what `time_step` [N, ...] and `state` do."""
+        there = {
+            **dict(_named("observation", time_step.observation)),
+            "first": time_step.step_type == types.StepType.FIRST,
+            "reward": time_step.reward,
+            **dict(zip(self._state, state, strict=True)),
+        }
+        return {name: there[name] for name in self.inputs}
+
+
+def _named(prefix: str, structure: types.Nest) -> list[tuple[str, Any]]:
+    """(name, leaf) of each leaf."""
+    return [
+        (f"{prefix}/{path}" if path else prefix, leaf)
+        for path, leaf in nest.flatten_with_path(structure)
+    ]
+
+
+_ROWS = 3  # of the example; neither 0 nor 1, which torch takes for constants
+_BATCH = "N"
+_Function = Callable[[Tensors], Tensors]
+_EXTRA = ("onnx", "onnxscript", "onnxruntime")
+
+
+def export(path: str, format_name: str, output: str | None) -> list[str]:
+    """Writes the policy of the run in `path`, and beside it a description of it.
+
+    Args:
+      format_name: one of FORMATS.
+      output: a file; None: `policy` in the run's folder.
+
+    Returns:
+      The paths of the two files.
+
+    Raises:
+      BadInput: with what is missing, or why the network cannot be exported.
+    """
+    make, load, ending = FORMATS[format_name]
+    if output:
+        _check_output(output, ending)
+    if format_name == "onnx":
+        _check_extra()
+    run = saved_run.SavedRun(path)
+    policy, inputs = _policy_and_rows(run)
+    with _silence():
+        data = _made(make, policy, inputs)
+        _check_equal(policy(inputs), load(data)(inputs))
+    description = describe(policy, inputs)
+    description["run"] = _origin(run, format_name)
+    output = output or os.path.join(path, f"policy{ending}")
+    _write(output, data)
+    text = json.dumps(description, indent=2)
+    files.write_atomically(f"{output}.json", f"{text}\n")
+    return [output, f"{output}.json"]
+
+
+def _check_output(output: str, ending: str) -> None:
+    folder = os.path.dirname(output) or "."
+    if not output.endswith(ending):
+        raise errors.BadInput(
+            f"--output={output} must end in {ending}, as files of that format do."
+        )
+    if not os.path.isdir(folder):
+        raise errors.BadInput(
+            f"--output={output}: there is no folder {folder}: make it, or name another."
+        )
+
+
+def _check_extra() -> None:
+    for name in _EXTRA:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise errors.BadInput(
+                f"--format=onnx needs an extra that is not installed ({name}): pip"
+                " install 'impala_mp[onnx]'."
+            ) from error
+
+
+def _policy_and_rows(
+    run: saved_run.SavedRun,
+) -> tuple[GreedyPolicy, Tensors]:
+    """The policy as it is to be used, and its inputs at the start of some episodes."""
+    environment = run.environment(_ROWS)
+    try:
+        policy = run.agent()
+        seeds = seeding.environment_seeds(run.seed(), _ROWS)
+        time_step = nest.tensors(environment.reset(seeds))
+    finally:
+        environment.close()
+    module = GreedyPolicy(policy, environment.spec)
+    module.eval().requires_grad_(False)
+    return module, module.rows(time_step, policy.initial_state(_ROWS))
+
+
+def _made(
+    make: Callable[..., bytes],
+    policy: GreedyPolicy,
+    inputs: Tensors,
+) -> bytes:
+    """What `make` gives.
+
+    Raises:
+      BadInput: torch cannot follow the network; with what it says, and where.
+    """
+    try:
+        return make(policy, inputs)
+    except Exception as error:  # the user's network runs, under torch's tracer
+        raise errors.BadInput(
+            f"the network cannot be exported: {_first_line(error)}"
+            f"{user_code.where(error)}. A torso or core of your own has to go without"
+            " branches that depend on values, and with any number of rows."
+        ) from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without what torch logs and warns of: none of it is for the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no reason'}"
+
+
+def _check_equal(expected: Tensors, found: Tensors) -> None:
+    """Actions apart, which a tie may decide either way.
+
+    Raises:
+      BadInput: the file says something else than the network.
+    """
+    for name in ("policy_logits", "baseline"):
+        try:
+            torch.testing.assert_close(
+                found[name], expected[name], rtol=1e-3, atol=1e-3
+            )
+        except AssertionError as error:
+            raise errors.BadInput(
+                f"the network cannot be exported: its {name} changes from call to"
+                " call, or depends on what no file can hold."
+            ) from error
+
+
+# The formats.
+
+
+def program(policy: GreedyPolicy, inputs: Tensors) -> torch.export.ExportedProgram:
+    """The policy for any number of rows, given `inputs` as an example."""
+    rows = torch.export.Dim(_BATCH, min=1)
+    shapes = {name: {0: rows} for name in inputs}
+    return torch.export.export(policy, (inputs,), dynamic_shapes=(shapes,))
+
+
+def to_torch(policy: GreedyPolicy, inputs: Tensors) -> bytes:
+    """A program that torch.export.load reads: a dict of tensors to another one."""
+    buffer = io.BytesIO()
+    torch.export.save(program(policy, inputs), buffer)
+    return buffer.getvalue()
+
+
+def from_torch(data: bytes) -> _Function:
+    """What a file of `to_torch` computes."""
+    return torch.export.load(io.BytesIO(data)).module()
+
+
+def to_onnx(policy: GreedyPolicy, inputs: Tensors) -> bytes:
+    """An ONNX model with the policy's names, parameters included."""
+    made: Any = torch.onnx.export(
+        program(policy, inputs),
+        input_names=list(inputs),
+        output_names=list(policy(inputs)),
+        dynamo=True,
+        verbose=False,
+    )
+    model = made.model_proto
+    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    rows = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for size in (size for v in values for size in v.type.tensor_type.shape.dim):
+        if size.dim_param == rows:
+            size.dim_param = _BATCH
+    return model.SerializeToString()
+
+
+def from_onnx(data: bytes) -> _Function:
+    """What a file of `to_onnx` computes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def compute(inputs: Tensors) -> Tensors:
+        arrays = session.run(names, {name: x.numpy() for name, x in inputs.items()})
+        return {n: torch.from_numpy(x) for n, x in zip(names, arrays, strict=True)}
+
+    return compute
+
+
+FORMATS = {
+    "torch": (to_torch, from_torch, ".pt2"),
+    "onnx": (to_onnx, from_onnx, ".onnx"),
+}
+
+
+# The description.
+
+
+def describe(policy: GreedyPolicy, inputs: Tensors) -> dict[str, Any]:
+    """Names, dtypes and shapes of all that goes in and out, and how state is kept."""
+    outputs = policy(inputs)
+    return {
+        "inputs": {name: _layout(leaf) for name, leaf in inputs.items()},
+        "outputs": {name: _layout(leaf) for name, leaf in outputs.items()},
+        "core_state": {
+            "initial": "zeros, in every input core_state/i",
+            "next": policy.carried,
+            "how": "feed each output next_core_state/i to the input core_state/i of"
+            " the next step; first is true in the first step of every episode",
+        }
+        if policy.carried
+        else None,
+    }
+
+
+def _layout(leaf: torch.Tensor) -> dict[str, Any]:
+    dtype = str(leaf.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "shape": [_BATCH, *leaf.shape[1:]]}
+
+
+def _origin(run: saved_run.SavedRun, format_name: str) -> dict[str, Any]:
+    return {
+        "environment": json.loads(fields.to_json(run.config))["environment"],
+        "agent_steps": run.agent_steps,
+        "updates": run.updates,
+        "format": format_name,
+        "torch": torch.__version__,
+    }
+
+
+def _write(path: str, data: bytes) -> None:
+    """Whole or not at all."""
+    files.write_durably(f"{path}.writing", data)
+    os.replace(f"{path}.writing", path)

@@ -1,0 +1,155 @@
+"""Episodes of the newest checkpoint, moment by moment, before a spectator's eyes."""
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterator
+
+import numpy as np
+import rich.console
+import torch
+
+from impala_mp import errors, nest, seeding, types
+from impala_mp.environments import bad_data, vector
+from impala_mp.evaluation import saved_run, spectators
+from impala_mp.networks import agent
+
+_DELAY_SECS = 0.05  # where a person watches
+
+
+def play(
+    path: str,
+    episodes: int,
+    greedy: bool | None,
+    window: bool,
+    delay_secs: float | None,
+    console: rich.console.Console | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Shows `episodes` of the run in `path`; if it has several tasks, of each.
+
+    Args:
+      greedy: None: as in evaluations.
+      delay_secs: between two moments; None: as the spectator likes it.
+      sleep: waits so long.
+
+    Raises:
+      BadInput: there is no run, no sound checkpoint, or no display for a window.
+    """
+    run = saved_run.SavedRun(path)
+    greedy = run.config.evaluation.greedy if greedy is None else greedy
+    console = console or rich.console.Console()
+    if delay_secs is None:
+        delay_secs = _DELAY_SECS if window or console.is_terminal else 0.0
+    with (
+        contextlib.closing(_all(run, episodes, greedy)) as moments,
+        _spectator(window, delay_secs, console) as spectator,
+    ):
+        for moment in moments:
+            if not spectator.show(moment):
+                break
+            if not window:  # which waits by itself
+                sleep(delay_secs)
+
+
+def _spectator(
+    window: bool, delay_secs: float, console: rich.console.Console
+) -> spectators.Spectator:
+    if window:
+        return spectators.open_window(delay_secs)
+    if console.is_terminal:
+        return spectators.Terminal(console)
+    return spectators.Lines(console)
+
+
+def _all(
+    run: saved_run.SavedRun, episodes: int, greedy: bool
+) -> Generator[spectators.Moment]:
+    """`episodes` of each task."""
+    policy = run.agent()
+    for task, suffix in enumerate(run.tasks):
+        environment = _open(run, task)
+        try:
+            for moment in _moments(run, policy, environment, greedy):
+                yield moment._replace(task=suffix.lstrip("/"))
+                if moment.over and moment.episode == episodes:
+                    break
+        except bad_data.BadData as error:
+            raise errors.BadInput(
+                f"{run.config.environment.id} gave what cannot be played on: {error}."
+                " What is wrong with it, impala-train --check says."
+            ) from error
+        finally:
+            environment.close()
+
+
+def _open(run: saved_run.SavedRun, task: int) -> vector.VectorEnvironment:
+    """One copy, which draws pictures if it can."""
+    environment = run.environment(1, task)
+    if not environment.draws:
+        return environment
+    environment.close()
+    return run.environment(1, task, render_mode="rgb_array")
+
+
+class _Camera:
+    """Pictures as long as there are some; then the reason why not."""
+
+    def __init__(self, environment: vector.VectorEnvironment) -> None:
+        self._environment = environment
+        self._draws, self.without = environment.draws, ""
+
+    def __call__(self) -> np.ndarray | None:
+        if not self._draws:
+            return None
+        try:
+            return np.array(self._environment.frame())
+        except errors.BadInput as error:
+            self._draws, self.without = False, str(error)
+            return None
+
+
+def _moments(
+    run: saved_run.SavedRun,
+    policy: agent.Agent,
+    environment: vector.VectorEnvironment,
+    greedy: bool,
+) -> Iterator[spectators.Moment]:
+    """One episode after the other, without end."""
+    generator = torch.Generator().manual_seed(seeding.torch_seed(run.seed()))
+    camera, state = _Camera(environment), policy.initial_state(1)
+    time_step = environment.reset(seeding.environment_seeds(run.seed(), 1))
+    episode = step = 0
+    while True:
+        is_first = time_step.step_type[0] == types.StepType.FIRST
+        if is_first:
+            episode, step, episode_return = episode + 1, 0, 0.0
+        episode_return += float(time_step.reward[0])
+        with torch.inference_mode():
+            output, state = policy.step(
+                nest.tensors(time_step), state, greedy=greedy, generator=generator
+            )
+        picture = camera()
+        yield spectators.Moment(
+            task="",
+            episode=episode,
+            step=step,
+            picture=picture,
+            without=camera.without,
+            observation=nest.map_structure(_only, time_step.observation),
+            elements=policy.distribution.describe(output.policy_logits[0]),
+            action=nest.map_structure(
+                _only, policy.distribution.to_environment(output.action)
+            ),
+            value=float(output.baseline[0]),
+            reward=float(time_step.reward[0]),
+            episode_return=episode_return,
+            over=bool(time_step.step_type[0] == types.StepType.LAST),
+        )
+        action = nest.map_structure(torch.Tensor.numpy, output.action)
+        time_step, _ = environment.step(action)
+        step += 1
+
+
+def _only(rows: types.Nest) -> np.ndarray:
+    """The one row of an array or tensor [1, ...], kept from the next step."""
+    return np.array(rows[0])

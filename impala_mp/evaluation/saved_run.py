@@ -1,0 +1,73 @@
+"""A run as it lies in its folder: its config, and the newest of its checkpoints."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from impala_mp import errors, seeding
+from impala_mp.config import derived
+from impala_mp.environments import factory, vector
+from impala_mp.networks import agent
+from impala_mp.storage import checkpoint, workdir
+
+
+class SavedRun:
+    """Reads at once; what of it is damaged is told on stderr."""
+
+    def __init__(self, path: str) -> None:
+        """Raises BadInput if there is no run in `path`, or no sound checkpoint."""
+        self.path = path
+        self.config = workdir.read_config(path)
+        self._state = _newest(path)
+        self.agent_steps: int = self._state["learner"]["agent_steps"]
+        self.updates: int = self._state["learner"]["updates"]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Suffixes of the tasks; "" if there is but one."""
+        return derived.task_suffixes(self.config.environment)
+
+    def environment(
+        self, num_envs: int, task: int = 0, render_mode: str | None = None
+    ) -> vector.VectorEnvironment:
+        """Copies of a task's environment that play full games."""
+        return factory.make(
+            self.config.environment,
+            num_envs,
+            training=False,
+            render_mode=render_mode,
+            task=task,
+        )
+
+    def agent(self, policy: agent.Agent | None = None) -> agent.Agent:
+        """The run's agent (`policy`, if it is there already) with these parameters."""
+        if policy is None:
+            spec = factory.probe(self.config.environment)
+            policy = agent.make(self.config, spec)
+        load_parameters(policy, self._state)
+        return policy
+
+    def seed(self) -> np.random.SeedSequence:
+        """Of all that is played with it."""
+        return seeding.sequence(self.config.seed, "evaluator")
+
+
+def _newest(path: str) -> dict[str, Any]:
+    folder = workdir.Workdir(path).checkpoints
+    try:
+        state = checkpoint.load_newest(
+            folder, lambda text: print(text, file=sys.stderr)
+        )
+    except checkpoint.Damaged as error:
+        raise errors.BadInput(str(error)) from error
+    if state is None:
+        raise errors.BadInput(
+            f"{path} has no checkpoint yet: train first, or name another run."
+        )
+    return state
+
+
+def load_parameters(policy: agent.Agent, state: dict[str, Any]) -> None:
+    """Takes the parameters of a checkpoint."""
+    policy.network.load_state_dict(state["learner"]["parameters"])

@@ -1,0 +1,269 @@
+"""One record of the whole run, an interval: to the files, the display, health.json."""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from impala_mp.config import derived
+from impala_mp.monitoring import bottleneck, display, health, live_control
+from impala_mp.networks.distributions import joint
+from impala_mp.storage import files, metrics
+from impala_mp.transport import shared as shared_lib
+from impala_mp.workers import learner_metrics, policy_lag
+
+_STALL_SECS = 20.0  # without an update; then it is said who waits for whom
+_SPLIT = ("environment", "inference", "wait")
+# Counters that begin anew with a supervisor; in the metrics they go on.
+_CARRIED = (
+    "health/restarts",
+    "health/bad_data",
+    "health/observations_outside",
+    "health/torn_reads_retried",
+)
+
+
+class _OnceAMinute:
+    """Says things at most once a minute."""
+
+    def __init__(self, screen: display.Display) -> None:
+        self._screen, self._said = screen, -math.inf
+
+    def say(self, text: str) -> None:
+        if time.monotonic() - self._said >= 60.0:
+            self._screen.message(text)
+            self._said = time.monotonic()
+
+
+class Reporter:
+    """Merges what the processes publish, and hands it on."""
+
+    def __init__(
+        self,
+        shared: shared_lib.Shared,
+        path: str,
+        screen: display.Display,
+        num_actors: int,
+    ) -> None:
+        self._shared, self._path, self._screen = shared, path, screen
+        self._num_actors = num_actors
+        self._failed_checkpoints = 0
+        self._news = time.monotonic()  # when the learner had last learned something
+        self._stall_said = False
+        self._disk = _OnceAMinute(screen)
+        self._num_cores = len(os.sched_getaffinity(0))
+        self._device = torch.device(shared.config.learner.device).type
+        self.bottleneck = ""
+        self._writer = metrics.Writer(path)
+        self._live = live_control.LiveControl(
+            shared.control,
+            shared.config,
+            path,
+            screen.message,
+            joint.from_spec(shared.environment.action),
+        )
+        self._learned = 0  # trajectories
+        self._evaluation: dict[str, float] = {}
+        self._unwritten: dict[str, float] = {}  # an evaluation, until a record has it
+        self._before: dict[str, float] = {}
+        self._incarnation = -1.0  # of the learner
+        self._carried: dict[str, float] = {}  # the last record of the runs before
+        self._actor_ns = np.zeros(len(_SPLIT))
+        self._actor_steps = 0
+        self._time = time.monotonic()
+
+    def tick(self, statuses: list[health.Status]) -> None:
+        """One interval. Nothing is written while the learner has no news."""
+        self._look_for_news()
+        self._guarded(self._live.tick, int(self._before.get("agent_steps", 0)))
+        self._guarded(self._write_health, statuses)
+        self._say_what_failed()
+        record = self._shared.learner_record.read()
+        if record is None:
+            return
+        incarnation = record.pop("restored/incarnation")
+        restored = {
+            name: record.pop(f"restored/{name}") for name in learner_metrics.PROGRESS
+        }
+        if incarnation != self._incarnation:
+            self._guarded(self._writer.rewind, int(restored["agent_steps"]))
+            if self._incarnation < 0:
+                self._carried = metrics.last(self._path)
+            self._incarnation, self._before = incarnation, restored
+        if record["updates"] == self._before["updates"]:
+            return
+        lag_counts = policy_lag.take(record)
+        merged = {
+            **record,
+            "env_frames": record["agent_steps"]
+            * self._shared.environment.frames_per_step,
+            **self._rates(record),
+            **self._actor_split(),
+            **self._memory(statuses),
+            **self._health(statuses),
+            **self._unwritten,
+        }
+        self._unwritten = {}
+        merged = _as_integers(merged)
+        self._before = record
+        self._guarded(self._writer.write, merged, lag_counts)
+        self.bottleneck = bottleneck.explain(
+            merged,
+            self._num_actors,
+            self._num_cores,
+            self._device,
+            derived.server_threads(self._shared.config),
+        )
+        self._screen.update({**self._evaluation, **merged}, self.bottleneck)
+
+    def _look_for_news(self) -> None:
+        learned = self._shared.control.row(0).get("learned")
+        if learned != self._learned:
+            self._learned, self._news = learned, time.monotonic()
+        evaluation = self._shared.evaluation_record.read()
+        if evaluation:
+            self._evaluation = self._unwritten = evaluation
+
+    def _guarded(self, write: Callable[..., None], *arguments: Any) -> None:
+        """A disk that is full stops nobody; it is said once a minute."""
+        try:
+            write(*arguments)
+        except OSError as error:
+            self._disk.say(f"{error}: the run goes on without writing that down.")
+
+    def _say_what_failed(self) -> None:
+        """What the learner could not write."""
+        failed = self._shared.control.row(0).get("failed_checkpoints")
+        if failed > self._failed_checkpoints:
+            self._failed_checkpoints = failed
+            self._disk.say(
+                f"{failed} checkpoints could not be written (see logs/learner-0.log);"
+                " training goes on, and the newest good one stays."
+            )
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _rates(self, record: dict[str, float]) -> dict[str, float]:
+        seconds = max(1e-9, record["time_secs"] - self._before["time_secs"])
+        steps = (record["agent_steps"] - self._before["agent_steps"]) / seconds
+        updates = (record["updates"] - self._before["updates"]) / seconds
+        return {
+            "throughput/agent_steps_per_sec": steps,
+            "throughput/env_frames_per_sec": steps
+            * self._shared.environment.frames_per_step,
+            "throughput/updates_per_sec": updates,
+        }
+
+    def _actor_split(self) -> dict[str, float]:
+        """Shares of the actors' time since the interval before."""
+        rows = [self._shared.control.row(i + 1) for i in range(self._num_actors)]
+        totals = np.array(
+            [sum(row.get(f"{name}_ns") for row in rows) for name in _SPLIT], float
+        )
+        steps = sum(row.get("agent_steps") for row in rows)
+        now = time.monotonic()
+        wall_ns = max(1e-9, now - self._time) * 1e9 * self._num_actors
+        spent = totals - self._actor_ns
+        # A wait counts where it ends, and may have begun in the interval before.
+        shares = spent / max(wall_ns, spent.sum())
+        step_ms = spent * 1e-6 / max(1, steps - self._actor_steps)
+        self._actor_ns, self._actor_steps, self._time = totals, steps, now
+        return {
+            **{
+                f"time/actor_{k}": float(v) for k, v in zip(_SPLIT, shares, strict=True)
+            },
+            "time/environment_step_ms": float(step_ms[0]),
+            "time/inference_step_ms": float(step_ms[1]),
+        }
+
+    def _memory(self, statuses: list[health.Status]) -> dict[str, float]:
+        """MiB that each role's processes hold for themselves."""
+        arena = self._shared.rings.memory.nbytes + 3 * self._shared.store.num_bytes
+        found: dict[str, float] = {"memory/arena_mib": arena / 2**20}
+        for status in statuses:
+            if status.pid:
+                key = f"memory/{status.role}_mib"
+                found[key] = found.get(key, 0.0) + private_mib(status.pid)
+        return found
+
+    def _health(self, statuses: list[health.Status]) -> dict[str, float]:
+        rows = [self._shared.control.row(i + 1) for i in range(self._num_actors)]
+        found = {
+            "health/processes_alive": sum(s.pid > 0 for s in statuses),
+            "health/processes_total": len(statuses),
+            "health/restarts": sum(s.restarts for s in statuses),
+            "health/bad_data": sum(
+                r.get("bad_rewards") + r.get("bad_observations") for r in rows
+            ),
+            "health/observations_outside": sum(
+                r.get("observations_outside") for r in rows
+            ),
+            "health/torn_reads_retried": sum(r.get("torn_reads") for r in rows),
+        }
+        for name in _CARRIED:
+            found[name] += self._carried.get(name, 0)
+        return found
+
+    def _stall(self, statuses: list[health.Status]) -> str:
+        """Who waits for whom, when nothing has been learned for a while; said once."""
+        quiet = time.monotonic() - self._news
+        if quiet < _STALL_SECS or statuses[0].state != "running":
+            self._stall_said = False
+            return ""
+        text = bottleneck.explain_stall(quiet, [(s.role, s.state) for s in statuses])
+        if not self._stall_said:
+            self._screen.message(text)
+            self._stall_said = True
+        return text
+
+    def _write_health(self, statuses: list[health.Status]) -> None:
+        health = {
+            "time": time.time(),
+            "bottleneck": self.bottleneck,
+            "stall": self._stall(statuses),
+            "live": self._live.not_from_config(),
+            "processes": [s._asdict() for s in statuses],
+        }
+        text = json.dumps(health, indent=1)
+        path = os.path.join(self._path, "health.json")
+        try:
+            files.write_atomically(path, text + "\n", durable=False)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # that takes no room, and says that somebody lives
+            raise
+
+
+def _as_integers(record: dict[str, float]) -> dict[str, float]:
+    """Counts as integers, so that they read as counts."""
+    return {
+        key: int(value)
+        if key in ("agent_steps", "env_frames", "updates")
+        or (key.startswith("health/") and float(value).is_integer())
+        else value
+        for key, value in record.items()
+    }
+
+
+_PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def private_mib(pid: int) -> float:
+    """MiB of a process that nobody shares with it by name; 0 when it is gone.
+
+    Pages that a forkserver child still shares with its parent are counted for both:
+    what is left out is the arena, and mapped files.
+    """
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            _, resident, shared, *_ = map(int, file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (resident - shared) * _PAGE_MIB

@@ -1,0 +1,146 @@
+"""The one contract by which actor, learner and evaluator use a network."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from impala_mp import nest, specs, types
+from impala_mp.config import schedules
+from impala_mp.networks import cores, network as network_lib
+from impala_mp.networks.distributions import base, joint
+
+CoreState = cores.CoreState
+
+
+class NetworkOutput(NamedTuple):
+    """What the network says of each row: [T+1, B, L], [T+1, B]."""
+
+    policy_logits: torch.Tensor
+    baseline: torch.Tensor
+
+
+class Agent:
+    """A network and the meaning of its logits.
+
+    The core state is a tuple of tensors [B, ...]: the leaves of the last action where
+    the network uses it, then the recurrent state. T+1 calls of `step` equal one
+    `unroll`.
+    """
+
+    def __init__(
+        self,
+        network: network_lib.Network,
+        distribution: base.ActionDistribution,
+        action: specs.ActionSpec,
+    ) -> None:
+        self.network = network
+        self.distribution = distribution
+        self._action = action
+
+    def core_state_spec(self) -> tuple[specs.ArraySpec, ...]:
+        """Leaves of the core state, without the batch dimension."""
+        shapes = self.network.core.state_shapes
+        core = tuple(specs.array_spec(shape, np.float32) for shape in shapes)
+        if not self.network.last_action:
+            return core
+        return (*(leaf.array for leaf in nest.flatten(self._action)), *core)
+
+    def initial_state(self, batch_size: int, device: str = "cpu") -> CoreState:
+        """Zeros; what the network makes of any state at FIRST anyway."""
+        return tuple(
+            torch.from_numpy(np.zeros((batch_size, *spec.shape), spec.dtype)).to(device)
+            for spec in self.core_state_spec()
+        )
+
+    def step(
+        self,
+        time_step: types.TimeStep,
+        state: CoreState,
+        *,
+        epsilon: float | torch.Tensor = 0.0,
+        temperature: float = 1.0,
+        greedy: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[types.AgentOutput, CoreState]:
+        """Acts on one row [B, ...].
+
+        The logits in the output are those of the behaviour policy that the action
+        was drawn from, exploration included:
+        mu = (1 - epsilon) pi^(1 / temperature) + epsilon uniform.
+        `epsilon` is one number, or float64 [B].
+        """
+        rows = _one_row(time_step)
+        last_action, core = self._split(state)
+        logits, baseline, core = self.network(rows, last_action, core)
+        logits = self.distribution.mix(logits[0], epsilon, temperature)
+        if greedy:
+            action = self.distribution.mode(logits)
+        else:
+            action = self.distribution.sample(logits, generator)
+        state = self._remember(action, core)
+        return types.AgentOutput(action, logits, baseline[0]), state
+
+    def unroll(
+        self, time_step: types.TimeStep, action: types.Nest, state: CoreState
+    ) -> NetworkOutput:
+        """The network's view of T+1 rows, given the T actions that were taken."""
+        last_action, core = self._split(state)
+        if self.network.last_action:
+            last_action = nest.map_structure(
+                lambda *leaves: torch.cat(leaves), last_action, action
+            )
+        logits, baseline, _ = self.network(time_step, last_action, core)
+        return NetworkOutput(logits, baseline)
+
+    def replace_action(self, state: CoreState, action: types.Nest) -> CoreState:
+        """`state`, as if `action` had been the last one."""
+        return self._remember(action, self._split(state)[1])
+
+    def _remember(self, action: types.Nest, core: CoreState) -> CoreState:
+        if not self.network.last_action:
+            return core
+        return (*nest.flatten(action), *core)
+
+    def _split(self, state: CoreState) -> tuple[Any, CoreState]:
+        """The last action as one row [1, B, ...] (or None), and the recurrent state."""
+        if not self.network.last_action:
+            return None, state
+        leaves = iter(state)
+        last_action = nest.map_structure(
+            lambda spec: next(leaves).unsqueeze(0), self._action
+        )
+        return last_action, tuple(leaves)
+
+
+def _one_row(time_step: types.TimeStep) -> types.TimeStep:
+    """[B, ...] -> [1, B, ...]."""
+    if isinstance(time_step.observation, torch.Tensor):  # it is called at every step
+        return types.TimeStep(*(leaf.unsqueeze(0) for leaf in time_step))
+    rows: types.TimeStep = nest.map_structure(lambda x: x.unsqueeze(0), time_step)
+    return rows
+
+
+def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
+    """The agent that `config` describes, on the CPU, freshly initialised.
+
+    Raises:
+      BadInput: the network does not fit the environment.
+    """
+    distribution = joint.from_spec(environment.action)
+    _check_epsilon(config, distribution)
+    # A mask of the user's own goes first: padded with zeros, as all that tasks observe,
+    # it forbids what a task does not have, too.
+    mask = config.agent.action_mask_key or environment.action_mask
+    environment = dataclasses.replace(environment, action_mask=mask)
+    network = network_lib.Network(
+        config.network, environment, distribution, with_popart=config.loss.popart
+    )
+    return Agent(network, distribution, environment.action)
+
+
+def _check_epsilon(config: Any, distribution: base.ActionDistribution) -> None:
+    text = config.schedules.epsilon
+    for value in schedules.parse(text).values if text else (config.actors.epsilon,):
+        base.check_epsilon(distribution, value)

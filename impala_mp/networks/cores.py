@@ -1,0 +1,180 @@
+"""Recurrent cores: what an agent remembers between the rows of an episode."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from impala_mp import errors
+from impala_mp.config import user_code, validation
+from impala_mp.networks import gtrxl, initialisers
+
+CoreState = tuple[torch.Tensor, ...]
+
+
+class Core(Protocol):
+    """What stands between torso and heads, a torch Module.
+
+    Row by row and in one call are the same: T calls with one row each give the outputs
+    and the state of one call with T rows. A row at FIRST sees nothing of the rows and
+    the state before it, not even where they are NaN. Zeros are the state of whoever
+    has seen nothing.
+    """
+
+    @property
+    def output_size(self) -> int:
+        """H, units."""
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the leaves of the state, float32, without the batch dimension."""
+
+    def __call__(
+        self, inputs: torch.Tensor, first: torch.Tensor, state: CoreState
+    ) -> tuple[torch.Tensor, CoreState]:
+        """inputs [T, B, F], first bool [T, B], state of leaves [B, *shape] before row 0
+        -> outputs [T, B, H], state after the last row.
+        """
+
+
+class NoCore(nn.Module):
+    """A feed-forward agent: no state, nothing to reset."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.output_size = size
+        self.state_shapes: tuple[tuple[int, ...], ...] = ()
+
+    def forward(
+        self, inputs: torch.Tensor, first: torch.Tensor, state: CoreState
+    ) -> tuple[torch.Tensor, CoreState]:
+        return inputs, state
+
+
+class LSTMCore(nn.Module):
+    """LSTM (Hochreiter and Schmidhuber 1997) whose state is zero at FIRST."""
+
+    def __init__(self, input_size: int, size: int) -> None:
+        super().__init__()
+        self.output_size = size
+        self.state_shapes = ((size,), (size,))
+        self.input = initialisers.orthogonal(nn.Linear(input_size, 4 * size), 1.0)
+        self.recurrent = nn.Linear(size, 4 * size, bias=False)
+        nn.init.orthogonal_(self.recurrent.weight)
+
+    def forward(
+        self, inputs: torch.Tensor, first: torch.Tensor, state: CoreState
+    ) -> tuple[torch.Tensor, CoreState]:
+        """inputs [T, B, F], first bool [T, B] -> [T, B, H], state after the last row.
+
+        The input's share of the gates is one product for all T; only the recurrent
+        share has to wait for its turn.
+        """
+        hidden, cell = state
+        gates_from_input = self.input(inputs)
+        # Chosen, not multiplied: what is not a number must not survive a reset.
+        reset, zero = first.unsqueeze(-1), inputs.new_zeros(())
+        outputs = []
+        for row in range(inputs.shape[0]):
+            hidden = torch.where(reset[row], zero, hidden)
+            cell = torch.where(reset[row], zero, cell)
+            gates = gates_from_input[row] + self.recurrent(hidden)
+            i, f, g, o = gates.chunk(4, -1)
+            cell = torch.sigmoid(f + 1.0) * cell + torch.sigmoid(i) * torch.tanh(g)
+            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            outputs.append(hidden)
+        return torch.stack(outputs), (hidden, cell)
+
+
+class GRUCore(nn.Module):
+    """GRU (Cho et al. 2014, arXiv 1406.1078) whose state is zero at FIRST.
+
+    With x_t an input and h the hidden state:
+
+      r = sigmoid(W_r x_t + U_r h_{t-1}),  z = sigmoid(W_z x_t + U_z h_{t-1} + 1)
+      n = tanh(W_n x_t + r * (U_n h_{t-1})),  h_t = (1 - z) * n + z * h_{t-1}
+
+    The 1 makes it remember at first, as in the LSTM's forget gate. The reset gate acts
+    after its product, so that a row takes one product, not two in turn.
+    """
+
+    def __init__(self, input_size: int, size: int) -> None:
+        super().__init__()
+        self.output_size = size
+        self.state_shapes = ((size,),)
+        self.input = initialisers.orthogonal(nn.Linear(input_size, 3 * size), 1.0)
+        self.recurrent = nn.Linear(size, 3 * size, bias=False)
+        nn.init.orthogonal_(self.recurrent.weight)
+
+    def forward(
+        self, inputs: torch.Tensor, first: torch.Tensor, state: CoreState
+    ) -> tuple[torch.Tensor, CoreState]:
+        """inputs [T, B, F], first bool [T, B] -> [T, B, H], state after the last row.
+
+        As in the LSTM, the input's share of the gates is one product for all T.
+        """
+        (hidden,) = state
+        gates_from_input = self.input(inputs)
+        reset, zero = first.unsqueeze(-1), inputs.new_zeros(())
+        outputs = []
+        for row in range(inputs.shape[0]):
+            hidden = torch.where(reset[row], zero, hidden)
+            r, z, n = gates_from_input[row].chunk(3, -1)
+            u_r, u_z, u_n = self.recurrent(hidden).chunk(3, -1)
+            new = torch.tanh(n + torch.sigmoid(r + u_r) * u_n)
+            keep = torch.sigmoid(z + u_z + 1.0)
+            hidden = (1.0 - keep) * new + keep * hidden
+            outputs.append(hidden)
+        return torch.stack(outputs), (hidden,)
+
+
+def make(config: Any, input_size: int) -> Core:
+    """The core that `config.network` names.
+
+    Raises:
+      BadInput: there is no such core, or it does not keep the contract.
+    """
+    validation.check_core(config)
+    name, size = config.core, config.core_size
+    if ":" in name:
+        return _custom(name, input_size, config)
+    if name == "gtrxl":
+        return gtrxl.GTrXLCore(input_size, size, **config.gtrxl)
+    if name == "gru":
+        return GRUCore(input_size, size)
+    return LSTMCore(input_size, size) if name == "lstm" else NoCore(input_size)
+
+
+def _custom(name: str, input_size: int, config: Any) -> Core:
+    """A core of the user's own, tried once."""
+    factory = user_code.load("network.core", name, "(input_size, config) -> Module")
+    core = factory(input_size, config)
+    for attribute in ("parameters", "output_size", "state_shapes"):
+        if not hasattr(core, attribute):
+            raise errors.BadInput(
+                f"network.core ({name!r}) gives a core without {attribute}: see"
+                " impala_mp.networks.cores.Core for what it has to have."
+            )
+    if not all(isinstance(shape, (tuple, list)) for shape in core.state_shapes):
+        raise errors.BadInput(
+            f"network.core ({name!r}) has the state_shapes {core.state_shapes}, which"
+            " must be a shape for each leaf of the state, such as ((8,),)."
+        )
+    state = tuple(torch.zeros(2, *shape) for shape in core.state_shapes)
+    first = torch.ones(3, 2, dtype=torch.bool)
+    with torch.no_grad():
+        result = core(torch.zeros(3, 2, input_size), first, state)
+    if not (isinstance(result, (tuple, list)) and len(result) == 2):
+        raise errors.BadInput(
+            f"network.core ({name!r}) gives {type(result).__name__}, and has to give"
+            " two things: outputs [T, B, H], and the state after the last row."
+        )
+    output, after = result
+    expected = [(3, 2, core.output_size), *(tuple(leaf.shape) for leaf in state)]
+    actual = [tuple(leaf.shape) for leaf in (output, *after)]
+    if actual != expected:
+        raise errors.BadInput(
+            f"network.core ({name!r}) gives, for 3 rows of 2 trajectories, output and"
+            f" state of the shapes {actual}, which should be {expected}."
+        )
+    return core

@@ -1,0 +1,156 @@
+"""Distributions over real numbers: normals, and what tanh makes of them in bounds."""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from impala_mp import specs
+from impala_mp.networks.distributions import base
+
+_WIDE = 1000.0  # from bound to bound; beyond it is said to be wide
+
+
+class Gaussian:
+    """Independent normals: all means, then all logarithms of standard deviations.
+
+    The latter do not depend on the observation. Within finite bounds the action is
+    a = low + (high - low) (tanh(u) + 1) / 2 of the normal u, and u is what is stored:
+    so neither densities nor their ratios lose anything at the bounds. Elsewhere the
+    environment gets u itself, clipped to a bound if there is one.
+    """
+
+    has_uniform = False  # of numbers without bounds there is none
+    can_mask = False
+
+    def __init__(self, spec: specs.BoxSpec) -> None:
+        self._shape = spec.shape
+        self._squash = spec.is_bounded
+        self.encoding_size = math.prod(spec.shape)
+        self.num_logits = 2 * self.encoding_size
+        self.free = (False,) * self.encoding_size + (True,) * self.encoding_size
+        self.summary = (
+            f"{spec.dtype} {list(spec.shape)} from {min(spec.low):.6g} to"
+            f" {max(spec.high):.6g}"
+        )
+        self.concern = _concern(spec)
+        self._dtype = getattr(torch, spec.dtype.name)
+        self._low = torch.tensor(spec.low, dtype=self._dtype).reshape(spec.shape)
+        self._high = torch.tensor(spec.high, dtype=self._dtype).reshape(spec.shape)
+        spans = np.subtract(spec.high, spec.low)
+        self._log_scale = float(np.log(spans / 2.0).sum()) if self._squash else 0.0
+        # E f(u) = sum of weights f(mean + std nodes): exact to rounding for what is
+        # as smooth as log(da/du) at the deviations that policies have.
+        nodes, weights = np.polynomial.hermite_e.hermegauss(32)
+        self._nodes = torch.tensor(nodes, dtype=torch.float32)
+        self._weights = torch.tensor(weights / weights.sum(), dtype=torch.float32)
+
+    def sample(
+        self, logits: torch.Tensor, generator: torch.Generator | None
+    ) -> torch.Tensor:
+        mean, log_std = logits.chunk(2, -1)
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        return base.unflat(mean + log_std.exp() * noise, self._shape)
+
+    def mode(self, logits: torch.Tensor) -> torch.Tensor:
+        return base.unflat(logits.chunk(2, -1)[0], self._shape)
+
+    def log_prob(self, logits: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """The density of the environment's action: log N(u) - log |da/du|."""
+        mean, log_std = logits.chunk(2, -1)
+        u = base.flat(action, self._shape)
+        errors_ = (u - mean) * (-log_std).exp()
+        normal = -0.5 * errors_.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+        return normal.sum(-1) - self._log_slope(u)
+
+    def _log_slope(self, u: torch.Tensor) -> torch.Tensor | float:
+        """log |da/du| over all elements: [..., n] -> [...]."""
+        if not self._squash:
+            return 0.0
+        return _log_squared_sech(u).sum(-1) + self._log_scale
+
+    def entropy(self, logits: torch.Tensor) -> torch.Tensor:
+        """H(u) + E log |da/du|, the second by Gauss-Hermite quadrature."""
+        mean, log_std = logits.chunk(2, -1)
+        entropy = (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
+        if not self._squash:
+            return entropy
+        nodes, weights = self._nodes.to(mean.device), self._weights.to(mean.device)
+        points = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * nodes
+        slopes = (_log_squared_sech(points) * weights).sum((-2, -1))
+        return entropy + slopes + self._log_scale
+
+    def kl(self, p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
+        """That of the normals: a map that can be undone changes nothing of it."""
+        p_mean, p_log_std = p_logits.chunk(2, -1)
+        q_mean, q_log_std = q_logits.chunk(2, -1)
+        ratio = p_log_std - q_log_std
+        shift = (p_mean - q_mean) * (-q_log_std).exp()
+        each = 0.5 * ((2.0 * ratio).exp() + shift.square() - 1.0) - ratio
+        return each.sum(-1)
+
+    def mix(
+        self,
+        logits: torch.Tensor,
+        epsilon: float | torch.Tensor,
+        temperature: float = 1.0,
+    ) -> torch.Tensor:
+        if not isinstance(epsilon, float) or epsilon != 0.0:
+            raise ValueError("a Box has no uniform distribution to mix in")
+        if temperature == 1.0:
+            return logits
+        mean, log_std = logits.chunk(2, -1)
+        return torch.cat([mean, log_std + 0.5 * math.log(temperature)], -1)
+
+    def normalise(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits
+
+    def encode(self, action: torch.Tensor) -> torch.Tensor:
+        u = base.flat(action, self._shape)
+        return torch.tanh(u) if self._squash else u
+
+    def to_environment(self, action: torch.Tensor) -> torch.Tensor:
+        low, high = self._low.to(action.device), self._high.to(action.device)
+        moved = action.to(self._dtype)
+        if self._squash:
+            moved = low + (high - low) * (0.5 * (moved.tanh() + 1.0))
+        return moved.clamp(low, high)
+
+    def describe(self, logits: torch.Tensor) -> list[base.Element]:
+        """Mean and deviation; without bounds on both sides, before any clipping."""
+        mean, std = logits[: self.encoding_size], logits[self.encoding_size :].exp()
+        if self._squash:
+            points = base.unflat((mean + std * self._nodes[:, None]), self._shape)
+            values = base.flat(self.to_environment(points), self._shape).double()
+            weights = self._weights[:, None].double()
+            mean = (weights * values).sum(0)
+            std = (weights * (values - mean).square()).sum(0).sqrt()
+        moments = zip(
+            base.element_names(self._shape), mean.tolist(), std.tolist(), strict=True
+        )
+        labels = ("mean", "deviation")
+        return [base.Element(name, labels, (m, s), False) for name, m, s in moments]
+
+
+def _concern(spec: specs.BoxSpec) -> str:
+    """What a fresh policy, whose normal is N(0, 1), makes of the bounds."""
+    if not spec.is_bounded:
+        return (
+            "not all bounds are finite, so nothing is scaled to them: a fresh policy"
+            " draws from N(0, 1), clipped to a bound that there is, and hardly ever"
+            " tries what is beyond 3. Give the space finite bounds"
+        )
+    width = float(np.subtract(spec.high, spec.low).max())
+    if width <= _WIDE:
+        return ""
+    return (
+        "a fresh policy tries all of that alike, and an action moves by"
+        f" {0.005 * width:.3g} where its mean moves by 0.01: narrow the bounds to what"
+        " makes a difference"
+    )
+
+
+def _log_squared_sech(u: torch.Tensor) -> torch.Tensor:
+    """log(1 - tanh(u)^2), exact where tanh(u) rounds to 1."""
+    return 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))

@@ -1,0 +1,256 @@
+"""Encoders: from one leaf of an observation, or from all of them, to features."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from impala_mp import errors, nest, specs, types
+from impala_mp.config import user_code
+from impala_mp.networks import initialisers, normalisation, torsos
+
+_SIGNATURE = "(observation_spec, config) -> Module"
+
+
+def num_inputs(spec: specs.ArraySpec) -> int:
+    """Elements of what `to_float` makes of a leaf."""
+    if isinstance(spec, specs.CategoriesSpec):
+        return sum(spec.num_values)
+    return int(np.prod(spec.shape, dtype=np.int64))
+
+
+def to_float(observation: torch.Tensor) -> torch.Tensor:
+    """float32 [N, ...]; bytes are pixels, and become [0, 1]."""
+    if observation.dtype == torch.uint8:
+        return observation.float() / 255.0
+    return observation.float()
+
+
+def _as_it_is(observation: torch.Tensor) -> torch.Tensor:
+    return observation
+
+
+class _Categories(nn.Module):
+    """Numbers from 0 of all values of all elements: int64 [N, n]."""
+
+    _offsets: torch.Tensor
+
+    def __init__(self, spec: specs.CategoriesSpec) -> None:
+        super().__init__()
+        before = list(itertools.accumulate(spec.num_values, initial=0))[:-1]
+        offsets = torch.tensor(before) - torch.tensor(spec.start)
+        self.register_buffer("_offsets", offsets, persistent=False)
+        self.num_elements, self.num_values = len(before), sum(spec.num_values)
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        elements = observation.long().reshape(observation.shape[0], self.num_elements)
+        return elements + self._offsets
+
+
+class _OneHot(_Categories):
+    """float32 [N, all values]."""
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        indices = super().forward(observation)
+        zeros = torch.zeros(
+            indices.shape[0],
+            self.num_values,
+            device=indices.device,
+            dtype=torch.float32,
+        )
+        return zeros.scatter(1, indices, 1.0)
+
+
+class _Embedding(_Categories):
+    """A vector of its own for each value of each element, one beside the other."""
+
+    def __init__(self, spec: specs.CategoriesSpec, size: int) -> None:
+        super().__init__(spec)
+        self.table = nn.Embedding(self.num_values, size)
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        embedded: torch.Tensor = self.table(super().forward(observation))
+        return embedded.flatten(1)
+
+
+_EMBEDDING_SIZE = 16
+
+
+def _is_image(spec: specs.ArraySpec) -> bool:
+    small = torsos.MINIMUM_SIDE["minatar"]
+    return len(spec.shape) == 3 and min(spec.shape[:2]) >= small
+
+
+def default(spec: specs.ArraySpec) -> str:
+    """What encodes a leaf if nothing is said: by its kind."""
+    if isinstance(spec, specs.CategoriesSpec):
+        return "embedding"
+    if not _is_image(spec):
+        return "mlp"
+    large = min(spec.shape[:2]) >= torsos.MINIMUM_SIDE["nature"]
+    return "nature" if large else "minatar"
+
+
+def _make_leaf(field: str, name: str, spec: specs.ArraySpec, config: Any) -> nn.Module:
+    """The encoder `name`, which `field` of the config says, of numbers [N, ...]."""
+    if ":" in name:
+        return _made_by_user(field, name, spec, config)
+    if name == "embedding" and isinstance(spec, specs.CategoriesSpec):
+        return _Embedding(spec, _EMBEDDING_SIZE)
+    if name == "mlp":
+        return torsos.MLP(num_inputs(spec), tuple(config.hidden_sizes))
+    if name in torsos.MINIMUM_SIDE:
+        return torsos.conv_encoder(field, name, spec)
+    raise errors.BadInput(
+        f"{field} ({name!r}) must be auto, mlp, {', '.join(torsos.MINIMUM_SIDE)},"
+        f" embedding (of categories) or module:factory: set config.{field}."
+    )
+
+
+def _inputs(
+    name: str, spec: specs.ArraySpec, normalise: bool
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """From the environment's dtype to what the encoder `name` takes."""
+    if isinstance(spec, specs.CategoriesSpec):
+        return _OneHot(spec) if name == "mlp" else _as_it_is
+    return _as_it_is if ":" in name and not normalise else to_float
+
+
+class Leaf(nn.Module):
+    """One leaf, from the environment's dtype to features [N, F]."""
+
+    def __init__(
+        self, field: str, name: str, spec: specs.ArraySpec, config: Any
+    ) -> None:
+        super().__init__()
+        name = default(spec) if name == "auto" else name
+        normalise = config.normalise_observations and not isinstance(
+            spec, specs.CategoriesSpec
+        )
+        self.inputs = _inputs(name, spec, normalise)
+        self.normaliser = normalisation.Normaliser(spec.shape) if normalise else None
+        self.encoder = _make_leaf(field, name, spec, config)
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        numbers = self.inputs(observation)
+        if self.normaliser is not None:
+            numbers = self.normaliser(numbers)
+        features: torch.Tensor = self.encoder(numbers)
+        return features
+
+    def adapt(self, observation: torch.Tensor, finite: torch.Tensor) -> None:
+        """As `Encoder.adapt`."""
+        if self.normaliser is not None:
+            self.normaliser.adapt(self.inputs(observation), finite)
+
+
+class Encoder(nn.Module):
+    """Several leaves: the features of each, and a layer over all of them."""
+
+    def __init__(self, leaves: list[Leaf], spec: types.Nest, joint_size: int) -> None:
+        super().__init__()
+        self.leaves = nn.ModuleList(leaves)
+        pairs = zip(leaves, nest.flatten(spec), strict=True)
+        size = sum(num_features(leaf, own) for leaf, own in pairs)
+        layer = nn.Sequential(nn.Linear(size, joint_size), nn.ReLU())
+        self.joint = initialisers.orthogonal(layer)
+
+    def forward(self, observation: types.Nest) -> torch.Tensor:
+        """[N, ...] -> [N, F]."""
+        pairs = zip(self.leaves, nest.flatten(observation), strict=True)
+        features = torch.cat([leaf(array) for leaf, array in pairs], -1)
+        joined: torch.Tensor = self.joint(features)
+        return joined
+
+    def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
+        """Moves the statistics by which observations [N, ...] are normalised.
+
+        `finite` is a scalar 0 or 1; with 0 nothing moves.
+        """
+        pairs = zip(self.leaves, nest.flatten(observation), strict=True)
+        for leaf, array in pairs:
+            leaf.adapt(array, finite)  # type: ignore[operator]
+
+
+def make(config: Any, spec: types.Nest) -> nn.Module:
+    """What `config.network` makes of observations [N, ...]: features [N, F].
+
+    Raises:
+      BadInput: there is no such encoder, or it does not fit the observation.
+    """
+    if ":" in config.torso:
+        return _custom(config, spec)
+    leaves = list(nest.flatten_with_path(spec))
+    is_single = isinstance(spec, specs.ArraySpec)
+    if not is_single and config.torso != "auto":
+        raise errors.BadInput(
+            f"network.torso ({config.torso!r}) is for a single array, and observations"
+            f" have {', '.join(path for path, _ in leaves)}: set"
+            " config.network.torso=auto, and config.network.encoders for each."
+        )
+    _check_paths(config.encoders, [path for path, _ in leaves])
+    made = []
+    for path, leaf in leaves:
+        field = f"network.encoders.{path}" if path else "network.torso"
+        name = config.encoders.get(path, "auto") if path else config.torso
+        made.append(Leaf(field, name, leaf, config))
+    return made[0] if is_single else Encoder(made, spec, config.joint_size)
+
+
+def _custom(config: Any, spec: types.Nest) -> nn.Module:
+    """A user's own, which sees observations as they are."""
+    _check_paths(config.encoders, [])
+    if config.normalise_observations:
+        raise errors.BadInput(
+            f"network.normalise_observations has no effect on network.torso"
+            f" ({config.torso!r}), which sees observations as they are: set it to"
+            " False, and normalise there (docs/network.md, at its end)."
+        )
+    return _made_by_user("network.torso", config.torso, spec, config)
+
+
+def _made_by_user(field: str, name: str, spec: types.Nest, config: Any) -> nn.Module:
+    made = user_code.load(field, name, _SIGNATURE)(spec, config)
+    if not isinstance(made, nn.Module):
+        raise errors.BadInput(
+            f"{field} ({name!r}) gives {made!r}, which is no torch.nn.Module: return"
+            " one that maps [N, ...] to features [N, F]."
+        )
+    return made
+
+
+def _check_paths(encoders: Any, paths: list[str]) -> None:
+    for path, name in encoders.items():
+        if not isinstance(name, str):
+            raise errors.BadInput(
+                f"network.encoders.{path} ({name!r}) must be a name or module:factory:"
+                " set it to one."
+            )
+        if path not in paths:
+            there = ", ".join(repr(each) for each in paths if each)
+            raise errors.BadInput(
+                f"network.encoders has {path!r}, which is no part of the observation:"
+                f" {f'there are {there}' if there else 'set config.network.torso'}."
+            )
+
+
+def num_features(encoder: nn.Module, spec: types.Nest) -> int:
+    """F of an encoder of observations [N, ...] to [N, F].
+
+    Raises:
+      BadInput: it gives something else.
+    """
+    example = nest.map_structure(
+        lambda leaf: torch.from_numpy(leaf.example()[None].copy()), spec
+    )
+    with torch.no_grad():
+        output = encoder(example)
+    if output.dim() != 2 or output.shape[0] != 1:
+        raise errors.BadInput(
+            f"the torso maps [1, ...] to {list(output.shape)}, not to"
+            " [1, features]: flatten its output."
+        )
+    return int(output.shape[1])

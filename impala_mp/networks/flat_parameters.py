@@ -1,0 +1,111 @@
+"""A network's parameters and buffers as views into one flat buffer.
+
+Publishing, fetching, clipping and optimizing are then one operation on one tensor.
+"""
+
+import dataclasses
+import hashlib
+
+import torch
+
+# Of a parameter's bytes, while it is filled: itself, noise, and the Q and R of that.
+_COPIES = 4
+_ALIGNMENT = 64  # bytes: a cache line, and what vector loads like
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    name: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]  # elements; keeps convolutions channels-last
+    dtype: torch.dtype
+    offset: int  # bytes
+
+
+class ParameterLayout:
+    """Where each tensor of a module lies in its flat buffer.
+
+    Trainable float32 parameters come first, padded with zeros between them, so that
+    the optimizer sees one vector; frozen parameters and buffers follow.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        trainable = {
+            name: p.data for name, p in module.named_parameters() if p.requires_grad
+        }
+        for name, tensor in trainable.items():
+            if tensor.dtype != torch.float32:
+                raise TypeError(f"parameter {name} is {tensor.dtype}, not float32")
+        rest = {
+            name: p.data for name, p in module.named_parameters() if not p.requires_grad
+        }
+        rest |= dict(module.named_buffers())
+        self._offset = 0
+        self.entries = [self._place(*item) for item in trainable.items()]
+        self.num_trainable = self._offset // 4  # float32 elements, padding included
+        self.entries += [self._place(*item) for item in rest.items()]
+        self.num_bytes = max(self._offset, _ALIGNMENT)
+        self.digest = hashlib.sha256(repr(self.entries).encode()).hexdigest()
+
+    def _place(self, name: str, tensor: torch.Tensor) -> _Entry:
+        shape, stride = tuple(tensor.shape), tuple(tensor.stride())
+        entry = _Entry(name, shape, stride, tensor.dtype, self._offset)
+        size = tensor.numel() * tensor.element_size()
+        self._offset += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return entry
+
+    def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """One view a tensor into `flat`, uint8 [num_bytes]."""
+        views = []
+        for entry in self.entries:
+            typed = flat[entry.offset :]
+            typed = typed[
+                : typed.numel() // entry.dtype.itemsize * entry.dtype.itemsize
+            ]
+            typed = typed.view(entry.dtype)
+            views.append(typed.as_strided(entry.shape, entry.stride))
+        return views
+
+
+def _tensors(module: torch.nn.Module, layout: ParameterLayout) -> list[torch.Tensor]:
+    named = dict(module.named_parameters()) | dict(module.named_buffers())
+    return [named[entry.name] for entry in layout.entries]
+
+
+class FlatParameters:
+    """One flat buffer that holds a module's parameters, and the module bound to it."""
+
+    def __init__(self, module: torch.nn.Module, device: str = "cpu") -> None:
+        self.layout = ParameterLayout(module)
+        self.flat = torch.zeros(self.layout.num_bytes, dtype=torch.uint8, device=device)
+        self.tensors = _tensors(module, self.layout)
+        views = self.layout.views(self.flat)
+        for tensor, view in zip(self.tensors, views, strict=True):
+            view.copy_(tensor.data)
+        self.point_at(views)
+
+    def point_at(self, views: list[torch.Tensor]) -> None:
+        """Makes the module use other memory, without copying."""
+        for tensor, view in zip(self.tensors, views, strict=True):
+            tensor.data = view
+
+    def are_finite(self) -> bool:
+        """Whether every parameter and buffer is a number. Waits for the device."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.tensors)
+
+    @property
+    def trainable(self) -> torch.Tensor:
+        """float32 [num_trainable]."""
+        return self.flat.view(torch.float32)[: self.layout.num_trainable]
+
+    def attach_gradients(self) -> torch.Tensor:
+        """Gives every trainable parameter a view of one flat gradient, and returns it.
+
+        float32 [num_trainable]. Autograd adds into it in place; zero it between
+        updates.
+        """
+        flat = torch.zeros_like(self.flat)
+        for tensor, view in zip(self.tensors, self.layout.views(flat), strict=True):
+            if tensor.requires_grad:
+                tensor.grad = view
+        return flat.view(torch.float32)[: self.layout.num_trainable]

@@ -1,0 +1,127 @@
+"""The network from encoder to heads."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from impala_mp import errors, nest, specs, types
+from impala_mp.environments import tasks
+from impala_mp.networks import cores, encoders, initialisers, popart
+from impala_mp.networks.distributions import base, categorical
+
+
+class PolicyHead(nn.Linear):
+    """Features to logits, some of which are free: the same for all observations.
+
+    Free are the logarithms of normals' deviations; they begin at `initial_std`'s.
+    """
+
+    _depends: torch.Tensor
+
+    def __init__(
+        self,
+        size: int,
+        distribution: base.ActionDistribution,
+        initial_std: float,
+    ) -> None:
+        super().__init__(size, distribution.num_logits)
+        initialisers.orthogonal(self, 0.01)
+        depends = torch.tensor([not free for free in distribution.free]).float()
+        self._has_free = any(distribution.free)
+        if initial_std != 1.0 and not self._has_free:
+            raise errors.BadInput(
+                f"network.initial_std ({initial_std}) is of actions in a Box, and the"
+                " environment has none: leave config.network.initial_std at 1.0."
+            )
+        with torch.no_grad():
+            self.bias.add_((1.0 - depends) * math.log(initial_std))
+        self.register_buffer("_depends", depends.unsqueeze(-1), persistent=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if not self._has_free:
+            return super().forward(features)
+        return functional.linear(features, self.weight * self._depends, self.bias)
+
+
+class Network(nn.Module):
+    """Encoder, optional last reward and action, core, and the two heads."""
+
+    def __init__(
+        self,
+        config: Any,
+        environment: specs.EnvironmentSpec,
+        distribution: base.ActionDistribution,
+        *,
+        with_popart: bool = False,
+    ) -> None:
+        super().__init__()
+        self._distribution = distribution
+        self._mask_path = environment.action_mask
+        self.last_reward, self.last_action = config.last_reward, config.last_action
+        self._seen = base.check_mask(environment, distribution)
+        self.torso = encoders.make(config, self._seen)
+        size = encoders.num_features(self.torso, self._seen)
+        size += int(self.last_reward) + self.last_action * distribution.encoding_size
+        self.core = cores.make(config, size)
+        size = self.core.output_size
+        self.policy = PolicyHead(size, distribution, config.initial_std)
+        self._with_popart, self._num_tasks = with_popart, environment.num_tasks
+        head = (
+            popart.PopArtHead(size, environment.num_tasks)
+            if with_popart
+            else nn.Linear(size, 1)
+        )
+        self.baseline = initialisers.orthogonal(head, 1.0)
+
+    def forward(
+        self,
+        time_step: types.TimeStep,
+        last_action: torch.Tensor,
+        state: cores.CoreState,
+    ) -> tuple[torch.Tensor, torch.Tensor, cores.CoreState]:
+        """[T, B, ...] -> policy_logits [T, B, L], baseline [T, B], core state."""
+        first = time_step.step_type == types.StepType.FIRST
+        rows, batch = first.shape
+        features = self.torso(self._rows(time_step.observation))
+        inputs = [features.view(rows, batch, -1)]
+        if self.last_reward:
+            inputs.append(time_step.reward.clamp(-1.0, 1.0).unsqueeze(-1))
+        if self.last_action:
+            encoded = self._distribution.encode(last_action)
+            inputs.append(encoded * (~first).unsqueeze(-1))
+        merged = torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
+        output, state = self.core(merged, first, state)
+        logits = self.policy(output)
+        if self._mask_path:
+            mask = nest.at(time_step.observation, self._mask_path)
+            logits = categorical.masked(logits, mask.flatten(2) != 0)
+        heads = (output, self.task_of(time_step)) if self._with_popart else (output,)
+        return logits, self.baseline(*heads).squeeze(-1), state
+
+    def task_of(self, time_step: types.TimeStep) -> torch.Tensor | None:
+        """The task of each row, int64 [T, B]; None if there is but one."""
+        if self._num_tasks == 1:
+            return None
+        found: torch.Tensor = time_step.observation[tasks.TASK]
+        return found
+
+    @torch.no_grad()
+    def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
+        """Moves the statistics by which observations [T, B, ...] are normalised.
+
+        If any are: a torso of the user's own may do without the method. And not at
+        all if `finite`, a scalar, is 0.
+        """
+        adapt = getattr(self.torso, "adapt", None)
+        if adapt is not None and not isinstance(adapt, nn.Module):
+            adapt(self._rows(observation), finite)
+
+    def _rows(self, observation: types.Nest) -> types.Nest:
+        """What the encoder sees: [T, B, ...] -> [T * B, ...]."""
+        if isinstance(observation, torch.Tensor):
+            return observation.flatten(0, 1)
+        seen = specs.pick(self._seen, observation) if self._mask_path else observation
+        return nest.map_structure(lambda leaf: leaf.flatten(0, 1), seen)

@@ -1,0 +1,109 @@
+"""MLP and the convolutional torsos of the papers."""
+
+import torch
+from torch import nn
+
+from impala_mp import errors, specs
+from impala_mp.networks import initialisers
+
+
+class MLP(nn.Sequential):
+    """Flattens to `size` numbers, then tanh layers."""
+
+    def __init__(self, size: int, hidden_sizes: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = []
+        for hidden in hidden_sizes:
+            layers += [nn.Linear(size, hidden), nn.Tanh()]
+            size = hidden
+        super().__init__(*layers)
+        initialisers.orthogonal(self)
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        # Not len(), which torch.export would take for a constant.
+        return super().forward(numbers.reshape(numbers.shape[0], -1))
+
+
+class _ConvEncoder(nn.Module):
+    """Convolutions over images [N, H, W, C], then one fully connected layer."""
+
+    def __init__(
+        self, spec: specs.ArraySpec, convolutions: nn.Module, size: int
+    ) -> None:
+        super().__init__()
+        self.convolutions = convolutions
+        height, width, channels = spec.shape
+        with torch.no_grad():
+            probe = torch.zeros(1, channels, height, width)
+            num_features = convolutions(probe).numel()
+        self.output = nn.Sequential(nn.Linear(num_features, size), nn.ReLU())
+        initialisers.orthogonal(self)
+        # NHWC in memory from slot to kernel: on a CPU 2.4 times faster, and what
+        # tensor cores want.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        images = observation.permute(0, 3, 1, 2)
+        return self.output(self.convolutions(images).flatten(1))
+
+
+def _stack(channels: int, *layers: tuple[int, int, int]) -> nn.Sequential:
+    """Convolutions of (channels, kernel, stride), each with a ReLU."""
+    modules: list[nn.Module] = []
+    for out, kernel, stride in layers:
+        modules += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU(inplace=True)]
+        channels = out
+    return nn.Sequential(*modules)
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+def _residual_stack(channels: int) -> nn.Sequential:
+    modules: list[nn.Module] = []
+    for out in (16, 32, 32):
+        modules += [
+            nn.Conv2d(channels, out, 3, padding=1),
+            nn.MaxPool2d(3, 2, padding=1),
+            _ResidualBlock(out),
+            _ResidualBlock(out),
+        ]
+        channels = out
+    return nn.Sequential(*modules, nn.ReLU())
+
+
+# Smallest side of an image that the convolutions leave anything of.
+MINIMUM_SIDE = {"minatar": 3, "shallow": 20, "nature": 36, "deep": 1}
+
+
+def _convolutions(name: str, channels: int) -> tuple[nn.Module, int]:
+    """The convolutions of a torso, and the width of its last layer."""
+    if name == "minatar":  # Young and Tian 2019, section 3
+        return _stack(channels, (16, 3, 1)), 128
+    if name == "shallow":  # IMPALA, figure 3, left
+        return _stack(channels, (16, 8, 4), (32, 4, 2)), 256
+    if name == "nature":  # Mnih et al. 2015
+        return _stack(channels, (32, 8, 4), (64, 4, 2), (64, 3, 1)), 512
+    return _residual_stack(channels), 256  # IMPALA, figure 3, right
+
+
+def conv_encoder(field: str, name: str, spec: specs.ArraySpec) -> nn.Module:
+    shape, side = spec.shape, MINIMUM_SIDE[name]
+    is_image = len(shape) == 3 and not isinstance(spec, specs.CategoriesSpec)
+    if not is_image or min(shape[:2]) < side:
+        raise errors.BadInput(
+            f"{field} ({name!r}) needs images [height, width, channels] of at"
+            f" least {side}x{side}, but observations are {list(shape)}: set"
+            f" config.{field} to mlp, or to one that fits."
+        )
+    return _ConvEncoder(spec, *_convolutions(name, shape[2]))

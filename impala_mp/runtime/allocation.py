@@ -1,0 +1,174 @@
+"""Sizes and allocates all shared memory of a run."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn.modules import module as hooks
+
+from impala_mp import errors, nest, specs, types
+from impala_mp.algorithms import replay
+from impala_mp.config import derived, live_hyperparameters
+from impala_mp.networks import agent, flat_parameters
+from impala_mp.runtime import resources
+from impala_mp.transport import (
+    control_block,
+    inference_requests,
+    metrics_record,
+    parameter_store,
+    shared as shared_lib,
+    shared_memory,
+    trajectory_ring,
+)
+from impala_mp.workers import evaluator, learner_metrics
+
+
+@contextlib.contextmanager
+def limited_by_memory() -> Iterator[None]:
+    """Around the making of a module: refuses one that memory cannot hold.
+
+    Parameter by parameter, before any page of it is touched: the kernel promises more
+    than it has, and then kills.
+
+    Raises:
+      BadInput: with the bytes that are needed at least, and those that there are.
+    """
+    available, needed = shared_memory.available_bytes(), 0
+
+    def count(module: torch.nn.Module, name: str, parameter: torch.Tensor) -> None:
+        nonlocal needed
+        needed += flat_parameters._COPIES * parameter.nbytes
+        if needed > available:
+            raise _too_large(needed, available)
+
+    handle = hooks.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "overflow" in str(error):
+            raise _too_large(available, available) from error
+        raise
+    finally:
+        handle.remove()
+
+
+def _too_large(needed: int, available: int) -> errors.BadInput:
+    return errors.BadInput(
+        f"the network takes more than {needed / 2**20:,.0f} MiB of memory to be made,"
+        f" and {available / 2**20:,.0f} MiB are available: lower"
+        " config.network.hidden_sizes or config.network.core_size."
+    )
+
+
+def layouts(
+    config: Any, environment: specs.EnvironmentSpec, policy: agent.Agent, num_cores: int
+) -> tuple[types.Trajectory, types.Trajectory, int]:
+    """Specs of a slot and of a batch, and the bytes of the parameters.
+
+    Raises:
+      BadInput: they need more memory than there is, or the replay is too small.
+    """
+    slot, batch = (
+        specs.trajectory_spec(
+            environment,
+            policy.distribution.num_logits,
+            policy.core_state_spec(),
+            config.unroll_length,
+            size,
+        )
+        for size in (config.actors.environments, config.batch_size)
+    )
+    made = slot, batch, flat_parameters.ParameterLayout(policy.network).num_bytes
+    shared_memory.check_available(needed_bytes(config, made, num_cores))
+    return made
+
+
+def needed_bytes(
+    config: Any, slots: tuple[types.Trajectory, types.Trajectory, int], num_cores: int
+) -> int:
+    """Memory of rings, batch and parameters, wherever they are held."""
+    slot, batch, num_bytes = slots
+    count = derived.num_actors(config, num_cores)
+    rings = trajectory_ring.ring_spec(slot, count, config.actors.slots)
+    return (
+        shared_memory.total_bytes(rings)
+        + sum(leaf.nbytes for leaf in nest.flatten(batch))
+        # Store, learner and optimizer, target network, actors.
+        + num_bytes * (3 + 4 + (config.algorithm == "impact") + count)
+        + replay_size(config, batch)[1]
+    )
+
+
+def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
+    """Trajectories and bytes of the replay.
+
+    Raises:
+      BadInput: less than a batch fits into it.
+    """
+    if not config.replay.ratio:
+        return 0, 0
+    each = replay.trajectory_bytes(batch)
+    capacity = derived.replay_capacity(config, each)
+    return capacity, capacity * each
+
+
+def allocate(
+    config: Any,
+    environment: specs.EnvironmentSpec,
+    slots: tuple[types.Trajectory, types.Trajectory, int],
+    checkpoints: str,
+    num_cores: int,
+) -> shared_lib.Shared:
+    """All memory that the processes of a run share."""
+    slot, batch, num_bytes = slots
+    count = derived.num_actors(config, num_cores)
+    threads = derived.learner_threads(config, num_cores)
+    control = control_block.ControlBlock(num_processes=count + 3)
+    for name, value in live_hyperparameters.initial(config).items():
+        control.set(name, value)
+    return shared_lib.Shared(
+        config=config,
+        environment=environment,
+        batch=batch,
+        control=control,
+        rings=trajectory_ring.TrajectoryRings(slot, count, config.actors.slots),
+        store=parameter_store.ParameterStore(num_bytes, config.health.checksums),
+        inference=inference_requests.InferenceBlock(count),
+        learner_record=metrics_record.Record(learner_metrics.record_names(config)),
+        evaluation_record=metrics_record.Record(
+            evaluator.record_names(derived.task_suffixes(config.environment))
+        ),
+        checkpoints=checkpoints,
+        learner_threads=threads,
+        placement=resources.plan(
+            sorted(os.sched_getaffinity(0)),
+            count,
+            config.actors.threads,
+            threads,
+            derived.server_threads(config),
+        ),
+    )
+
+
+def release(shared: shared_lib.Shared) -> None:
+    for owner in (
+        shared.control,
+        shared.rings,
+        shared.store,
+        shared.inference,
+        shared.learner_record,
+        shared.evaluation_record,
+    ):
+        owner.close()
+
+
+def make_agent(config: Any, environment: specs.EnvironmentSpec) -> agent.Agent:
+    """The first one of a run.
+
+    Raises:
+      BadInput: its network does not fit the environment, or memory.
+    """
+    with limited_by_memory():
+        return agent.make(config, environment)

@@ -1,0 +1,194 @@
+"""How many actors, learner threads and micro-batches, by a short measurement."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from impala_mp import nest, specs
+from impala_mp.algorithms import base as algorithm_base, replay_correction
+from impala_mp.config import base, derived, fields
+from impala_mp.environments import factory
+from impala_mp.networks import agent
+from impala_mp.workers import learner
+
+_SECS = 0.5  # of each measurement
+_MAX_ENVIRONMENTS = 256  # of one actor
+_SIZES = 6  # numbers of environments that are tried: the largest
+_MICRO_BATCHES = (1, 2, 4, 8, 16)
+
+
+class Costs(NamedTuple):
+    """Core-seconds an agent step."""
+
+    environment: float
+    inference: float
+    learning: float
+
+
+def resolve(
+    config: Any, environment: specs.EnvironmentSpec, num_cores: int, stored: Any = None
+) -> str:
+    """Replaces what is automatic in `config` by numbers; a sentence, or "".
+
+    Batch size and unroll length are left alone, because they change what is learned;
+    so is the number of environments of a run that is gone on with (`stored`).
+
+    The main process never touches CUDA: with a learner on a GPU, actors get every core
+    but one. A lockstep run has as few as fill a batch; it is to be repeated with the
+    number of micro-batches that is found here, for timings differ. An inference server
+    has its cores in any case, and takes inference off the actors.
+    """
+    automatic = [f for f in base.AUTOMATIC if fields.get(config, f) == 0]
+    if not automatic:
+        return ""
+    torch.set_num_threads(1)
+    serving = derived.server_threads(config)
+    left = max(1, num_cores - serving)  # for actors and learner
+    if config.actors.environments == 0 and stored:
+        config.actors.environments = stored.actors.environments
+    elif config.actors.environments == 0:
+        config.actors.environments = _cheapest_size(config, environment)
+    if config.learner.micro_batches == 0:
+        config.learner.micro_batches = _fastest_cut(config, environment)
+    alone = config.runtime.mode == "lockstep"
+    if alone or config.learner.device != "cpu":
+        config.actors.count = config.actors.count or _enough_slots(
+            config, 1 if alone else max(1, left - 1)
+        )
+        measured = automatic != ["actors.count"]
+        return _sentence(config, automatic, " by calibration" if measured else "")
+    costs = measure(config, environment)
+    if config.actors.count == 0:
+        acting = costs._replace(inference=0.0) if serving else costs
+        count, threads = choose(acting, left)
+        config.actors.count = _enough_slots(config, count)
+        config.learner.threads = config.learner.threads or threads
+    why = (
+        " by calibration: an agent step takes"
+        f" {1e6 * costs.environment:.3g} µs of environment,"
+        f" {1e6 * costs.inference:.3g} of inference and {1e6 * costs.learning:.3g} of"
+        f" learning, and there are {num_cores} cores"
+    )
+    if serving:
+        why += f", {serving} of them for the inference server"
+    return _sentence(config, automatic, why)
+
+
+def _sentence(config: Any, automatic: list[str], why: str) -> str:
+    chosen = ", ".join(f"{f} = {fields.get(config, f)}" for f in automatic)
+    return f"Chosen{why}: {chosen}."
+
+
+def choose(costs: Costs, num_cores: int) -> tuple[int, int]:
+    """(actors, learner threads) for which no core has to be idle.
+
+    Each side gets its share of the cores, rounded up: a thread too many waits for its
+    ring, a thread too few leaves a core without work.
+    """
+    acting = costs.environment + costs.inference
+    share = acting / (acting + costs.learning)
+    actors = max(1, math.ceil(num_cores * share - 0.1))
+    threads = max(1, math.ceil(num_cores * (1.0 - share) - 0.1))
+    if actors + threads > num_cores:
+        # They share cores: one more actor takes what a learner that waits leaves.
+        actors = min(num_cores, actors + 1)
+    return actors, threads
+
+
+def _enough_slots(config: Any, count: int) -> int:
+    """At least as many actors as it takes to fill a batch."""
+    trajectories = config.actors.slots * config.actors.environments
+    fresh = derived.num_fresh(config)
+    return max(count, math.ceil(fresh / trajectories))
+
+
+def measure(config: Any, environment: specs.EnvironmentSpec) -> Costs:
+    """On one core each, without contention."""
+    count = config.actors.environments
+    return Costs(
+        _environment_secs(config) / count,
+        _inference_secs(config, environment) / count,
+        _update_secs(config, environment)
+        / (derived.num_fresh(config) * config.unroll_length),
+    )
+
+
+def _seconds_a_call(function: Callable[[], Any]) -> float:
+    function()
+    count, start = 0, time.perf_counter()
+    while not count or time.perf_counter() - start < _SECS:
+        function()
+        count += 1
+    return (time.perf_counter() - start) / count
+
+
+def _environment_secs(config: Any) -> float:
+    made = factory.make(config.environment, config.actors.environments)
+    made.reset(list(range(made.num_envs)))
+    actions = specs.example_actions(made.spec.action, made.num_envs)
+    seconds = _seconds_a_call(lambda: made.step(actions))
+    made.close()
+    return seconds
+
+
+def _zeros(
+    config: Any, environment: specs.EnvironmentSpec, policy: agent.Agent, size: int
+) -> Any:
+    spec = specs.trajectory_spec(
+        environment,
+        policy.distribution.num_logits,
+        policy.core_state_spec(),
+        config.unroll_length,
+        size,
+    )
+    arrays = specs.example_trajectory(environment, spec)
+    return nest.map_structure(torch.from_numpy, arrays)
+
+
+def _inference_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
+    policy, size = agent.make(config, environment), config.actors.environments
+    batch = _zeros(config, environment, policy, size)
+    row = nest.map_structure(lambda leaf: leaf[0], batch.time_step)
+    state, generator = policy.initial_state(size), torch.Generator()
+    with torch.inference_mode():
+        return _seconds_a_call(lambda: policy.step(row, state, generator=generator))
+
+
+def _update_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
+    policy = agent.make(config, environment)
+    batch = _zeros(config, environment, policy, config.batch_size)
+    the_learner = learner.Learner(config, policy)
+    live = algorithm_base.live_from_config(config)
+    sample = replay_correction.all_fresh(config)
+    return _seconds_a_call(lambda: the_learner.update(batch, live, sample))
+
+
+def _cheapest_size(config: Any, environment: specs.EnvironmentSpec) -> int:
+    """The number of environments whose steps cost least; few where that is as good."""
+    fresh = derived.num_fresh(config)
+    step = 2 if config.inference.mode == "server" else 1
+    divisors = [
+        n
+        for n in range(step, min(fresh, _MAX_ENVIRONMENTS) + 1, step)
+        if fresh % n == 0
+    ]
+    costs = {}
+    for size in divisors[-_SIZES:]:
+        config.actors.environments = size
+        seconds = _environment_secs(config) + _inference_secs(config, environment)
+        costs[size] = seconds / size
+    limit = 1.05 * min(costs.values())
+    return next(size for size in sorted(costs) if costs[size] <= limit)
+
+
+def _fastest_cut(config: Any, environment: specs.EnvironmentSpec) -> int:
+    """The number of micro-batches with the fastest update."""
+    seconds = {}
+    for parts in _MICRO_BATCHES:
+        if config.batch_size % parts == 0:
+            config.learner.micro_batches = parts
+            seconds[parts] = _update_secs(config, environment)
+    return min(seconds, key=lambda parts: seconds[parts])

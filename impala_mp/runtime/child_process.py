@@ -1,0 +1,227 @@
+"""One seat of the supervisor, and whoever sits in it: starts, signs of life, deaths."""
+
+import contextlib
+import math
+import os
+import select
+import signal
+import time
+from typing import Any
+
+from impala_mp.runtime import entry_points, fork_server
+from impala_mp.transport import control_block, shared as shared_lib
+
+_SETTLED_SECS = 1.0  # a process that lived longer than this is no crash loop
+_ORPHANED = 255  # multiprocessing's exit code of a child that it cannot ask about
+_GONE_SECS = 5.0  # that SIGKILL may take
+_END_SECS, _KILL_SECS = 0.5, 1.5  # after the order to write the stacks down
+
+# The field of config.health that says how long a process may be silent in a state.
+# Whoever waits wakes five times a second to say so: that is no reason for silence.
+_LIMITS = {
+    control_block.State.NOT_STARTED: "start_secs",
+    control_block.State.STARTING: "start_secs",
+    control_block.State.RESETTING: "reset_secs",
+}
+
+
+class ChildProcess:
+    """The processes that follow each other in one seat."""
+
+    def __init__(
+        self, role: str, index: int, number: int, log: str, shared: shared_lib.Shared
+    ) -> None:
+        """`number` is that of the row in the control block."""
+        self.role, self.index, self.log = role, index, log
+        self._number, self._shared, self._health = number, shared, shared.config.health
+        self.row = shared.control.row(number)
+        self.process: Any = None
+        self.incarnation = -1
+        self.restart_at = -math.inf  # monotonic; meaningful while there is no process
+        self.deaths: list[float] = []  # monotonic times, within the window
+        self.failed_starts = 0  # in a row
+        self.short_lives = 0  # in a row
+        self.restarts = 0
+        self.done = False
+        self.lost = False  # its budget is spent, and the run goes on without it
+        self.reason = ""  # of the last death
+        self._started_at = math.inf  # monotonic; it has not lived
+        self._log_start = self._steps_at_start = 0
+        self._orders: list[tuple[float, signal.Signals]] = []  # that end it, and when
+        self._hung = ""  # why they were given
+        self._pidfd = -1
+
+    @property
+    def name(self) -> str:
+        return self.role if self.role == "learner" else f"{self.role} {self.index}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} (incarnation {self.incarnation})"
+
+    def start(self, context: Any, life: Any) -> None:
+        """Takes note of it if that cannot be done.
+
+        Raises:
+          OSError: there is no room for a process.
+          EOFError: the fork server died just now.
+        """
+        self.incarnation += 1
+        self._log_start = os.path.getsize(self.log) if os.path.exists(self.log) else 0
+        self._started_at = time.monotonic()
+        self._steps_at_start = self.row.get("agent_steps")
+        self._orders, self._hung = [], ""
+        self.row.beat(control_block.State.NOT_STARTED)
+        seat = entry_points.Seat(
+            self.role, self.index, self._number, self.incarnation, self.log
+        )
+        process = context.Process(
+            target=entry_points.main, args=(seat, self._shared, life), name=self.name
+        )
+        try:
+            fork_server.start()  # another one, if it has died
+            process.start()
+            self._watch(process)
+        except (OSError, EOFError) as error:
+            self._mourn(f"could not be started ({error!r})", lived_secs=0.0)
+            self.failed_starts += 1
+            raise
+
+    def _watch(self, process: Any) -> None:
+        try:
+            self._pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            pass  # it has died already
+        except OSError:
+            process.kill()
+            raise
+        self.process = process
+
+    # Signs of life.
+
+    def describe(self) -> str:
+        """One word on it, for health.json."""
+        if self.lost or self.done:
+            return "lost" if self.lost else "ended"
+        if self.process is None:
+            return "restarting"
+        if self._hung or self._silent_for(self._limit()):
+            return "hung"
+        running = self.row.state == control_block.State.RUNNING
+        if running and self._silent_for(self._health.slow_secs):
+            return "slow"
+        return self.row.state.name.lower()
+
+    def _limit(self) -> float:
+        limit: float = self._health[_LIMITS.get(self.row.state, "hang_secs")]
+        return limit
+
+    def _silent_for(self, seconds: float) -> bool:
+        return self.row.heartbeat_age_secs() > seconds
+
+    def is_hung(self) -> bool:
+        """Whether it has been silent for longer than its state allows."""
+        return not self._hung and self._silent_for(self._limit())
+
+    def begin_to_end(self) -> str:
+        """Stacks into its log, then the order to end, then SIGKILL; a sentence on why.
+
+        `press_on` sends what is due: nobody else waits for one that hangs.
+        """
+        now, state = time.monotonic(), self.row.state
+        self._orders = [(now + _END_SECS, entry_points.END)]
+        self._orders.append((now + _KILL_SECS, signal.SIGKILL))
+        if state > control_block.State.NOT_STARTED:  # else nobody would take it
+            self._orders.insert(0, (now, signal.SIGUSR1))
+        self._hung = (
+            f"was silent for {self.row.heartbeat_age_secs():.0f} s while"
+            f" {state.name.lower()}"
+        )
+        return f"{self.title} {self._hung}: its stacks go to {self.log}, and it ends."
+
+    def press_on(self) -> None:
+        while self._orders and self._orders[0][0] <= time.monotonic():
+            self._send(self._orders.pop(0)[1])
+
+    def _send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def next_due(self) -> float:
+        """The monotonic time at which something is to be done, or infinity."""
+        if self.done or self.lost:
+            return float("inf")
+        if self.process is None:
+            return self.restart_at
+        return self._orders[0][0] if self._orders else float("inf")
+
+    # Death.
+
+    def bury(self) -> int:
+        """Takes note of a death; returns the exit code."""
+        code: int = self.process.exitcode
+        self.close()
+        was_running = self.row.state not in control_block.NOT_YET_RUNNING
+        self.row.beat(control_block.State.NOT_STARTED)
+        reason = (self._hung or cause(code)) + self._place()
+        self._mourn(reason, time.monotonic() - self._started_at)
+        self.failed_starts = 0 if was_running else self.failed_starts + 1
+        return code
+
+    def _mourn(self, reason: str, lived_secs: float) -> None:
+        now, window = time.monotonic(), self._health.window_secs
+        self.deaths = [t for t in self.deaths if now - t < window] + [now]
+        self.short_lives = 1 if lived_secs > _SETTLED_SECS else self.short_lives + 1
+        self.reason = reason
+
+    def close(self) -> None:
+        """Lets go of a process that has ended, or of which nobody knows any more.
+
+        With the fork server its children's ends are lost, and they live on: two in one
+        seat would write to the same ring.
+        """
+        if self._pidfd >= 0:
+            self._send(signal.SIGKILL)
+            select.select([self._pidfd], [], [], _GONE_SECS)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self.process.close()
+        self.process = None
+
+    def _place(self) -> str:
+        """Where an actor died: seeds that kill can be tried again by hand."""
+        if self.role != "actor":
+            return ""
+        steps = self.row.get("agent_steps") - self._steps_at_start
+        seed = self._shared.config.seed
+        return (
+            f" after {steps:,} agent steps (seeds of {seed}, actor {self.index},"
+            f" incarnation {self.incarnation} of run {self._shared.run})"
+        )
+
+    def output(self) -> str:
+        """What this incarnation has written, its traceback included.
+
+        "" if it has not come to that, or the disk was full.
+        """
+        try:
+            with open(self.log, errors="replace") as file:
+                file.seek(self._log_start)
+                return file.read()[-8000:]
+        except FileNotFoundError:
+            return ""
+
+    def last_line(self) -> str:
+        """The sentence with which it ended; why it died, if that is lost."""
+        lines = self.output().strip().splitlines()
+        return lines[-1] if lines else self.reason
+
+
+def cause(code: int) -> str:
+    """Why a process ended, by its exit code."""
+    if code == _ORPHANED:
+        return "was lost with the fork server"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was killed by {signal.Signals(-code).name}"

@@ -1,0 +1,247 @@
+"""Entry points of the child processes."""
+
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+
+from impala_mp import errors, seeding
+from impala_mp.algorithms import cuda
+from impala_mp.config import derived
+from impala_mp.environments import factory
+from impala_mp.networks import agent, flat_parameters
+from impala_mp.runtime import life_pipe, resources, streams
+from impala_mp.transport import control_block, inference_requests, shared as shared_lib
+from impala_mp.workers import actor, builders, evaluator, inference_server, served_actor
+
+END = signal.SIGUSR2  # the supervisor's own SIGTERM, for one that hangs
+
+# Exit codes for the supervisor alone: with others an environment may end its actor.
+BAD_INPUT, RUN_FAILED = 211, 212
+
+
+class Seat(NamedTuple):
+    """Which process this is."""
+
+    role: str
+    index: int  # among its role
+    row: int  # in the control block
+    incarnation: int
+    log: str  # file that takes its output and its traceback
+
+
+def main(seat: Seat, shared: shared_lib.Shared, life: Any) -> None:
+    """Runs one role to its end; exit code 0.
+
+    Else its last line in the log is the sentence of BAD_INPUT or RUN_FAILED, or the
+    code is 1, after a traceback.
+    """
+    _settle(seat, life)
+    row = shared.control.row(seat.row)
+    row.set("pid", os.getpid())
+    row.set("incarnation", seat.incarnation)
+    row.beat(control_block.State.STARTING)
+    try:
+        _ROLES[seat.role](seat, shared, row)
+    except errors.BadInput as error:
+        print(error, file=sys.stderr)
+        _exit(BAD_INPUT)
+    except errors.RunFailed as error:
+        print(error, file=sys.stderr)
+        _exit(RUN_FAILED)
+    except BaseException:  # an environment may call sys.exit
+        traceback.print_exc()
+        _exit(1)
+
+
+def _exit(code: int) -> NoReturn:
+    """Without waiting for anyone's threads."""
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _settle(seat: Seat, life: life_pipe.ChildEnd) -> None:
+    life.bind()
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and not supervisor.is_alive():
+        os._exit(1)  # it thinks that this start has failed: the seat is another's
+    _open_log(seat.log)
+    print(f"--- incarnation {seat.incarnation}, pid {os.getpid()}", flush=True)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    # A terminal's Ctrl-C and a scheduler's SIGTERM reach everyone; the supervisor alone
+    # decides what they mean. Handlers, because what is ignored stays so in a program
+    # that an environment starts.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: None)
+    # SIGUSR1 to everyone asks for a checkpoint: the others write their stacks down.
+    blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+    signal.signal(END, lambda number, frame: sys.exit(1))
+
+
+def _open_log(path: str) -> None:
+    """For all that is written from here on; a full disk takes it, and no more."""
+    streams.survive_errors()
+    with contextlib.suppress(OSError):  # else to where the supervisor writes
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
+
+
+def _act(seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow) -> None:
+    resources.take_cores(shared.placement.actors[seat.index], resources.ACTOR_NICENESS)
+    torch.set_num_threads(shared.config.actors.threads)
+    the_actor: actor.Actor | served_actor.ServedActor
+    if shared.config.inference.mode == "server":
+        the_actor = _act_served(seat, shared, row)
+    else:
+        the_actor = builders.make_actor(seat.index, seat.incarnation, shared, row)
+    profile = shared.profile(f"actor-{seat.index}")
+    the_actor.run(profile.turn if seat.index == 0 else _nothing)
+    profile.close()
+    row.beat(control_block.State.STOPPING)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _act_served(
+    seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
+) -> served_actor.ServedActor:
+    """An actor of the inference server, started."""
+    config = shared.config
+    node = shared.seeds("actor", seat.index, seat.incarnation)
+    size = config.actors.environments // inference_requests.SEATS
+    halves = [
+        factory.make(config.environment, size, task=seat.index)
+        for _ in range(inference_requests.SEATS)
+    ]
+    made = served_actor.ServedActor(
+        halves,
+        shared.rings.ring(seat.index),
+        shared.inference,
+        shared.control,
+        row,
+        seat.index,
+        seat.incarnation,
+        seeding.EnvironmentSeeds(node, config.actors.environments),
+    )
+    row.beat(control_block.State.RESETTING)
+    made.reset()
+    return made
+
+
+def _learn(
+    seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
+) -> None:
+    resources.take_cores(shared.placement.learner)
+    cuda.take_device(shared.config.learner.device)
+    torch.set_num_threads(shared.learner_threads)
+    the_training = builders.make_learner(shared, row)
+    the_training.restore(report=print)
+    profile = shared.profile("learner")
+    the_training.run(profile.turn)
+    profile.close()
+
+
+def _evaluate(
+    seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
+) -> None:
+    torch.set_num_threads(1)
+    settings = shared.config.evaluation
+    policy = agent.make(shared.config, shared.environment)
+    flat = flat_parameters.FlatParameters(policy.network).flat.numpy()
+    suffixes = derived.task_suffixes(shared.config.environment)
+    made = [
+        factory.make(
+            shared.config.environment, settings.environments, training=False, task=task
+        )
+        for task in range(len(suffixes))
+    ]
+    version, round_ = 0, 0
+
+    def alive() -> bool:
+        row.beat(control_block.State.RUNNING)
+        return not shared.control.stopping
+
+    pause = _Pause(shared.control, row)
+    while pause(settings.interval_secs):
+        newest = shared.store.fetch(flat, newer_than=version)
+        if newest <= 0:
+            version = version if newest == 0 else 0
+            continue
+        version, round_ = newest, round_ + 1
+        node = shared.seeds("evaluator", round_, seat.incarnation)
+        by_task = {
+            suffix: evaluator.evaluate(
+                policy,
+                environment,
+                settings.episodes,
+                settings.greedy,
+                node,
+                alive,
+                settings.max_steps,
+            )
+            for suffix, environment in zip(suffixes, made, strict=True)
+        }
+        if all(by_task.values()) and not shared.control.stopping:
+            shared.evaluation_record.write(evaluator.as_record(by_task, version))
+
+
+class _Pause:
+    """Sleeps in short pieces, with a heartbeat; False when the run stops."""
+
+    def __init__(
+        self, control: control_block.ControlBlock, row: control_block.ProcessRow
+    ) -> None:
+        self._control, self._row = control, row
+
+    def __call__(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while not self._control.stopping and time.monotonic() < end:
+            self._row.beat(control_block.State.WAITING_FOR_DATA)
+            time.sleep(min(0.2, seconds))
+        return not self._control.stopping
+
+
+def _infer(
+    seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
+) -> None:
+    settings, count = shared.config.inference, len(shared.rings.actor_doorbells)
+    resources.take_cores(shared.placement.server)
+    cuda.take_device(settings.device)
+    torch.set_num_threads(settings.threads)
+    node = shared.seeds("inference", 0, seat.incarnation)
+    inference_server.InferenceServer(
+        shared.config,
+        shared.environment,
+        [shared.rings.ring(i) for i in range(count)],
+        shared.inference,
+        shared.store,
+        shared.control,
+        row,
+        [shared.control.row(i + 1) for i in range(count)],
+        seeding.torch_seed(node),
+    ).run()
+    row.beat(control_block.State.STOPPING)
+
+
+_ROLES: dict[
+    str, Callable[[Seat, shared_lib.Shared, control_block.ProcessRow], None]
+] = {
+    "actor": _act,
+    "learner": _learn,
+    "evaluator": _evaluate,
+    "inference": _infer,
+}

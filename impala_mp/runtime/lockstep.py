@@ -1,0 +1,158 @@
+"""The whole training in one process, deterministic, fit for a debugger.
+
+Actors, rings, batcher and learner are those of the multi-process mode; they only take
+turns. The same seed gives the same losses, and a run that is stopped and gone on with
+equals one that never stopped, bit for bit.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from impala_mp import errors
+from impala_mp.algorithms import cuda
+from impala_mp.transport import control_block, shared as shared_lib, trajectory_ring
+from impala_mp.workers import actor, builders, learner_loop
+
+_TICK_SECS = 5.0  # at most, whatever the interval of records
+
+
+class _StopRequest:
+    """A signal, looked at between updates: an unroll is never cut short.
+
+    SIGUSR1 asks for a checkpoint instead.
+    """
+
+    def __init__(self, control: control_block.ControlBlock) -> None:
+        self._control = control
+        self.came = False
+
+    def __enter__(self) -> "_StopRequest":
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._old = {number: signal.signal(number, self._on) for number in numbers}
+        self._old[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._on_save)
+        return self
+
+    def _on_save(self, number: int, frame: Any) -> None:
+        self._control.ask_for_save()
+
+    def _on(self, number: int, frame: Any) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+    def __exit__(self, *unused: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+class _Actors:
+    """All actors of the run, in turn."""
+
+    def __init__(self, shared: shared_lib.Shared, tell: Callable[[str], None]) -> None:
+        self._shared, self._tell = shared, tell
+        self._next = 0
+        self._actors: list[actor.Actor] = []
+        self._rings: list[trajectory_ring.TrajectoryRing] = []
+        self._can_save = True
+
+    def start(self, incarnation: int) -> None:
+        for index in range(len(self._shared.rings.actor_doorbells)):
+            row = self._shared.control.row(index + 1)
+            made = builders.make_actor(index, incarnation, self._shared, row)
+            row.set("incarnation", incarnation)
+            row.beat(control_block.State.RUNNING)
+            self._actors.append(made)
+            self._rings.append(self._shared.rings.ring(index))
+
+    def unroll(self) -> None:
+        """One slot of the actor in turn, which keeps its turn after bad data.
+
+        One whose ring is full lets it pass.
+        """
+        turn = self._actors[self._next]
+        if self._rings[self._next].has_space():
+            turn.fetch()
+            if not turn.guarded_unroll():
+                return
+        self._next = (self._next + 1) % len(self._actors)
+
+    def state_dict(self) -> dict[str, Any]:
+        if not self._can_save:
+            return {}
+        try:
+            states = [each.state_dict() for each in self._actors]
+        except errors.BadInput as error:
+            self._can_save = False
+            self._tell(f"{error} A resumed run starts its episodes anew.")
+            return {}
+        return {"actors": states, "next_actor": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._next = state["next_actor"]
+        for each, saved in zip(self._actors, state["actors"], strict=True):
+            each.load_state_dict(saved)
+
+
+def run(
+    shared: shared_lib.Shared, tell: Callable[[str], None], tick: Callable[[str], None]
+) -> bool:
+    """Returns True when the training is finished, False when it was stopped.
+
+    Args:
+      tell: takes sentences for a person.
+      tick: takes the state of the run (running; finished, stopped or failed in the
+        end), with every record and every few seconds.
+
+    Raises:
+      NotSaved: the last checkpoint could not be written.
+    """
+    cuda.take_device(shared.config.learner.device)
+    torch.set_num_threads(shared.learner_threads)
+    training = builders.make_learner(shared, shared.control.row(0))
+    state = training.restore(report=tell)
+    actors = _Actors(shared, tell)
+    # Without a saved environment to go on from, another incarnation's seeds: the
+    # episodes of the run before are not played again.
+    actors.start(incarnation=state["learner"]["updates"] if state else 0)
+    if "actors" in state:
+        actors.load_state_dict(state)
+    del state  # the checkpoint's file, which may be removed
+    end = "failed"
+    try:
+        _learn(shared, training, actors, tick)
+        shared.control.stop()
+        training.conclude(actors.state_dict())
+        end = "finished" if training.finished else "stopped"
+    finally:
+        tick(end)
+    return training.finished
+
+
+def _learn(
+    shared: shared_lib.Shared,
+    training: learner_loop.LearnerLoop,
+    actors: _Actors,
+    tick: Callable[[str], None],
+) -> None:
+    """Update by update, until all is learned or a signal comes."""
+    profile = shared.profile("lockstep")
+    ticked = -math.inf  # never: a machine just booted has a clock near 0
+    with _StopRequest(shared.control) as stop:
+        while not training.finished and not stop.came:
+            while not training.ready():
+                actors.unroll()
+            training.step()
+            profile.turn()
+            if training.save_is_due():
+                training.save(actors.state_dict())
+            if due := training.record_is_due():
+                training.write_record()
+            if due or time.monotonic() - ticked >= _TICK_SECS:
+                ticked = time.monotonic()
+                tick("running")
+    profile.close()

@@ -1,0 +1,224 @@
+"""What would go wrong, before it does: every check of a training, and no training."""
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from impala_mp import errors
+from impala_mp.algorithms import cuda
+from impala_mp.config import derived, fields, user_code, validation
+from impala_mp.environments import checker, factory
+from impala_mp.runtime import allocation, calibration, program, resources
+from impala_mp.storage import workdir
+from impala_mp.transport import shared as shared_lib, shared_memory
+from impala_mp.workers import builders, learner, learner_loop
+
+_MIB = 2**20
+_SPARE_MIB = 100  # of disk, for metrics and logs
+_COPIES = 3  # of the parameters in a checkpoint: they, and Adam's two moments
+
+
+class _Report:
+    """Prints a line a finding."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    def say(self, verdict: str, subject: str, text: str) -> None:
+        self.failed = self.failed or verdict == checker.FAIL
+        print(f"{verdict:<8} {subject:<17} {text}", flush=True)
+
+    def run(self, subject: str, function: Callable[..., Any], *args: Any) -> Any:
+        """What `function` returns, or None with a FAIL for what it raises."""
+        try:
+            return function(*args)
+        except errors.BadInput as error:
+            self.say(checker.FAIL, subject, str(error))
+        except Exception as error:  # of the user's network, of the driver ...
+            self.say(checker.FAIL, subject, user_code.explain(error))
+        return None
+
+
+def check(config: Any, path: str | None) -> bool:
+    """Prints a report on a training in the folder `path`; False if it would fail.
+
+    Raises:
+      BadInput: the config itself is not valid.
+    """
+    num_cores = len(os.sched_getaffinity(0))
+    validation.validate(config, num_cores)
+    report = _Report()
+    folder = workdir.Workdir(path) if path else None
+    for field in ("learner.device", "inference.device"):
+        report.run(field, _check_device, report, config, field)
+    for finding in checker.check(config):
+        report.say(*finding)
+    if report.failed:
+        report.say(checker.WARNING, "the rest", "not looked at, until that is mended.")
+        return False
+    environment = factory.probe(config.environment)
+    stored = folder.stored() if folder else None
+    policy = report.run("network", allocation.make_agent, config, environment)
+    if not policy:
+        return False
+    report.run("cores", _check_cores, report, config, environment, num_cores, stored)
+    if report.failed:
+        return False
+    if folder:
+        report.run("workdir", _check_workdir, report, config, folder)
+    text = report.run("file descriptors", resources.check_descriptors, config)
+    if text:
+        report.say(checker.OK, "file descriptors", text)
+    slots = report.run(
+        "memory", allocation.layouts, config, environment, policy, num_cores
+    )
+    if slots:
+        _report_memory(report, config, slots, num_cores)
+        saved = allocation.replay_size(config, slots[1])[1] * config.replay.save
+        _check_disk(report, config, _COPIES * slots[2] + saved, folder)
+    if not report.failed:
+        report.run("a batch", _learn, report, config, environment, slots, num_cores)
+    return not report.failed
+
+
+def _check_device(report: _Report, config: Any, field: str) -> None:
+    device = fields.get(config, field)
+    resources.check_device(field, device)
+    if not device.startswith("cuda"):
+        report.say(checker.OK, field, device)
+        return
+    name = torch.cuda.get_device_name(device)
+    if field == "learner.device" and config.learner.precision == "bfloat16":
+        with torch.cuda.device(device):
+            supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        if not supported:
+            text = (
+                f"{device} ({name}) computes no bfloat16: set"
+                " config.learner.precision=float32."
+            )
+            report.say(checker.FAIL, field, text)
+            return
+    report.say(checker.OK, field, f"{device} is there: {name}.")
+
+
+def _check_cores(
+    report: _Report, config: Any, environment: Any, num_cores: int, stored: Any
+) -> None:
+    """Also replaces what is automatic in `config` by numbers."""
+    chosen = calibration.resolve(config, environment, num_cores, stored)
+    validation.validate(config, num_cores)
+    count = derived.num_actors(config, num_cores)
+    threads = derived.learner_threads(config, num_cores)
+    cores = sorted(os.sched_getaffinity(0))
+    serving = derived.server_threads(config)
+    plan = resources.plan(cores, count, config.actors.threads, threads, serving)
+    text = f"{num_cores} available. {plan.explain(threads, serving)} {chosen}".rstrip()
+    if count * config.actors.threads + threads + serving > 2 * num_cores:
+        text += " That is more than twice as many: set config.actors.count=auto."
+        report.say(checker.WARNING, "cores", text)
+    else:
+        report.say(checker.OK, "cores", text)
+
+
+def _check_workdir(report: _Report, config: Any, folder: workdir.Workdir) -> None:
+    """As a training does, but makes nothing."""
+    sentences = folder.check(config)
+    folder.check_unused()
+    program.check_checkpoints(folder, sentences.append)
+    there = "a run lies there." if folder.stored() else "free."
+    report.say(checker.OK, "workdir", " ".join([there, *sentences]))
+
+
+def _report_memory(report: _Report, config: Any, slots: Any, num_cores: int) -> None:
+    """After `program.layouts` has found it to be enough."""
+    needed = allocation.needed_bytes(config, slots, num_cores) / _MIB
+    available = shared_memory.available_bytes() / _MIB
+    text = (
+        f"{needed:,.0f} MiB for trajectories and parameters, {available:,.0f} MiB are"
+        " available (each process takes some 200 MiB for itself besides)."
+    )
+    report.say(checker.OK, "memory", text)
+
+
+def _check_disk(
+    report: _Report, config: Any, num_bytes: int, folder: workdir.Workdir | None
+) -> None:
+    """`num_bytes` are those of a checkpoint."""
+    size = num_bytes / _MIB
+    kept = config.checkpoint.keep_last + 1
+    text = f"{kept} checkpoints of {size:,.1f} MiB take {kept * size:,.1f} MiB"
+    if folder is None:
+        report.say(checker.OK, "disk", f"{text}; name a --workdir to see if they fit.")
+        return
+    there = folder.path
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
+    status = os.statvfs(there)
+    free = status.f_bavail * status.f_frsize / _MIB
+    text += f", {free:,.0f} MiB are free at {there}."
+    if not os.access(there, os.W_OK | os.X_OK):
+        text = f"{there} cannot be written to: choose another --workdir."
+        report.say(checker.FAIL, "disk", text)
+    elif free < kept * size:
+        text += " Choose another --workdir, or lower config.checkpoint.keep_last."
+        report.say(checker.FAIL, "disk", text)
+    elif free < kept * size + _SPARE_MIB:
+        text += " Little is left for metrics and logs: choose another --workdir."
+        report.say(checker.WARNING, "disk", text)
+    else:
+        report.say(checker.OK, "disk", text)
+
+
+def _learn(
+    report: _Report, config: Any, environment: Any, slots: Any, num_cores: int
+) -> None:
+    """One batch of play with fresh parameters, through real slots, learned once."""
+    config = config.copy_and_resolve_references()
+    config.health.max_crash_files = 0  # nothing is written
+    shared = allocation.allocate(config, environment, slots, "", num_cores)
+    try:
+        metrics = _update(shared)
+    finally:
+        allocation.release(shared)
+    bad = [
+        name
+        for name in learner.metric_names(config)
+        if not math.isfinite(metrics[name])
+    ]
+    if bad or metrics["health/updates_skipped"]:
+        text = (
+            f"its update is not finite ({', '.join(bad) or 'the gradient'}): look at"
+            " the network, config.optimizer and config.loss."
+        )
+        report.say(checker.FAIL, "a batch", text)
+        return
+    text = (
+        f"{config.batch_size} trajectories of {config.unroll_length} steps learned:"
+        f" loss {metrics['loss/total']:.4g}, gradient norm"
+        f" {metrics['loss/gradient_norm']:.4g}."
+    )
+    report.say(checker.OK, "a batch", text)
+
+
+def _update(shared: shared_lib.Shared) -> dict[str, float]:
+    """The learner's record after one update."""
+    config = shared.config
+    cuda.take_device(config.learner.device)
+    torch.set_num_threads(shared.learner_threads)
+    the_training: learner_loop.LearnerLoop = builders.make_learner(
+        shared, shared.control.row(0)
+    )
+    the_training.restore(report=print)
+    index = 0
+    while not the_training.ready():
+        actor = builders.make_actor(index, 0, shared, shared.control.row(index + 1))
+        actor.fetch()
+        for _ in range(config.actors.slots):
+            actor.unroll()
+        index += 1
+    the_training.step()
+    the_training.write_record()
+    return shared.learner_record.read() or {}

@@ -1,0 +1,190 @@
+"""One training, wired together: read it top to bottom."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import config_dict
+
+from impala_mp import errors, nest
+from impala_mp.config import derived, fields, validation
+from impala_mp.environments import factory
+from impala_mp.evaluation import evaluate
+from impala_mp.monitoring import display, health, live_control, reporter as reporter_lib
+from impala_mp.networks import agent
+from impala_mp.runtime import (
+    allocation,
+    calibration,
+    lockstep,
+    resources,
+    signals,
+    supervisor,
+)
+from impala_mp.storage import checkpoint, workdir
+from impala_mp.transport import shared as shared_lib
+from impala_mp.workers import accounting
+
+
+def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -> None:
+    """Trains in the folder `path`, going on from what lies there.
+
+    Raises:
+      BadInput: before anything is started or written.
+      ChildFailed: a process failed past its restart budget.
+    """
+    num_cores = len(os.sched_getaffinity(0))
+    validation.validate(config, num_cores)
+    for field in ("learner.device", "inference.device"):
+        resources.check_device(field, fields.get(config, field))
+    folder = workdir.Workdir(path)
+    environment = factory.probe(config.environment)
+    policy = allocation.make_agent(config, environment)
+    chosen = calibration.resolve(config, environment, num_cores, folder.stored())
+    validation.validate(config, num_cores)
+    changes = [*folder.check(config), chosen]
+    folder.check_unused()
+    slots = allocation.layouts(config, environment, policy, num_cores)
+    resources.check_descriptors(config)
+    found: list[str] = []
+    overrides, counts = check_checkpoints(folder, found.append)
+    shared = allocation.allocate(
+        config, environment, slots, folder.checkpoints, num_cores
+    )
+    try:
+        with signals.Ending() as end:
+            try:
+                folder.open(config)
+                run = 0 if config.runtime.mode == "lockstep" else folder.run
+                shared = shared._replace(profile_updates=profile_updates, run=run)
+                accounting.carry_over(shared.control.row(0), counts)
+                kept = live_control.restore(shared.control, overrides)
+                news = [*found, *changes, *kept, *_resources(shared)]
+                finished = _show(shared, folder, news, end)
+            except errors.BadInput:  # of a child
+                folder.withdraw()
+                raise
+            finally:
+                allocation.release(shared)
+            if finished:
+                _conclude(config, policy, folder.path)
+            else:
+                print(f"Stopped. The same command goes on from {folder.path}.")
+    finally:
+        folder.close()
+    if end.cut_short:
+        command = evaluate.command("impala-eval")
+        print(
+            "Cut short on request. What was learned is saved:"
+            f" {command} --workdir={folder.path} evaluates it."
+        )
+
+
+def _show(
+    shared: shared_lib.Shared,
+    folder: workdir.Workdir,
+    news: list[str],
+    end: signals.Ending,
+) -> bool:
+    """Runs the training before a person's eyes; True when it is finished."""
+    with display.Display(
+        shared.config.environment.id,
+        shared.config.total_agent_steps,
+        log=os.path.join(folder.logs, "supervisor.log"),
+    ) as screen:
+        for sentence in filter(None, news):
+            screen.message(sentence)
+        return _run(shared, folder, screen, end)
+
+
+def check_checkpoints(
+    folder: workdir.Workdir, tell: Callable[[str], None]
+) -> tuple[dict[str, float], dict[str, int]]:
+    """What a person had set and what was counted by the newest checkpoint.
+
+    Raises:
+      BadInput: nothing there is sound.
+    """
+    try:
+        state = checkpoint.load_newest(folder.checkpoints, tell)
+    except checkpoint.Damaged as error:
+        raise errors.BadInput(str(error)) from error
+    if state is None:
+        return {}, {}
+    tell(
+        f"Going on from update {state['learner']['updates']:,}, after"
+        f" {state['learner']['agent_steps']:,} agent steps."
+    )
+    return state.get("overrides", {}), state.get("counts", {})
+
+
+def _resources(shared: shared_lib.Shared) -> list[str]:
+    """What the run takes of the machine, in sentences."""
+    batch_bytes = sum(leaf.nbytes for leaf in nest.flatten(shared.batch))
+    holders = {"published": 3, "the learner's (beside gradient and optimizer)": 1}
+    if shared.config.inference.mode == "server":
+        holders["the inference server's"] = 2
+    else:
+        holders["the actors'"] = len(shared.placement.actors)
+    if shared.config.algorithm == "impact":
+        holders["the target network's"] = 1
+    return [
+        shared.placement.explain(
+            shared.learner_threads, derived.server_threads(shared.config)
+        ),
+        resources.explain_memory(
+            holders,
+            shared.rings.memory.nbytes,
+            batch_bytes,
+            shared.store.num_bytes,
+        ),
+        resources.explain_replay(
+            *allocation.replay_size(shared.config, shared.batch),
+            shared.config.replay.save,
+            shared.config.shutdown.deadline_secs,
+        ),
+    ]
+
+
+def _run(
+    shared: shared_lib.Shared,
+    folder: workdir.Workdir,
+    screen: display.Display,
+    end: signals.Ending,
+) -> bool:
+    """Runs the training; True when it is finished, False when it was stopped."""
+    num_actors = len(shared.rings.actor_doorbells)
+    reporter = reporter_lib.Reporter(shared, folder.path, screen, num_actors)
+    try:
+        if shared.config.runtime.mode == "lockstep":
+            finished = lockstep.run(
+                shared, screen.message, lambda state: reporter.tick([_alone(state)])
+            )
+            end.saved()
+            return finished
+        # The learner has row 0 of the control block, actor i row i + 1.
+        roles = [("learner", 0), *(("actor", i) for i in range(num_actors))]
+        if shared.config.evaluation.interval_secs:
+            roles.append(("evaluator", 0))
+        if shared.config.inference.mode == "server":
+            roles.append(("inference", 0))
+        finished = supervisor.Supervisor(
+            shared, roles, folder.logs, screen.message, reporter.tick
+        ).run()
+        end.saved()
+        return finished
+    finally:
+        if reporter.bottleneck:
+            screen.message(reporter.bottleneck)
+        reporter.close()
+
+
+def _alone(state: str) -> health.Status:
+    """This process, if it is the only one."""
+    return health.Status("lockstep", 0, os.getpid(), 0, state, 0, 0.0, "")
+
+
+def _conclude(config: Any, policy: agent.Agent, path: str) -> None:
+    episodes = config.evaluation.episodes
+    evaluate.conclude(
+        config, path, lambda: evaluate.evaluate(path, episodes, policy=policy)
+    )

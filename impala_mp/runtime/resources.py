@@ -1,0 +1,177 @@
+"""Which process runs on which cores and which GPU, decided once and said aloud."""
+
+import itertools
+import os
+import resource
+from typing import Any, NamedTuple
+
+import torch
+
+from impala_mp import errors
+
+# Where there are more threads than cores, the learner's come first: an actor that
+# waits for a core fills its ring later, a learner that waits makes everybody wait.
+ACTOR_NICENESS = 5
+
+
+class Placement(NamedTuple):
+    """Cores by role; an empty tuple leaves the choice to the kernel."""
+
+    learner: tuple[int, ...]
+    actors: tuple[tuple[int, ...], ...]
+    server: tuple[int, ...] = ()  # of the inference server, where there is one
+
+    def explain(self, learner_threads: int, server_threads: int = 0) -> str:
+        """A sentence for a person."""
+        count = len(self.actors)
+        if self.learner:
+            server = (
+                f" the inference server {_cores(self.server)},"
+                if server_threads
+                else ""
+            )
+            return (
+                f"Cores: the learner has {_cores(self.learner)},{server} and"
+                f" {count} actors"
+                f" {_cores(tuple(c for cores in self.actors for c in cores))}."
+            )
+        server = f", {server_threads} inference" if server_threads else ""
+        return (
+            f"Cores: {count} actors{server} and {learner_threads} learner threads share"
+            f" {len(os.sched_getaffinity(0))} cores; the learner goes first."
+        )
+
+
+def plan(
+    cores: list[int],
+    num_actors: int,
+    actor_threads: int,
+    learner_threads: int,
+    server_threads: int = 0,
+) -> Placement:
+    """Cores of one's own for every thread, if there are enough of them."""
+    threads = [learner_threads, server_threads, *[actor_threads] * num_actors]
+    if sum(threads) > len(cores):
+        return Placement((), ((),) * num_actors)
+    ends = itertools.accumulate(threads)
+    learner, server, *actors = (
+        tuple(cores[end - count : end])
+        for count, end in zip(threads, ends, strict=True)
+    )
+    return Placement(learner, tuple(actors), server)
+
+
+def take_cores(cores: tuple[int, ...], niceness: int = 0) -> None:
+    """Binds this process to `cores`, or makes it the nicer one where it has none."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+    else:
+        os.nice(niceness)
+
+
+def _cores(cores: tuple[int, ...]) -> str:
+    if len(cores) == 1:
+        return f"core {cores[0]}"
+    if cores == tuple(range(cores[0], cores[-1] + 1)):
+        return f"cores {cores[0]} to {cores[-1]}"
+    return f"cores {', '.join(map(str, cores))}"
+
+
+def check_device(field: str, device: str) -> None:
+    """Raises BadInput unless `device` is there; touches no CUDA."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise errors.BadInput(
+            f"{field} ({device!r}) must be cpu, cuda or cuda:N: set config.{field}."
+        ) from error
+    if kind not in ("cpu", "cuda"):
+        raise errors.BadInput(
+            f"{field} ({device!r}) is not supported: use cpu, cuda or cuda:N."
+        )
+    # The supervisor never touches CUDA: NVML can be asked without a context.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    index = torch.device(device).index or 0
+    if kind == "cuda" and index >= torch.cuda.device_count():
+        raise errors.BadInput(
+            f"{field} ({device!r}) is not there: {torch.cuda.device_count()}"
+            f" CUDA devices are visible. Set config.{field}=cpu, or install the"
+            " driver and a CUDA build of torch."
+        )
+
+
+def descriptors_needed(num_actors: int, num_children: int, num_open: int) -> int:
+    """Of the supervisor, which holds most, at a child's start.
+
+    Six blocks of memory with two each (Python's mmap keeps one of its own), doorbells,
+    two a child, and some for the life pipe, a start, and the files of a run.
+    """
+    memory, bells, spare = 2 * 6, num_actors + 2, 20
+    return num_open + memory + bells + 2 * num_children + spare
+
+
+def check_descriptors(config: Any) -> str:
+    """What a run of so many actors needs, in a sentence.
+
+    Raises:
+      BadInput: that is more than this process may have.
+    """
+    count = config.actors.count
+    server = config.inference.mode == "server"
+    children = 1 + count + server + bool(config.evaluation.interval_secs)
+    if config.runtime.mode == "lockstep":
+        children = 0
+    number = descriptors_needed(count, children, len(os.listdir("/proc/self/fd")))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and number > limit:
+        raise errors.BadInput(
+            f"about {number} file descriptors are needed, and {limit} allowed: raise"
+            f" the limit, with `ulimit -n {2 * number}`, or lower config.actors.count."
+        )
+    return f"about {number} are needed, {limit} allowed."
+
+
+_SAVE_SECS = 10.0  # a GiB of a checkpoint, hashed and on a slow disk
+
+
+def _mib(count: float) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def explain_memory(
+    holders: dict[str, int], ring_bytes: int, batch_bytes: int, parameter_bytes: int
+) -> str:
+    """What is allocated at the start, in a sentence.
+
+    Args:
+      holders: who holds copies of the parameters, and how many.
+    """
+
+    return (
+        f"Memory: {_mib(ring_bytes)} of trajectory rings, {_mib(batch_bytes)} a staging"
+        f" batch; the parameters are {_mib(parameter_bytes)}, and there are"
+        f" {sum(holders.values())} copies of them:"
+        f" {', '.join(f'{count} {name}' for name, count in holders.items())}."
+    )
+
+
+def explain_replay(
+    capacity: int, num_bytes: int, saved: bool, deadline_secs: float
+) -> str:
+    """What the replay may hold, in a sentence; "" if there is none.
+
+    With a second one if a stop, whose first half is for learning what is left, leaves
+    too little time to write it.
+    """
+    if not capacity:
+        return ""
+    text = f"Replay: up to {capacity:,} trajectories, in {_mib(num_bytes)}."
+    seconds = _SAVE_SECS * num_bytes / 2**30
+    if saved and seconds > deadline_secs / 2.0:
+        text += (
+            f" A checkpoint of it may take {seconds:,.0f} s, and shutdown.deadline_secs"
+            f" ({deadline_secs:g}) leaves {deadline_secs / 2.0:g} to the last one: set"
+            f" config.shutdown.deadline_secs={2.0 * seconds:.0f}, or"
+            " config.replay.save=False."
+        )
+    return text

@@ -1,0 +1,276 @@
+"""The health monitor: starts the children, restarts what dies, ends all in time."""
+
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from multiprocessing import connection
+from typing import Any
+
+from impala_mp import errors
+from impala_mp.config import derived
+from impala_mp.monitoring import health
+from impala_mp.runtime import child_process, entry_points, life_pipe
+from impala_mp.transport import shared as shared_lib
+
+_TICK_SECS = 5.0  # at most, whatever the interval of records
+_ECHO_SECS = 1.0  # `timeout` and Slurm signal a process, and then its group with it
+
+
+class ChildFailed(errors.RunFailed):
+    """A child failed past its budget; the text ends with its own traceback."""
+
+
+class Supervisor:
+    """Runs the children of one training to its end."""
+
+    def __init__(
+        self,
+        shared: shared_lib.Shared,
+        roles: list[tuple[str, int]],
+        logs: str,
+        tell: Callable[[str], None],
+        tick: Callable[[list[health.Status]], None],
+    ) -> None:
+        """`tell` takes sentences for a person; `tick` is called every few seconds."""
+        self._shared, self._tell, self._tick = shared, tell, tick
+        self._health = shared.config.health
+        self._children = [
+            child_process.ChildProcess(
+                role, index, row, os.path.join(logs, f"{role}-{index}.log"), shared
+            )
+            for row, (role, index) in enumerate(roles)
+        ]
+        self._context = multiprocessing.get_context("forkserver")
+        self._life = life_pipe.LifePipe()
+        self._jitter = random.Random(0)
+        self._wakeup, self._wakeup_writer = socket.socketpair()
+        self._stop_requested: float | None = None  # monotonic, of the first signal
+        self._stop_now = False  # there was a second one
+        self._state = "running"  # finished, stopped or failed in the end
+        self._last_code = 0  # exit code of a learner that was asked to stop
+
+    def run(self) -> bool:
+        """Returns True when the training is finished, False when it was stopped.
+
+        Raises:
+          ChildFailed: a child failed past its budget.
+          BadInput: a child refused its input.
+        """
+        restore = self._install_signal_handlers()
+        try:
+            for child in self._children:
+                self._start(child)
+            finished = self._watch()
+            self._state = "finished" if finished else "stopped"
+        except BaseException:
+            self._state = "failed"
+            raise
+        finally:
+            self._end_all()
+            self._report()
+            restore()
+            self._life.close()
+            self._wakeup.close()
+            self._wakeup_writer.close()
+        if self._last_code:
+            learner = self._children[0]
+            raise ChildFailed(
+                f"the learner {child_process.cause(self._last_code)} when it was asked"
+                f" to stop. Its last words ({learner.log}):\n{learner.output()}"
+            )
+        return finished
+
+    def statuses(self) -> list[health.Status]:
+        """Every process, the supervisor first."""
+        mine = health.Status("supervisor", 0, os.getpid(), 0, self._state, 0, 0.0, "")
+        return [mine, *(self._status(child) for child in self._children)]
+
+    def _status(self, child: child_process.ChildProcess) -> health.Status:
+        alive = child.process is not None
+        return health.Status(
+            child.role,
+            child.index,
+            child.process.pid if alive else 0,
+            max(0, child.incarnation),
+            child.describe(),
+            child.restarts,
+            round(child.row.heartbeat_age_secs(), 3),
+            child.reason,
+        )
+
+    # Waiting.
+
+    def _install_signal_handlers(self) -> Callable[[], None]:
+        def on_signal(number: int, frame: Any) -> None:
+            now = time.monotonic()
+            if self._stop_requested is None:
+                self._stop_requested = now
+            elif now - self._stop_requested > _ECHO_SECS:
+                self._stop_now = True
+
+        def on_save(number: int, frame: Any) -> None:
+            self._shared.control.ask_for_save()
+
+        self._wakeup.setblocking(False)
+        self._wakeup_writer.setblocking(False)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        old = {number: signal.signal(number, on_signal) for number in numbers}
+        old[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, on_save)
+        old_fd = signal.set_wakeup_fd(
+            self._wakeup_writer.fileno(), warn_on_full_buffer=False
+        )
+
+        def restore() -> None:
+            signal.set_wakeup_fd(old_fd)
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+        return restore
+
+    def _watch(self) -> bool:
+        interval = min(_TICK_SECS, self._shared.config.logging.interval_secs)
+        next_tick = time.monotonic() + interval
+        while self._stop_requested is None:
+            self._wait(next_tick)
+            for child in self._children:
+                self._attend(child)
+                if child.done and child.role == "learner":
+                    return True
+            if time.monotonic() >= next_tick:
+                self._report()
+                next_tick = time.monotonic() + interval
+        learner = self._children[0]
+        self._tell(
+            "Stopping on request: the learner writes a checkpoint."
+            if learner.process
+            else f"Stopping on request. {learner.title} {learner.reason} before: its"
+            " newest checkpoint stays the newest."
+        )
+        return False
+
+    def _wait(self, next_tick: float) -> None:
+        """Until a child ends, a signal comes, or something is due."""
+        running = [c.process.sentinel for c in self._children if c.process]
+        dues = [child.next_due() for child in self._children]
+        timeout = min([next_tick, *dues]) - time.monotonic()
+        for ready in connection.wait([*running, self._wakeup], max(0.0, timeout)):
+            if ready is self._wakeup:
+                self._wakeup.recv(4096)
+
+    def _report(self) -> None:
+        self._tick(self.statuses())
+
+    # Deaths and restarts.
+
+    def _attend(self, child: child_process.ChildProcess) -> None:
+        if child.done or child.lost:
+            return
+        if child.process is None:
+            if time.monotonic() >= child.restart_at:
+                child.restarts += 1
+                self._start(child)
+        elif not child.process.is_alive():
+            self._bury(child)
+        elif child.is_hung():
+            self._tell(child.begin_to_end())
+        if child.process is not None:
+            child.press_on()
+
+    def _start(self, child: child_process.ChildProcess) -> None:
+        try:
+            child.start(self._context, self._life)
+        except (OSError, EOFError):
+            self._restart_later(child)
+
+    def _bury(self, child: child_process.ChildProcess) -> None:
+        """Takes note of a death, and of what follows from it."""
+        code = child.bury()
+        if code == 0 and child.role == "learner":
+            child.done = True
+            return
+        if code == entry_points.BAD_INPUT:
+            raise errors.BadInput(child.last_line())
+        if code == entry_points.RUN_FAILED:
+            raise ChildFailed(child.last_line())
+        self._restart_later(child)
+
+    def _restart_later(self, child: child_process.ChildProcess) -> None:
+        """Sets the time of the restart, if there is to be one."""
+        if self._over_budget(child):
+            return
+        wait = min(
+            self._health.max_backoff_secs,
+            self._health.backoff_secs * 2 ** (child.short_lives - 1),
+        )
+        wait *= self._jitter.uniform(0.5, 1.0)
+        child.restart_at = time.monotonic() + wait
+        self._tell(f"{child.title} {child.reason}; restart in {wait:.1f} s.")
+
+    def _over_budget(self, child: child_process.ChildProcess) -> bool:
+        """Whether an actor's budget is spent, and the run goes on without it.
+
+        Raises:
+          ChildFailed: it cannot.
+        """
+        if child.failed_starts >= max(1, self._health.max_failed_starts):
+            spent = f"failed to start {child.failed_starts} times in a row"
+        elif len(child.deaths) > self._health.max_restarts[child.role]:
+            spent = (
+                f"died {len(child.deaths)} times within"
+                f" {self._health.window_secs:.0f} s"
+                f" (config.health.max_restarts.{child.role}="
+                f"{self._health.max_restarts[child.role]})"
+            )
+        else:
+            return False
+        sentence = f"{child.title} {child.reason}, and {spent}"
+        left = [c for c in self._children if c.role == "actor" and not c.lost]
+        if child.role == "actor" and self._can_do_without(len(left) - 1):
+            child.lost = True
+            self._tell(
+                f"{sentence}; see {child.log}. THE RUN GOES ON WITH {len(left) - 1}"
+                f" ACTORS (config.health.min_actors={self._health.min_actors})."
+            )
+            return True
+        raise ChildFailed(
+            f"{sentence}. Its last words ({child.log}):\n{child.output()}"
+        )
+
+    def _can_do_without(self, num_left: int) -> bool:
+        """Whether so few actors are allowed, and can still fill a batch."""
+        config = self._shared.config
+        return num_left >= max(1, self._health.min_actors) and (
+            num_left * config.actors.slots * config.actors.environments
+            >= derived.num_fresh(config)
+        )
+
+    # The end.
+
+    def _end_all(self) -> None:
+        """Stop, deadline, kill; the late ones are named."""
+        self._shared.control.stop()
+        self._shared.rings.wake_all()
+        deadline = time.monotonic() + self._shared.config.shutdown.deadline_secs
+        left = [child for child in self._children if child.process]
+        while left and time.monotonic() < deadline and not self._stop_now:
+            sentinels = [child.process.sentinel for child in left]
+            timeout = max(0.0, deadline - time.monotonic())
+            if self._wakeup in connection.wait([*sentinels, self._wakeup], timeout):
+                self._wakeup.recv(4096)
+            left = [child for child in left if child.process.is_alive()]
+        seconds = self._shared.config.shutdown.deadline_secs
+        why = "at the second request" if self._stop_now else f"within {seconds:.0f} s"
+        for child in left:
+            self._tell(f"{child.title} did not stop {why}, and is killed.")
+            child.process.kill()
+        for child in self._children:
+            if child.process:
+                child.process.join()
+                if child.role == "learner" and not self._stop_now:
+                    self._last_code = child.process.exitcode
+                child.close()
+            child.done = True

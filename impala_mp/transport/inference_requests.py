@@ -1,0 +1,97 @@
+"""Requests for inference: which row of which slot waits for an action.
+
+Each seat is half of an actor's environments. The actor writes `slot` and `row`, then
+counts `requested` up; the server writes the row's action, logits and baseline, then
+`version`, then `answered`. One writer a word, as everywhere; doorbells are hints.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from impala_mp import specs
+from impala_mp.transport import barrier, doorbell, shared_memory
+
+SEATS = 2  # halves of an actor's environments, stepped in turn
+START_OVER = -1  # an answer: the unroll cannot go on with the policy that it began with
+
+_LINE = 8
+_REQUESTED, _SLOT, _ROW = 0, 1, 2  # the actor's
+_ANSWERED, _VERSION = _LINE, _LINE + 1  # the server's
+
+
+class Request(NamedTuple):
+    """What a seat waits for."""
+
+    number: int
+    slot: int
+    row: int
+
+
+class Seat:
+    """The words of one seat, as its actor and the server see them."""
+
+    def __init__(self, words: np.ndarray) -> None:
+        self._words = words.data.cast("B").cast("q")
+        self._barrier = barrier.make_barrier()
+
+    # The actor's side.
+
+    def request(self, slot: int, row: int) -> None:
+        self._words[_SLOT], self._words[_ROW] = slot, row
+        self._barrier()
+        self._words[_REQUESTED] += 1
+
+    def answer(self) -> int:
+        """The version that acted; START_OVER; or 0 while there is no answer."""
+        if self._words[_ANSWERED] != self._words[_REQUESTED]:
+            return 0
+        self._barrier()
+        return self._words[_VERSION]
+
+    # The server's side.
+
+    def pending(self) -> Request | None:
+        """The request that has no answer yet."""
+        number = self._words[_REQUESTED]
+        if number == self._words[_ANSWERED]:
+            return None
+        self._barrier()
+        request = Request(number, self._words[_SLOT], self._words[_ROW])
+        self._barrier()
+        # A new incarnation of the actor may be writing another request right now.
+        return request if self._words[_REQUESTED] == number else None
+
+    def reply(self, request: Request, version: int) -> None:
+        self._words[_VERSION] = version
+        self._barrier()
+        self._words[_ANSWERED] = request.number
+
+
+class InferenceBlock:
+    """The seats of all actors, and the server's doorbell. Picklable to a child."""
+
+    def __init__(self, num_actors: int) -> None:
+        spec = specs.array_spec((num_actors, SEATS, 2 * _LINE), np.int64)
+        self._attach(shared_memory.SharedArrays(spec), doorbell.Doorbell())
+
+    def _attach(self, memory: shared_memory.SharedArrays, bell: doorbell.Doorbell):  # type: ignore[no-untyped-def]
+        self._memory, self.server_doorbell = memory, bell
+
+    def seats(self, actor: int) -> list[Seat]:
+        return [Seat(words) for words in self._memory.arrays[actor]]
+
+    def close(self) -> None:
+        self._memory.close()
+        self.server_doorbell.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attach, (self._memory, self.server_doorbell)
+
+
+def _attach(
+    memory: shared_memory.SharedArrays, bell: doorbell.Doorbell
+) -> InferenceBlock:
+    block = InferenceBlock.__new__(InferenceBlock)
+    block._attach(memory, bell)
+    return block

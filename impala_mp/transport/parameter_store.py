@@ -1,0 +1,109 @@
+"""Publication of a flat buffer, free of torn reads whoever dies when.
+
+Three buffers, each with a version word that is 0 while the buffer is written, and
+one word `latest` that only ever names a whole version. A reader copies, and believes
+the copy only if the version word held still; the writer has to publish twice more
+during one copy to disturb it. (A plain sequence lock is left odd for ever by a
+writer that is killed, and `load_state_dict` on shared tensors is torn while read.)
+"""
+
+from typing import Any
+
+import numpy as np
+
+from impala_mp import specs
+from impala_mp.transport import barrier, shared_memory
+
+_BUFFERS = 3
+_LINE = 8  # int64 words of a cache line
+_LATEST, _VERSION, _CHECKSUM = 0, _LINE, _LINE * (1 + _BUFFERS)
+_WORDS = _LINE * (1 + 2 * _BUFFERS)
+_ATTEMPTS = 8  # copies of a fetch before it gives up
+FAILED = -1  # what such a fetch returns
+
+
+def checksum(buffer: np.ndarray) -> int:
+    """A 63-bit sum of the buffer's words: a mixture of two versions changes it."""
+    words = buffer[: buffer.nbytes // 8 * 8].view(np.uint64)
+    return int(words.sum(dtype=np.uint64) >> np.uint64(1))
+
+
+class ParameterStore:
+    """One writer, any number of readers, of `num_bytes` bytes. Picklable to a child."""
+
+    def __init__(self, num_bytes: int, checksums: bool = False) -> None:
+        spec = {
+            "words": specs.array_spec((_WORDS,), np.int64),
+            "buffers": specs.array_spec((_BUFFERS, num_bytes), np.uint8),
+        }
+        self._attach(shared_memory.SharedArrays(spec), checksums)
+
+    def _attach(self, memory: shared_memory.SharedArrays, checksums: bool) -> None:
+        self._memory, self._checksums = memory, checksums
+        self._words = memory.arrays["words"].data.cast("B").cast("q")
+        self._buffers = list(memory.arrays["buffers"])
+        self._barrier = barrier.make_barrier()
+        self.num_bytes = self._buffers[0].nbytes
+        self.torn = 0  # copies thrown away by this reader
+
+    @property
+    def latest(self) -> int:
+        """The newest whole version; 0 before the first."""
+        return self._words[_LATEST]
+
+    def publish(self, source: np.ndarray) -> int:
+        """Makes uint8 [num_bytes] the newest version, and returns its number."""
+        version = self.latest + 1
+        index = version % _BUFFERS
+        self._words[_VERSION + _LINE * index] = 0
+        self._barrier()
+        np.copyto(self._buffers[index], source)
+        if self._checksums:
+            self._words[_CHECKSUM + _LINE * index] = checksum(self._buffers[index])
+        self._barrier()
+        self._words[_VERSION + _LINE * index] = version
+        self._barrier()
+        self._words[_LATEST] = version
+        return version
+
+    def fetch(self, into: np.ndarray, newer_than: int = 0) -> int:
+        """Copies the newest version into uint8 [num_bytes], and returns its number.
+
+        Returns 0 if there is nothing newer than `newer_than`, and `into` is as it was;
+        FAILED, with `into` undefined, if no copy held still.
+        """
+        for _ in range(_ATTEMPTS):
+            version = self.latest
+            if version <= newer_than:
+                return 0
+            if self._copy(version, into):
+                return version
+            self.torn += 1
+        return FAILED
+
+    def _copy(self, version: int, into: np.ndarray) -> bool:
+        index = version % _BUFFERS
+        word = _VERSION + _LINE * index
+        if self._words[word] != version:
+            return False
+        self._barrier()
+        np.copyto(into, self._buffers[index])
+        expected = self._words[_CHECKSUM + _LINE * index]
+        self._barrier()
+        if self._words[word] != version:
+            return False
+        if self._checksums and checksum(into) != expected:
+            raise RuntimeError(f"version {version} of the parameters is torn")
+        return True
+
+    def close(self) -> None:
+        self._memory.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attach, (self._memory, self._checksums)
+
+
+def _attach(memory: shared_memory.SharedArrays, checksums: bool) -> ParameterStore:
+    store = ParameterStore.__new__(ParameterStore)
+    store._attach(memory, checksums)
+    return store

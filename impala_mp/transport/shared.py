@@ -1,0 +1,47 @@
+"""Everything that is handed to a child process."""
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from impala_mp import seeding, specs
+from impala_mp.monitoring import profiling
+from impala_mp.runtime import resources
+from impala_mp.transport import (
+    control_block,
+    inference_requests,
+    metrics_record,
+    parameter_store,
+    trajectory_ring,
+)
+
+
+class Shared(NamedTuple):
+    """All that crosses a process boundary, and what is needed to use it."""
+
+    config: Any  # a frozen ConfigDict
+    environment: specs.EnvironmentSpec
+    batch: Any  # the batch's trajectory spec
+    control: control_block.ControlBlock
+    rings: trajectory_ring.TrajectoryRings
+    store: parameter_store.ParameterStore
+    inference: inference_requests.InferenceBlock
+    learner_record: metrics_record.Record
+    evaluation_record: metrics_record.Record
+    checkpoints: str  # folder
+    learner_threads: int
+    placement: resources.Placement
+    profile_updates: int = 0
+    run: int = 0  # in this folder; always 0 in lockstep, which repeats itself
+
+    def seeds(
+        self, role: str, index: int = 0, incarnation: int = 0
+    ) -> np.random.SeedSequence:
+        """Those of one incarnation in one run, and of no other."""
+        return seeding.sequence(self.config.seed, role, index, incarnation, self.run)
+
+    def profile(self, name: str) -> profiling.Profile:
+        folder = os.path.join(os.path.dirname(self.checkpoints), "profiles")
+        path = os.path.join(folder, f"{name}.json")
+        return profiling.Profile(path, self.profile_updates)

@@ -1,0 +1,163 @@
+"""Rings of slots: actor i writes ring i, the learner reads all of them.
+
+`head` counts what the actor has committed, `tail` what the learner has released;
+both only grow, each has one writer, and each is written after what it announces.
+An actor that is killed leaves a half-filled slot that nobody has been told of; its
+next incarnation starts over at `head`. Nothing has to be reclaimed.
+"""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from impala_mp import nest, specs, types
+from impala_mp.transport import barrier, doorbell, shared_memory
+
+_HEAD, _TAIL, _WORDS = 0, 8, 16  # int64 words: head and tail on cache lines apart
+
+
+class RingSpec(NamedTuple):
+    """Layout of the rings of all actors."""
+
+    words: specs.ArraySpec  # int64 [N, 16]
+    slots: types.Trajectory  # [N, K, ...] a leaf
+
+
+def ring_spec(slot: types.Trajectory, num_actors: int, num_slots: int) -> RingSpec:
+    """N rings of K slots of the layout `slot`."""
+
+    def stack(spec: specs.ArraySpec) -> specs.ArraySpec:
+        return specs.array_spec((num_actors, num_slots, *spec.shape), spec.dtype)
+
+    words = specs.array_spec((num_actors, _WORDS), np.int64)
+    return RingSpec(words, nest.map_structure(stack, slot))
+
+
+class TrajectoryRing:
+    """One actor's ring, as its actor and the learner see it."""
+
+    def __init__(
+        self,
+        words: np.ndarray,
+        slots: types.Trajectory,
+        actor_doorbell: doorbell.Doorbell,
+        learner_doorbell: doorbell.Doorbell,
+    ) -> None:
+        self._words = words.data.cast("B").cast("q")
+        self.num_slots = slots.header.actor.shape[0]
+        self.slots = [
+            nest.map_structure(lambda leaf, k=k: leaf[k], slots)
+            for k in range(self.num_slots)
+        ]
+        self._actor_doorbell = actor_doorbell
+        self._learner_doorbell = learner_doorbell
+        self._barrier = barrier.make_barrier()
+
+    @property
+    def head(self) -> int:
+        return self._words[_HEAD]
+
+    @property
+    def tail(self) -> int:
+        return self._words[_TAIL]
+
+    # The actor's side.
+
+    def has_space(self) -> bool:
+        return self.head - self.tail < self.num_slots
+
+    def wait_for_space(self, timeout_secs: float) -> bool:
+        """Whether there is a slot to fill, after at most `timeout_secs`."""
+        if self.has_space():
+            return True
+        self._actor_doorbell.wait(timeout_secs)
+        return self.has_space()
+
+    def open_index(self) -> int:
+        """The slot that the actor fills; ask only when there is space."""
+        return self.head % self.num_slots
+
+    def wait_to_be_woken(self, timeout_secs: float) -> None:
+        """Until something rings for this actor, after at most `timeout_secs`."""
+        self._actor_doorbell.wait(timeout_secs)
+
+    def wake_actor(self) -> None:
+        self._actor_doorbell.ring()
+
+    def commit(self, actor: int, incarnation: int) -> None:
+        """Announces the slot at `open_index`; the rest of its header is filled."""
+        head = self.head
+        header = self.slots[head % self.num_slots].header
+        header.actor[:] = actor
+        header.incarnation[:] = incarnation
+        header.sequence[:] = head
+        header.committed_ns[:] = time.monotonic_ns()
+        self._barrier()
+        self._words[_HEAD] = head + 1
+        self._learner_doorbell.ring()
+
+    # The learner's side.
+
+    def num_committed(self) -> int:
+        """Slots that can be read now."""
+        return self.head - self.tail
+
+    def peek(self, offset: int) -> types.Trajectory:
+        """The committed slot `offset` after the oldest.
+
+        Raises:
+          RuntimeError: the slot is not the one that was announced.
+        """
+        self._barrier()
+        sequence = self.tail + offset
+        slot = self.slots[sequence % self.num_slots]
+        if slot.header.sequence[0] != sequence:
+            raise RuntimeError(
+                f"slot {slot.header.sequence[0]} of actor {slot.header.actor[0]} lies"
+                f" where slot {sequence} was announced"
+            )
+        return slot
+
+    def release(self, count: int) -> None:
+        """Gives the oldest `count` slots back; they must not be read any more."""
+        self._barrier()
+        self._words[_TAIL] = self.tail + count
+        self._actor_doorbell.ring()
+
+
+class TrajectoryRings:
+    """The memory and the doorbells of all rings. Picklable to a child."""
+
+    def __init__(self, slot: types.Trajectory, num_actors: int, num_slots: int) -> None:
+        spec = ring_spec(slot, num_actors, num_slots)
+        self.memory = shared_memory.SharedArrays(spec)
+        self.learner_doorbell = doorbell.Doorbell()
+        self.actor_doorbells = [doorbell.Doorbell() for _ in range(num_actors)]
+
+    def ring(self, actor: int) -> TrajectoryRing:
+        arrays = self.memory.arrays
+        return TrajectoryRing(
+            arrays.words[actor],
+            nest.map_structure(lambda leaf: leaf[actor], arrays.slots),
+            self.actor_doorbells[actor],
+            self.learner_doorbell,
+        )
+
+    def heads(self) -> np.ndarray:
+        """int64 [N]: slots ever committed."""
+        return self.memory.arrays.words[:, _HEAD].copy()
+
+    def tails(self) -> np.ndarray:
+        """int64 [N]: slots ever released."""
+        return self.memory.arrays.words[:, _TAIL].copy()
+
+    def wake_all(self) -> None:
+        """So that everyone who waits looks at the control block."""
+        for bell in (self.learner_doorbell, *self.actor_doorbells):
+            bell.ring()
+
+    def close(self) -> None:
+        self.memory.close()
+        for bell in (self.learner_doorbell, *self.actor_doorbells):
+            bell.close()

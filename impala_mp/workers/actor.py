@@ -1,0 +1,205 @@
+"""The actor: steps E environments with one policy an unroll, straight into a slot."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from impala_mp import nest, types
+from impala_mp.environments import bad_data, vector
+from impala_mp.networks import agent, flat_parameters
+from impala_mp.transport import (
+    control_block,
+    parameter_store,
+    trajectory_ring,
+    trajectory_slot,
+)
+
+_MAX_BAD_IN_A_ROW = 100  # unrolls; then the environment is not fit to learn from
+WAIT_SECS = 0.2  # longest sleep before the control block is looked at again
+
+
+class RingActor:
+    """What every actor does with its ring."""
+
+    def __init__(
+        self,
+        ring: trajectory_ring.TrajectoryRing,
+        control: control_block.ControlBlock,
+        row: control_block.ProcessRow,
+        index: int,
+        incarnation: int,
+        new_seeds: Callable[[], list[int]],
+    ) -> None:
+        self._ring, self._control, self._row = ring, control, row
+        self._index, self._incarnation = index, incarnation
+        self._new_seeds = new_seeds  # for the environments, others at each call
+        self._bad_in_a_row = 0
+        self._num_outside = 0  # observations, that the row counts already
+
+    def reset(self) -> None:
+        """Starts the environments, and what remembers them, anew."""
+        raise NotImplementedError
+
+    def unroll(self) -> bool:
+        """Fills one slot and commits it; False if that came to nothing."""
+        raise NotImplementedError
+
+    def guarded_unroll(self) -> bool:
+        """An unroll that is thrown away if the environment gives bad data."""
+        try:
+            done = self.unroll()
+        except bad_data.BadData as error:
+            self._start_over(error)
+            return False
+        self._bad_in_a_row = 0
+        return done
+
+    def _commit(self, environments: list[vector.VectorEnvironment]) -> None:
+        self._ring.commit(self._index, self._incarnation)
+        outside = sum(each.num_outside for each in environments)
+        self._row.add("observations_outside", outside - self._num_outside)
+        self._num_outside = outside
+
+    def _start_over(self, error: bad_data.BadData) -> None:
+        """Counts what was thrown away. A reset may give bad data in its turn."""
+        bad: bad_data.BadData | None = error
+        while bad is not None:
+            print(f"An unroll is thrown away: {bad}.", flush=True)
+            self._row.add(bad.counter, 1)
+            self._bad_in_a_row += 1
+            if self._bad_in_a_row >= _MAX_BAD_IN_A_ROW:
+                raise bad
+            try:
+                self.reset()
+                bad = None
+            except bad_data.BadData as again:
+                bad = again
+
+    def _wait_for_space(self) -> bool:
+        if self._ring.has_space():
+            return True
+        self._row.beat(control_block.State.WAITING_FOR_SLOT)
+        start = time.perf_counter_ns()
+        there_is = self._ring.wait_for_space(WAIT_SECS)
+        self._row.add("wait_ns", time.perf_counter_ns() - start)
+        return there_is
+
+
+class Actor(RingActor):
+    """Environments, a copy of the parameters, and a ring to write to."""
+
+    def __init__(
+        self,
+        policy: agent.Agent,
+        environment: vector.VectorEnvironment,
+        ring: trajectory_ring.TrajectoryRing,
+        store: parameter_store.ParameterStore,
+        control: control_block.ControlBlock,
+        row: control_block.ProcessRow,
+        index: int,
+        incarnation: int,
+        new_seeds: Callable[[], list[int]],
+        generator: torch.Generator,
+        epsilon_exponent: float = 1.0,
+    ) -> None:
+        """`epsilon_exponent` is this actor's rung of the ladder."""
+        super().__init__(ring, control, row, index, incarnation, new_seeds)
+        self._agent, self._environment = policy, environment
+        self._store, self._generator = store, generator
+        self._epsilon_exponent = epsilon_exponent
+        self._parameters = flat_parameters.FlatParameters(policy.network).flat.numpy()
+        self._slots = [trajectory_slot.of_slot(slot) for slot in ring.slots]
+        self._state = policy.initial_state(environment.num_envs)
+        self._time_step: types.TimeStep = None  # type: ignore[assignment]
+        self._version = 0
+
+    def reset(self) -> None:
+        first = self._environment.reset(self._new_seeds())
+        self._time_step = nest.map_structure(np.array, first)
+        self._state = self._agent.initial_state(self._environment.num_envs)
+
+    def run(self, each_unroll: Callable[[], None] = lambda: None) -> None:
+        """Acts until the run stops."""
+        while not self._control.stopping:
+            if not self._wait_for_space():
+                continue
+            self.fetch()
+            if self._version:
+                if self.guarded_unroll():
+                    each_unroll()
+            else:
+                self._row.beat(control_block.State.WAITING_FOR_DATA)
+                time.sleep(0.005)
+
+    def fetch(self) -> None:
+        """Takes the newest parameters if there are newer ones.
+
+        Straight into the network: a process holds one copy. A fetch that fails leaves
+        none to act with, until one succeeds.
+        """
+        torn = self._store.torn
+        version = self._store.fetch(self._parameters, newer_than=self._version)
+        self._row.add("torn_reads", self._store.torn - torn)
+        if version:
+            self._version = max(0, version)
+            self._row.add("fetches", 1)
+
+    @torch.inference_mode()
+    def unroll(self) -> bool:
+        """Fills one slot and commits it, unless the run stops midway."""
+        slot = self._slots[self._ring.open_index()]
+        for stored, leaf in zip(slot.core_state, self._state, strict=True):
+            stored.copy_(leaf)
+        trajectory_slot.write(slot.time_step_arrays[0], self._time_step)
+        for t in range(len(slot.outputs)):
+            if self._control.stopping:
+                return False
+            self._step(slot, t)
+        last = slot.time_step_arrays[-1]
+        nest.map_structure(np.copyto, self._time_step, last)
+        self._commit([self._environment])
+        return True
+
+    def _step(self, slot: trajectory_slot.SlotRows, t: int) -> None:
+        row = self._row
+        row.beat(control_block.State.RUNNING)
+        start = time.perf_counter_ns()
+        output, self._state = self._agent.step(
+            slot.time_steps[t],
+            self._state,
+            epsilon=self._control.get("epsilon") ** self._epsilon_exponent,
+            temperature=self._control.get("temperature"),
+            generator=self._generator,
+        )
+        trajectory_slot.write_tensors(slot.outputs[t], output)
+        slot.versions[t].fill(self._version)
+        middle = time.perf_counter_ns()
+        time_step, episode_end = self._environment.step(slot.actions[t])
+        trajectory_slot.write(slot.time_step_arrays[t + 1], time_step)
+        trajectory_slot.write(slot.episode_ends[t], episode_end)
+        row.add("inference_ns", middle - start)
+        row.add("environment_ns", time.perf_counter_ns() - middle)
+        row.add("agent_steps", self._environment.num_envs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next unroll depends on, the parameters excepted."""
+        return {
+            "generator": self._generator.get_state(),
+            "core_state": self._state,
+            "time_step": nest.flatten(
+                nest.map_structure(torch.from_numpy, self._time_step)
+            ),
+            "environment": self._environment.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
+        self._state = tuple(state["core_state"])
+        for mine, saved in zip(
+            nest.flatten(self._time_step), state["time_step"], strict=True
+        ):
+            np.copyto(mine, saved.numpy())
+        self._environment.load_state_dict(state["environment"])

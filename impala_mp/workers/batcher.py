@@ -1,0 +1,175 @@
+"""The batcher: whole slots, in arrival order, into one batch [T+1, B, ...]."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from impala_mp import nest, specs, types
+from impala_mp.algorithms import replay
+from impala_mp.transport import doorbell, trajectory_ring
+
+
+class Batch(NamedTuple):
+    """B trajectories on the device, and what the host wants to know of them."""
+
+    trajectory: types.Trajectory  # tensors on the device; what is the host's is ()
+    header: types.Header  # arrays int64 [B], valid until the next but one `take`
+    episode_end: types.EpisodeEnd  # arrays [T, num_fresh], likewise
+    parameter_version: np.ndarray  # int64 [T, B], likewise
+    num_fresh: int  # the first columns: those that come from the rings
+    sample: types.Sample | None  # tensors on the device; None without replay
+    draw: replay.Draw | None  # what the replay calls the columns
+
+
+class _Stage:
+    """One staging batch: host tensors (pinned for CUDA) and their device twins."""
+
+    def __init__(
+        self, spec: types.Trajectory, sample: Any, device: torch.device
+    ) -> None:
+        """`sample` is a spec of types.Sample, or None."""
+        cuda = device.type == "cuda"
+
+        def allocate(leaf: specs.ArraySpec) -> torch.Tensor:
+            dtype = getattr(torch, leaf.dtype.name)
+            return torch.zeros(leaf.shape, dtype=dtype, pin_memory=cuda)
+
+        self.host = nest.map_structure(allocate, (spec, sample or ()))
+        self.arrays = nest.map_structure(lambda tensor: tensor.numpy(), self.host)
+        trajectory, words = self.host
+        learned = trajectory._replace(episode_end=(), parameter_version=(), header=())
+        self.learned = self.device = learned, words
+        if cuda:
+            self.device = nest.map_structure(lambda x: x.to(device), self.learned)
+            self.copied, self.used = torch.cuda.Event(), torch.cuda.Event()
+
+
+class Batcher:
+    """Copies each slot once, and releases it.
+
+    What is replayed is drawn after what is fresh has been inserted, on the host, so
+    that there is always something to draw.
+
+    A batch is taken only when all of its slots are there, so that what the learner
+    has not begun to learn stays in the rings, and survives it. On a GPU two stagings
+    let the host gather a batch while the device works on the one before; that costs
+    one update of policy lag. On a CPU there is nothing to overlap, and one staging.
+    """
+
+    def __init__(
+        self,
+        rings: list[trajectory_ring.TrajectoryRing],
+        bell: doorbell.Doorbell,
+        spec: types.Trajectory,
+        device: str,
+        oldest_version: Callable[[], int] = lambda: 0,
+        discarded: Callable[[int], None] = lambda count: None,
+        the_replay: replay.Replay | None = None,
+    ) -> None:
+        """Slots of a version before `oldest_version()` are thrown away.
+
+        `discarded` is told how many trajectories they had. `the_replay` keeps what
+        comes from the rings, and gives the last columns of a batch.
+        """
+        self._oldest_version, self._discarded = oldest_version, discarded
+        self._rings, self._bell = rings, bell
+        self._device = torch.device(device)
+        self._replay = the_replay
+        size = spec.header.actor.shape[0]
+        self.num_fresh = size - (the_replay.num_replayed if the_replay else 0)
+        word = specs.array_spec((size,), np.float32)
+        sample = types.Sample(word, word) if the_replay else None
+        slot_size = rings[0].slots[0].header.actor.shape[0]
+        self._num_slots = self.num_fresh // slot_size
+        self._slot_size = slot_size
+        self._cuda = self._device.type == "cuda"
+        self._stages = [
+            _Stage(spec, sample, self._device) for _ in range(1 + self._cuda)
+        ]
+        self._stream: Any = torch.cuda.Stream(self._device) if self._cuda else None
+        self.num_taken = 0  # batches
+
+    def _discard_stale(self) -> None:
+        oldest = self._oldest_version()
+        for ring in self._rings:
+            while (
+                ring.num_committed()
+                and ring.peek(0).parameter_version[0].min() < oldest
+            ):
+                self._discarded(self._slot_size)
+                ring.release(1)
+
+    def ready(self) -> bool:
+        """Whether the rings hold a batch."""
+        self._discard_stale()
+        return sum(ring.num_committed() for ring in self._rings) >= self._num_slots
+
+    def wait(self, timeout_secs: float) -> bool:
+        """Whether the rings hold a batch, after at most one ring of the doorbell."""
+        if not self.ready():
+            self._bell.wait(timeout_secs)
+        return self.ready()
+
+    def take(self) -> Batch:
+        """The oldest trajectories in the rings, and replayed ones. Only if `ready`."""
+        if self._cuda and self.num_taken:
+            used = self._stages[(self.num_taken - 1) % 2].used
+            used.record(torch.cuda.current_stream(self._device))
+        stage = self._stages[self.num_taken % len(self._stages)]
+        if self._cuda:
+            stage.copied.synchronize()
+        arrays, sample = stage.arrays
+        self._gather(arrays)
+        draw = self._replay.fill(arrays, sample) if self._replay else None
+        if self._cuda:
+            self._copy_to_device(stage)
+        self.num_taken += 1
+        ends = types.EpisodeEnd(*(x[:, : self.num_fresh] for x in arrays.episode_end))
+        trajectory, on_device = stage.device
+        return Batch(
+            trajectory,
+            arrays.header,
+            ends,
+            arrays.parameter_version,
+            self.num_fresh,
+            on_device or None,
+            draw,
+        )
+
+    def _gather(self, batch: types.Trajectory) -> None:
+        arrivals = [
+            (ring.peek(offset).header.committed_ns[0], i, offset)
+            for i, ring in enumerate(self._rings)
+            for offset in range(ring.num_committed())
+        ]
+        counts = [0] * len(self._rings)
+        for position, (_, i, offset) in enumerate(sorted(arrivals)[: self._num_slots]):
+            self._copy(self._rings[i].peek(offset), batch, position)
+            counts[i] += 1
+        for ring, count in zip(self._rings, counts, strict=True):
+            if count:
+                ring.release(count)
+
+    def _copy(
+        self, slot: types.Trajectory, batch: types.Trajectory, position: int
+    ) -> None:
+        columns = slice(position * self._slot_size, (position + 1) * self._slot_size)
+        for axis, source, target in zip(types.BATCH_AXIS, slot, batch, strict=True):
+            for s, t in zip(nest.flatten(source), nest.flatten(target), strict=True):
+                if axis:
+                    t[:, columns] = s
+                else:
+                    t[columns] = s
+
+    def _copy_to_device(self, stage: _Stage) -> None:
+        with torch.cuda.stream(self._stream):
+            if self.num_taken >= 2:
+                self._stream.wait_event(stage.used)
+            for host, device in zip(
+                nest.flatten(stage.learned), nest.flatten(stage.device), strict=True
+            ):
+                device.copy_(host, non_blocking=True)
+            stage.copied.record(self._stream)
+        torch.cuda.current_stream(self._device).wait_event(stage.copied)

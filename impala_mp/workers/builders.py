@@ -1,0 +1,102 @@
+"""Builds an actor or a learner from the shared memory of a run."""
+
+from collections.abc import Callable
+
+import torch
+
+from impala_mp import seeding
+from impala_mp.algorithms import replay
+from impala_mp.config import derived, schedules
+from impala_mp.environments import factory
+from impala_mp.networks import agent
+from impala_mp.transport import control_block, parameter_store, shared as shared_lib
+from impala_mp.workers import actor, batcher, learner, learner_loop
+
+
+def make_actor(
+    index: int,
+    incarnation: int,
+    shared: shared_lib.Shared,
+    row: control_block.ProcessRow,
+) -> actor.Actor:
+    """Actor `index`, its environments started."""
+    config = shared.config
+    node = shared.seeds("actor", index, incarnation)
+    environment = factory.make(
+        config.environment, config.actors.environments, task=index
+    )
+    num_actors = len(shared.rings.actor_doorbells)
+    the_actor = actor.Actor(
+        agent.make(config, shared.environment),
+        environment,
+        shared.rings.ring(index),
+        shared.store,
+        shared.control,
+        row,
+        index,
+        incarnation,
+        seeding.EnvironmentSeeds(node, environment.num_envs),
+        torch.Generator().manual_seed(seeding.torch_seed(node)),
+        schedules.ladder(num_actors, config.actors.epsilon_ladder)[index],
+    )
+    row.beat(control_block.State.RESETTING)
+    the_actor.reset()
+    return the_actor
+
+
+def make_learner(
+    shared: shared_lib.Shared, row: control_block.ProcessRow
+) -> learner_loop.LearnerLoop:
+    """The learner's side of a run, not yet restored."""
+    config = shared.config
+    node = seeding.sequence(config.seed, "learner")
+    torch.manual_seed(seeding.torch_seed(node))
+    rings = shared.rings
+    num_actors = len(rings.actor_doorbells)
+    the_replay = _make_replay(shared, row)
+    the_batcher = batcher.Batcher(
+        [rings.ring(i) for i in range(num_actors)],
+        rings.learner_doorbell,
+        shared.batch,
+        config.learner.device,
+        _oldest_version(config.max_policy_lag, shared.store),
+        lambda count: row.add("discarded", count),
+        the_replay,
+    )
+    return learner_loop.LearnerLoop(
+        config,
+        learner.Learner(config, agent.make(config, shared.environment)),
+        the_batcher,
+        rings,
+        shared.store,
+        shared.control,
+        row,
+        shared.learner_record,
+        shared.checkpoints,
+        the_replay,
+    )
+
+
+def _make_replay(
+    shared: shared_lib.Shared, row: control_block.ProcessRow
+) -> replay.Replay | None:
+    """Empty; None if the config has none."""
+    config = shared.config
+    if not config.replay.ratio:
+        return None
+    return replay.Replay(
+        shared.batch,
+        derived.replay_capacity(config, replay.trajectory_bytes(shared.batch)),
+        derived.num_replayed(config),
+        config.replay,
+        shared.seeds("replay", 0, row.get("incarnation")),
+    )
+
+
+def _oldest_version(
+    max_lag: int, store: parameter_store.ParameterStore
+) -> Callable[[], int]:
+    """The oldest version that may still be learned from."""
+    if max_lag < 0:
+        return lambda: 0
+    return lambda: store.latest - max_lag

@@ -1,0 +1,239 @@
+"""Does the learner see what the actor saw? Recomputes logits at the version that acted.
+
+A difference beyond rounding means that recurrent state, preprocessing or precision is
+not the same on both sides; V-trace would correct for a policy lag that is not there.
+"""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import torch
+
+from impala_mp import nest, types
+from impala_mp.networks import flat_parameters
+from impala_mp.transport import control_block
+from impala_mp.workers import batcher, learner
+
+
+class _Tolerance(NamedTuple):
+    """What rounding may come to."""
+
+    log_probs: float  # nats; where they are above 1, a share of them
+    layers: float  # likewise, of how far a layer's outputs are apart
+
+
+# By what the learner's network computes in; a GPU rounds float32 to TF32 on its way.
+# Measured in bfloat16: up to 0.06 and 0.07, in the deep network with an LSTM.
+_TOLERANCES = {
+    "float32": _Tolerance(2e-3, 1e-3),
+    "tf32": _Tolerance(5e-2, 1e-2),
+    "bfloat16": _Tolerance(0.15, 0.15),
+}
+
+
+def _tolerance(precision: str, device: torch.device) -> _Tolerance:
+    if precision == "float32" and device.type == "cuda":
+        precision = "tf32"
+    return _TOLERANCES[precision]
+
+
+class DriftDetector:
+    """Checks one trajectory every so many updates; `worst` is the newest difference."""
+
+    def __init__(
+        self,
+        the_learner: learner.Learner,
+        published: torch.Tensor,
+        interval: int,
+        control: control_block.ControlBlock,
+        epsilon_exponents: list[float],
+    ) -> None:
+        """`interval` is in updates; 0 never checks.
+
+        `published` is the buffer that versions are made of: the learner's, or an older
+        one.
+        """
+        self._learner, self._agent = the_learner, the_learner.agent
+        self._flat, self._interval = the_learner.parameters, interval
+        self._tolerance = _tolerance(the_learner.precision, self._flat.flat.device)
+        self._published = published
+        self._control, self._exponents = control, epsilon_exponents
+        self._behaviour = _Behaviour(control)
+        self._snapshot = torch.empty_like(published) if interval else None
+        self._version = 0  # of the snapshot; 0 while there is none
+        self._next = 1
+        self.worst = math.nan
+        self.alarms = 0
+
+    def published(self, version: int, updates: int) -> None:
+        """Keeps what has been published, if a check is due.
+
+        To be called after scheduled values have changed, before others act on them.
+        """
+        if self._version:
+            self._behaviour.note(self._control)
+        if self._interval and not self._version and updates >= self._next:
+            assert self._snapshot is not None
+            self._snapshot.copy_(self._published)
+            self._behaviour = _Behaviour(self._control)
+            self._version = version
+            self._next = updates + self._interval
+
+    def look(self, batch: batcher.Batch) -> str:
+        """Checks the batch, if the snapshot acted in it; "" or an alarm."""
+        versions = batch.parameter_version[:, : batch.num_fresh]
+        if not self._version or versions.max() < self._version:
+            return ""
+        columns = (versions == self._version).all(0).nonzero()[0]
+        self._version = 0
+        if not len(columns) or not self._behaviour.is_known(self._control):
+            # Nobody acted with it, or with who knows what epsilon: try the next one.
+            self._next = 0
+            return ""
+        column = int(columns[0])
+        with self._acting_parameters():
+            exponent = self._exponents[batch.header.actor[column]]
+            difference, row, layer = self._compare(batch.trajectory, column, exponent)
+        self.worst = difference
+        if difference <= self._tolerance.log_probs:
+            return ""
+        self.alarms += 1
+        header = batch.header
+        return (
+            f"Drift: the learner's log-probabilities differ by {difference:.3g}"
+            f" max(1, |log mu|) nats from those that acted (row {row} of actor"
+            f" {header.actor[column]}, sequence {header.sequence[column]}, same"
+            f" parameters); first in {layer}."
+        )
+
+    def _acting_parameters(self) -> "_Swapped":
+        assert self._snapshot is not None
+        return _Swapped(self._flat, self._snapshot)
+
+    @torch.no_grad()
+    def _compare(
+        self, batch: types.Trajectory, column: int, exponent: float
+    ) -> tuple[float, int, str]:
+        """(largest difference, its row, the layer that differs first)."""
+        one = _column(batch, column)
+        logits = one.agent_output.policy_logits
+        unrolled: dict[str, list[torch.Tensor]] = {}
+        with _Watched(self._agent.network, unrolled):
+            output = self._learner.unroll(one)
+        each = []
+        for epsilon, temperature in self._behaviour.candidates():
+            mine = self._agent.distribution.mix(
+                output.policy_logits[:-1], epsilon**exponent, temperature
+            )
+            normalise = self._agent.distribution.normalise
+            recorded = normalise(logits)
+            scale = recorded.abs().clamp(min=1.0)  # so does rounding
+            each.append(((normalise(mine) - recorded).abs() / scale).amax((1, 2)))
+        rows = torch.stack(each).amin(0)
+        worst = rows.max().item()
+        row = int(rows.argmax())
+        return worst, row, self._layer(one, unrolled)
+
+    def _layer(self, one: types.Trajectory, unrolled: dict[str, Any]) -> str:
+        """Where stepping through the rows, as actors do, parts from unrolling them."""
+        stepped: dict[str, list[torch.Tensor]] = {}
+        state, network = one.core_state, self._agent.network
+        with _Watched(network, stepped):
+            for t in range(one.time_step.reward.shape[0] - 1):
+                row, action = nest.map_structure(
+                    lambda leaf, t=t: leaf[t], (one.time_step, one.agent_output.action)
+                )
+                _, state = self._agent.step(row, state)
+                state = self._agent.replace_action(state, action)
+        for name, outputs in stepped.items():
+            whole = torch.cat([x.flatten(0, -2) for x in unrolled.get(name, [])])
+            parts = torch.cat([x.flatten(0, -2) for x in outputs])
+            shared = min(len(whole), len(parts))
+            apart = (parts[:shared] - parts[:shared].mean(0)).abs().max()
+            limit = self._tolerance.layers * apart.clamp(min=1.0)
+            if (whole[:shared] - parts[:shared]).abs().max() > limit:
+                return name
+        return "what the actor was given or recorded: all layers agree"
+
+
+class _Behaviour:
+    """What epsilon and temperature may have been since a moment.
+
+    The learner knows what its schedules said; a person's changes come at any time, and
+    what they say is known only while there are none.
+    """
+
+    def __init__(self, control: control_block.ControlBlock) -> None:
+        self._num_changes = control.num_changes
+        self._epsilons: set[float] = set()
+        self._temperatures: set[float] = set()
+        self.note(control)
+
+    def note(self, control: control_block.ControlBlock) -> None:
+        """Adds what they are now."""
+        self._epsilons.add(control.get("epsilon"))
+        self._temperatures.add(control.get("temperature"))
+
+    def is_known(self, control: control_block.ControlBlock) -> bool:
+        changes = self._num_changes
+        return changes % 2 == 0 and control.num_changes == changes
+
+    def candidates(self) -> list[tuple[float, float]]:
+        """All pairs: each value is read by itself."""
+        return list(itertools.product(self._epsilons, self._temperatures))
+
+
+class _Swapped:
+    """Puts other parameters into place for a while."""
+
+    def __init__(
+        self, flat: flat_parameters.FlatParameters, other: torch.Tensor
+    ) -> None:
+        self._flat, self._other = flat, other
+
+    def __enter__(self) -> None:
+        self._kept = self._flat.flat.clone()
+        self._flat.flat.copy_(self._other)
+
+    def __exit__(self, *unused: object) -> None:
+        self._flat.flat.copy_(self._kept)
+
+
+class _Watched:
+    """Collects what the layers of a network give, in the order in which they run."""
+
+    def __init__(self, network: torch.nn.Module, into: dict[str, Any]) -> None:
+        self._network, self._into = network, into
+
+    def __enter__(self) -> None:
+        self._hooks = [
+            module.register_forward_hook(self._keep(name))
+            for name, module in self._network.named_modules()
+            if name and not list(module.children())
+        ]
+
+    def _keep(self, name: str) -> Any:
+        def keep(module: Any, inputs: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor) and output.dim() >= 2:
+                self._into.setdefault(name, []).append(output.clone())
+
+        return keep
+
+    def __exit__(self, *unused: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _column(batch: types.Trajectory, column: int) -> types.Trajectory:
+    """One trajectory of a batch, B = 1."""
+
+    time_step, agent_output = nest.map_structure(
+        lambda leaf: leaf[:, column : column + 1],
+        (batch.time_step, batch.agent_output),
+    )
+    return batch._replace(
+        time_step=time_step,
+        agent_output=agent_output,
+        core_state=tuple(leaf[column : column + 1] for leaf in batch.core_state),
+    )

@@ -1,0 +1,192 @@
+"""Whole games with fixed parameters, by the agent and environment of training."""
+
+import math
+import statistics
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from impala_mp import errors, nest, seeding
+from impala_mp.environments import bad_data, vector
+from impala_mp.networks import agent
+
+_MAX_BAD_IN_A_ROW = 100  # starts without a game that ended; then it gives up
+
+_RECORD = (
+    "evaluation/return_mean",
+    "evaluation/return_std",
+    "evaluation/return_min",
+    "evaluation/return_max",
+    "evaluation/episodes",
+    "evaluation/parameter_version",
+)
+
+
+def record_names(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """What `as_record` gives, for tasks with these suffixes."""
+    several = suffixes if len(suffixes) > 1 else ()
+    return (*_RECORD, *(f"evaluation/return_mean{suffix}" for suffix in several))
+
+
+class NoGameEnded(errors.BadInput):
+    """An evaluation that has nothing to say."""
+
+
+class Summary(NamedTuple):
+    """Of the full-game returns, undiscounted and unclipped."""
+
+    mean: float
+    median: float
+    std: float
+    min: float
+    max: float
+    episodes: int
+
+
+def summarise(returns: list[float]) -> Summary:
+    return Summary(
+        mean=statistics.fmean(returns),
+        median=statistics.median(returns),
+        std=statistics.pstdev(returns),
+        min=min(returns),
+        max=max(returns),
+        episodes=len(returns),
+    )
+
+
+def protocol(config: Any, greedy: bool) -> str:
+    """What a mean return means: environment, settings, and how actions are chosen."""
+    settings = ", ".join(
+        f"{k}={v}" for k, v in sorted(config.environment.kwargs.items())
+    )
+    choice = "greedy actions" if greedy else "sampled actions"
+    return f"{config.environment.id}({settings}), full games, {choice}"
+
+
+@torch.inference_mode()
+def evaluate(
+    policy: agent.Agent,
+    environment: vector.VectorEnvironment,
+    episodes: int,
+    greedy: bool,
+    seed: np.random.SeedSequence,
+    each_step: Callable[[], bool] = lambda: True,
+    max_steps: float = math.inf,
+    tell: Callable[[str], None] = print,
+) -> list[float]:
+    """Full-game returns of exactly `episodes` games, or of fewer, and `tell` says why.
+
+    Every copy plays a share that is fixed beforehand: taking the first games to end
+    would favour short ones. After bad data all copies start anew.
+
+    Args:
+      each_step: called before each step; False ends the evaluation early.
+      max_steps: that one game may take; a copy plays no more after a longer one.
+    """
+    num_envs = environment.num_envs
+    generator = torch.Generator().manual_seed(seeding.torch_seed(seed))
+    new_seeds = seeding.EnvironmentSeeds(seed, num_envs)
+    games = _Games(episodes, num_envs, max_steps)
+    time_step = None
+    while games.are_left():
+        try:
+            if time_step is None:
+                time_step = environment.reset(new_seeds())
+                state = policy.initial_state(num_envs)
+            if not each_step():
+                break
+            output, state = policy.step(
+                nest.tensors(time_step),
+                state,
+                greedy=greedy,
+                generator=generator,
+            )
+            action = nest.map_structure(torch.Tensor.numpy, output.action)
+            time_step, ended = environment.step(action)
+        except bad_data.BadData as error:
+            time_step = None
+            games.throw_away(error)
+            continue
+        games.count(ended.episode_return)
+    for sentence in games.explain():
+        tell(sentence)
+    return games.returns
+
+
+class _Games:
+    """What each copy has yet to play, and the returns of what they have played."""
+
+    def __init__(self, episodes: int, num_envs: int, max_steps: float) -> None:
+        self._episodes, self._max_steps = episodes, max_steps
+        copies = np.arange(num_envs)
+        self._shares = episodes // num_envs + (copies < episodes % num_envs)
+        self._ages = np.zeros(num_envs, np.int64)  # steps of the games going on
+        self.returns: list[float] = []
+        self._num_endless = 0  # games that were left out
+        self._num_bad = self._bad_in_a_row = 0  # starts of all copies
+        self._last_bad = ""
+
+    def are_left(self) -> bool:
+        return bool(self._shares.any()) and not self._is_hopeless()
+
+    def _is_hopeless(self) -> bool:
+        return self._bad_in_a_row >= _MAX_BAD_IN_A_ROW
+
+    def count(self, episode_return: np.ndarray) -> None:
+        """One step of all copies: the returns [E] of what ended, else NaN."""
+        over = ~np.isnan(episode_return)
+        counted = over & (self._shares > 0)
+        if counted.any():
+            self.returns.extend(episode_return[counted].tolist())
+            self._bad_in_a_row = 0
+        self._shares[counted] -= 1
+        self._ages = np.where(over, 0, self._ages + 1)
+        endless = self._ages > self._max_steps
+        self._num_endless += int(self._shares[endless].sum())
+        self._shares[endless] = 0
+
+    def throw_away(self, error: bad_data.BadData) -> None:
+        """The games that are going on."""
+        self._ages[:] = 0
+        self._num_bad += 1
+        self._bad_in_a_row += 1
+        self._last_bad = str(error)
+
+    def explain(self) -> list[str]:
+        """What is to be known of the returns, in sentences."""
+        sentences = []
+        if self._num_bad:
+            gave_up = ", and gave up" if self._is_hopeless() else ""
+            sentences.append(
+                f"The evaluation started its environments anew {self._num_bad} times"
+                f"{gave_up}, for what they gave (the last time: {self._last_bad});"
+                " games that were going on then are left out."
+            )
+        if self._num_endless:
+            sentences.append(
+                f"{self._num_endless} of {self._episodes} games are left out, for their"
+                " copies of the environment came to one that did not end within"
+                f" evaluation.max_steps ({self._max_steps:,}): raise"
+                " config.evaluation.max_steps, or give the environment a time limit."
+            )
+        return sentences
+
+
+def as_record(by_task: dict[str, list[float]], version: int) -> dict[str, float]:
+    """Of the returns of each task, by its suffix."""
+    summary = summarise([each for returns in by_task.values() for each in returns])
+    several = by_task if len(by_task) > 1 else {}
+    return {
+        **{
+            f"evaluation/return_mean{k}": statistics.fmean(v)
+            for k, v in several.items()
+        },
+        "evaluation/return_mean": summary.mean,
+        "evaluation/return_std": summary.std,
+        "evaluation/return_min": summary.min,
+        "evaluation/return_max": summary.max,
+        "evaluation/episodes": summary.episodes,
+        "evaluation/parameter_version": version,
+    }

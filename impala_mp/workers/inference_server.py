@@ -1,0 +1,254 @@
+"""The inference server: one batched forward for the rows that actors wait for.
+
+It reads time steps straight from the slots that the actors are filling, and writes
+action, logits and baseline back into the same rows. Core states stay on its device.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+
+from impala_mp import nest, specs, types
+from impala_mp.config import schedules
+from impala_mp.networks import agent, flat_parameters
+from impala_mp.transport import (
+    control_block,
+    inference_requests,
+    parameter_store,
+    trajectory_ring,
+    trajectory_slot,
+)
+
+_WAIT_SECS = 0.1  # longest sleep before the control block is looked at again
+# An actor that takes longer for a row may hang: newer parameters do not wait for it.
+_GRACE_SECS = 1.0  # and
+_PATIENCE = 4.0  # times the longest that this actor has taken so far
+
+
+class _Policy:
+    """One version of the parameters, on the server's device."""
+
+    def __init__(self, policy: agent.Agent, device: str) -> None:
+        policy.network.to(device)
+        self.agent = policy
+        self.version = 0
+        self._flat = flat_parameters.FlatParameters(policy.network, device).flat
+        on_cpu = self._flat.device.type == "cpu"
+        self._host = (
+            self._flat if on_cpu else torch.empty_like(self._flat, device="cpu")
+        )
+
+    def fetch(self, store: parameter_store.ParameterStore, newer_than: int) -> bool:
+        version = store.fetch(self._host.numpy(), newer_than=newer_than)
+        if version > 0 and self._host is not self._flat:
+            self._flat.copy_(self._host)
+        self.version = max(0, version)
+        return version > 0
+
+
+class _Client:
+    """One seat of one actor: where it is, and its core state."""
+
+    def __init__(
+        self,
+        seat: inference_requests.Seat,
+        slots: list[types.Trajectory],
+        row: control_block.ProcessRow,
+        state: agent.CoreState,
+        epsilon_exponent: float,
+    ) -> None:
+        self.seat, self.control_row, self.state = seat, row, state
+        self.epsilon_exponent = epsilon_exponent
+        self.slots = [trajectory_slot.of_slot(slot) for slot in slots]
+        self.policy: _Policy | None = None  # of the unroll in hand
+        self.version = 0  # that it began with
+        self.incarnation = -1
+        self.answered_at = time.monotonic()
+        self.longest_secs = 0.0  # from an answer to the next row of the same unroll
+
+    def holds(self, policy: _Policy) -> bool:
+        """Whether the actor is alive and will ask for more rows of such an unroll.
+
+        One that is late is not waited for. If it comes after all, its unroll starts
+        over, and it is given more time from then on.
+        """
+        row = self.control_row
+        return (
+            self.policy is policy
+            and row.get("incarnation") == self.incarnation
+            and row.state not in control_block.NOT_YET_RUNNING
+            and not self._is_late()
+        )
+
+    def _is_late(self) -> bool:
+        waited = time.monotonic() - self.answered_at
+        limit = _GRACE_SECS + _PATIENCE * self.longest_secs
+        return waited > limit and self.seat.pending() is None
+
+    def begin(self, policy: _Policy, incarnation: int) -> None:
+        """Of an unroll."""
+        if incarnation != self.incarnation:
+            self.longest_secs = 0.0
+        self.policy, self.version = policy, policy.version
+        self.incarnation = incarnation
+
+    def goes_on(self, incarnation: int) -> bool:
+        """Whether the next row can be of the policy that the unroll began with."""
+        if self.policy is None or self.incarnation != incarnation:
+            return False
+        took = time.monotonic() - self.answered_at
+        self.longest_secs = max(self.longest_secs, took)
+        return self.version == self.policy.version
+
+
+class _Work(NamedTuple):
+    client: _Client
+    request: inference_requests.Request
+
+    @property
+    def slot(self) -> trajectory_slot.SlotRows:
+        return self.client.slots[self.request.slot]
+
+
+class InferenceServer:
+    """Two versions of the parameters, so that no unroll sees two policies.
+
+    Unrolls begin with the newer one; the older one is replaced as soon as no unroll
+    that began with it is going on, those of actors that seem to hang excepted.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        environment: specs.EnvironmentSpec,
+        rings: list[trajectory_ring.TrajectoryRing],
+        block: inference_requests.InferenceBlock,
+        store: parameter_store.ParameterStore,
+        control: control_block.ControlBlock,
+        row: control_block.ProcessRow,
+        actor_rows: list[control_block.ProcessRow],
+        seed: int,
+    ) -> None:
+        device = config.inference.device
+        policies = [agent.make(config, environment) for _ in range(2)]
+        generator = torch.Generator(device).manual_seed(seed)
+        self._newer, self._older = (_Policy(each, device) for each in policies)
+        self._store, self._control, self._row = store, control, row
+        self._device, self._generator = device, generator
+        self._rings, self._bell = rings, block.server_doorbell
+        size = rings[0].slots[0].header.actor.shape[0] // inference_requests.SEATS
+        self._size = size
+        exponents = schedules.ladder(len(rings), config.actors.epsilon_ladder)
+        self._on_a_ladder = config.actors.epsilon_ladder > 0.0
+        self._clients = [
+            [
+                _Client(
+                    seat,
+                    [trajectory_slot.half(slot, index) for slot in ring.slots],
+                    actor_rows[i],
+                    policies[0].initial_state(size, device),
+                    exponents[i],
+                )
+                for index, seat in enumerate(block.seats(i))
+            ]
+            for i, ring in enumerate(rings)
+        ]
+
+    def run(self) -> None:
+        """Serves until the run stops."""
+        while not self._control.stopping:
+            self._refresh()
+            if not self._newer.version:
+                self._row.beat(control_block.State.WAITING_FOR_DATA)
+                self._bell.wait(0.005)
+            elif not self.serve():
+                self._row.beat(control_block.State.WAITING_FOR_DATA)
+                self._bell.wait(_WAIT_SECS)
+
+    def _refresh(self) -> None:
+        """Takes newer parameters if the older ones are nobody's any more."""
+        if self._store.latest <= self._newer.version or any(
+            client.holds(self._older) for clients in self._clients for client in clients
+        ):
+            return
+        if self._older.fetch(self._store, newer_than=self._newer.version):
+            self._newer, self._older = self._older, self._newer
+
+    @torch.inference_mode()
+    def serve(self) -> int:
+        """Answers what is pending; the number of answers."""
+        self._row.beat(control_block.State.RUNNING)
+        work = [
+            _Work(client, request)
+            for clients in self._clients
+            for client in clients
+            if (request := client.seat.pending())
+        ]
+        groups: dict[int, list[_Work]] = {}
+        for each in work:
+            if self._begin(each):
+                groups.setdefault(id(each.client.policy), []).append(each)
+        for group in groups.values():
+            self._forward(group)
+        for i, clients in enumerate(self._clients):
+            if any(each.client in clients for each in work):
+                self._rings[i].wake_actor()
+        return len(work)
+
+    def _begin(self, work: _Work) -> bool:
+        """Gives an unroll its policy; False if this row cannot be served."""
+        client, request = work
+        incarnation = client.control_row.get("incarnation")
+        if request.row == 0:
+            client.begin(self._newer, incarnation)
+            for stored, leaf in zip(work.slot.core_state, client.state, strict=True):
+                stored.copy_(leaf)
+        elif not client.goes_on(incarnation):
+            client.seat.reply(request, inference_requests.START_OVER)
+            return False
+        return True
+
+    def _forward(self, group: list[_Work]) -> None:
+        policy = group[0].client.policy
+        assert policy is not None
+        rows = [work.slot.time_steps[work.request.row] for work in group]
+        time_step = _concatenate(rows, self._device)
+        state = tuple(
+            torch.cat(leaves)
+            for leaves in zip(*(w.client.state for w in group), strict=True)
+        )
+        output, state = policy.agent.step(
+            time_step,
+            state,
+            epsilon=self._epsilon(group),
+            temperature=self._control.get("temperature"),
+            generator=self._generator,
+        )
+        output = nest.map_structure(lambda leaf: leaf.cpu(), output)
+        for i, work in enumerate(group):
+            columns = slice(i * self._size, (i + 1) * self._size)
+            client, request = work
+            client.state = tuple(leaf[columns] for leaf in state)
+            answer = nest.map_structure(lambda leaf, c=columns: leaf[c], output)
+            trajectory_slot.write_tensors(work.slot.outputs[request.row], answer)
+            work.slot.versions[request.row].fill(policy.version)
+            client.answered_at = time.monotonic()
+            client.seat.reply(request, policy.version)
+            if request.row == len(work.slot.outputs) - 1:
+                client.policy = None
+
+    def _epsilon(self, group: list[_Work]) -> float | torch.Tensor:
+        """As it is now: one for all rows, or each actor's own."""
+        epsilon = self._control.get("epsilon")
+        if not self._on_a_ladder:
+            return epsilon
+        exponents = [work.client.epsilon_exponent for work in group]
+        each = [epsilon**exponent for exponent in exponents]
+        return torch.tensor(each, dtype=torch.float64).repeat_interleave(self._size)
+
+
+def _concatenate(rows: list[types.TimeStep], device: str) -> types.TimeStep:
+    leaves = [nest.flatten(row) for row in rows]
+    merged = iter([torch.cat(each).to(device) for each in zip(*leaves, strict=True)])
+    return nest.map_structure(lambda leaf: next(merged), rows[0])

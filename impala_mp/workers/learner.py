@@ -1,0 +1,261 @@
+"""The learner: batch, unroll, V-trace, losses, clip, optimizer step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from impala_mp import nest, types
+from impala_mp.algorithms import base, cuda, optimizers, registry
+from impala_mp.config import derived
+from impala_mp.networks import agent, flat_parameters, popart
+
+_Work = tuple[types.Trajectory, types.Sample | None]
+# A micro-batch, and what its algorithm holds it against.
+_Part = tuple[types.Trajectory, types.Sample | None, agent.NetworkOutput | None]
+_Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [B]
+
+
+def metric_names(config: Any) -> tuple[str, ...]:
+    """What `update` gives, in this order."""
+    own = ("loss/total", "loss/gradient_norm", "health/skipped_share")
+    return (*own, *registry.metric_names(config), *_popart_names(config))
+
+
+def _popart_names(config: Any) -> tuple[str, ...]:
+    if not config.loss.popart:
+        return ()
+    suffixes = derived.task_suffixes(config.environment)
+    return tuple(f"popart/{x}{s}" for x in ("mean", "scale") for s in suffixes)
+
+
+class Learner:
+    """Owns the parameters, the optimizer and the counters."""
+
+    def __init__(self, config: Any, policy: agent.Agent) -> None:
+        self._config = config
+        self.agent = policy
+        device = config.learner.device
+        policy.network.to(device)
+        self.precision = config.learner.precision
+        self._autocast = functools.partial(
+            torch.autocast,
+            torch.device(device).type,
+            torch.bfloat16,
+            enabled=self.precision == "bfloat16",
+            cache_enabled=not config.learner.cuda_graph,
+        )
+        self.parameters = flat_parameters.FlatParameters(policy.network, device)
+        self._gradient = self.parameters.attach_gradients()
+        self._optimizer = optimizers.make(config.optimizer, self.parameters.trainable)
+        self._algorithm = registry.make(config, policy, self.parameters)
+        self._popart = popart.head(config, policy.network)
+        num_tasks = len(derived.task_names(config.environment))
+        self._moments = torch.zeros(num_tasks, 3, device=device)  # of value targets
+        self._live = base.Live(
+            *(torch.zeros((), device=device) for _ in base.Live._fields)
+        )
+        self._learning_rate = torch.zeros((), device=device)
+        self._compute: Callable[[_Work], _Done] = self._update
+        if config.learner.cuda_graph:
+            self._compute = cuda.GraphedCallable(
+                self._update, lambda work: work[0].agent_output.baseline.data_ptr()
+            )
+        self._algorithm_metrics = registry.metric_names(config)
+        self._num_metrics = len(metric_names(config))
+        self.raw_metrics = torch.zeros(self._num_metrics, device=device)  # of a step
+        self.priorities: torch.Tensor | None = None  # [B] of a step, with replay
+        self.updates = 0
+        self.agent_steps = 0
+
+    def learning_rate(self, factor: float = 1.0) -> float:
+        """The schedule's value at the agent steps learned so far."""
+        rate = self._config.optimizer.learning_rate * factor
+        if self._config.optimizer.schedule == "linear":
+            rate *= max(0.0, 1.0 - self.agent_steps / self._config.total_agent_steps)
+        return rate
+
+    def update(
+        self,
+        batch: types.Trajectory,
+        live: base.Live,
+        sample: types.Sample | None = None,
+    ) -> torch.Tensor:
+        """One optimizer step a pass; float32 [len(metric_names)], not awaited.
+
+        A step whose loss or gradient is not finite changes nothing, and is counted;
+        its priorities are NaN. The metrics are means over the passes; an update is
+        skipped if any step was. `sample` is None if, and only if, there is no replay.
+        """
+        self._set(live)
+        self._learning_rate.fill_(self.learning_rate(live.learning_rate_factor))
+        (metrics, self.raw_metrics), self.priorities = self._compute((batch, sample))
+        self.updates += 1
+        rows, size = batch.agent_output.baseline.shape[:2]
+        self.agent_steps += rows * (size - derived.num_replayed(self._config))
+        self._algorithm.after_update(self.updates)
+        return metrics
+
+    def _set(self, live: base.Live) -> None:
+        for scalar, value in zip(self._live, live, strict=True):
+            scalar.fill_(value)
+
+    def loss(
+        self,
+        batch: types.Trajectory,
+        live: base.Live,
+        sample: types.Sample | None = None,
+    ) -> base.Loss:
+        """Of a whole batch, from which nothing is learned."""
+        self._set(live)
+        count = batch.agent_output.baseline.numel()
+        part = self._referred((batch, sample))
+        return self._algorithm.loss(*part, self.unroll, self._live, count)
+
+    def _referred(self, work: _Work) -> _Part:
+        return *work, self._algorithm.reference(work[0], self.unroll)
+
+    def _update(self, work: _Work) -> _Done:
+        """The update as the device sees it: nothing here asks anything of the host.
+
+        Returns:
+          float32 [2, len(metric_names)]: a skipped step's as zeros, and as they came;
+          and the priorities, or None.
+        """
+        parts = _split(*work, self._config.learner.micro_batches)
+        referred = [self._referred(part) for part in parts]
+        passes = [self._step(referred) for _ in range(self._config.learner.passes)]
+        metrics, priorities = passes[-1]
+        # Once an update, whatever the passes, and by what is fresh: each observation
+        # counts once.
+        num_fresh = work[0].agent_output.baseline.shape[1]
+        num_fresh -= derived.num_replayed(self._config)
+        observation = nest.map_structure(
+            lambda leaf: leaf[:-1, :num_fresh], work[0].time_step.observation
+        )
+        self.agent.network.adapt(observation, 1.0 - metrics[0, 2])
+        if len(passes) > 1:
+            each = torch.stack([one for one, _ in passes])
+            metrics = each.mean(0)
+            metrics[:, 2] = each[:, :, 2].amax(0)
+        if priorities is not None:
+            # Of a step that was not taken, each trajectory may be the cause.
+            priorities = priorities.where(metrics[0, 2] == 0.0, torch.nan)
+        return metrics, priorities
+
+    def _step(self, parts: list[_Part]) -> _Done:
+        """One pass over a batch, and its step; what it gives is as of `_update`."""
+        self._gradient.zero_()
+        count = sum(part[0].agent_output.baseline.numel() for part in parts)
+        metrics = torch.zeros(self._num_metrics, device=self._gradient.device)
+        priorities = []
+        for part in parts:
+            part_metrics, part_priorities = self._accumulate(part, count)
+            metrics += part_metrics
+            priorities.append(part_priorities)
+        norm = self._gradient.norm()
+        finite = torch.isfinite(norm + metrics[0]).float()
+        scale = finite
+        if self._config.optimizer.clip_norm:
+            scale = finite * (self._config.optimizer.clip_norm / norm).clamp(max=1.0)
+        # 0 * inf is NaN: what a skipped step leaves must be zero.
+        self._gradient.mul_(scale).nan_to_num_(0.0, 0.0, 0.0)
+        self._optimizer.step(self._gradient, self._learning_rate, finite)
+        if self._popart is not None:
+            beta = self._config.loss.popart_beta
+            self._popart.adapt(self._moments, beta, finite)
+            self._moments.zero_()
+            statistics = torch.cat([self._popart.mean, self._popart.scale])
+            metrics[-len(statistics) :] += statistics
+        metrics[1] += norm
+        # A step that was not taken has no metrics: it would spoil the means of others.
+        clean = (metrics * finite).nan_to_num_(0.0, 0.0, 0.0)
+        clean[2] += 1.0 - finite
+        both = torch.stack([clean, metrics])
+        return both, None if parts[0][1] is None else torch.cat(priorities)
+
+    def _accumulate(
+        self, part: _Part, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Adds the gradient of one micro-batch; `count` is T * B of the whole batch.
+
+        Returns:
+          float32 [len(metric_names)], and the priorities of the micro-batch, or None.
+        """
+        loss = self._algorithm.loss(*part, self.unroll, self._live, count)
+        loss.total.backward()
+        zero = torch.zeros_like(loss.total.detach())
+        if loss.moments is not None:
+            self._moments += loss.moments
+        own = [loss.total.detach(), zero, zero]
+        others = [loss.metrics[name] for name in self._algorithm_metrics]
+        statistics = [zero] * (self._num_metrics - len(own) - len(others))
+        return torch.stack([*own, *others, *statistics]), loss.priorities
+
+    def unroll(self, batch: types.Trajectory) -> agent.NetworkOutput:
+        """The network's view of a batch, at the learner's precision; as float32."""
+        action = batch.agent_output.action
+        with self._autocast():
+            output = self.agent.unroll(batch.time_step, action, batch.core_state)
+        return agent.NetworkOutput(*(tensor.float() for tensor in output))
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that an update's metrics depend on, beside batch and hyperparameters.
+
+        Later passes see what the optimizer has made of those before.
+        """
+        tensors = {"parameters": self.parameters.flat, **self._algorithm.state}
+        if self._config.learner.passes > 1:
+            tensors |= self._optimizer.state
+        return tensors
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters by name, optimizer, counters: tensors on the CPU and numbers."""
+        network = self.agent.network.state_dict()
+        return {
+            "parameters": {k: v.detach().cpu().clone() for k, v in network.items()},
+            "optimizer": {k: v.cpu().clone() for k, v in self._optimizer.state.items()},
+            "algorithm": {k: v.cpu().clone() for k, v in self._algorithm.state.items()},
+            "layout": self.parameters.layout.digest,
+            "updates": self.updates,
+            "agent_steps": self.agent_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave.
+
+        Raises:
+          ValueError: it is of another network.
+        """
+        if state["layout"] != self.parameters.layout.digest:
+            raise ValueError("the checkpoint's parameters are of another network")
+        self.agent.network.load_state_dict(state["parameters"])
+        for name, tensor in self._optimizer.state.items():
+            tensor.copy_(state["optimizer"][name])
+        for name, tensor in self._algorithm.state.items():
+            tensor.copy_(state["algorithm"][name])
+        self.updates = state["updates"]
+        self.agent_steps = state["agent_steps"]
+
+
+def _split(
+    batch: types.Trajectory, sample: types.Sample | None, parts: int
+) -> list[_Work]:
+    """Micro-batches, views along B."""
+    if parts == 1:
+        return [(batch, sample)]
+    size = batch.agent_output.baseline.shape[1] // parts
+
+    def cut(structure: Any, axis: int, start: int) -> Any:
+        return nest.map_structure(
+            lambda leaf: leaf.narrow(axis, start, size), structure
+        )
+
+    def part(start: int) -> _Work:
+        axes = zip(batch, types.BATCH_AXIS, strict=True)
+        trajectories = types.Trajectory(*(cut(x, axis, start) for x, axis in axes))
+        return trajectories, None if sample is None else cut(sample, 0, start)
+
+    return [part(index * size) for index in range(parts)]

@@ -1,0 +1,387 @@
+"""What one update sets off: publication, accounting, the record, checkpoints."""
+
+import collections
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from impala_mp import errors
+from impala_mp.algorithms import base, cuda, replay
+from impala_mp.config import derived, fields, live_hyperparameters, schedules
+from impala_mp.storage import checkpoint
+from impala_mp.transport import (
+    control_block,
+    metrics_record,
+    parameter_store,
+    trajectory_ring,
+)
+from impala_mp.workers import (
+    accounting,
+    batcher,
+    drift,
+    episode_statistics,
+    learner,
+    learner_metrics,
+    nonfinite,
+    policy_lag,
+    publisher,
+)
+
+_WAIT_SECS = 0.2  # longest sleep before the control block is looked at again
+
+
+class NotSaved(Exception):
+    """What was learned since the newest checkpoint is lost."""
+
+
+class LearnerLoop:
+    """One learner at work. `step` is one update with all that follows from it."""
+
+    def __init__(
+        self,
+        config: Any,
+        the_learner: learner.Learner,
+        the_batcher: batcher.Batcher,
+        rings: trajectory_ring.TrajectoryRings,
+        store: parameter_store.ParameterStore,
+        control: control_block.ControlBlock,
+        row: control_block.ProcessRow,
+        the_record: metrics_record.Record,
+        folder: str,
+        the_replay: replay.Replay | None = None,
+    ) -> None:
+        self._config, self._folder = config, folder
+        self._learner, self._batcher = the_learner, the_batcher
+        slot_size = config.actors.environments
+        self._accounts = accounting.Accounts(rings, the_batcher, row, slot_size)
+        self._control, self._row = control, row
+        self._record, self._replay = the_record, the_replay
+        self._refresher = replay.Refresher(the_replay) if the_replay else None
+        self._delay_line = publisher.DelayLine(
+            the_learner.parameters.flat, config.actors.policy_delay
+        )
+        self._publisher = publisher.Publisher(self._delay_line.output, store)
+        crashes = os.path.join(os.path.dirname(folder), "crashes")
+        self._guard = nonfinite.Guard(config, the_learner, crashes)
+        self._drift = drift.DriftDetector(
+            the_learner,
+            self._delay_line.output,
+            config.health.drift_interval,
+            control,
+            schedules.ladder(len(rings.heads()), config.actors.epsilon_ladder),
+        )
+        self._schedules = live_hyperparameters.scheduled(config)
+        self._episodes = episode_statistics.Episodes(
+            derived.task_suffixes(config.environment)
+        )
+        self._seconds = dict.fromkeys(learner_metrics.PHASES, 0.0)
+        self._metric_names = learner.metric_names(config)
+        self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
+        self._num_sums = 0
+        self._means: dict[str, float] = {}  # of the last record
+        self._skipped = 0  # updates, until the record before
+        self._lags = policy_lag.Lags()
+        self._ages: list[np.ndarray] = []
+        self._started = self._recorded = self._saved = time.monotonic()
+        self._seconds_before = 0.0  # of the runs that this one goes on from
+        self._restored: dict[str, float] = {}
+        self._num_saved = 0
+        self._num_asked = control.num_saves  # checkpoints that a person wanted
+        self._saved_update = -1
+        self._saved_overrides: dict[str, float] = {}
+        self._written = collections.deque[int](maxlen=config.checkpoint.keep_last)
+
+    @property
+    def finished(self) -> bool:
+        return self._learner.agent_steps >= self._config.total_agent_steps
+
+    def ready(self) -> bool:
+        """Whether the rings hold a batch."""
+        return self._batcher.ready()
+
+    def run(self, each_update: Callable[[], None] = lambda: None) -> None:
+        """Learns until there is nothing left to learn, or the run stops."""
+        while not self.finished and not self._control.stopping:
+            self._row.beat(control_block.State.WAITING_FOR_DATA)
+            if self._timed("wait", self._batcher.wait, _WAIT_SECS):
+                self.step()
+                each_update()
+            if self.save_is_due():
+                self.save()
+            if self.record_is_due():
+                self.write_record()
+        self._row.beat(control_block.State.STOPPING)
+        self._learn_what_is_left()
+        self._publisher.flush()
+        self.conclude()
+
+    def conclude(self, extra: dict[str, Any] | None = None) -> None:
+        """The last checkpoint, with `extra` as in `save`, and the last record.
+
+        Raises:
+          NotSaved: there is no room for it.
+        """
+        saved = self.save(extra)
+        self.write_record()
+        if not saved:
+            raise NotSaved(
+                f"the last checkpoint could not be written: what was learned since"
+                f" update {self._saved_update} is lost"
+            )
+
+    def _learn_what_is_left(self) -> None:
+        """The whole batches in the rings, in half of the time there is to stop."""
+        end = time.monotonic() + self._config.shutdown.deadline_secs / 2.0
+        while not self.finished and self.ready() and time.monotonic() < end:
+            self.step()
+
+    def step(self) -> None:
+        """One update, and its publication. The rings must hold a batch."""
+        self._row.beat(control_block.State.RUNNING)
+        if self._replay:
+            progress = self._learner.agent_steps / self._config.total_agent_steps
+            self._replay.anneal(progress)
+        batch = self._timed("batch", self._batcher.take)
+        self._look_at_lag(batch)
+        alarm = self._drift.look(batch)
+        if alarm:
+            print(alarm, flush=True)
+        actors = batch.header.actor[: batch.num_fresh]
+        self._episodes.add(*batch.episode_end, actors)
+        self._sums += self._timed("update", self._update, batch)
+        self._num_sums += 1
+        self._timed("publish", self.publish)
+        self._accounts.learned_one()
+
+    def _look_at_lag(self, batch: batcher.Batch) -> None:
+        """Of what is fresh: one version an unroll is what actors and server promise."""
+        versions = batch.parameter_version[:, : batch.num_fresh]
+        newest = self._publisher.newest + self._delay_line.depth
+        mixed = self._lags.add(newest, versions)
+        if mixed:
+            print(f"More than one version acted in {mixed} unrolls.", flush=True)
+        committed = batch.header.committed_ns[: batch.num_fresh]
+        self._ages.append(time.monotonic_ns() - committed)
+
+    def _update(self, batch: batcher.Batch) -> torch.Tensor:
+        live = base.Live(*map(self._control.get, base.Live._fields))
+        self._guard.before()
+        metrics = self._learner.update(batch.trajectory, live, batch.sample)
+        if self._refresher:
+            self._refresher.add(batch.draw, self._learner.priorities)
+        try:
+            self._guard.after(batch, metrics, live)
+        except errors.RunFailed:
+            if self._learner.parameters.are_finite():
+                self.save()  # what was learned before
+            raise
+        return metrics
+
+    def _timed(self, phase: str, function: Callable, *args: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*args)
+        self._seconds[phase] += time.perf_counter() - start
+        return result
+
+    def publish(self) -> None:
+        """Scheduled values and parameters as they are now, for every reader.
+
+        Or parameters as they were, on purpose.
+        """
+        self._delay_line.push()
+        self._publish_output()
+
+    def _publish_output(self) -> None:
+        for name, schedule in self._schedules.items():
+            self._control.set(name, schedule.at(self._learner.agent_steps))
+        version = self._publisher.publish()
+        self._drift.published(version, self._learner.updates)
+
+    # Records.
+
+    def record_is_due(self) -> bool:
+        return time.monotonic() - self._recorded >= self._config.logging.interval_secs
+
+    def write_record(self) -> None:
+        """Publishes where the training is. Waits for the device.
+
+        Where nothing was learned since the record before, its means are said again:
+        nobody may have read them yet.
+        """
+        if self._num_sums or not self._means:
+            self._means = self._take_means()
+        self._record.write(
+            {
+                **self._progress(),
+                **self._restored,
+                **self._means,
+                "loss/learning_rate": self._learner.learning_rate(
+                    self._control.get("learning_rate_factor")
+                ),
+                **self._episodes.metrics(),
+                "health/drift": self._drift.worst,
+                "health/drift_alarms": self._drift.alarms,
+                "health/mixed_unrolls": self._lags.mixed_unrolls,
+                **{f"health/{k}": n for k, n in self._accounts.counts().items()},
+                "health/updates_skipped": self._num_skipped(),
+                "memory/device_mib": cuda.device_mib(self._sums.device),
+                "health/checkpoint_update": self._saved_update,
+                **{
+                    f"live/{n}": self._control.get(n)
+                    for n in live_hyperparameters.NAMES
+                },
+            }
+        )
+        self._recorded = time.monotonic()
+
+    def _take_means(self) -> dict[str, float]:
+        """Of the updates since the last call."""
+        sums = self._sums.tolist()
+        count = self._num_sums or math.nan
+        ages = np.concatenate(self._ages) * 1e-9 if self._ages else np.array([math.nan])
+        elapsed = max(1e-9, sum(self._seconds.values()))
+        means = {
+            **dict(zip(self._metric_names, (s / count for s in sums), strict=True)),
+            **self._lags.metrics(),
+            "lag/age_mean_secs": float(ages.mean()),
+            "lag/age_max_secs": float(ages.max()),
+            **(self._replay.metrics() if self._replay else {}),
+            **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
+        }
+        self._skipped = self._num_skipped()
+        self._seconds = dict.fromkeys(learner_metrics.PHASES, 0.0)
+        self._sums.zero_()
+        self._num_sums = 0
+        self._lags.clear()
+        self._ages = []
+        return means
+
+    def _progress(self) -> dict[str, float]:
+        learned = self._learner
+        return dict(
+            zip(
+                learner_metrics.PROGRESS,
+                (learned.agent_steps, learned.updates, self._time_secs()),
+                strict=True,
+            )
+        )
+
+    def _time_secs(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _num_skipped(self) -> int:
+        """Updates that were skipped, those before the checkpoint included."""
+        share = self._metric_names.index("health/skipped_share")
+        return self._skipped + round(self._sums[share].item())
+
+    # Checkpoints.
+
+    def save_is_due(self) -> bool:
+        if self._control.num_saves != self._num_asked:
+            self._num_asked = self._control.num_saves
+            return True
+        elapsed = time.monotonic() - self._saved
+        return (
+            elapsed >= self._config.checkpoint.interval_secs
+            and self._saved_update != self._learner.updates  # there is something new
+        )
+
+    def save(self, extra: dict[str, Any] | None = None) -> bool:
+        """Writes a checkpoint; `extra` is what others than the learner want kept.
+
+        Returns:
+          False if it could not be written: a full disk stops nobody, and the one
+          before stays the newest.
+        """
+        self._saved = time.monotonic()
+        counts = self._accounts.counts()
+        try:
+            self._write_checkpoint(counts, extra or {})
+        except OSError as error:
+            print(f"A checkpoint could not be written: {error}.", flush=True)
+            self._row.add("failed_checkpoints", 1)
+            return False
+        self._saved_update = self._learner.updates
+        self._accounts.saved(counts)
+        return True
+
+    def _write_checkpoint(self, counts: dict[str, int], extra: dict[str, Any]) -> None:
+        self._num_saved += 1
+        if self._replay and self._config.replay.save:
+            self._refresher.flush()
+            extra = {**extra, "replay": self._replay.state_dict()}
+        every = self._config.checkpoint.keep_every
+        overrides = self._control.overrides()
+        checkpoint.save(
+            self._folder,
+            self._learner.updates,
+            {
+                "learner": self._learner.state_dict(),
+                "config": fields.to_json(self._config),
+                "random_state": torch.get_rng_state(),
+                "episodes": self._episodes.state_dict(),
+                "num_saved": self._num_saved,
+                "time_secs": self._time_secs(),
+                "counts": counts,
+                "updates_skipped": self._num_skipped(),
+                "drift_alarms": self._drift.alarms,
+                **self._delayed(),
+                "overrides": overrides,
+                **extra,
+            },
+            keep=bool(every) and self._num_saved % every == 0,
+            replace=overrides != self._saved_overrides,
+            beat=self._row.beat_on,
+        )
+        self._saved_overrides = overrides
+        self._written.append(self._learner.updates)
+        checkpoint.prune(
+            self._folder,
+            self._config.checkpoint.keep_last,
+            self._written,
+            self._row.beat_on,
+        )
+
+    def _delayed(self) -> dict[str, Any]:
+        if not self._config.actors.policy_delay:
+            return {}
+        return {"delay_line": self._delay_line.state_dict()}
+
+    def restore(self, report: Callable[[str], None]) -> dict[str, Any]:
+        """Goes on from the newest sound checkpoint, if there is one; publishes.
+
+        What an earlier incarnation had taken and not learned is discarded here, so
+        that committed = learned + discarded + in flight holds again.
+
+        Returns:
+          The checkpoint, or an empty dict.
+        """
+        self._accounts.discard_lost()
+        state = checkpoint.load_newest(self._folder, report, self._row.beat_on) or {}
+        if state:
+            self._learner.load_state_dict(state["learner"])
+            torch.set_rng_state(state["random_state"])
+            self._episodes.load_state_dict(state["episodes"])
+            self._num_saved = state["num_saved"]
+            self._skipped = state.get("updates_skipped", 0)  # none in older ones
+            self._drift.alarms = state.get("drift_alarms", 0)
+            self._seconds_before = state["time_secs"]
+            self._saved_update = self._learner.updates
+            self._saved_overrides = state.get("overrides", {})
+            if self._replay and "replay" in state:
+                self._replay.load_state_dict(state.pop("replay"))  # large: not kept
+        self._restored = {f"restored/{k}": v for k, v in self._progress().items()}
+        self._restored["restored/incarnation"] = self._row.get("incarnation")
+        if "delay_line" in state:
+            self._delay_line.load_state_dict(state["delay_line"])
+            self._publish_output()
+        else:
+            self.publish()
+        self._publisher.flush()
+        self.write_record()
+        return state

@@ -1,0 +1,126 @@
+"""Watches for learner steps that were skipped, and keeps what made them so.
+
+The learner decides on the device whether a step is taken. On a CPU the answer is read
+at once. On a GPU it is read when the update after has been queued, so that the host
+never waits for the one in hand; the parameters before each step are kept until then.
+So they are on a CPU where a skipped step does not leave all as it was: another pass may
+have been taken, or a target network moved.
+"""
+
+import collections
+import os
+from typing import Any, NamedTuple
+
+import torch
+
+from impala_mp import errors
+from impala_mp.algorithms import base, cuda
+from impala_mp.config import fields
+from impala_mp.storage import crash_file
+from impala_mp.workers import batcher, learner
+
+_METRIC = 2  # health/skipped_share, of learner.metric_names
+
+
+class _Step(NamedTuple):
+    batch: batcher.Batch
+    tensors: dict[str, torch.Tensor]
+    agent_steps: int
+    random_state: list[torch.Tensor]
+    skipped: cuda.HostCopy  # a share of the passes; 0: none
+    raw_metrics: torch.Tensor
+    live: base.Live
+    update: int
+
+
+class Guard:
+    """Call `before` and `after` each update."""
+
+    def __init__(self, config: Any, the_learner: learner.Learner, folder: str) -> None:
+        self._config, self._learner, self._folder = config, the_learner, folder
+        self._tensors = the_learner.tensors
+        self._device = the_learner.parameters.flat.device
+        self._cuda = self._device.type == "cuda"
+        self._keeps = self._cuda or len(self._tensors) > 1
+        self._before = collections.deque(
+            {name: torch.empty_like(tensor) for name, tensor in self._tensors.items()}
+            for _ in range((2 if self._cuda else 1) if self._keeps else 0)
+        )
+        self._agent_steps = 0  # before the update in hand; likewise
+        self._random_state: list[torch.Tensor] = []
+        self._pending: collections.deque[_Step] = collections.deque()
+        self._in_a_row = 0
+        self._newest = ""  # crash file
+
+    def before(self) -> None:
+        """Keeps what the update depends on, as it is."""
+        self._agent_steps = self._learner.agent_steps
+        self._random_state = crash_file.random_state(self._device)
+        if self._keeps:
+            self._before.rotate(1)
+            for name, tensor in self._tensors.items():
+                self._before[0][name].copy_(tensor)
+
+    def after(
+        self, batch: batcher.Batch, metrics: torch.Tensor, live: base.Live
+    ) -> None:
+        """Looks at the newest update whose outcome is known.
+
+        Raises:
+          RunFailed: too many steps in a row were skipped.
+        """
+        skipped = cuda.HostCopy(metrics[_METRIC])
+        raw = self._learner.raw_metrics
+        raw = raw.clone() if self._cuda else raw  # a graph's next replay overwrites it
+        tensors = self._before[0] if self._keeps else self._tensors
+        before = tensors, self._agent_steps, self._random_state
+        update = self._learner.updates
+        self._pending.append(_Step(batch, *before, skipped, raw, live, update))
+        if len(self._pending) > self._cuda:
+            self._judge(self._pending.popleft())
+
+    def _judge(self, step: _Step) -> None:
+        if not step.skipped.read().item():
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        self._newest = self._keep(step) or self._newest
+        sentence = (
+            f"the loss or the gradient of update {step.update} is not finite, and the"
+            f" step was skipped.{self._see()}"
+        )
+        print(sentence, flush=True)
+        if self._in_a_row >= self._config.health.max_skipped_updates:
+            raise errors.RunFailed(f"{self._in_a_row} updates in a row: {sentence}")
+
+    def _see(self) -> str:
+        return f" See impala-replay {self._newest}." if self._newest else ""
+
+    def _keep(self, step: _Step) -> str:
+        """Writes the crash file, unless there are enough of them."""
+        there = os.listdir(self._folder) if os.path.isdir(self._folder) else []
+        if len(there) >= self._config.health.max_crash_files:
+            return ""
+        crash = crash_file.CrashFile(
+            config=fields.to_json(self._config),
+            device=str(self._device),
+            tensors={name: each.cpu().clone() for name, each in step.tensors.items()},
+            agent_steps=step.agent_steps,
+            batch=crash_file.leaves(step.batch.trajectory),
+            header={
+                name: torch.from_numpy(values.copy())
+                for name, values in step.batch.header._asdict().items()
+            },
+            parameter_version=torch.from_numpy(step.batch.parameter_version.copy()),
+            sample=[leaf.cpu().clone() for leaf in step.batch.sample or ()],
+            metrics=step.raw_metrics.cpu().clone(),
+            live=step.live._asdict(),
+            random_state=step.random_state,
+            threads=torch.get_num_threads(),
+            update=step.update,
+        )
+        try:
+            return crash_file.save(self._folder, crash)
+        except OSError as error:
+            print(f"A crash file could not be written: {error}.", flush=True)
+            return ""
