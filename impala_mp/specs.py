@@ -1,11 +1,13 @@
 """Shapes and dtypes of everything that crosses a process boundary."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 
-from impala_mp import nest, types
+from impala_mp import errors, nest, types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +106,104 @@ class EnvironmentSpec:
     action: ActionSpec
     frames_per_step: int  # environment frames of one agent step
     action_mask: str = ""  # path in the observation of what is allowed; "": everything
+    task: str = ""  # path in the observation of the task's number; "": a single task
     num_tasks: int = 1
 
 
 def array_spec(shape: Sequence[int], dtype: object) -> ArraySpec:
     return ArraySpec(tuple(int(n) for n in shape), np.dtype(dtype))  # type: ignore
+
+
+# Actions.
+
+
+def to_environment(spec: ActionSpec) -> Callable[[types.Nest], types.Nest]:
+    """Returns a function from the agent's actions to those of the environment's space.
+
+    Both are nests of tensors [..., *shape]. Discrete actions move by their start; a
+    bounded Box is tanh of the number, scaled to its bounds; any other is clipped.
+    """
+    moves = nest.map_structure(_to_environment, spec)
+
+    def convert(action: types.Nest) -> types.Nest:
+        return nest.map_structure(lambda move, leaf: move(leaf), moves, action)
+
+    return convert
+
+
+def _to_environment(spec: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    if isinstance(spec, BoxSpec):
+        return _to_box(spec)
+    if isinstance(spec, MultiBinarySpec) or not np.any(spec.start):
+        return lambda action: action
+    if isinstance(spec, DiscreteSpec):
+        return lambda action: action + spec.start
+    start = torch.tensor(spec.start).reshape(spec.shape)
+    return lambda action: action + start.to(action.device)
+
+
+def _to_box(spec: BoxSpec) -> Callable[[torch.Tensor], torch.Tensor]:
+    dtype = getattr(torch, spec.dtype.name)
+    lowest, highest = (
+        torch.tensor(bounds, dtype=dtype).reshape(spec.shape)
+        for bounds in (spec.low, spec.high)
+    )
+
+    def convert(action: torch.Tensor) -> torch.Tensor:
+        low, high = lowest.to(action.device), highest.to(action.device)
+        moved = action.to(dtype)
+        if spec.is_bounded:
+            moved = low + (high - low) * (0.5 * (moved.tanh() + 1.0))
+        return moved.clamp(low, high)
+
+    return convert
+
+
+def check_epsilon(spec: ActionSpec, epsilon: float) -> None:
+    """Refuses an exploration rate where no uniform distribution exists.
+
+    Raises:
+      BadInput: with the value and the cure.
+    """
+    if epsilon and any(isinstance(leaf, BoxSpec) for leaf in nest.flatten(spec)):
+        raise errors.BadInput(
+            f"actors.epsilon ({epsilon:.6g}) needs actions of which there are finitely"
+            " many, and these have a Box: set it to 0, and explore with"
+            " config.actors.temperature or config.loss.entropy_cost."
+        )
+
+
+def check_mask(environment: EnvironmentSpec) -> types.Nest:
+    """Returns the spec of what the encoder sees: the observation without its mask.
+
+    Raises:
+      BadInput: the mask is missing, or does not fit the actions.
+    """
+    path, action = environment.action_mask, environment.action
+    if not path:
+        return environment.observation
+    leaves = dict(nest.flatten_with_path(environment.observation))
+    if path not in leaves or len(leaves) == 1:
+        raise errors.BadInput(
+            f"agent.action_mask_key ({path!r}) is no part of the observation beside"
+            f" others; there are {', '.join(map(repr, leaves))}: set"
+            " config.agent.action_mask_key."
+        )
+    if not isinstance(action, (DiscreteSpec, MultiDiscreteSpec)):
+        raise errors.BadInput(
+            f"agent.action_mask_key ({path!r}) needs Discrete or MultiDiscrete actions,"
+            f" and these are {action}: leave it empty."
+        )
+    size, needed = leaves[path].example().size, int(np.sum(action.num_actions))
+    if size != needed:
+        raise errors.BadInput(
+            f"agent.action_mask_key ({path!r}) has {size} elements, and there are"
+            f" {needed} actions to allow: one element each is needed."
+        )
+    return nest.without(environment.observation, path)
+
+
+# Observations and trajectories.
 
 
 def pick(spec: types.Nest, observation: types.Nest) -> types.Nest:

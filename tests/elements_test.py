@@ -12,11 +12,11 @@ from tests import spaces
 _SAMPLES = 100_000
 
 
-def _samples(distribution, logits, to_environment):
+def _samples(distribution, logits, convert):
     """{name of an element: its values}, named from outside."""
     rows = logits.expand(_SAMPLES, -1)
     action = distribution.sample(rows, torch.Generator().manual_seed(0))
-    action = distribution.to_environment(action) if to_environment else action
+    action = convert(action)
     values = {}
     for path, leaf in nest.flatten_with_path(action):
         for index in np.ndindex(leaf.shape[1:]):
@@ -27,11 +27,13 @@ def _samples(distribution, logits, to_environment):
 
 @pytest.mark.parametrize("name", spaces.ACTIONS)
 def test_every_action_space(name):
-    distribution = joint.from_spec(environment_spaces.action_spec(spaces._SPACES[name]))
+    spec = environment_spaces.action_spec(spaces._SPACES[name])
+    distribution = joint.from_spec(spec)
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(distribution.num_logits, generator=generator)
     # Said before clipping, where there are not bounds on both sides.
-    values = _samples(distribution, logits, to_environment=name != "half")
+    convert = specs.to_environment(spec) if name != "half" else lambda action: action
+    values = _samples(distribution, logits, convert)
     described = distribution.describe(logits)
     assert [element.name for element in described] == list(values)
     for element in described:

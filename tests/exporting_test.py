@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from impala_mp import errors, nest
+from impala_mp import errors, nest, specs
 from impala_mp.environments import factory
 from impala_mp.evaluation import export
 from impala_mp.networks import agent
@@ -80,7 +80,7 @@ def _check(config, format_name, task=0):
     carried = {name: example[name] for name in module.carried.values()}
     for time_step, state, output, after in tape:
         found = run({**module.rows(time_step, state), **carried})
-        action = policy.distribution.to_environment(output.action)
+        action = specs.to_environment(spec.action)(output.action)
         expected = {
             **dict(_named("action", action)),
             "policy_logits": output.policy_logits,

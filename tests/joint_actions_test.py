@@ -8,16 +8,16 @@ import torch
 from gymnasium import spaces
 from torch import distributions as reference
 
-from impala_mp import nest
+from impala_mp import errors, nest, specs
 from impala_mp.environments import spaces as spaces_lib
 from impala_mp.networks.distributions import joint
-from tests import spaces as spaces_lib_lib
+from tests import spaces as samples
 
 _N = 7  # rows
 
 
 def _make(name):
-    spec = spaces_lib.action_spec(spaces_lib_lib._SPACES[name])
+    spec = spaces_lib.action_spec(samples._SPACES[name])
     return spec, joint.from_spec(spec)
 
 
@@ -30,8 +30,12 @@ def _sample(distribution, logits, seed=1):
     return distribution.sample(logits, torch.Generator().manual_seed(seed))
 
 
+def _box_spec(low, high, shape=(3,)):
+    return spaces_lib.action_spec(spaces.Box(low, high, shape))
+
+
 def _box(low, high, shape=(3,)):
-    return joint.from_spec(spaces_lib.action_spec(spaces.Box(low, high, shape)))
+    return joint.from_spec(_box_spec(low, high, shape))
 
 
 def _twin(mean, log_std, low, high):
@@ -45,7 +49,7 @@ def _twin(mean, log_std, low, high):
     return reference.Independent(reference.TransformedDistribution(base, steps), 1)
 
 
-@pytest.mark.parametrize("name", spaces_lib_lib.ACTIONS)
+@pytest.mark.parametrize("name", samples.ACTIONS)
 def test_shapes_and_types(name):
     spec, made = _make(name)
     logits = _logits(made)
@@ -69,11 +73,12 @@ def _assert_equal(a, b):
     assert a == b
 
 
-@pytest.mark.parametrize("name", spaces_lib_lib.ACTIONS)
+@pytest.mark.parametrize("name", samples.ACTIONS)
 def test_the_environment_gets_actions_of_its_space(name):
-    space = spaces_lib_lib._SPACES[name]
-    _, made = _make(name)
-    actions = made.to_environment(_sample(made, _logits(made, scale=20.0)))
+    space = samples._SPACES[name]
+    spec, made = _make(name)
+    to_environment = specs.to_environment(spec)
+    actions = to_environment(_sample(made, _logits(made, scale=20.0)))
     arrays = nest.map_structure(torch.Tensor.numpy, actions)
     for row in range(_N):
         action = nest.map_structure(lambda leaf, row=row: leaf[row], arrays)
@@ -82,7 +87,7 @@ def test_the_environment_gets_actions_of_its_space(name):
         assert space.contains(action), (action, space)
 
 
-@pytest.mark.parametrize("name", spaces_lib_lib.ACTIONS)
+@pytest.mark.parametrize("name", samples.ACTIONS)
 def test_kl_and_entropy_are_expectations_of_log_probs(name):
     """By sampling: entropy = -E log p, KL = E (log p - log q)."""
     _, made = _make(name)
@@ -100,7 +105,7 @@ def test_kl_and_entropy_are_expectations_of_log_probs(name):
     assert made.kl(p, p).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", spaces_lib_lib.ACTIONS)
+@pytest.mark.parametrize("name", samples.ACTIONS)
 def test_normalised_logits_tell_the_same(name):
     _, made = _make(name)
     logits = _logits(made)
@@ -116,7 +121,7 @@ def test_a_box_within_bounds_equals_torchs_transforms():
     mean, log_std = logits.chunk(2, -1)
     twin = _twin(mean, log_std, -3.0, 1.0)
     u = _sample(made, logits)
-    action = made.to_environment(u.double()).double()
+    action = specs.to_environment(_box_spec(-3.0, 1.0))(u.double()).double()
     expected = twin.log_prob(-1.0 + 2.0 * torch.tanh(u))
     torch.testing.assert_close(made.log_prob(logits, u), expected)
     assert (action - (-1.0 + 2.0 * torch.tanh(u))).abs().max() < 1e-6
@@ -152,7 +157,8 @@ def test_a_box_without_bounds_is_a_plain_normal():
     mean, log_std = logits.chunk(2, -1)
     twin = reference.Independent(reference.Normal(mean, log_std.exp()), 1)
     action = _sample(made, logits)
-    assert torch.equal(made.to_environment(action), action)
+    to_environment = specs.to_environment(_box_spec(-np.inf, np.inf))
+    assert torch.equal(to_environment(action), action)
     torch.testing.assert_close(made.log_prob(logits, action), twin.log_prob(action))
     torch.testing.assert_close(made.entropy(logits), twin.entropy())
     other = reference.Independent(reference.Normal(mean + 1, log_std.exp() * 2), 1)
@@ -231,8 +237,10 @@ def test_a_temperature_widens_a_normal_as_a_power_does():
 
 
 def test_a_box_takes_no_epsilon():
-    assert not _box(-1.0, 1.0).has_uniform
-    assert not _make("tuple")[1].has_uniform
-    assert _make("multi")[1].has_uniform
+    for spec in (_box_spec(-1.0, 1.0), _make("tuple")[0]):
+        with pytest.raises(errors.BadInput, match="finitely"):
+            specs.check_epsilon(spec, 0.1)
+        specs.check_epsilon(spec, 0.0)
+    specs.check_epsilon(_make("multi")[0], 0.1)
     with pytest.raises(ValueError, match="no uniform"):
         _box(-1.0, 1.0).mix(torch.zeros(1, 6), 0.1)

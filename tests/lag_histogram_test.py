@@ -130,7 +130,7 @@ def test_it_is_a_list_in_the_file_and_a_histogram_in_tensorboard(tmp_path):
     counts = policy_lag.take(_metrics(0, 0, 5, 5, 5, 5, 70, 70))
     record = {"agent_steps": 80, "env_frames": 80, "updates": 4, "time_secs": 1.0}
     writer = metrics.Writer(str(tmp_path))
-    writer.write(record, counts)
+    writer.write(record, {policy_lag.HISTOGRAM: policy_lag.raw(counts)})
     writer.write({**record, "agent_steps": 100})
     writer.close()
     first, second = metrics.read(str(tmp_path))

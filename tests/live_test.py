@@ -12,7 +12,6 @@ import torch
 from impala_mp import errors, nest, types
 from impala_mp.algorithms import base, vtrace
 from impala_mp.monitoring import live_control
-from impala_mp.networks.distributions import joint
 from impala_mp.storage import checkpoint, mailbox, workdir
 from tests import builders, inference_test, lockstep_test, vtrace_test
 
@@ -348,7 +347,7 @@ class _Answering:
             config,
             str(path),
             self.said.append,
-            joint.from_spec(shared.environment.action),
+            shared.environment.action,
         )
         self.path = path
 

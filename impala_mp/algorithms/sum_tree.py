@@ -8,7 +8,9 @@ Weights = npt.NDArray[np.float64]
 
 
 class SumTree:
-    """`capacity` weights, at first 0, each change and each draw in log2 steps.
+    """Tree over `capacity` weights, 0 at first; changes and draws take log2 steps.
+
+    Prioritised replay draws from it (Schaul et al. 2016, appendix B.2.1).
 
     A complete binary tree in one array: node i has the children 2i and 2i+1, and is
     their sum. Sums are made anew from the children, never by adding a difference, so
@@ -31,7 +33,12 @@ class SumTree:
         return found
 
     def set(self, indices: Indices, weights: Weights) -> None:
-        """Changes weights, which must not be negative; of equal indices the last."""
+        """Changes the weights at `indices`; the last one counts for equal indices.
+
+        Args:
+          indices: int64 [N], in [0, capacity).
+          weights: float64 [N], at least 0.
+        """
         self._weights[indices] = weights
         nodes = indices + self._first
         for _ in range(self._depth):

@@ -7,11 +7,11 @@ import numpy as np
 from impala_mp import errors, nest, seeding, specs
 from impala_mp.config import derived, user_code
 from impala_mp.environments import random_play, tasks
-from impala_mp.networks.distributions import base, joint
 
 OK, WARNING, FAIL = "ok", "warning", "FAIL"
 _COPIES = 2  # of the environment, at most
 _LARGE = 100.0  # reward, beyond which values are hard to learn as they are
+_WIDE = 1000.0  # from bound to bound; beyond it is reported
 _NO_CHOICE = specs.DiscreteSpec(1)
 _NEXT_STEP = (
     " In autoreset mode NEXT_STEP that step resets, and its action is ignored: mend the"
@@ -75,16 +75,55 @@ def _check_one(config: Any) -> list[Finding]:
 
 def _judge_actions(spec: specs.ActionSpec) -> list[Finding]:
     return [
-        _judge_action(f"actions {path}".rstrip(), joint.from_spec(leaf))
+        _judge_action(f"actions {path}".rstrip(), leaf)
         for path, leaf in nest.flatten_with_path(spec)
     ]
 
 
-def _judge_action(subject: str, distribution: base.ActionDistribution) -> Finding:
-    if distribution.concern:
-        text = f"{distribution.summary}: {distribution.concern}."
-        return Finding(WARNING, subject, text)
-    return Finding(OK, subject, f"{distribution.summary}.")
+def _judge_action(subject: str, spec: Any) -> Finding:
+    summary, concern = _summary(spec), _concern(spec)
+    if concern:
+        return Finding(WARNING, subject, f"{summary}: {concern}.")
+    return Finding(OK, subject, f"{summary}.")
+
+
+def _summary(spec: Any) -> str:
+    """Returns the choices of one array of actions, in words."""
+    if isinstance(spec, specs.DiscreteSpec):
+        return f"one of {spec.num_actions} actions"
+    if isinstance(spec, specs.MultiDiscreteSpec):
+        return f"{list(spec.shape)}, of {list(spec.num_actions)} actions"
+    if isinstance(spec, specs.MultiBinarySpec):
+        return f"{list(spec.shape)} of yes or no"
+    return (
+        f"{spec.dtype} {list(spec.shape)} from {min(spec.low):.6g} to"
+        f" {max(spec.high):.6g}"
+    )
+
+
+def _concern(spec: Any) -> str:
+    """Returns what makes these actions hard to learn, with the cure; or ""."""
+    if spec == specs.DiscreteSpec(1, getattr(spec, "start", 0)):
+        return "there is no other, so nothing can be learned: add some"
+    return _concern_of_bounds(spec) if isinstance(spec, specs.BoxSpec) else ""
+
+
+def _concern_of_bounds(spec: specs.BoxSpec) -> str:
+    """Returns what a fresh policy, whose normal is N(0, 1), makes of the bounds."""
+    if not spec.is_bounded:
+        return (
+            "not all bounds are finite, so nothing is scaled to them: a fresh policy"
+            " draws from N(0, 1), clipped to a bound that there is, and hardly ever"
+            " tries what is beyond 3. Give the space finite bounds"
+        )
+    width = float(np.subtract(spec.high, spec.low).max())
+    if width <= _WIDE:
+        return ""
+    return (
+        "a fresh policy tries all of that alike, and an action moves by"
+        f" {0.005 * width:.3g} where its mean moves by 0.01: narrow the bounds to what"
+        " makes a difference"
+    )
 
 
 def _judge_play(

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-import torch
 
 from impala_mp import nest, specs, types
 from impala_mp.environments import factory, spaces, vector
-from impala_mp.networks.distributions import base, categorical, joint
 
 
 class NothingAllowed(Exception):
@@ -37,8 +35,7 @@ class RandomActions:
         self._space.seed(0)
         self._mask_path = mask_path
         self._spec = spaces.action_spec(space)
-        self._distribution = joint.from_spec(self._spec)
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator = np.random.default_rng(0)
 
     def anything(self) -> types.Nest:
         """Of the whole space, whatever is allowed."""
@@ -57,16 +54,21 @@ class RandomActions:
         mask = nest.at(observation, self._mask_path)
         allowed = np.asarray(mask).reshape(len(mask), -1) != 0
         self._check(allowed[~is_over])
-        uniform = torch.zeros(allowed.shape)
-        logits = categorical.masked(uniform, torch.from_numpy(allowed))
-        action = self._distribution.sample(logits, generator=self._generator)
-        return self._distribution.to_environment(action).numpy()
+        ranks = np.where(allowed, self._generator.random(allowed.shape), -1.0)
+        elements = [part.argmax(-1) for part in self._by_element(ranks)]
+        action = np.stack(elements, -1) + np.atleast_1d(self._spec.start)
+        return action.reshape(len(mask), *self._spec.array.shape)
+
+    def _by_element(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Splits [E, all choices] into the choices of each element of an action."""
+        sizes = np.atleast_1d(self._spec.num_actions)
+        return np.split(rows, np.cumsum(sizes)[:-1], -1)
 
     def _check(self, allowed: np.ndarray) -> None:
-        sizes = np.atleast_1d(self._spec.num_actions)
-        for i, part in enumerate(np.split(allowed, np.cumsum(sizes)[:-1], -1)):
+        parts = self._by_element(allowed)
+        for i, part in enumerate(parts):
             if not part.any(-1).all():
-                where = f" for element {i} of an action" if len(sizes) > 1 else ""
+                where = f" for element {i} of an action" if len(parts) > 1 else ""
                 raise NothingAllowed(
                     f"the mask {self._mask_path!r} allows nothing{where}, and an agent"
                     " then plays what is forbidden: allow at least one."
@@ -213,7 +215,7 @@ class RandomPlay:
             self.action = made.spec.action
             space = made.unwrapped.single_action_space
             masked = dataclasses.replace(made.spec, action_mask=mask_path)
-            base.check_mask(masked, joint.from_spec(self.action))
+            specs.check_mask(masked)
             self._draws = RandomActions(space, len(seeds), mask_path)
             for single in _singles(made):
                 _check_results(single.unwrapped, seeds[0], bool(mask_path))

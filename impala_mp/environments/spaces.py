@@ -9,7 +9,6 @@ import torch
 
 from impala_mp import errors, nest, specs, types
 from impala_mp.environments import bad_data
-from impala_mp.networks.distributions import joint
 
 
 class Bounds(NamedTuple):
@@ -314,7 +313,7 @@ def _converter(spec: specs.ActionSpec) -> Callable[[types.Nest], types.Nest]:
     if isinstance(spec, specs.DiscreteSpec):
         start = spec.start
         return (lambda action: action + start) if start else (lambda action: action)
-    to_environment = joint.from_spec(spec).to_environment
+    to_environment = specs.to_environment(spec)
 
     def convert(action: types.Nest) -> types.Nest:
         tensors = nest.map_structure(torch.from_numpy, action)

@@ -41,8 +41,9 @@ def joint_spec(
         merged,
         action,
         first.frames_per_step,
-        ALLOWED if ALLOWED in merged else "",
-        len(ids),
+        action_mask=ALLOWED if ALLOWED in merged else "",
+        task=TASK,
+        num_tasks=len(ids),
     )
 
 

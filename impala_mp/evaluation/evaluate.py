@@ -8,11 +8,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from impala_mp import errors
-from impala_mp.evaluation import saved_run, video as video_lib
+from impala_mp.environments import vector
+from impala_mp.evaluation import saved_run
 from impala_mp.monitoring import curves
 from impala_mp.networks import agent
+from impala_mp.storage import files
 from impala_mp.workers import evaluator
+
+_FRAMES_PER_SECOND = 25
+_MAX_FRAMES = 3000  # two minutes
 
 
 def evaluate(
@@ -29,7 +37,7 @@ def evaluate(
       NoGameEnded: and so there are no statistics.
     """
     if video:
-        video_lib.check_name(video)
+        check_film(video)
     run = saved_run.SavedRun(path)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     policy = run.agent(policy)
@@ -59,7 +67,7 @@ def _play(
     settings, said = run.config.evaluation, list[str]()
     count = min(episodes, settings.environments)
     environment = run.environment(count, task, "rgb_array" if video else None)
-    film = video_lib.Film(environment) if video else None
+    film = Film(environment) if video else None
     returns = evaluator.evaluate(
         policy,
         environment,
@@ -121,3 +129,35 @@ def _learning_curve(config: Any, path: str) -> str:
     except OSError as error:  # a full disk
         return f"none ({error})."
     return image
+
+
+def check_film(path: str) -> None:
+    """Raises BadInput unless `path` can be written as a film."""
+    if not path.endswith(".gif"):
+        raise errors.BadInput(
+            f"--video={path} must end in .gif: animated GIF is what is written."
+        )
+    files.check_place("video", path)
+
+
+class Film:
+    """Call it before each step; it keeps the picture of environment 0."""
+
+    def __init__(self, environment: vector.VectorEnvironment) -> None:
+        self._environment = environment
+        self._frames: list[np.ndarray] = []
+
+    def __call__(self) -> bool:
+        if len(self._frames) < _MAX_FRAMES:
+            self._frames.append(np.array(self._environment.frame()))
+        return True
+
+    def save(self, path: str) -> None:
+        images = [Image.fromarray(frame) for frame in self._frames]
+        images[0].save(
+            path,
+            save_all=True,
+            append_images=images[1:],
+            duration=1000 // _FRAMES_PER_SECOND,
+            loop=0,
+        )

@@ -39,6 +39,7 @@ class GreedyPolicy(nn.Module):
         self.network = policy.network
         self._policy = policy
         self._observation = environment.observation
+        self._to_environment = specs.to_environment(environment.action)
         state = policy.core_state_spec()
         self._state = [f"core_state/{i}" for i in range(len(state))]
         self.inputs = dict(_named("observation", environment.observation))
@@ -58,7 +59,7 @@ class GreedyPolicy(nn.Module):
             tuple(inputs[name] for name in self._state),
             greedy=True,
         )
-        action = self._policy.distribution.to_environment(output.action)
+        action = self._to_environment(output.action)
         return {
             **dict(_named("action", action)),
             "policy_logits": output.policy_logits,

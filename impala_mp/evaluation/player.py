@@ -8,7 +8,7 @@ import numpy as np
 import rich.console
 import torch
 
-from impala_mp import errors, nest, seeding, types
+from impala_mp import errors, nest, seeding, specs, types
 from impala_mp.environments import bad_data, vector
 from impala_mp.evaluation import saved_run, spectators
 from impala_mp.networks import agent
@@ -117,6 +117,7 @@ def _moments(
     """One episode after the other, without end."""
     generator = torch.Generator().manual_seed(seeding.torch_seed(run.seed()))
     camera, state = _Camera(environment), policy.initial_state(1)
+    to_environment = specs.to_environment(environment.spec.action)
     time_step = environment.reset(seeding.environment_seeds(run.seed(), 1))
     episode = step = 0
     while True:
@@ -137,9 +138,7 @@ def _moments(
             without=camera.without,
             observation=nest.map_structure(_only, time_step.observation),
             elements=policy.distribution.describe(output.policy_logits[0]),
-            action=nest.map_structure(
-                _only, policy.distribution.to_environment(output.action)
-            ),
+            action=nest.map_structure(_only, to_environment(output.action)),
             value=float(output.baseline[0]),
             reward=float(time_step.reward[0]),
             episode_return=episode_return,

@@ -1,5 +1,6 @@
-"""A run's health.json and newest metrics, as a table and a verdict."""
+"""Writes health.json; renders it and the newest metrics as a table and a verdict."""
 
+import contextlib
 import json
 import os
 import time
@@ -10,20 +11,23 @@ import rich.table
 
 from impala_mp import errors
 from impala_mp.monitoring import display
-from impala_mp.storage import metrics, workdir
+from impala_mp.storage import files, metrics, workdir
 
 _KEYS = {"time", "bottleneck", "stall", "processes"}
-_PROCESS_KEYS = {
-    "role",
-    "index",
-    "pid",
-    "incarnation",
-    "state",
-    "restarts",
-    "heartbeat_age_secs",
-    "reason",
-}
 _STALE_SECS = 15.0  # health.json is written anew every 5, if there is room
+
+
+class Status(NamedTuple):
+    """One process, as health.json tells it."""
+
+    role: str
+    index: int
+    pid: int
+    incarnation: int
+    state: str
+    restarts: int
+    heartbeat_age_secs: float
+    reason: str  # of the last restart
 
 
 class HealthReport(NamedTuple):
@@ -32,6 +36,21 @@ class HealthReport(NamedTuple):
     table: rich.console.Group
     running: bool
     healthy: bool
+
+
+def write(folder: str, health: dict[str, Any]) -> None:
+    """Replaces health.json in `folder`.
+
+    Raises:
+      OSError: the disk is full; the file's time says that the supervisor lives.
+    """
+    path = os.path.join(folder, "health.json")
+    try:
+        files.write_atomically(path, json.dumps(health, indent=1) + "\n", durable=False)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.utime(path)  # takes no room
+        raise
 
 
 def read(path: str) -> HealthReport:
@@ -96,7 +115,8 @@ def _is_whole(health: Any) -> bool:
         return False
     processes = health["processes"]
     return bool(processes) and all(
-        isinstance(each, dict) and each.keys() >= _PROCESS_KEYS for each in processes
+        isinstance(each, dict) and each.keys() >= {*Status._fields}
+        for each in processes
     )
 
 
@@ -119,16 +139,3 @@ def _parts(health: dict[str, Any], record: dict[str, float]) -> list[Any]:
         parts.append(f"{label}: {text}")
     parts += health.get("live", [])
     return parts + [text for text in (health["bottleneck"], health["stall"]) if text]
-
-
-class Status(NamedTuple):
-    """One process, as health.json tells it."""
-
-    role: str
-    index: int
-    pid: int
-    incarnation: int
-    state: str
-    restarts: int
-    heartbeat_age_secs: float
-    reason: str  # of the last restart

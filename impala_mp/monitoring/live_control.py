@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from impala_mp import errors
+from impala_mp import errors, specs
 from impala_mp.config import fields, live_hyperparameters, schedules
-from impala_mp.networks.distributions import base
 from impala_mp.storage import mailbox
 from impala_mp.transport import control_block
 
@@ -22,10 +21,10 @@ class LiveControl:
         config: Any,
         path: str,
         tell: Callable[[str], None],
-        distribution: base.ActionDistribution,
+        action: specs.ActionSpec,
     ) -> None:
-        """`distribution` is that of the actions, which may not take every value."""
-        self._distribution = distribution
+        """Refuses values of epsilon that `action` cannot take."""
+        self._action = action
         self._control, self._config, self._tell = control, config, tell
         self._schedules = live_hyperparameters.of_config(config)
         self._mailbox = mailbox.Mailbox(path)
@@ -52,7 +51,7 @@ class LiveControl:
                     _check_names([name])
                     live_hyperparameters.check_value(name, value)
                     if name == "epsilon":
-                        base.check_epsilon(self._distribution, value)
+                        specs.check_epsilon(self._action, value)
                 return self._change(values)
             case {"unset": list(names)}:
                 _check_names(names)

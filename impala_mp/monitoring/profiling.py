@@ -48,3 +48,9 @@ class Profile:
         except (OSError, RuntimeError) as error:
             print(f"{self._path} could not be written: {error}.", flush=True)
         self._profiler, self._left = None, 0
+
+
+def of_run(checkpoints: str, name: str, turns: int) -> Profile:
+    """Returns a profile of one process, beside the folder of its run's checkpoints."""
+    folder = os.path.join(os.path.dirname(checkpoints), "profiles")
+    return Profile(os.path.join(folder, f"{name}.json"), turns)

@@ -1,7 +1,5 @@
 """One record of the whole run, an interval: to the files, the display, health.json."""
 
-import contextlib
-import json
 import math
 import os
 import time
@@ -13,8 +11,7 @@ import torch
 
 from impala_mp.config import derived
 from impala_mp.monitoring import bottleneck, display, health, live_control
-from impala_mp.networks.distributions import joint
-from impala_mp.storage import files, metrics
+from impala_mp.storage import metrics
 from impala_mp.transport import shared as shared_lib
 from impala_mp.workers import learner_metrics, policy_lag
 
@@ -66,7 +63,7 @@ class Reporter:
             shared.config,
             path,
             screen.message,
-            joint.from_spec(shared.environment.action),
+            shared.environment.action,
         )
         self._learned = 0  # trajectories
         self._evaluation: dict[str, float] = {}
@@ -98,7 +95,8 @@ class Reporter:
             self._incarnation, self._before = incarnation, restored
         if record["updates"] == self._before["updates"]:
             return
-        lag_counts = policy_lag.take(record)
+        counts = policy_lag.take(record)
+        lags = {policy_lag.HISTOGRAM: policy_lag.raw(counts)} if counts else {}
         merged = {
             **record,
             "env_frames": record["agent_steps"]
@@ -112,7 +110,7 @@ class Reporter:
         self._unwritten = {}
         merged = _as_integers(merged)
         self._before = record
-        self._guarded(self._writer.write, merged, lag_counts)
+        self._guarded(self._writer.write, merged, lags)
         self.bottleneck = bottleneck.explain(
             merged,
             self._num_actors,
@@ -224,21 +222,14 @@ class Reporter:
         return text
 
     def _write_health(self, statuses: list[health.Status]) -> None:
-        health = {
+        found = {
             "time": time.time(),
             "bottleneck": self.bottleneck,
             "stall": self._stall(statuses),
             "live": self._live.not_from_config(),
             "processes": [s._asdict() for s in statuses],
         }
-        text = json.dumps(health, indent=1)
-        path = os.path.join(self._path, "health.json")
-        try:
-            files.write_atomically(path, text + "\n", durable=False)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.utime(path)  # that takes no room, and says that somebody lives
-            raise
+        health.write(self._path, found)
 
 
 def _as_integers(record: dict[str, float]) -> dict[str, float]:

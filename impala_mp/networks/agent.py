@@ -129,7 +129,7 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
       BadInput: the network does not fit the environment.
     """
     distribution = joint.from_spec(environment.action)
-    _check_epsilon(config, distribution)
+    _check_epsilon(config, environment.action)
     # A mask of the user's own goes first: padded with zeros, as all that tasks observe,
     # it forbids what a task does not have, too.
     mask = config.agent.action_mask_key or environment.action_mask
@@ -140,7 +140,7 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
     return Agent(network, distribution, environment.action)
 
 
-def _check_epsilon(config: Any, distribution: base.ActionDistribution) -> None:
+def _check_epsilon(config: Any, action: specs.ActionSpec) -> None:
     text = config.schedules.epsilon
     for value in schedules.parse(text).values if text else (config.actors.epsilon,):
-        base.check_epsilon(distribution, value)
+        specs.check_epsilon(action, value)

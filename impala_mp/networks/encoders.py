@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,20 +12,6 @@ from impala_mp.config import user_code
 from impala_mp.networks import initialisers, normalisation, torsos
 
 _SIGNATURE = "(observation_spec, config) -> Module"
-
-
-def num_inputs(spec: specs.ArraySpec) -> int:
-    """Elements of what `to_float` makes of a leaf."""
-    if isinstance(spec, specs.CategoriesSpec):
-        return sum(spec.num_values)
-    return int(np.prod(spec.shape, dtype=np.int64))
-
-
-def to_float(observation: torch.Tensor) -> torch.Tensor:
-    """float32 [N, ...]; bytes are pixels, and become [0, 1]."""
-    if observation.dtype == torch.uint8:
-        return observation.float() / 255.0
-    return observation.float()
 
 
 def _as_it_is(observation: torch.Tensor) -> torch.Tensor:
@@ -101,7 +86,7 @@ def _make_leaf(field: str, name: str, spec: specs.ArraySpec, config: Any) -> nn.
     if name == "embedding" and isinstance(spec, specs.CategoriesSpec):
         return _Embedding(spec, _EMBEDDING_SIZE)
     if name == "mlp":
-        return torsos.MLP(num_inputs(spec), tuple(config.hidden_sizes))
+        return torsos.MLP(normalisation.num_inputs(spec), tuple(config.hidden_sizes))
     if name in torsos.MINIMUM_SIDE:
         return torsos.conv_encoder(field, name, spec)
     raise errors.BadInput(
@@ -116,7 +101,7 @@ def _inputs(
     """From the environment's dtype to what the encoder `name` takes."""
     if isinstance(spec, specs.CategoriesSpec):
         return _OneHot(spec) if name == "mlp" else _as_it_is
-    return _as_it_is if ":" in name and not normalise else to_float
+    return _as_it_is if ":" in name and not normalise else normalisation.to_float
 
 
 class Leaf(nn.Module):

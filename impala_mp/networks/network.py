@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional
 
 from impala_mp import errors, nest, specs, types
-from impala_mp.environments import tasks
 from impala_mp.networks import cores, encoders, initialisers, popart
 from impala_mp.networks.distributions import base, categorical
 
@@ -61,14 +60,14 @@ class Network(nn.Module):
         self._distribution = distribution
         self._mask_path = environment.action_mask
         self.last_reward, self.last_action = config.last_reward, config.last_action
-        self._seen = base.check_mask(environment, distribution)
+        self._seen = specs.check_mask(environment)
         self.torso = encoders.make(config, self._seen)
         size = encoders.num_features(self.torso, self._seen)
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
         self.core = cores.make(config, size)
         size = self.core.output_size
         self.policy = PolicyHead(size, distribution, config.initial_std)
-        self._with_popart, self._num_tasks = with_popart, environment.num_tasks
+        self._with_popart, self._task_path = with_popart, environment.task
         head = (
             popart.PopArtHead(size, environment.num_tasks)
             if with_popart
@@ -103,9 +102,9 @@ class Network(nn.Module):
 
     def task_of(self, time_step: types.TimeStep) -> torch.Tensor | None:
         """The task of each row, int64 [T, B]; None if there is but one."""
-        if self._num_tasks == 1:
+        if not self._task_path:
             return None
-        found: torch.Tensor = time_step.observation[tasks.TASK]
+        found: torch.Tensor = nest.at(time_step.observation, self._task_path)
         return found
 
     @torch.no_grad()

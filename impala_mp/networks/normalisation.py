@@ -5,11 +5,28 @@ frozen with the parameters, so that actor and learner see the same numbers at th
 version. The learner alone moves them, by what all actors have seen.
 """
 
+import numpy as np
 import torch
 from torch import nn
 
+from impala_mp import specs
+
 _LIMIT = 10.0  # standard deviations; what is further away is clipped
 _EPSILON = 1e-8
+
+
+def num_inputs(spec: specs.ArraySpec) -> int:
+    """Elements of what `to_float` makes of a leaf."""
+    if isinstance(spec, specs.CategoriesSpec):
+        return sum(spec.num_values)
+    return int(np.prod(spec.shape, dtype=np.int64))
+
+
+def to_float(observation: torch.Tensor) -> torch.Tensor:
+    """float32 [N, ...]; bytes are pixels, and become [0, 1]."""
+    if observation.dtype == torch.uint8:
+        return observation.float() / 255.0
+    return observation.float()
 
 
 class Normaliser(nn.Module):

@@ -142,7 +142,7 @@ def allocate(
         ),
         checkpoints=checkpoints,
         learner_threads=threads,
-        placement=resources.plan(
+        cores=resources.plan(
             sorted(os.sched_getaffinity(0)),
             count,
             config.actors.threads,

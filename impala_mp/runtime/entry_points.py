@@ -17,6 +17,7 @@ from impala_mp import errors, seeding
 from impala_mp.algorithms import cuda
 from impala_mp.config import derived
 from impala_mp.environments import factory
+from impala_mp.monitoring import profiling
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.runtime import life_pipe, resources, streams
 from impala_mp.transport import control_block, inference_requests, shared as shared_lib
@@ -99,14 +100,16 @@ def _open_log(path: str) -> None:
 
 
 def _act(seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow) -> None:
-    resources.take_cores(shared.placement.actors[seat.index], resources.ACTOR_NICENESS)
+    resources.take_cores(shared.cores.actors[seat.index], resources.ACTOR_NICENESS)
     torch.set_num_threads(shared.config.actors.threads)
     the_actor: actor.Actor | served_actor.ServedActor
     if shared.config.inference.mode == "server":
         the_actor = _act_served(seat, shared, row)
     else:
         the_actor = builders.make_actor(seat.index, seat.incarnation, shared, row)
-    profile = shared.profile(f"actor-{seat.index}")
+    profile = profiling.of_run(
+        shared.checkpoints, f"actor-{seat.index}", shared.profile_updates
+    )
     the_actor.run(profile.turn if seat.index == 0 else _nothing)
     profile.close()
     row.beat(control_block.State.STOPPING)
@@ -145,12 +148,12 @@ def _act_served(
 def _learn(
     seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
 ) -> None:
-    resources.take_cores(shared.placement.learner)
+    resources.take_cores(shared.cores.learner)
     cuda.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     the_training = builders.make_learner(shared, row)
     the_training.restore(report=print)
-    profile = shared.profile("learner")
+    profile = profiling.of_run(shared.checkpoints, "learner", shared.profile_updates)
     the_training.run(profile.turn)
     profile.close()
 
@@ -219,7 +222,7 @@ def _infer(
     seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
 ) -> None:
     settings, count = shared.config.inference, len(shared.rings.actor_doorbells)
-    resources.take_cores(shared.placement.server)
+    resources.take_cores(shared.cores.server)
     cuda.take_device(settings.device)
     torch.set_num_threads(settings.threads)
     node = shared.seeds("inference", 0, seat.incarnation)

@@ -15,6 +15,7 @@ import torch
 
 from impala_mp import errors
 from impala_mp.algorithms import cuda
+from impala_mp.monitoring import profiling
 from impala_mp.transport import control_block, shared as shared_lib, trajectory_ring
 from impala_mp.workers import actor, builders, learner_loop
 
@@ -140,7 +141,7 @@ def _learn(
     tick: Callable[[str], None],
 ) -> None:
     """Update by update, until all is learned or a signal comes."""
-    profile = shared.profile("lockstep")
+    profile = profiling.of_run(shared.checkpoints, "lockstep", shared.profile_updates)
     ticked = -math.inf  # never: a machine just booted has a clock near 0
     with _StopRequest(shared.control) as stop:
         while not training.finished and not stop.came:

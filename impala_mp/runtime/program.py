@@ -124,12 +124,12 @@ def _resources(shared: shared_lib.Shared) -> list[str]:
     if shared.config.inference.mode == "server":
         holders["the inference server's"] = 2
     else:
-        holders["the actors'"] = len(shared.placement.actors)
+        holders["the actors'"] = len(shared.cores.actors)
     if shared.config.algorithm == "impact":
         holders["the target network's"] = 1
     return [
-        shared.placement.explain(
-            shared.learner_threads, derived.server_threads(shared.config)
+        resources.explain_cores(
+            shared.cores, shared.learner_threads, derived.server_threads(shared.config)
         ),
         resources.explain_memory(
             holders,

@@ -3,43 +3,16 @@
 import itertools
 import os
 import resource
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from impala_mp import errors
+from impala_mp.transport import shared
 
 # Where there are more threads than cores, the learner's come first: an actor that
 # waits for a core fills its ring later, a learner that waits makes everybody wait.
 ACTOR_NICENESS = 5
-
-
-class Placement(NamedTuple):
-    """Cores by role; an empty tuple leaves the choice to the kernel."""
-
-    learner: tuple[int, ...]
-    actors: tuple[tuple[int, ...], ...]
-    server: tuple[int, ...] = ()  # of the inference server, where there is one
-
-    def explain(self, learner_threads: int, server_threads: int = 0) -> str:
-        """A sentence for a person."""
-        count = len(self.actors)
-        if self.learner:
-            server = (
-                f" the inference server {_cores(self.server)},"
-                if server_threads
-                else ""
-            )
-            return (
-                f"Cores: the learner has {_cores(self.learner)},{server} and"
-                f" {count} actors"
-                f" {_cores(tuple(c for cores in self.actors for c in cores))}."
-            )
-        server = f", {server_threads} inference" if server_threads else ""
-        return (
-            f"Cores: {count} actors{server} and {learner_threads} learner threads share"
-            f" {len(os.sched_getaffinity(0))} cores; the learner goes first."
-        )
 
 
 def plan(
@@ -48,17 +21,37 @@ def plan(
     actor_threads: int,
     learner_threads: int,
     server_threads: int = 0,
-) -> Placement:
+) -> shared.Cores:
     """Cores of one's own for every thread, if there are enough of them."""
     threads = [learner_threads, server_threads, *[actor_threads] * num_actors]
     if sum(threads) > len(cores):
-        return Placement((), ((),) * num_actors)
+        return shared.Cores((), ((),) * num_actors)
     ends = itertools.accumulate(threads)
     learner, server, *actors = (
         tuple(cores[end - count : end])
         for count, end in zip(threads, ends, strict=True)
     )
-    return Placement(learner, tuple(actors), server)
+    return shared.Cores(learner, tuple(actors), server)
+
+
+def explain_cores(
+    cores: shared.Cores, learner_threads: int, server_threads: int = 0
+) -> str:
+    """Returns a sentence on which process has which cores."""
+    count = len(cores.actors)
+    if cores.learner:
+        server = (
+            f" the inference server {_cores(cores.server)}," if server_threads else ""
+        )
+        return (
+            f"Cores: the learner has {_cores(cores.learner)},{server} and"
+            f" {count} actors {_cores(tuple(itertools.chain(*cores.actors)))}."
+        )
+    server = f", {server_threads} inference" if server_threads else ""
+    return (
+        f"Cores: {count} actors{server} and {learner_threads} learner threads share"
+        f" {len(os.sched_getaffinity(0))} cores; the learner goes first."
+    )
 
 
 def take_cores(cores: tuple[int, ...], niceness: int = 0) -> None:

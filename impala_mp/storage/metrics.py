@@ -5,14 +5,23 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO
-
-from impala_mp.workers import policy_lag
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 COUNTERS = ("agent_steps", "env_frames", "updates", "time_secs")
-_HISTOGRAM = "lag/histogram"
 _BLOCK_BYTES = 2**16  # that are read at a time, from the end
+
+
+class RawHistogram(NamedTuple):
+    """What TensorBoard's `add_histogram_raw` takes, in its order."""
+
+    min: float
+    max: float
+    num: int
+    sum: float
+    sum_squares: float
+    bucket_limits: list[float]  # upper ones
+    bucket_counts: list[int]
 
 
 class Writer:
@@ -25,25 +34,29 @@ class Writer:
         self._cut(lambda record: True)  # half a line of a run that was killed
         self._file = open(self._path, "a")  # noqa: SIM115 closed by `close`
 
-    def write(self, record: dict[str, float], lag_counts: Sequence[int] = ()) -> None:
-        """`record` holds the four COUNTERS; what is not finite is left out.
+    def write(
+        self,
+        record: dict[str, float],
+        histograms: Mapping[str, RawHistogram] | None = None,
+    ) -> None:
+        """Writes one record, which holds the four COUNTERS, without non-finite values.
 
-        `lag_counts` is what `lag_histogram.take` gives: a list under one key, and
-        TensorBoard's histogram.
+        Args:
+          histograms: by name; the line gets the counts of their buckets.
 
         Raises:
           OSError: the disk is full, say; what is there is whole, and the next write
             may succeed.
         """
         steps = int(record["agent_steps"])
-        lags = {_HISTOGRAM: list(lag_counts)} if lag_counts else {}
+        histograms = histograms or {}
+        counts = {name: each.bucket_counts for name, each in histograms.items()}
         finite = {k: v for k, v in record.items() if math.isfinite(v)}
         try:
-            self._append(json.dumps({**finite, **lags}) + "\n")
+            self._append(json.dumps({**finite, **counts}) + "\n")
             self._add_scalars(finite, steps)
-            if lag_counts:
-                raw = policy_lag.raw(lags[_HISTOGRAM])
-                self._events.add_histogram_raw(_HISTOGRAM, *raw, global_step=steps)
+            for name, each in histograms.items():
+                self._events.add_histogram_raw(name, *each, global_step=steps)
         except OSError:
             self._events = None  # its thread has died with the error
             raise

@@ -1,13 +1,10 @@
 """Everything that is handed to a child process."""
 
-import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from impala_mp import seeding, specs
-from impala_mp.monitoring import profiling
-from impala_mp.runtime import resources
 from impala_mp.transport import (
     control_block,
     inference_requests,
@@ -15,6 +12,14 @@ from impala_mp.transport import (
     parameter_store,
     trajectory_ring,
 )
+
+
+class Cores(NamedTuple):
+    """Cores by role; an empty tuple leaves the choice to the kernel."""
+
+    learner: tuple[int, ...]
+    actors: tuple[tuple[int, ...], ...]
+    server: tuple[int, ...] = ()  # of the inference server, where there is one
 
 
 class Shared(NamedTuple):
@@ -31,7 +36,7 @@ class Shared(NamedTuple):
     evaluation_record: metrics_record.Record
     checkpoints: str  # folder
     learner_threads: int
-    placement: resources.Placement
+    cores: Cores
     profile_updates: int = 0
     run: int = 0  # in this folder; always 0 in lockstep, which repeats itself
 
@@ -40,8 +45,3 @@ class Shared(NamedTuple):
     ) -> np.random.SeedSequence:
         """Those of one incarnation in one run, and of no other."""
         return seeding.sequence(self.config.seed, role, index, incarnation, self.run)
-
-    def profile(self, name: str) -> profiling.Profile:
-        folder = os.path.join(os.path.dirname(self.checkpoints), "profiles")
-        path = os.path.join(folder, f"{name}.json")
-        return profiling.Profile(path, self.profile_updates)

@@ -5,26 +5,16 @@ unroll that more than one version acted in.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from impala_mp.storage import metrics
+
 EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # updates; the last is open
 STATISTICS = ("lag/mean", "lag/max", "lag/p50", "lag/p95")
+HISTOGRAM = "lag/histogram"  # in the files of a run
 NAMES = tuple(f"lag/from_{edge}" for edge in EDGES)  # in the learner's record
-
-
-class RawHistogram(NamedTuple):
-    """What TensorBoard's `add_histogram_raw` takes, in its order."""
-
-    min: float
-    max: float
-    num: int
-    sum: float
-    sum_squares: float
-    bucket_limits: list[float]  # upper ones
-    bucket_counts: list[int]
 
 
 class Lags:
@@ -75,11 +65,11 @@ def take(record: dict[str, float]) -> list[int]:
     return counts if any(counts) else []
 
 
-def raw(counts: list[int]) -> RawHistogram:
+def raw(counts: list[int]) -> metrics.RawHistogram:
     """A bucket's lags count as its middle; the open one is drawn as twice its edge."""
     limits = [edge - 0.5 for edge in (*EDGES[1:], 2 * EDGES[-1])]
     middles = (np.array(limits) + [-0.5, *limits[:-1]]) / 2.0
-    return RawHistogram(
+    return metrics.RawHistogram(
         min=-0.5,
         max=limits[-1],
         num=sum(counts),

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from impala_mp import errors, nest, specs, types
+from impala_mp import types
 
 
 class Element(NamedTuple):
@@ -46,11 +46,7 @@ class ActionDistribution(Protocol):
 
     num_logits: int  # L
     encoding_size: int  # features of `encode`
-    has_uniform: bool  # whether `mix` takes an epsilon
-    can_mask: bool  # whether each logit stands for something to choose
     free: tuple[bool, ...]  # L: which logits do not depend on the observation
-    summary: str  # what there is to choose among
-    concern: str  # what a colleague would say of it, with the cure; or nothing
 
     def sample(
         self, logits: torch.Tensor, generator: torch.Generator | None
@@ -88,54 +84,5 @@ class ActionDistribution(Protocol):
     def encode(self, action: types.Nest) -> torch.Tensor:
         """Float features [..., encoding_size] of an action, for use as an input."""
 
-    def to_environment(self, action: types.Nest) -> types.Nest:
-        """The action as the environment's space has it."""
-
     def describe(self, logits: torch.Tensor) -> list[Element]:
         """Of one row [L]: probabilities, or moments, of the environment's action."""
-
-
-def check_epsilon(distribution: ActionDistribution, epsilon: float) -> None:
-    """Refuses an exploration rate that `distribution` cannot mix in.
-
-    Raises:
-      BadInput: with the value and the cure.
-    """
-    if epsilon and not distribution.has_uniform:
-        raise errors.BadInput(
-            f"actors.epsilon ({epsilon:.6g}) needs actions of which there are finitely"
-            " many, and these have a Box: set it to 0, and explore with"
-            " config.actors.temperature or config.loss.entropy_cost."
-        )
-
-
-def check_mask(
-    environment: specs.EnvironmentSpec, distribution: ActionDistribution
-) -> types.Nest:
-    """The spec of what the encoder sees: all but the mask.
-
-    Raises:
-      BadInput: the mask is not there, or does not fit the actions.
-    """
-    path = environment.action_mask
-    if not path:
-        return environment.observation
-    leaves = dict(nest.flatten_with_path(environment.observation))
-    if path not in leaves or len(leaves) == 1:
-        raise errors.BadInput(
-            f"agent.action_mask_key ({path!r}) is no part of the observation beside"
-            f" others; there are {', '.join(map(repr, leaves))}: set"
-            " config.agent.action_mask_key."
-        )
-    if not distribution.can_mask:
-        raise errors.BadInput(
-            f"agent.action_mask_key ({path!r}) needs Discrete or MultiDiscrete actions,"
-            f" and these are {environment.action}: leave it empty."
-        )
-    size = leaves[path].example().size
-    if size != distribution.num_logits:
-        raise errors.BadInput(
-            f"agent.action_mask_key ({path!r}) has {size} elements, and there are"
-            f" {distribution.num_logits} actions to allow: one element each is needed."
-        )
-    return nest.without(environment.observation, path)

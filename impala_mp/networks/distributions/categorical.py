@@ -32,15 +32,9 @@ def _mixture_terms(
 class Categorical:
     """One of `num_actions`, by unnormalised log-probabilities."""
 
-    has_uniform = can_mask = True
-
     def __init__(self, num_actions: int, start: int = 0) -> None:
         self.num_logits = self.encoding_size = num_actions
         self.free = (False,) * num_actions
-        self.summary = f"one of {num_actions} actions"
-        self.concern = ""
-        if num_actions == 1:
-            self.concern = "there is no other, so nothing can be learned: add some"
         self._start = start
 
     def sample(
@@ -91,9 +85,6 @@ class Categorical:
     def encode(self, action: torch.Tensor) -> torch.Tensor:
         return functional.one_hot(action, self.num_logits).float()
 
-    def to_environment(self, action: torch.Tensor) -> torch.Tensor:
-        return action + self._start if self._start else action
-
     def describe(self, logits: torch.Tensor) -> list[base.Element]:
         labels = tuple(str(self._start + i) for i in range(self.num_logits))
         numbers = tuple(torch.softmax(logits, -1).tolist())
@@ -103,13 +94,10 @@ class Categorical:
 class Bernoulli:
     """A yes or no an element, by log-odds."""
 
-    has_uniform, can_mask = True, False
-
     def __init__(self, spec: specs.MultiBinarySpec) -> None:
         self._shape = spec.shape
         self.num_logits = self.encoding_size = math.prod(spec.shape)
         self.free = (False,) * self.num_logits
-        self.summary, self.concern = f"{list(spec.shape)} of yes or no", ""
 
     def sample(
         self, logits: torch.Tensor, generator: torch.Generator | None
@@ -161,9 +149,6 @@ class Bernoulli:
 
     def encode(self, action: torch.Tensor) -> torch.Tensor:
         return base.flat(action, self._shape).float()
-
-    def to_environment(self, action: torch.Tensor) -> torch.Tensor:
-        return action
 
     def describe(self, logits: torch.Tensor) -> list[base.Element]:
         """The probability of 1."""

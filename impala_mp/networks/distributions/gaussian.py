@@ -9,8 +9,6 @@ from torch.nn import functional
 from impala_mp import specs
 from impala_mp.networks.distributions import base
 
-_WIDE = 1000.0  # from bound to bound; beyond it is said to be wide
-
 
 class Gaussian:
     """Independent normals: all means, then all logarithms of standard deviations.
@@ -21,23 +19,13 @@ class Gaussian:
     environment gets u itself, clipped to a bound if there is one.
     """
 
-    has_uniform = False  # of numbers without bounds there is none
-    can_mask = False
-
     def __init__(self, spec: specs.BoxSpec) -> None:
         self._shape = spec.shape
         self._squash = spec.is_bounded
         self.encoding_size = math.prod(spec.shape)
         self.num_logits = 2 * self.encoding_size
         self.free = (False,) * self.encoding_size + (True,) * self.encoding_size
-        self.summary = (
-            f"{spec.dtype} {list(spec.shape)} from {min(spec.low):.6g} to"
-            f" {max(spec.high):.6g}"
-        )
-        self.concern = _concern(spec)
-        self._dtype = getattr(torch, spec.dtype.name)
-        self._low = torch.tensor(spec.low, dtype=self._dtype).reshape(spec.shape)
-        self._high = torch.tensor(spec.high, dtype=self._dtype).reshape(spec.shape)
+        self._to_environment = specs.to_environment(spec)
         spans = np.subtract(spec.high, spec.low)
         self._log_scale = float(np.log(spans / 2.0).sum()) if self._squash else 0.0
         # E f(u) = sum of weights f(mean + std nodes): exact to rounding for what is
@@ -110,19 +98,12 @@ class Gaussian:
         u = base.flat(action, self._shape)
         return torch.tanh(u) if self._squash else u
 
-    def to_environment(self, action: torch.Tensor) -> torch.Tensor:
-        low, high = self._low.to(action.device), self._high.to(action.device)
-        moved = action.to(self._dtype)
-        if self._squash:
-            moved = low + (high - low) * (0.5 * (moved.tanh() + 1.0))
-        return moved.clamp(low, high)
-
     def describe(self, logits: torch.Tensor) -> list[base.Element]:
         """Mean and deviation; without bounds on both sides, before any clipping."""
         mean, std = logits[: self.encoding_size], logits[self.encoding_size :].exp()
         if self._squash:
             points = base.unflat((mean + std * self._nodes[:, None]), self._shape)
-            values = base.flat(self.to_environment(points), self._shape).double()
+            values = base.flat(self._to_environment(points), self._shape).double()
             weights = self._weights[:, None].double()
             mean = (weights * values).sum(0)
             std = (weights * (values - mean).square()).sum(0).sqrt()
@@ -131,24 +112,6 @@ class Gaussian:
         )
         labels = ("mean", "deviation")
         return [base.Element(name, labels, (m, s), False) for name, m, s in moments]
-
-
-def _concern(spec: specs.BoxSpec) -> str:
-    """What a fresh policy, whose normal is N(0, 1), makes of the bounds."""
-    if not spec.is_bounded:
-        return (
-            "not all bounds are finite, so nothing is scaled to them: a fresh policy"
-            " draws from N(0, 1), clipped to a bound that there is, and hardly ever"
-            " tries what is beyond 3. Give the space finite bounds"
-        )
-    width = float(np.subtract(spec.high, spec.low).max())
-    if width <= _WIDE:
-        return ""
-    return (
-        "a fresh policy tries all of that alike, and an action moves by"
-        f" {0.005 * width:.3g} where its mean moves by 0.01: narrow the bounds to what"
-        " makes a difference"
-    )
 
 
 def _log_squared_sech(u: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,6 @@ from impala_mp.networks.distributions import base, categorical, gaussian
 class Joint:
     """Independent parts in a Tuple or Dict; their logits one after the other."""
 
-    can_mask = False
-
     def __init__(self, parts: types.Nest) -> None:
         """`parts` is a nest of distributions."""
         self._structure = parts
@@ -22,10 +20,7 @@ class Joint:
         self._sizes = [part.num_logits for part in self._parts]
         self.num_logits = sum(self._sizes)
         self.encoding_size = sum(part.encoding_size for part in self._parts)
-        self.has_uniform = all(part.has_uniform for part in self._parts)
         self.free = tuple(free for part in self._parts for free in part.free)
-        self.summary = "; ".join(part.summary for part in self._parts)
-        self.concern = "; ".join(p.concern for p in self._parts if p.concern)
 
     def _each(
         self, logits: torch.Tensor
@@ -82,10 +77,6 @@ class Joint:
         leaves = zip(self._parts, self._leaves(action), strict=True)
         return torch.cat([part.encode(leaf) for part, leaf in leaves], -1)
 
-    def to_environment(self, action: types.Nest) -> types.Nest:
-        leaves = zip(self._parts, self._leaves(action), strict=True)
-        return self._gather(part.to_environment(leaf) for part, leaf in leaves)
-
     def describe(self, logits: torch.Tensor) -> list[base.Element]:
         return [
             element._replace(name=f"{name}{element.name}")
@@ -97,15 +88,11 @@ class Joint:
 class MultiCategorical(Joint):
     """A categorical an element of one array; their logits one after the other."""
 
-    can_mask = True
-
     def __init__(self, spec: specs.MultiDiscreteSpec) -> None:
         sizes = zip(spec.num_actions, spec.start, strict=True)
         super().__init__([categorical.Categorical(*each) for each in sizes])
         self._shape = spec.shape
         self._names = base.element_names(spec.shape)
-        self.summary = f"{list(spec.shape)}, of {list(spec.num_actions)} actions"
-        self.concern = ""
 
     def _leaves(self, action: torch.Tensor) -> list[torch.Tensor]:
         return list(base.flat(action, self._shape).unbind(-1))
