@@ -96,7 +96,7 @@ def test_a_users_own_by_key_or_for_all():
     made = encoders.make(config, _spec("dict"))
     made(_samples("dict"))
     assert [type(leaf.encoder).__name__ for leaf in made.leaves] == [
-        *("_MLP", "Sequential", "_Embedding", "_Embedding"),
+        *("MLP", "Sequential", "_Embedding", "_Embedding"),
     ]
     assert isinstance(made.leaves[1].encoder[1], torch.nn.Linear)
     config = _network(**{"network.torso": "tests.encoders_test:whole"})

@@ -19,7 +19,7 @@ from impala_mp.runtime import (
     resources,
 )
 from impala_mp.storage import crash_file
-from impala_mp.workers import inference_server, learner
+from impala_mp.workers import builders as builders_lib, inference_server, learner
 from tests import builders
 
 
@@ -59,19 +59,24 @@ def test_every_thread_has_a_core_of_its_own(
 def test_too_few_cores_are_shared(actors, serving):
     plan = resources.plan([0, 1], actors, 1, 1, serving)
     assert plan == ((), ((),) * actors, ())
-    assert "the learner goes first" in plan.explain(1, serving)
+    assert "the learner goes first" in resources.explain_cores(plan, 1, serving)
+
+
+def _explained(cores, actors, actor_threads, learner_threads, server_threads=0):
+    plan = resources.plan(cores, actors, actor_threads, learner_threads, server_threads)
+    return resources.explain_cores(plan, learner_threads, server_threads)
 
 
 def test_the_plan_is_said():
-    assert resources.plan([0, 1, 2], 2, 1, 1).explain(1) == (
+    assert _explained([0, 1, 2], 2, 1, 1) == (
         "Cores: the learner has core 0, and 2 actors cores 1 to 2."
     )
-    assert resources.plan([0, 1, 2, 3, 4], 2, 1, 1, 2).explain(1, 2) == (
+    assert _explained([0, 1, 2, 3, 4], 2, 1, 1, 2) == (
         "Cores: the learner has core 0, the inference server cores 1 to 2, and 2"
         " actors cores 3 to 4."
     )
     cores = len(os.sched_getaffinity(0))
-    assert resources.plan([0], 3, 1, 2, 1).explain(2, 1) == (
+    assert _explained([0], 3, 1, 2, 1) == (
         "Cores: 3 actors, 1 inference and 2 learner threads share"
         f" {cores} cores; the learner goes first."
     )
@@ -127,7 +132,7 @@ def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, ro
     for owner, name in (
         (learner, "Learner"),
         (inference_server, "InferenceServer"),
-        (entry_points, "make_training"),
+        (builders_lib, "make_learner"),
     ):
         monkeypatch.setattr(owner, name, _stop)
     starts = {

@@ -115,7 +115,8 @@ def _check_cores(
     cores = sorted(os.sched_getaffinity(0))
     serving = derived.server_threads(config)
     plan = resources.plan(cores, count, config.actors.threads, threads, serving)
-    text = f"{num_cores} available. {plan.explain(threads, serving)} {chosen}".rstrip()
+    explained = resources.explain_cores(plan, threads, serving)
+    text = f"{num_cores} available. {explained} {chosen}".rstrip()
     if count * config.actors.threads + threads + serving > 2 * num_cores:
         text += " That is more than twice as many: set config.actors.count=auto."
         report.say(checker.WARNING, "cores", text)
