@@ -50,7 +50,8 @@ setuptools.setup(
             "impala-train = impala_mp.cli.train:main",
             "impala-ctl = impala_mp.cli.ctl:main",
             "impala-status = impala_mp.cli.status:main",
-            "impala-replay = impala_mp.cli.diagnose:main",
+            "impala-diagnose = impala_mp.cli.diagnose:main",
+            "impala-replay = impala_mp.cli.diagnose:main",  # its name until 0.1
             "impala-eval = impala_mp.cli.evaluate:main",
             "impala-export = impala_mp.cli.export:main",
             "impala-play = impala_mp.cli.play:main",

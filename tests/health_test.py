@@ -224,7 +224,7 @@ def test_after_too_many_skipped_updates_the_run_stops_and_says_so(start, tmp_pat
     last = run.text().strip().splitlines()[-1]
     assert "7 updates in a row" in last
     assert "update 57 is not finite" in last
-    assert f"impala-replay {run.workdir}/crashes/55.pt" in last
+    assert f"impala-diagnose {run.workdir}/crashes/55.pt" in last
     assert "restart in" not in run.text()
     assert "Traceback" not in run.text()
     assert [p.name for p in (run.workdir / "checkpoints").iterdir()] == ["57"]

@@ -225,10 +225,10 @@ def test_importing_a_library_module_does_nothing():
     }
 
 
-@pytest.mark.parametrize("command", ["train", "status", "ctl"])
-def test_a_command_starts_without_torch(command):
+@pytest.mark.parametrize("module", ["cli.train", "cli.ctl", "monitoring.health"])
+def test_a_command_starts_without_torch(module):
     """torch takes a second, and reads the environment that `launch` sets."""
-    names = f"impala_mp.cli.{command}, impala_mp.cli.command_line"
+    names = f"impala_mp.{module}, impala_mp.cli.command_line, impala_mp.cli.status"
     code = f"import sys, {names}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,6 +1,6 @@
-"""impala-replay: repeats a learner step that was not finite, and says where it began.
+"""impala-diagnose: repeats a skipped update, and finds its first non-finite tensor.
 
-impala-replay --file=runs/x/crashes/1234.pt
+    impala-diagnose runs/x/crashes/1234.pt
 """
 
 import os
@@ -17,12 +17,12 @@ _FILE = flags.DEFINE_string(
 )
 
 
-def _replay() -> None:
+def _diagnose() -> None:
     if len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
-        sys.argv[1] = f"--file={sys.argv[1]}"  # impala-replay FILE
+        sys.argv[1] = f"--file={sys.argv[1]}"  # impala-diagnose FILE
     command_line.parse(FLAGS, str(__doc__))
     if not _FILE.value:
-        raise errors.BadInput("no file is given: name one of a run's crashes folder.")
+        raise errors.BadInput("no file is given: impala-diagnose DIR/crashes/UPDATE.pt.")
     sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import diagnosis
     from impala_mp.storage import crash_file
@@ -38,7 +38,9 @@ def _replay() -> None:
 
 def main() -> None:
     """The console script."""
-    command_line.run(_replay)
+    if os.path.basename(sys.argv[0]) == "impala-replay":
+        print("impala-replay is now called impala-diagnose.", file=sys.stderr)
+    command_line.run(_diagnose)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ _FORMAT = 5
 
 
 class CrashFile(NamedTuple):
-    """What `impala-replay` needs; tensors are on the CPU."""
+    """What `impala-diagnose` needs; tensors are on the CPU."""
 
     config: str  # JSON
     device: str

@@ -94,7 +94,7 @@ class Guard:
             raise errors.RunFailed(f"{self._in_a_row} updates in a row: {sentence}")
 
     def _see(self) -> str:
-        return f" See impala-replay {self._newest}." if self._newest else ""
+        return f" See impala-diagnose {self._newest}." if self._newest else ""
 
     def _keep(self, step: _Step) -> str:
         """Writes the crash file, unless there are enough of them."""
