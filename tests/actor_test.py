@@ -7,7 +7,7 @@ import torch
 from impala_mp import nest, types
 from impala_mp.environments import bad_data
 from impala_mp.transport import parameter_store
-from impala_mp.workers import actor
+from impala_mp.workers import actor, builders as worker_builders
 from tests import builders
 
 # Episodes that end often, both ways: falls, and a limit of 7 steps.
@@ -388,7 +388,7 @@ def test_accounting_and_checkpoints_of_training(tmp_path):
     parts.training.save()
     # The learner is killed with a batch in hand, and another takes its seat.
     builders.make_batcher(parts.shared).take()
-    again = builders.workers.make_training(parts.shared, parts.shared.control.row(0))
+    again = worker_builders.make_learner(parts.shared, parts.shared.control.row(0))
     again.restore(print)
     record = parts.shared.learner_record.read()
     assert record["updates"] == record["restored/updates"] == 4

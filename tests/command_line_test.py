@@ -19,7 +19,7 @@ _CATCH = f"--config={_EXPERIMENTS / 'catch.py'}"
 
 def _call(module, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", f"impala_mp.{module}", *arguments],
+        [sys.executable, "-m", f"impala_mp.cli.{module}", *arguments],
         capture_output=True,
         text=True,
         timeout=120,

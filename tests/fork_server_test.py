@@ -8,7 +8,7 @@ import sys
 _CODE = """
 import errno, os, signal, tempfile
 from multiprocessing import forkserver, resource_tracker
-from impala_mp import fork_server
+from impala_mp.runtime import fork_server
 
 
 def full(prefix):

@@ -5,9 +5,9 @@ import sys
 
 _CODE = """
 import sys, traceback
-from impala_mp import output
+from impala_mp.runtime import streams
 
-output.survive_errors()
+streams.survive_errors()
 for number in range(1000):
     print("a line that is longer than nothing at all", number)
 try:

@@ -151,9 +151,7 @@ def test_a_gated_step_never_was(name, momentum):
 
 
 def test_a_module_that_memory_cannot_hold_is_refused_before_it_is_filled(monkeypatch):
-    monkeypatch.setattr(
-        flat_parameters.shared_memory, "available_bytes", lambda: 4 * 4000
-    )
+    monkeypatch.setattr(allocation.shared_memory, "available_bytes", lambda: 4 * 4000)
     with allocation.limited_by_memory():
         nn.Linear(99, 10)  # 1000 parameters
     filled = []

@@ -142,7 +142,7 @@ def test_a_doorbell_is_a_hint():
 
 _PARENT = """
 import multiprocessing, os, sys, time
-from impala_mp import life_pipe
+from impala_mp.runtime import life_pipe
 from tests import processes_test
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_the_commands_of_its_readme(project):
         (play, []),
     ):
         name, *arguments = command
-        done = _run([f"impala_mp.{_MODULES[name]}", *arguments, *more], project)
+        done = _run([f"impala_mp.cli.{_MODULES[name]}", *arguments, *more], project)
         assert done.returncode == 0, done.stdout + done.stderr
         if command is check:
             assert "FAIL" not in done.stdout
@@ -94,9 +94,9 @@ def test_every_file_of_the_template_is_packaged():
     nodes = ast.walk(ast.parse((_ROOT / "setup.py").read_text()))
     keywords = [k for n in nodes if isinstance(n, ast.Call) for k in n.keywords]
     (value,) = [k.value for k in keywords if k.arg == "package_data"]
-    globs = ast.literal_eval(value)["impala_mp"]
+    globs = ast.literal_eval(value)["impala_mp.cli"]
     for source in new._sources():
-        path = source.relative_to(_ROOT / "impala_mp")
+        path = source.relative_to(_ROOT / "impala_mp" / "cli")
         assert any(path.match(glob) for glob in globs), path
 
 

@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_written_is_touched(tmp_path, monkeypatch):
     def full(*unused, **others):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(reporter.workdir, "write_atomically", full)
+    monkeypatch.setattr(health.files, "write_atomically", full)
     assert run.tick() == before
     assert time.time() - os.path.getmtime(tmp_path / "health.json") < 60.0
     assert "No space left" in run.screen.messages[0]

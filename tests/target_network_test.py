@@ -11,7 +11,7 @@ import torch
 from impala_mp.algorithms import base, target_network
 from tests import builders, learner_test
 
-_PACKAGE = pathlib.Path(target_network.__file__).parent
+_PACKAGE = pathlib.Path(target_network.__file__).parents[1]
 _BUFFERED = {"network.torso": "tests.target_network_test:torso"}
 
 
@@ -72,9 +72,9 @@ def test_it_is_made_in_one_place_and_moved_in_one_place():
                     if name.endswith(key):
                         found.append(path.stem)
     assert calls == {
-        "TargetNetwork": ["algorithms"],
+        "TargetNetwork": ["registry"],
         "after_update": ["learner"],
-        "_target.update": ["impact_algorithm"],
+        "_target.update": ["impact"],
     }
 
 

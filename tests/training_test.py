@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from impala_mp.storage import checkpoint
-from impala_mp.workers import accounting
+from impala_mp.workers import accounting, builders as worker_builders
 from tests import builders
 
 
@@ -100,7 +100,7 @@ def test_counts_go_on_in_a_run_that_is_gone_on_with(tmp_path):
     second.training.step()
     assert _counts(_record(second)) == [24, 18, 6, 0]
     # A learner that goes on from the same checkpoint again, in the same run.
-    third = builders.workers.make_training(second.shared, second.shared.control.row(0))
+    third = worker_builders.make_learner(second.shared, second.shared.control.row(0))
     third.restore(print)
     third.write_record()
     assert _counts(second.shared.learner_record.read()) == [24, 18, 6, 0]

@@ -75,7 +75,7 @@ def _check_result(run: _Run) -> None:
 
 
 def _call(module: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", f"impala_mp.{module}", *arguments]
+    command = [sys.executable, "-m", f"impala_mp.cli.{module}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")

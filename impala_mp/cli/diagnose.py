@@ -1,6 +1,6 @@
 """impala-diagnose: repeats a skipped update, and finds its first non-finite tensor.
 
-    impala-diagnose runs/x/crashes/1234.pt
+impala-diagnose runs/x/crashes/1234.pt
 """
 
 import os
@@ -22,7 +22,7 @@ def _diagnose() -> None:
         sys.argv[1] = f"--file={sys.argv[1]}"  # impala-diagnose FILE
     command_line.parse(FLAGS, str(__doc__))
     if not _FILE.value:
-        raise errors.BadInput("no file is given: impala-diagnose DIR/crashes/UPDATE.pt.")
+        raise errors.BadInput("no file is given: name one of a run's crashes folder.")
     sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import diagnosis
     from impala_mp.storage import crash_file
