@@ -3,7 +3,7 @@
 Images [N, C, H, W] in torch's default memory format, the whole batch at once, a Python
 loop over T for V-trace, torch.optim and torch.nn.utils. It prints seconds an update;
 `tools/benchmark.py learner` calls it with the allocator at its defaults. It computes
-what `learner.Learner` computes: `tests/learner_test.py` compares the gradients.
+what `learner.Learner` computes: `tests/workers/learner_test.py` compares the gradients.
 """
 
 import sys

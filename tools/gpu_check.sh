@@ -66,7 +66,7 @@ deep=--config=experiments/atari.py:Pong-deep
 bench() { # NAME SECONDS arguments...
   part "$1" "$2" "$python" tools/benchmark.py "${@:3}" --json
 }
-part tests 120 "$python" -m pytest -q tests/gpu_test.py
+part tests 120 "$python" -m pytest -q tests/gpu/learner_test.py
 bench learner_float32 50 learner --repeats=2 "$deep" "${gpu[@]}"
 bench learner_bfloat16_graph 60 learner vtrace --repeats=2 "$deep" "${fast[@]}"
 bench memory 60 memory --updates=3000 --config=experiments/catch.py "${fast[@]}"

@@ -1,0 +1,288 @@
+"""The binaries as a user meets them: bad input is a sentence, exit code 2, no trace."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from impala_mp import config as config_lib, errors
+from impala_mp.cli import command_line
+from impala_mp.environments import factory
+from impala_mp.runtime import program
+
+_EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
+_CATCH = f"--config={_EXPERIMENTS / 'catch.py'}"
+
+
+def _call(module, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"impala_mp.cli.{module}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def _refused(done, *sentences):
+    for sentence in sentences:
+        assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate"])
+def test_help(module):
+    done = _call(module, "--help")
+    assert done.returncode == 0
+    assert "--workdir" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "no --config=FILE.py is given"),
+        (["--config=experiments/cath.py"], "is not there"),
+        ([_CATCH], "no --workdir=DIR"),
+        ([_CATCH + ":two"], "has no variants"),
+        (
+            [f"--config={_EXPERIMENTS / 'recall.py'}:rnn"],
+            "choose among lstm, gru, gtrxl, none",
+        ),
+        ([_CATCH, "--config.batchsize=3"], "Did you mean 'batch_size'?"),
+        ([_CATCH, "--config.batch_size=many"], "config.batch_size"),
+        ([_CATCH, "--wrkdir=x"], "wrkdir"),
+        ([_CATCH, "more"], "'more' is not a flag"),
+    ],
+)
+def test_flags_are_refused(arguments, sentence):
+    _refused(_call("train", *arguments), sentence)
+
+
+_BASE = """
+from impala_mp import config as config_lib
+
+get_config = config_lib.get_base_config
+"""
+
+
+def _parse(monkeypatch, tmp_path, *arguments):
+    """The config that a command line gives."""
+    path = tmp_path / "base.py"
+    path.write_text(_BASE)
+    values = flags.FlagValues()
+    config = command_line.define_config(values)
+    flags.DEFINE_boolean("flag", False, "", flag_values=values)
+    arguments = [argument.replace("BASE", str(path)) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["impala-train", *arguments])
+    command_line.parse(values, "")
+    return config.value
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--config=BASE", "--config.batch_size=64", "--config.actors.count=auto"),
+        ("--config", "BASE", "--config.batch_size", "64", "--config.actors.count=0"),
+        ("-config", "BASE", "--config.actors.count", "auto", "-config.batch_size=64"),
+        ("--config", "BASE", "--config.learner.cuda_graph", "--flag"),
+        ("--config", "BASE", "--noconfig.vtrace.correction", "--flag"),
+    ],
+)
+def test_a_space_is_as_good_as_an_equals_sign(monkeypatch, tmp_path, arguments):
+    config = _parse(monkeypatch, tmp_path, *arguments)
+    named = any("batch_size" in argument for argument in arguments)
+    assert config.batch_size == (64 if named else 32)
+    assert config.actors.count == (0 if named else 2)
+    assert config.learner.cuda_graph == ("--config.learner.cuda_graph" in arguments)
+    corrected = "--noconfig.vtrace.correction" not in arguments
+    assert config.vtrace.correction == corrected
+
+
+def test_a_space_form_is_refused_by_the_same_sentences(monkeypatch, tmp_path):
+    for arguments, sentence in (
+        (["--config"], "no --config=FILE.py is given"),
+        (["--config", "nowhere.py"], "is not there"),
+        (["--config", "BASE", "--config.batchsize", "3"], "Did you mean 'batch_size'"),
+        (["--config", "BASE", "--config.batch_size", "many"], "config.batch_size"),
+    ):
+        with pytest.raises(errors.BadInput, match=sentence):
+            _parse(monkeypatch, tmp_path, *arguments)
+
+
+def test_any_argument_of_the_environment_is_a_field(monkeypatch, tmp_path):
+    prefix = "--config.environment.kwargs."
+    config = _parse(
+        monkeypatch,
+        tmp_path,
+        "--config=BASE",
+        *(f"{prefix}rows=7", f"{prefix}wind=-0.5", f"{prefix}name=a level"),
+        *(f"{prefix}sizes=(1, 2)", f"{prefix}on=True", f"{prefix}none=None"),
+        *(f"{prefix}columns", "3", f"{prefix}text='7'"),
+    )
+    assert config.environment.kwargs.to_dict() == {
+        "rows": 7,
+        "wind": -0.5,
+        "name": "a level",
+        "sizes": (1, 2),
+        "on": True,
+        "none": None,
+        "columns": 3,
+        "text": "7",
+    }
+    with pytest.raises(errors.BadInput, match="is not an argument of Catch"):
+        factory.make(config.environment, 1)
+    with pytest.raises(AttributeError):
+        config.environment.other = 3  # the rest is locked as ever
+
+
+@pytest.mark.parametrize("field", ["environment.kwarg.x", "environment.kwargs.x.y"])
+def test_other_new_fields_are_refused(monkeypatch, tmp_path, field):
+    with pytest.raises(errors.BadInput, match="there is no field"):
+        _parse(monkeypatch, tmp_path, "--config=BASE", f"--config.{field}=1")
+
+
+def _get_config(statement, result="config"):
+    return (
+        "from impala_mp import config as config_lib\n\n\n"
+        "def get_config():\n"
+        "    config = config_lib.get_base_config()\n"
+        f"    {statement}\n"
+        f"    return {result}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", r"defines no get_config\(\)"),
+        ("get_config = 3", r"defines no get_config\(\)"),
+        ("{", "is no Python file with get_config.*never closed"),
+        ("All work and no play", "is no Python file"),
+        ("\0", "is no Python file.*null bytes"),
+        ("def get_config(variant): ...", "needs a variant: say --config=.*py:VARIANT"),
+        (_get_config("", "None"), "returns None, and that is no config: begin with"),
+        (_get_config("", "config.to_dict()"), "and that is no config"),
+        (_get_config("", "config.actors"), "its config lacks .* more: begin with"),
+        (_get_config("config.seed = None"), "its config lacks seed: begin"),
+        (
+            _get_config("config.batch_sise = 3"),
+            r"no field 'batch_sise'. Did you mean 'batch_size'\? \(.*py, line 6\)",
+        ),
+        (_get_config("config['xyzzy'] = 3"), r"no field 'xyzzy'. \(.*py, line 6\)"),
+        (_get_config("config.actors.cont += 1"), "Did you mean 'count'?"),
+        (_get_config("config.batch_size = 'x'"), "'batch_size'. x is .*'str'.*line 6"),
+        (_get_config("config.loss = 3"), "'loss'. 3 is of original type <class 'int'>"),
+        (_get_config("config.unlock(); config.new = 3"), "there is no field 'new'"),
+    ],
+)
+def test_a_file_that_gives_no_config_is_refused(monkeypatch, tmp_path, text, sentence):
+    path = tmp_path / "bad.py"
+    path.write_text(text)
+    with pytest.raises(errors.BadInput, match=sentence):
+        _parse(monkeypatch, tmp_path, f"--config={path}")
+
+
+def test_such_a_file_is_refused_without_a_traceback(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text(_get_config("config.batch_sise = 3"))
+    _refused(_call("train", f"--config={path}"), "Did you mean 'batch_size'?")
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("1 / 0", ZeroDivisionError),
+        ("config.batch_size += None", TypeError),
+        ("config.batch_size.bit_size()", AttributeError),
+        ("import nowhere", ModuleNotFoundError),
+    ],
+)
+def test_a_bug_in_a_config_keeps_its_traceback(monkeypatch, tmp_path, statement, error):
+    path = tmp_path / "bug.py"
+    path.write_text(_get_config(statement))
+    with pytest.raises(error):
+        _parse(monkeypatch, tmp_path, f"--config={path}")
+
+
+def test_a_refused_run_leaves_nothing(tmp_path):
+    workdir = tmp_path / "run"
+    done = _call("train", _CATCH, f"--workdir={workdir}", "--config.batch_size=33")
+    _refused(done, "config.batch_size to 64")
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"environment.id": "CartPole-v9"}, "not registered"),
+        (
+            {"environment.id": "tests.environments.vector_test:Wordy-v0"},
+            "observation space",
+        ),
+        ({"network.torso": "nature"}, "at least 36x36"),
+        ({"network.torso": "mpl"}, "must be auto"),
+        ({"network.torso": "nowhere:factory"}, "no module 'nowhere'"),
+        ({"network.torso": "json:factory"}, "has no 'factory'"),
+        ({"learner.device": "cuda:7"}, "0 CUDA devices are visible"),
+        ({"learner.device": "tpu"}, "must be cpu, cuda or cuda:N"),
+        ({"learner.device": "meta"}, "is not supported"),
+        ({"network.hidden_sizes": (10**6, 10**6)}, "of memory to be made, and"),
+        ({"actors.slots": 10**9}, "MiB are available: lower config.actors.slots"),
+    ],
+)
+def test_runs_are_refused_before_anything_is_written(tmp_path, fields, sentence):
+    config = config_lib.get_base_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(errors.BadInput, match=sentence):
+        program.train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_life_of_a_run(tmp_path):
+    """Trains, goes on, refuses another config, evaluates, and films."""
+    workdir, film = tmp_path / "run", tmp_path / "film.gif"
+    run = [_CATCH, f"--workdir={workdir}", "--config.runtime.mode=lockstep"]
+    done = _call("train", *run, "--config.total_agent_steps=6400")
+    assert done.returncode == 0, done.stderr
+    assert "Final evaluation: mean return" in done.stdout
+    assert (workdir / "learning_curve.png").exists()
+    done = _call("train", *run, "--config.total_agent_steps=12800")
+    assert "Going on from update 10" in done.stdout
+    assert "total_agent_steps changes from 6400 to 12800" in done.stdout
+    done = _call("train", *run, "--config.loss.baseline_cost=0.25")
+    _refused(done, "loss.baseline_cost is 0.5 there, 0.25 here")
+    done = _call("evaluate", f"--workdir={workdir}", "--episodes=7", f"--video={film}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["episodes"] == 7
+    assert result["agent_steps"] == 12800
+    assert -1.0 <= result["min"] <= result["mean"] <= result["max"] <= 1.0
+    assert film.read_bytes().startswith(b"GIF89a")
+    _damage(workdir / "checkpoints")
+    _refused(_call("evaluate", f"--workdir={workdir}"), "checkpoint")
+    _refused(_call("train", *run, "--config.total_agent_steps=12800"), "checkpoint")
+    _damage(workdir)
+    _refused(_call("evaluate", f"--workdir={workdir}"), "this config is damaged")
+    _refused(_call("train", *run), "this config is damaged")
+
+
+def _damage(folder):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "no --workdir=DIR"),
+        (["--workdir=nowhere"], "has no config.json"),
+        (["--workdir=nowhere", "--episodes=0"], "episodes"),
+        (["--workdir=nowhere", "--video=film.mp4"], "must end in .gif"),
+        (["--workdir=nowhere", "--video=no/c.gif"], "there is no folder no: make it"),
+    ],
+)
+def test_evaluations_are_refused(arguments, sentence):
+    _refused(_call("evaluate", *arguments), sentence)

@@ -1,0 +1,311 @@
+"""What a config refuses, what two configs differ in, and the way through JSON."""
+
+import importlib.util
+import json
+import math
+import pathlib
+import re
+
+import pytest
+
+from impala_mp import config as config_lib, errors
+from impala_mp.config import derived, fields, validation
+
+_EXPERIMENTS = sorted(
+    (pathlib.Path(__file__).resolve().parents[2] / "experiments").glob("*.py")
+)
+
+
+def _changed(**fields):
+    config = config_lib.get_base_config()
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+_RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"batch_size": 40}, r"batch_size \(40\).*set config.batch_size to 48"),
+        ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
+        ({"unroll_length": 0}, "unroll_length"),
+        ({"actors.slots": 1, "batch_size": 64}, "config.actors.slots to 2"),
+        ({"actors.count": 201}, "at most 200"),
+        ({"actors.epsilon": 1.5}, "between 0 and 1"),
+        ({"actors.temperature": 0.0}, r"\(0.0\) must be between 0.001 and 1000"),
+        ({"actors.epsilon_ladder": -1.0}, "at least 0"),
+        ({"schedules.epsilon": "cosine(1, 0, 5)"}, r"must be one of constant\(value"),
+        ({"learner.micro_batches": 5}, "must divide batch_size"),
+        (
+            {"learner.micro_batches": 0, "learner.device": "cuda"},
+            "auto is measured on a CPU only.*'cuda'.*micro_batches to a number",
+        ),
+        ({"algorithm": "ppo"}, "must be one of vtrace, impact"),
+        ({"loss.baseline": "l1"}, "squared, huber"),
+        (
+            {"loss.popart": True, "loss.reward_clipping": "abs_one"},
+            "loss.popart .* pointless: set config.loss.reward_clipping=none",
+        ),
+        (
+            {"loss.popart": True, "algorithm": "impact", "target.polyak": 0.9},
+            "no average of values: set config.target.polyak=0",
+        ),
+        ({"target.polyak": 1.0}, "never moves"),
+        ({"target.period": 0}, "at least 1"),
+        ({"learner.passes": 0}, "at least 1"),
+        ({"impact.clip_range": 0.0}, "above 0"),
+        ({"impact.clip_range": 1.5}, "between 0 and 1"),
+        ({"impact.ratio_threshold": 0.5}, "at least 1"),
+        ({"loss.popart_beta": 0.0}, "above 0"),
+        ({"loss.huber_delta": 0.0}, "above 0"),
+        ({"network.initial_std": 0.0}, "above 0"),
+        ({"network.core": "transformer"}, "none, lstm, gru, gtrxl, or module:factory"),
+        (
+            {"network.core": "gtrxl", "network.core_size": 30},
+            r"core_size \(30\) must be a multiple .*heads \(4\): set .* to 32",
+        ),
+        ({"network.gtrxl.heads": 0}, r"network.gtrxl.heads \(0\) must be at least 1"),
+        ({"network.gtrxl.layers": 0}, "at least 1"),
+        ({"network.gtrxl.window": 0}, "at least 1"),
+        ({"loss.reduction": "median"}, "sum, mean"),
+        ({"loss.reward_clipping": "two"}, "abs_one"),
+        ({"optimizer.name": "sgd"}, "rmsprop_torch"),
+        ({"optimizer.schedule": "cosine"}, "constant"),
+        ({"runtime.mode": "threads"}, "lockstep"),
+        (
+            {"runtime.mode": "lockstep", "evaluation.interval_secs": 5.0},
+            "evaluation.interval_secs=0",
+        ),
+        ({"vtrace.clip_c_threshold": 2.0}, "must not exceed"),
+        ({"loss.discount_factor": -0.1}, "between 0 and 1"),
+        ({"shutdown.deadline_secs": 0.0}, "above 0"),
+        ({"shutdown.deadline_secs": math.inf}, r"\(inf\) must be at most 1,000,000"),
+        ({"logging.interval_secs": math.inf}, "at most 1,000,000"),
+        ({"logging.interval_secs": 1e7}, "at most 1,000,000"),  # poll's is an int
+        ({"evaluation.interval_secs": math.inf}, "at most 1,000,000"),
+        ({"health.backoff_secs": math.inf}, "at most 1,000,000"),
+        ({"health.max_backoff_secs": math.inf}, "at most 1,000,000"),
+        ({"replay.memory_mib": math.inf}, "finite"),
+        ({"network.hidden_sizes": ("abc",)}, r"\('abc',\)\) must be whole numbers"),
+        ({"network.hidden_sizes": (-3, "a")}, "1,000,000: set config.network.hidden"),
+        ({"network.hidden_sizes": (0,)}, "whole numbers"),
+        ({"network.hidden_sizes": (10**20,)}, "whole numbers"),
+        ({"network.core_size": 10**20}, "at most 1,000,000"),
+        ({"network.hidden_sizes": (64.0,)}, "whole numbers"),
+        ({"evaluation.max_steps": 0}, "at least 1"),
+        ({"seed": -1}, "at least 0"),
+        ({"actors.policy_delay": 4, "max_policy_lag": 2}, "set one of them only"),
+        ({"optimizer.learning_rate": float("nan")}, "at least 0"),
+        ({"replay.ratio": 1.0}, r"replay.ratio \(1.0\) must be at least 0 and below 1"),
+        ({"replay.ratio": -0.1}, "at least 0 and below 1"),
+        ({"replay.ratio": float("nan")}, "at least 0 and below 1"),
+        ({"replay.ratio": 0.4, "batch_size": 64}, "set config.replay.ratio to 0.5"),
+        ({"replay.ratio": 0.9}, "set config.replay.ratio to 0.5"),
+        ({"replay.ratio": 0.01}, "config.replay.ratio to 0.5"),
+        ({"replay.ratio": 0.5, "batch_size": 16}, "config.batch_size to at least 32"),
+        ({"replay.memory_mib": 0}, "above 0"),
+        ({"replay.eviction": "random"}, "fifo, priority"),
+        ({"replay.priority_exponent": -1}, "at least 0"),
+        ({"replay.priority_eta": 2}, "between 0 and 1"),
+        ({"replay.burn_in": 20}, r"below unroll_length \(20\)"),
+        ({"replay.memory_mib": float("inf")}, r"memory_mib \(inf\) must be finite"),
+        ({"replay.clear_policy_cost": float("inf")}, "must be finite"),
+        ({"replay.clear_value_cost": float("inf")}, "must be finite"),
+        ({"impact.kl_cost": float("inf")}, r"impact.kl_cost \(inf\) must be finite"),
+        *(
+            (
+                {**_RECURRENT_REPLAY, "network.core": core},
+                f"network.core={core} .* older parameters.*burn_in to at least 1",
+            )
+            for core in ("lstm", "gru", "gtrxl", "my_core:factory")
+        ),
+    ],
+)
+def test_refusals_name_the_field_its_value_and_the_cure(fields, sentence):
+    with pytest.raises(errors.BadInput, match=sentence):
+        validation.validate(_changed(**fields), num_cores=2)
+
+
+_REPLAY = {"replay.ratio": 0.5}
+_PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "needed", "words"),
+    [
+        ("replay.memory_mib", 64.0, _REPLAY, "replay.ratio above 0"),
+        ("replay.eviction", "priority", _REPLAY, "replay.ratio above 0"),
+        ("replay.priority_exponent", 0.6, _REPLAY, "replay.ratio above 0"),
+        ("replay.clear_policy_cost", 0.01, _REPLAY, "replay.ratio above 0"),
+        ("replay.clear_value_cost", 0.01, _REPLAY, "replay.ratio above 0"),
+        ("replay.trust_region", 0.1, _REPLAY, "replay.ratio above 0"),
+        ("replay.save", True, _REPLAY, "replay.ratio above 0"),
+        ("replay.burn_in", 5, _RECURRENT_REPLAY, "replay.ratio above 0"),
+        ("replay.importance_exponent", 0.5, _PRIORITISED, "replay.ratio above 0"),
+        ("replay.priority_eta", 0.5, _PRIORITISED, "replay.ratio above 0"),
+        ("impact.kl_cost", 0.1, {"algorithm": "impact"}, "algorithm=impact"),
+        ("target.period", 2, {"algorithm": "impact"}, "algorithm=impact"),
+        ("loss.huber_delta", 2.0, {"loss.baseline": "huber"}, "loss.baseline=huber"),
+        ("loss.popart_beta", 0.1, {"loss.popart": True}, "loss.popart=True"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(field, value, needed, words):
+    validation.validate(_changed(**needed, **{field: value}), num_cores=2)
+    default = re.escape(repr(fields.get(_changed(), field)))
+    sentence = f"{field} .*{value}.* without {words}: .*config.{field} at {default}"
+    with pytest.raises(errors.BadInput, match=sentence):
+        validation.validate(_changed(**{field: value}), num_cores=2)
+
+
+def test_what_would_be_ignored_in_a_replay_is_refused():
+    for field, value, words in (
+        ("replay.burn_in", 5, "a network.core"),
+        ("replay.importance_exponent", 0.5, "replay.priority_exponent above 0"),
+        ("replay.priority_eta", 0.5, "or replay.eviction=priority"),
+    ):
+        with pytest.raises(errors.BadInput, match=f"{field} .*without .*{words}"):
+            validation.validate(_changed(**_REPLAY, **{field: value}), num_cores=2)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"replay.ratio": 0.5},
+        {"replay.ratio": 0.5, "network.last_action": True},  # the state is exact
+        {**_RECURRENT_REPLAY, "replay.burn_in": 1},
+        {**_RECURRENT_REPLAY, "network.core": "gtrxl", "replay.burn_in": 1},
+        {"replay.ratio": 1 / 3, "batch_size": 48},
+        {"replay.ratio": 0.4, "actors.environments": 0},
+        {"replay.ratio": 0.75, "batch_size": 64, "actors.slots": 1, "actors.count": 1},
+    ],
+)
+def test_replay_with(fields):
+    validation.validate(_changed(**fields), num_cores=2)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "checkpoint.interval_secs",
+        *(f"health.{kind}_secs" for kind in ("start", "reset", "slow", "hang")),
+        "health.window_secs",
+    ],
+)
+def test_infinity_means_never_where_nobody_waits_for_it(field):
+    validation.validate(_changed(**{field: math.inf}), num_cores=2)
+
+
+def test_a_network_may_have_no_hidden_layer():
+    validation.validate(_changed(**{"network.hidden_sizes": ()}), num_cores=2)
+
+
+def test_a_replay_smaller_than_a_batch_is_refused():
+    config = _changed(**{"replay.memory_mib": 1.0})
+    assert derived.replay_capacity(config, 2**20 // 32) == 32
+    sentence = r"memory_mib \(1.0\) holds 31 .* a batch \(32\): set .* at least 1.1"
+    with pytest.raises(errors.BadInput, match=sentence):
+        derived.replay_capacity(config, 2**20 // 32 + 1)
+
+
+def test_the_base_config_is_valid():
+    validation.validate(config_lib.get_base_config(), num_cores=1)
+
+
+def _variants(get_config):
+    try:
+        get_config("?")
+    except errors.BadInput as error:
+        return str(error).split("choose among ")[1].split(".")[0].split(", ")
+    except TypeError:
+        return [None]
+    return ["Pong", "Pong-deep", "Breakout-shallow-sticky"]  # any game
+
+
+def _import(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", _EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_are_valid(path):
+    module = _import(path)
+    for variant in _variants(module.get_config):
+        config = module.get_config(variant) if variant else module.get_config()
+        validation.validate(config, num_cores=2)
+        again = config_lib.from_json(config_lib.to_json(config))
+        assert fields.differences(config, again) == {}
+
+
+_ARMS = {  # what each arm of the comparison may have of its own
+    "-replay": {"batch_size", "replay.ratio", "replay.memory_mib"},
+    "-impact": {"algorithm", "learner.passes", "target.period"},
+    "-twice": {"learner.passes"},
+}
+
+
+@pytest.mark.parametrize("kind", _ARMS)
+def test_arms_of_a_comparison_differ_in_the_algorithm_only(kind):
+    get_config = _import(
+        next(p for p in _EXPERIMENTS if p.stem == "minatar")
+    ).get_config
+    base, arm = (get_config(f"Breakout{each}-study") for each in ("", kind))
+    assert set(fields.differences(base, arm)) == _ARMS[kind]
+    for config in (base, arm):  # each update learns one unroll, made right before it
+        assert config.runtime.mode == "lockstep"
+        assert config.actors.count == config.actors.slots == 1
+        assert derived.num_fresh(config) == config.actors.environments
+
+
+def test_differences_are_named_by_field():
+    changed = _changed(**{"loss.entropy_cost": 0.5, "network.hidden_sizes": (1,)})
+    assert fields.differences(config_lib.get_base_config(), changed) == {
+        "loss.entropy_cost": (0.01, 0.5),
+        "network.hidden_sizes": ([64, 64], [1]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "operational"),
+    [
+        ("total_agent_steps", True),
+        ("checkpoint.keep_last", True),
+        ("actors.count", True),
+        ("actors.environments", False),
+        ("checkpointing", False),
+        ("replay.save", True),
+        ("replay.memory_mib", False),
+        ("loss.entropy_cost", False),
+    ],
+)
+def test_operational_fields(field, operational):
+    assert fields.is_operational(field) == operational
+
+
+def test_the_nearest_key_is_hinted_at():
+    assert fields.nearest("batchsize", ["batch_size", "seed"]).endswith("'batch_size'?")
+    assert fields.nearest("xyzzy", ["batch_size", "seed"]) == ""
+
+
+def test_threads_of_the_learner():
+    assert derived.learner_threads(_changed(**{"actors.count": 2}), 8) == 6
+    assert derived.learner_threads(_changed(**{"actors.count": 2}), 2) == 1
+    assert derived.learner_threads(_changed(**{"learner.threads": 3}), 2) == 3
+    served = {"actors.count": 2, "inference.mode": "server", "inference.threads": 3}
+    assert derived.learner_threads(_changed(**served), 8) == 3
+    assert derived.learner_threads(_changed(**served), 4) == 1
+    assert derived.num_actors(_changed(**{"actors.count": 0}), 7) == 7
+
+
+def test_a_config_of_an_earlier_version_gets_the_fields_that_came_later():
+    stored = json.loads(config_lib.to_json(_changed(batch_size=48)))
+    del stored["replay"], stored["loss"]["popart"]
+    read = config_lib.from_json(json.dumps(stored))
+    assert fields.differences(read, _changed(batch_size=48)) == {}
+    assert isinstance(read.network.hidden_sizes, tuple)
+    stored["health"]["max_restarts"] = 100  # as it once was
+    with pytest.raises(errors.BadInput, match="another version"):
+        config_lib.from_json(json.dumps(stored))

@@ -1,0 +1,141 @@
+"""impala-ctl against a training in processes of its own."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from impala_mp import config as config_lib
+from impala_mp.cli import ctl
+from tests.integration import supervisor_test
+
+start = supervisor_test.start  # a fixture
+
+
+class _Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """The command in this process: importing torch takes longer than all it does."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["impala-ctl", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            ctl.main()
+        except SystemExit as end:
+            code = end.code
+        return _Done(code, *capsys.readouterr())
+
+    return command
+
+
+def _said(done):
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def _refused(done, sentence):
+    assert sentence in done.stderr
+    assert done.returncode == 2
+
+
+_LONG = supervisor_test.LONG
+
+
+def test_a_change_takes_hold_and_outlives_the_run(start, call):
+    run = start(_LONG, "--config.schedules.epsilon=linear(0.5, 0.1, 1e9)")
+    folder = run.workdir
+    run.until(run.metrics)
+    assert _said(call(folder, "get", "entropy_cost")) == [
+        "entropy_cost = 0.003 (config)"
+    ]
+    sentence = "entropy_cost changes from 0.003 to 0.03 (impala-ctl)."
+    said = _said(call(folder, "set", "entropy_cost=0.03", "epsilon=1"))
+    assert said[0] == sentence
+    assert "epsilon changes from 0." in said[1]
+    assert sentence in run.text()
+    # In force when the command has ended: the newest record at most is from before.
+    before = len(run.metrics())
+    record = run.until(lambda: run.metrics()[before + 1 :])[0]
+    assert (record["live/entropy_cost"], record["live/epsilon"]) == (0.03, 1.0)
+    assert record["live/temperature"] == 1.0
+    health = json.loads((folder / "health.json").read_text())
+    assert health["live"] == [
+        "epsilon = 1 (impala-ctl)",
+        "entropy_cost = 0.03 (impala-ctl)",
+    ]
+    _refused(
+        call(folder, "set", "epsilon=1.5"), "epsilon (1.5) must be between 0 and 1"
+    )
+    _refused(call(folder, "set", "epsilom=1"), "Did you mean 'epsilon'?")
+    assert _said(call(folder, "unset", "epsilon"))
+    run.until(lambda: run.metrics()[-1]["live/epsilon"] < 0.51)
+    # Checkpointed without being asked: a run that is killed keeps it.
+    run.until(lambda: run.metrics()[-1]["health/checkpoint_update"] > 0)
+    run.process.send_signal(signal.SIGKILL)
+    run.wait()
+    _refused(call(folder, "set", "epsilon=1"), "is not alive")
+    again = start(_LONG, "--config.schedules.epsilon=linear(0.5, 0.1, 1e9)")
+    again.until(
+        lambda: "entropy_cost stays 0.03, as impala-ctl has set it" in again.text()
+    )
+    count = len(again.metrics())
+    again.until(lambda: len(again.metrics()) > count)
+    assert again.metrics()[-1]["live/entropy_cost"] == 0.03
+    assert again.metrics()[-1]["live/epsilon"] < 0.51
+    again.process.send_signal(signal.SIGTERM)
+    again.wait()
+
+
+def test_a_run_that_does_not_answer(start, call):
+    run = start(_LONG)
+    run.until_running()
+    run.process.send_signal(signal.SIGSTOP)
+    config = json.loads((run.workdir / "config.json").read_text())
+    config["logging"]["interval_secs"] = -9.5  # of the 10 s that the command waits
+    (run.workdir / "config.json").write_text(json.dumps(config))
+    done = call(run.workdir, "set", "epsilon=1")
+    assert (done.returncode, "does not answer" in done.stderr) == (1, True)
+    assert not list((run.workdir / "questions").glob("*.question"))
+    run.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "a folder and a command are needed"),
+        (["nowhere", "get"], "nowhere has no config.json"),
+        (["DIR", "get"], "is not alive"),
+        (["DIR", "set"], "is no command"),
+        (["DIR", "unset"], "is no command"),
+        (["DIR", "put", "epsilon=1"], "is no command"),
+        (["DIR", "set", "epsilon"], "'epsilon' is not NAME=VALUE"),
+        (["DIR", "set", "epsilon=much"], "'epsilon=much' is not NAME=VALUE"),
+    ],
+)
+def test_commands_are_refused(tmp_path, call, arguments, sentence):
+    text = config_lib.to_json(config_lib.get_base_config())
+    pathlib.Path(tmp_path / "config.json").write_text(text)
+    _refused(call(*(tmp_path if a == "DIR" else a for a in arguments)), sentence)
+
+
+def test_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "impala_mp.cli.ctl", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "impala-ctl DIR set NAME=VALUE" in _said(done)[3]

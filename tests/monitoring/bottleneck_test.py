@@ -1,0 +1,72 @@
+"""The bottleneck in words."""
+
+import pytest
+
+from impala_mp.monitoring import bottleneck, display, reporter as reporter_lib
+from tests.support import builders
+
+
+def _explain(
+    learner_wait, actor_wait, num_actors=4, num_cores=64, device="cuda", serving=0
+):
+    record = {
+        "time/learner_wait": learner_wait,
+        "time/actor_wait": actor_wait,
+        "time/environment_step_ms": 4.1,
+        "time/inference_step_ms": 0.25,
+    }
+    return bottleneck.explain(record, num_actors, num_cores, device, serving)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (_explain(0.75, 0.0), "12 more actors would fill it."),
+        (_explain(0.75, 0.0), "The learner waited 75 % of its time for data"),
+        (_explain(0.75, 0.0), "4.1 ms of environment and 0.25 ms of inference"),
+        (_explain(0.75, 0.0, num_cores=8), "and there are cores for 4"),
+        (_explain(0.75, 0.0, num_cores=8, serving=1), "and there are cores for 3"),
+        (_explain(0.75, 0.0, num_cores=4), "all 4 cores are taken"),
+        (_explain(0.0, 0.6), "the actors waited 60 %"),
+        (_explain(0.0, 0.6), "2 of 4 actors would do"),
+        (_explain(0.0, 0.6, device="cpu"), "more learner.threads or a GPU"),
+        (_explain(0.05, 0.1), "keep each other busy"),
+    ],
+)
+def test_sentences(text, expected):
+    assert expected in text
+
+
+def test_a_wait_that_began_before_the_interval_is_no_more_than_all_of_it(tmp_path):
+    shared = builders.shared(builders.config(), tmp_path)
+    screen = display.Display("Catch", 1)
+    reporter = reporter_lib.Reporter(shared, str(tmp_path), screen, 2)
+    for number in (1, 2):  # many hours, of whatever this took
+        shared.control.row(number).set("wait_ns", 3 * 10**14)
+        shared.control.row(number).set("environment_ns", 10**14)
+    split = reporter._actor_split()
+    reporter.close()
+    assert split["time/actor_wait"] == pytest.approx(0.75)
+    assert split["time/actor_environment"] == pytest.approx(0.25)
+
+
+def test_a_stall_says_who_waits_for_whom():
+    text = bottleneck.explain_stall(
+        21.4,
+        [
+            ("supervisor", "running"),
+            ("learner", "waiting_for_data"),
+            ("actor", "starting"),
+            ("actor", "starting"),
+            ("actor", "waiting_for_slot"),
+        ],
+    )
+    assert text == (
+        "Nothing was learned for 21 s: the learner is waiting for data;"
+        " actors: 2 starting, 1 waiting for slot."
+    )
+
+
+def test_nothing_is_said_before_there_are_numbers():
+    assert bottleneck.explain({}, 1, 2, "cpu") == ""
+    assert _explain(float("nan"), 0.0) == ""

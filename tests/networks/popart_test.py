@@ -1,0 +1,163 @@
+"""PopArt against the paper's moments in float64; outputs that stay; publication."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from impala_mp.algorithms import base
+from impala_mp.networks import popart
+from impala_mp.workers import learner
+from tests.support import builders
+from tests.workers import learner_test
+
+_SIZE = 7
+_ONE = torch.ones(())
+
+
+def _head():
+    torch.manual_seed(0)
+    head = popart.PopArtHead(_SIZE)
+    with torch.no_grad():
+        head.bias.normal_()
+    return head
+
+
+def _adapt(head, targets, learnable=None, beta=0.1, finite=_ONE, parts=1):
+    learnable = torch.ones_like(targets) if learnable is None else learnable
+    pieces = zip(targets.chunk(parts, 1), learnable.chunk(parts, 1), strict=True)
+    head.adapt(sum(head.moments(*piece) for piece in pieces), beta, finite)
+
+
+def _targets(mean, std, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return mean + std * torch.randn((5, 6), generator=generator)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0, 1), (-3, 0.1), (50, 2000), (9e3, 0.5)])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_statistics_are_the_papers_and_outputs_stay(mean, std, parts):
+    head, inputs = _head(), torch.randn(40, _SIZE)
+    first, second = 0.0, 1.0  # the paper's mu and nu, in float64
+    for turn in range(60):
+        targets = _targets(mean, std, turn)
+        learnable = (torch.rand(targets.shape) < 0.8).float()
+        before = head(inputs).detach()
+        scale = max(before.abs().max().item(), head.mean.abs().item())
+        _adapt(head, targets, learnable, parts=parts)
+        error = (head(inputs) - before).abs().max().item()
+        assert error < 1e-5 * (scale + abs(mean) + std)
+        seen = targets[learnable > 0].double().numpy()
+        first = 0.9 * first + 0.1 * np.mean(seen)
+        second = 0.9 * second + 0.1 * np.mean(seen**2)
+    assert head.mean.item() == pytest.approx(first, rel=1e-5)
+    assert head.scale.item() == pytest.approx(np.sqrt(second - first**2), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("targets", "learnable", "finite"),
+    [
+        (5.0, 1.0, 0.0),
+        (np.nan, 1.0, 0.0),
+        (np.nan, 1.0, 1.0),
+        (np.inf, 1.0, 1.0),
+        (3e30, 1.0, 1.0),
+        (5.0, 0.0, 1.0),
+    ],
+)
+def test_nothing_changes_by_what_is_skipped_or_not_finite(targets, learnable, finite):
+    head = _head()
+    _adapt(head, _targets(3.0, 9.0, 0))
+    before = copy.deepcopy(head.state_dict())
+    shape = (5, 6)
+    _adapt(
+        head,
+        torch.full(shape, targets),
+        torch.full(shape, learnable),
+        finite=torch.tensor(finite),
+    )
+    for name, tensor in head.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_the_scale_has_bounds():
+    head = _head()
+    for _ in range(300):
+        _adapt(head, torch.full((5, 6), 2.0), beta=0.5)
+    assert head.scale.item() == pytest.approx(1e-4)
+    assert head(torch.randn(4, _SIZE)).isfinite().all()
+
+
+@pytest.mark.parametrize("baseline", ["squared", "huber"])
+@pytest.mark.parametrize("name", ["vtrace", "impact"])
+def test_gradients_are_those_of_normalised_values(baseline, name):
+    """With sigma 100: the loss in the head's own units, advantages over sigma."""
+    overrides = {"algorithm": name, "loss.baseline": baseline, "loss.popart": True}
+    made, policy, batch = learner_test._make(**overrides, **{"loss.popart_beta": 1e-9})
+    head = policy.network.baseline
+    with torch.no_grad():
+        head.variance.fill_(1e4)
+        head.mean.fill_(30.0)
+        head.bias.add_(0.1)
+    made._algorithm.after_update(0)  # the target takes it over
+    live = base.live_from_config(made._config)._replace(entropy_cost=0.0)
+    made.loss(batch, live).total.backward()
+
+    plain, plain_policy, _ = learner_test._make(algorithm=name)
+    network = plain_policy.network
+    network.load_state_dict(policy.network.state_dict(), strict=False)
+    with torch.no_grad():  # the same values from a plain head
+        network.baseline.weight.mul_(100.0)
+        network.baseline.bias.mul_(100.0).add_(30.0)
+    plain._algorithm.after_update(0)
+    output = plain.unroll(batch)
+    critic = plain._algorithm._critic
+    seen = {}
+    critic.loss = lambda _, values, vs: seen.update(vs=vs) or 0.0 * values
+    policy_gradient = plain.loss(batch, live).total
+    error = (output.baseline[:-1] - seen["vs"]) / 100.0
+    terms = 0.5 * error.square()
+    if baseline == "huber":
+        terms = torch.where(error.abs() <= 1.0, terms, error.abs() - 0.5)
+    (policy_gradient / 100.0 + 0.5 * (terms * base.learnable(batch)).sum()).backward()
+    for (key, a), (_, b) in zip(
+        policy.network.named_parameters(), network.named_parameters(), strict=True
+    ):
+        expected = b.grad * 100.0 if key.startswith("baseline") else b.grad
+        torch.testing.assert_close(a.grad, expected, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_statistics_are_published_with_the_parameters(tmp_path):
+    overrides = {"loss.popart": True, "loss.popart_beta": 0.1}
+    parts = builders.parts(builders.config(**overrides), tmp_path)
+    parts.training.publish()
+    for _ in range(3):
+        for one in parts.actors:
+            one.fetch()
+            one.unroll()
+        parts.training.step()
+    mine = parts.training._learner.agent.network.baseline
+    assert mine.mean.item() != 0.0
+    for one in parts.actors:
+        one.fetch()
+        theirs = one._agent.network.baseline
+        for name in ("weight", "bias", "mean", "variance"):
+            assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
+
+
+def test_a_whole_update_moves_statistics_once_and_says_so():
+    overrides = {"loss.popart": True, "loss.popart_beta": 0.2}
+    made, policy, batch = learner_test._make(**overrides)
+    names = learner.metric_names(made._config)
+    live = base.live_from_config(made._config)
+    metrics = dict(zip(names, made.update(batch, live).tolist(), strict=True))
+    head = policy.network.baseline
+    assert metrics["popart/mean"] == head.mean.item() != 0.0
+    assert metrics["popart/scale"] == head.scale.item() != 1.0
+    before = copy.deepcopy(head.state_dict())
+    made.update(batch, live._replace(entropy_cost=np.nan))  # targets are fine
+    batch.time_step.reward[1, 1] = np.nan
+    made.update(batch, live)
+    for name, tensor in head.state_dict().items():
+        assert torch.equal(tensor, before[name]), name

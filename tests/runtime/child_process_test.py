@@ -1,0 +1,135 @@
+"""One seat: what it is called in each state, when it is hung, how it is ended."""
+
+import errno
+import itertools
+import multiprocessing
+import signal
+import time
+import types
+
+import pytest
+
+from impala_mp.runtime import child_process, entry_points
+from impala_mp.transport import control_block
+from tests.support import builders
+
+_State = control_block.State
+_LIMITS = {
+    "health.start_secs": 10.0,
+    "health.reset_secs": 20.0,
+    "health.slow_secs": 3.0,
+    "health.hang_secs": 5.0,
+}
+
+
+@pytest.fixture
+def seat(tmp_path):
+    """Actor 1, with a process that is a name only."""
+    shared = builders.shared(builders.config(**_LIMITS), tmp_path)
+    made = child_process.ChildProcess("actor", 1, 2, str(tmp_path / "log"), shared)
+    made.process = types.SimpleNamespace(pid=12345, exitcode=-9, close=lambda: None)
+    made.incarnation = 4
+    return made
+
+
+def _silent(seat, state, seconds):
+    seat.row.beat(state)
+    seat.row.set("heartbeat_ns", time.monotonic_ns() - int(seconds * 1e9))
+
+
+@pytest.mark.parametrize(
+    ("state", "limit"),
+    [
+        (_State.NOT_STARTED, 10.0),
+        (_State.STARTING, 10.0),
+        (_State.RESETTING, 20.0),
+        (_State.RUNNING, 5.0),
+        (_State.WAITING_FOR_SLOT, 5.0),
+        (_State.WAITING_FOR_DATA, 5.0),
+        (_State.WAITING_FOR_INFERENCE, 5.0),
+        (_State.STOPPING, 5.0),
+    ],
+)
+def test_each_state_has_its_limit(seat, state, limit):
+    _silent(seat, state, limit - 1.0)
+    assert not seat.is_hung()
+    assert seat.describe() in (state.name.lower(), "slow")
+    _silent(seat, state, limit + 1.0)
+    assert seat.is_hung()
+    assert seat.describe() == "hung"
+
+
+def test_only_who_runs_can_be_slow(seat):
+    for state in _State:
+        _silent(seat, state, 4.0)
+        expected = "slow" if state == _State.RUNNING else state.name.lower()
+        assert seat.describe() == expected
+    seat.process = None
+    assert seat.describe() == "restarting"
+    seat.lost = True
+    assert seat.describe() == "lost"
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_the_end_comes_in_stages_and_nobody_waits_for_it(seat, monkeypatch, started):
+    sent, clock = [], itertools.count(100.0, 0.25)
+    state = _State.RUNNING if started else _State.NOT_STARTED
+    _silent(seat, state, 70.0)
+    monkeypatch.setattr(child_process.time, "monotonic", lambda: now)
+    monkeypatch.setattr(
+        child_process.ChildProcess,
+        "_send",
+        lambda self, number: sent.append((self.process.pid, number, now)),
+    )
+    now = next(clock)
+    assert "its stacks go to" in seat.begin_to_end()
+    while now < 105.0:
+        seat.press_on()
+        assert not seat.is_hung()  # it is not ended twice
+        assert seat.describe() == "hung"
+        now = next(clock)
+    stacks = [(12345, signal.SIGUSR1, 100.0)] if started else []
+    assert sent == [
+        *stacks,
+        (12345, entry_points.END, 100.5),
+        (12345, signal.SIGKILL, 101.5),
+    ]
+    assert seat.next_due() == float("inf")
+
+
+def test_a_death_is_written_down_with_its_seeds_and_step(seat):
+    _silent(seat, _State.RUNNING, 0.0)
+    seat._steps_at_start = 1000
+    seat.row.set("agent_steps", 3500)
+    assert seat.bury() == -9
+    assert seat.reason == (
+        "was killed by SIGKILL after 2,500 agent steps (seeds of 0, actor 1,"
+        " incarnation 4 of run 0)"
+    )
+    assert seat.failed_starts == 0
+
+
+def test_a_start_without_room_is_a_failed_start(seat, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    seat.process = None
+    monkeypatch.setattr(child_process.fork_server, "start", full)
+    context = multiprocessing.get_context("forkserver")
+    for count in (1, 2):
+        with pytest.raises(OSError, match="No space"):
+            seat.start(context, life=None)
+        assert seat.process is None
+        assert (seat.failed_starts, seat.short_lives, len(seat.deaths)) == (count,) * 3
+    assert "No space left on device" in seat.reason
+    assert seat.output() == ""
+    assert seat.last_line() == seat.reason
+
+
+def test_a_death_before_the_first_step_is_a_failed_start(seat):
+    states = (_State.NOT_STARTED, _State.STARTING, _State.RESETTING)
+    for count, state in enumerate(states, 1):
+        seat.process = types.SimpleNamespace(exitcode=1, close=lambda: None)
+        _silent(seat, state, 0.0)
+        seat.bury()
+        assert seat.failed_starts == count

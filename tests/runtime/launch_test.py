@@ -1,0 +1,78 @@
+"""Signals before there is a supervisor that could take them."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+_CATCH = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "catch.py"
+
+# Says so when a module is about to be imported, and waits there.
+_PAUSE = """
+import sys, time
+
+
+class Pause:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            print("importing", flush=True)
+            time.sleep(60.0)
+
+
+sys.meta_path.insert(0, Pause())
+"""
+
+
+def _session(leader):
+    """Live processes of a session."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == leader and fields[0] not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("module", ["ml_collections", "impala_mp.runtime.program"])
+def test_a_signal_during_imports_ends_cleanly(tmp_path, module, number):
+    hook, temporary = tmp_path / "hook", tmp_path / "tmp"
+    hook.mkdir()
+    temporary.mkdir()
+    (hook / "sitecustomize.py").write_text(_PAUSE.format(module=module))
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "impala_mp.cli.train"),
+            *(f"--config={_CATCH}", f"--workdir={tmp_path / 'run'}"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{hook}:{os.getcwd()}",
+            "TMPDIR": str(temporary),
+        },
+    )
+    assert run.stdout.readline() == "importing\n"
+    os.killpg(run.pid, signal.SIGUSR1)  # a request for a checkpoint ends nothing
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.wait(0.5)
+    run.send_signal(number)
+    out, err = run.communicate(timeout=30.0)  # the fork server holds these pipes, too
+    assert run.returncode == 128 + number
+    assert out + err == ""
+    deadline = time.monotonic() + 30.0
+    while _session(run.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert list(temporary.iterdir()) == []
+    assert not (tmp_path / "run").exists()

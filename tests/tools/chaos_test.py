@@ -1,0 +1,164 @@
+"""Faults on a real training, and the verdict on what it recovers to."""
+
+import importlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from impala_mp.storage import checkpoint, metrics
+
+_TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
+_COMMAND = [sys.executable, str(_TOOLS / "chaos.py")]
+
+
+@pytest.fixture
+def watch(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(_TOOLS))
+    import chaos_watch
+
+    return chaos_watch.Watch(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def rained(tmp_path_factory):
+    """The folder of a run under a few faults, and what the tool said of it."""
+    folder = tmp_path_factory.mktemp("chaos") / "base"
+    flags = ["--minutes=0.15", "--seed=0", "--recovery_steps=150000", "--json"]
+    done = subprocess.run(
+        [*_COMMAND, *flags, f"--workdir={folder}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return folder, done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def verdict(monkeypatch):
+    monkeypatch.syspath_prepend(str(_TOOLS))
+    return importlib.import_module("chaos_verdict")
+
+
+def test_a_run_recovers_from_what_happens_to_it(rained):
+    _, code, report = rained
+    # How long a recovery takes says more of what else this machine does just now.
+    reasons = [r for r in report["reasons"] if "median recovery" not in r]
+    assert reasons == []
+    assert code == (report["verdict"] != "pass") == bool(report["reasons"])
+    assert {"kill_learner", "kill_actor", "environment_raises"} <= {*report["faults"]}
+    assert report["recoveries"] == 3
+    assert {*report["recovery_secs"]} == {"actor", "learner"}
+    assert report["final_return"] >= report["target"]
+
+
+def _spoil(folder):
+    """Parameters that have forgotten everything, a lost trajectory, steps undone."""
+    state = checkpoint.load_newest(str(folder / "checkpoints"), report=print)
+    for tensor in state["learner"]["parameters"].values():
+        torch.nn.init.zeros_(tensor)
+    update = state["learner"]["updates"] + 1
+    checkpoint.save(str(folder / "checkpoints"), update, state)
+    last = metrics.read(str(folder))[-1]
+    last["health/committed"] += 1
+    last["agent_steps"] -= 1
+    last["health/mixed_unrolls"] = 1
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(last) + "\n")
+    (folder / "health.json.writing").touch()
+    (folder / "logs" / "actor-9.log").write_text("version 7 of the parameters is torn")
+
+
+def test_a_bad_state_after_recovery_fails(rained, verdict, tmp_path):
+    base, _, report = rained
+    shutil.copytree(base / "run", tmp_path / "run")
+    _spoil(tmp_path / "run")
+    found = verdict.examine(tmp_path / "run")
+    left = {**report["leftovers"], "temporary_files": found.pop("temporary_files")}
+    reasons = verdict.judge({**report, **found, "leftovers": left}, [])
+    about = {reason.split(":")[0] for reason in reasons}
+    assert about >= {
+        "torn_reads",
+        "identity_violations",
+        "counters_backwards",
+        "mixed_unrolls",
+        "temporary_files",
+    }
+    assert any(reason.startswith("the final return is") for reason in reasons)
+    assert len(reasons) == 6
+
+
+def test_few_faults_and_slow_recoveries_fail(rained, verdict):
+    _, _, report = rained
+    quick = {"actor": {"median": 0.99}, "learner": {"median": 9.9}}
+    slow = {"actor": {"median": 1.0}, "learner": {"median": 10.0}}
+
+    def reasons(**changes):
+        full = {**report, "recovery_secs": quick, **changes}
+        return verdict.judge(full, [])
+
+    assert reasons() == []
+    assert reasons(minutes=10.0, faults_in_all=200) == []
+    assert "199 faults, where 200" in reasons(minutes=10.0, faults_in_all=199)[0]
+    assert "0 faults, where 1 " in reasons(minutes=0.01, faults_in_all=0)[0]
+    actor, learner = reasons(recovery_secs=slow)
+    assert "killed actor took 1.0 s" in actor
+    assert "killed learner took 10.0 s" in learner
+    assert reasons(recovery_secs={}) == []  # nothing was killed
+
+
+def test_bad_arguments_are_a_sentence():
+    done = subprocess.run([*_COMMAND, "--minutes=0"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is not a number above 0" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_records_are_read_once_whatever_becomes_of_the_file(
+    watch, tmp_path, monkeypatch
+):
+    """A rewind cuts the file off, and it may have grown again before the next look."""
+    path, read = tmp_path / "metrics.jsonl", []
+    monkeypatch.setattr(watch, "_take", lambda record, _: read.append(record["n"]))
+
+    def look(*numbers, rest=""):
+        with open(path, "a") as file:
+            lines = (json.dumps({"n": n, "x": "y" * n}) + "\n" for n in numbers)
+            file.write("".join(lines) + rest)
+        read.clear()
+        watch.read_records()
+        return read
+
+    assert look(1, 2, 3, rest='{"n"') == [1, 2, 3]
+    first = path.read_text().index("\n") + 1
+    os.truncate(path, first)
+    assert look(7, 9, 11) == [1, 7, 9, 11]
+    assert look() == []
+    os.truncate(path, first)
+    assert look() == [1]
+    assert look(5) == [5]
+
+
+@pytest.mark.parametrize(
+    ("counts", "growth"),
+    [
+        ([30] * 3 + [36] * 97 + [30] * 2 + [36] * 98, 0),  # a child is missing
+        ([36 + look // 40 for look in range(400)], 9),  # one leaks each restart
+    ],
+)
+def test_growth_of_open_files(watch, monkeypatch, counts, growth):
+    watch._recorders.add(watch.supervisor)
+    for count in counts:
+        monkeypatch.setattr(os, "listdir", lambda _, count=count: [""] * count)
+        watch._count_descriptors()
+    assert watch.descriptors() == growth
+
+
+def test_a_run_without_a_look_at_open_files_has_not_grown(watch):
+    assert watch.descriptors() == 0

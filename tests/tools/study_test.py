@@ -1,0 +1,132 @@
+"""The study tool: what it reads from runs, and what it refuses to mix."""
+
+import json
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from impala_mp.monitoring import curves
+from impala_mp.storage import files, metrics
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_TOOL = _ROOT / "tools" / "study.py"
+_STALENESS = str(_ROOT / "experiments" / "staleness.py")
+_EXPERIMENTS = [f"{_STALENESS}:{v}" for v in ("0", "16", "0-uncorrected")]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    return runpy.run_path(str(_TOOL))
+
+
+def _study(output, *arguments):
+    command = [sys.executable, str(_TOOL), f"--output={output}", "--seeds=2"]
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def _write_run(folder, steps, returns=None, lags=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = metrics.Writer(str(folder))
+    for i, step in enumerate(steps):
+        record = dict.fromkeys(metrics.COUNTERS, int(step))
+        record["episode/count"] = 1000
+        record["episode/return_mean"] = float(returns[i]) if returns is not None else i
+        writer.write(record | {"lag/mean": lags[i] if lags else 0.0})
+    writer.close()
+
+
+def test_steps_to_a_target_do_not_depend_on_how_often_a_run_was_recorded(
+    tool, tmp_path
+):
+    """A dense run has more records, and one of them is a lucky spike."""
+    dense = np.arange(100, 10_001, 100)
+    truth = dense / 1000.0
+    returns = truth.copy()
+    returns[12] = 9.0
+    _write_run(tmp_path / "dense", dense, returns)
+    _write_run(tmp_path / "sparse", dense[9::10], truth[9::10])
+    folders = [tmp_path / "dense", tmp_path / "sparse"]
+    gap = max(map(tool["_longest_gap"], folders))
+    assert gap == 1000
+    assert [tool["_steps_to"](f, 4.5, gap) for f in folders] == [5000, 5000]
+    assert [tool["_steps_to"](f, 20.0, gap) for f in folders] == [None, None]
+
+
+def test_the_mean_lag_weighs_updates_not_records(tool, tmp_path):
+    _write_run(tmp_path / "run", [10, 20, 100], lags=[1.0, 1.0, 6.0])
+    assert tool["_mean_lag"](tmp_path / "run") == pytest.approx(5.0)
+
+
+def _fake_results(tool, output, flags=()):
+    """Finished runs that nobody trained: config, metrics and evaluation."""
+    for i, experiment in enumerate(_EXPERIMENTS):
+        for seed in (0, 1):
+            run = tool["_make_run"](output, experiment, seed, flags)
+            _write_run(run.folder, [1000, 2000, 3000], lags=[float(i)] * 3)
+            config = run.config.to_json_best_effort()
+            files.write_atomically(str(run.folder / "config.json"), config)
+            line = json.dumps({"mean": 10.0 * i + seed, "agent_steps": 1_000_000})
+            (run.folder / "evaluation.json").write_text(line)
+
+
+def test_a_result_of_other_flags_is_refused(tool, tmp_path):
+    _fake_results(tool, tmp_path)
+    done = _study(tmp_path, *_EXPERIMENTS, "--config.loss.entropy_cost=0.5")
+    assert done.returncode == 2
+    assert "loss.entropy_cost is 0.03 there, 0.5 here" in done.stderr
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_results_that_are_there_are_tabulated_and_drawn(tool, tmp_path):
+    flags = ["--config.loss.entropy_cost=0.5", "--config.actors.count=auto"]
+    _fake_results(tool, tmp_path, flags)
+    against = ["--x=actors.policy_delay", "--lines=vtrace.correction", "--target=1.5"]
+    done = _study(tmp_path, *_EXPERIMENTS, *flags, *against)
+    assert done.returncode == 0, done.stderr
+    assert "± 0.71  (10.00, 11.00)  lag: 1.00, 1.00" in done.stdout
+    assert "steps to target: 3,000, 3,000" in done.stdout
+    row = json.loads((tmp_path / "results.json").read_text())["staleness-16"]
+    assert row["returns"] == [10.0, 11.0]
+    assert row["lags"] == [1.0, 1.0]
+    assert row["std"] == pytest.approx(0.5**0.5)
+    assert row["steps_to_target"] == [3000, 3000]
+    assert row["steps_apart"] == 1000
+    for name in ("curves.png", "against.png"):
+        assert len(Image.open(tmp_path / name).convert("RGB").getcolors(100_000)) > 10
+
+
+def test_an_axis_that_cannot_be_drawn_is_refused_before_anything_runs(tmp_path):
+    done = _study(tmp_path, *_EXPERIMENTS, "--x=actors.policy_dela")
+    assert "Did you mean 'actors.policy_delay'?" in done.stderr
+    done = _study(tmp_path, *_EXPERIMENTS, "--x=actors.policy_delay")
+    assert "staleness-0-uncorrected has the same actors.policy_delay" in done.stderr
+    assert _study(tmp_path, *_EXPERIMENTS, "--lines=seed").returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lines_have_the_mean_its_band_and_a_dot_for_each_seed(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(curves, "_write", lambda figure, _: drawn.update(f=figure))
+    lines = {
+        "corrected": {16: [5.0, 7.0], 0: [8.0, 10.0]},
+        "not": {16: [1.0, 1.0]},
+    }
+    curves.plot_against(lines, str(tmp_path / "x.png"), "actors.policy_delay")
+    axes = drawn["f"].axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "16"]
+    means = [line for line in axes.lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in means] == ["corrected", "not"]
+    assert list(means[0].get_ydata()) == [9.0, 6.0]
+    assert list(means[1].get_xdata()) == [1]
+    dots = [tuple(line.get_ydata()) for line in axes.lines if line not in means]
+    assert dots == [(8.0, 5.0), (10.0, 7.0), (1.0,), (1.0,)]
+    assert len(axes.collections) == 2

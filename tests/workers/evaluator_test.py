@@ -1,0 +1,195 @@
+"""Evaluation: quotas fixed beforehand, greedy or sampled, and one forward a step."""
+
+import numpy as np
+import pytest
+import torch
+
+from impala_mp import config as config_lib, types
+from impala_mp.environments import bad_data, factory
+from impala_mp.networks import agent
+from impala_mp.workers import evaluator
+from tests.support import builders
+
+
+class _Lengths:
+    """Copy i plays games of length i + 1 whose return is i."""
+
+    def __init__(self, num_envs):
+        self.num_envs = num_envs
+        self._index = np.arange(num_envs)
+        self._age = np.zeros(num_envs, np.int64)
+
+    def reset(self, seeds):
+        assert len(seeds) == self.num_envs
+        return self._row(np.zeros(self.num_envs, bool))
+
+    def _row(self, over):
+        step_type = np.where(over, types.StepType.LAST, types.StepType.MID)
+        return types.TimeStep(
+            step_type.astype(np.uint8),
+            np.zeros(self.num_envs, np.float32),
+            (~over).astype(np.float32),
+            np.zeros((self.num_envs, 10, 5), np.float32),
+        )
+
+    def step(self, action):
+        self._age += 1
+        over = self._age == self._index + 1
+        self._age[over] = 0
+        returns = np.where(over, self._index, np.nan).astype(np.float32)
+        end = types.EpisodeEnd(returns, np.where(over, self._index + 1, 0))
+        return self._row(over), end
+
+
+def _policy():
+    config = builders.config()
+    spec = factory.make(config.environment, 1).spec
+    torch.manual_seed(0)
+    return agent.make(config, spec)
+
+
+@pytest.mark.parametrize("episodes", [1, 3, 4, 11])
+def test_short_games_are_not_favoured(episodes):
+    seed = np.random.SeedSequence(0)
+    returns = evaluator.evaluate(_policy(), _Lengths(4), episodes, False, seed)
+    expected = [i % 4 for i in range(episodes)]
+    assert sorted(returns) == sorted(expected)
+
+
+def test_the_same_seed_gives_the_same_games():
+    def play(seed, greedy=False):
+        environment = factory.make(builders.config().environment, 5)
+        root = np.random.SeedSequence(seed)
+        return evaluator.evaluate(_policy(), environment, 50, greedy, root)
+
+    assert play(1) == play(1)
+    assert play(1) != play(2)
+
+
+def test_greedy_takes_the_likeliest_action():
+    policy, taken = _policy(), []
+    with torch.no_grad():
+        policy.network.policy.bias.copy_(torch.tensor([0.0, 0.0, 0.5]))
+
+    class Spy(_Lengths):
+        def step(self, action):
+            taken.extend(action.tolist())
+            return super().step(action)
+
+    evaluator.evaluate(policy, Spy(4), 40, True, np.random.SeedSequence(0))
+    assert set(taken) == {2}
+    taken.clear()
+    evaluator.evaluate(policy, Spy(4), 40, False, np.random.SeedSequence(0))
+    assert set(taken) == {0, 1, 2}
+
+
+def test_it_can_be_ended_early():
+    seed = np.random.SeedSequence(0)
+    returns = evaluator.evaluate(
+        _policy(), _Lengths(4), 100, False, seed, each_step=lambda: False
+    )
+    assert returns == []
+
+
+class _Endless(_Lengths):
+    """Copy 0 plays its third game for ever, copy 3 its first."""
+
+    def __init__(self, num_envs):
+        super().__init__(num_envs)
+        self._ended = np.zeros(num_envs, int)
+
+    def step(self, action):
+        self._age[(self._ended >= 2) & (self._index == 0)] = 5
+        self._age[self._index == 3] = 5
+        row, end = super().step(action)
+        self._ended += ~np.isnan(end.episode_return)
+        return row, end
+
+
+def test_a_game_without_an_end_ends_the_share_of_its_copy_and_it_is_said():
+    sentences, steps = [], []
+    returns = evaluator.evaluate(
+        _policy(),
+        _Endless(4),
+        episodes=20,
+        greedy=False,
+        seed=np.random.SeedSequence(0),
+        each_step=lambda: steps.append(0) or True,
+        max_steps=30,
+        tell=sentences.append,
+    )
+    assert sorted(returns) == [0.0] * 2 + [1.0] * 5 + [2.0] * 5
+    assert len(steps) == 2 + 31
+    assert len(sentences) == 1
+    assert sentences[0].startswith("8 of 20 games are left out")
+    assert "evaluation.max_steps (30)" in sentences[0]
+
+
+class _Spoiling(_Lengths):
+    """Bad data at the steps and resets of these numbers."""
+
+    def __init__(self, num_envs, bad):
+        super().__init__(num_envs)
+        self._bad, self._calls, self.seeds = bad, 0, []
+
+    def _spoil(self):
+        self._calls += 1
+        if self._calls in self._bad:
+            self._age[:] = 0
+            raise bad_data.BadData("bad_rewards", "a reward is not finite")
+
+    def reset(self, seeds):
+        self.seeds.append(tuple(seeds))
+        self._age[:] = 0
+        self._spoil()
+        return super().reset(seeds)
+
+    def step(self, action):
+        self._spoil()
+        return super().step(action)
+
+
+def test_bad_data_starts_all_games_anew_with_other_seeds():
+    sentences, environment = [], _Spoiling(4, bad={1, 6, 9})
+    returns = evaluator.evaluate(
+        _policy(),
+        environment,
+        10,
+        False,
+        np.random.SeedSequence(0),
+        tell=sentences.append,
+    )
+    assert sorted(returns) == [0.0] * 3 + [1.0] * 3 + [2.0] * 2 + [3.0] * 2
+    assert len(set(environment.seeds)) == 4
+    (sentence,) = sentences
+    assert "anew 3 times, for what they gave (the last time: a reward is" in sentence
+
+
+def test_an_environment_that_gives_nothing_else_is_given_up():
+    sentences, environment = [], _Spoiling(4, bad=range(5, 10**6))
+    returns = evaluator.evaluate(
+        _policy(),
+        environment,
+        10,
+        False,
+        np.random.SeedSequence(0),
+        tell=sentences.append,
+    )
+    assert sorted(returns) == [0.0] * 3 + [1.0, 2.0]
+    assert "anew 100 times, and gave up, for what they gave" in sentences[0]
+
+
+def test_the_summary():
+    summary = evaluator.summarise([1.0, 2.0, 6.0])
+    assert summary == (3.0, 2.0, pytest.approx((14 / 3) ** 0.5), 1.0, 6.0, 3)
+    for by_task in ({"": [1.0, 2.0]}, {"/A": [1.0], "/B": [2.0]}):
+        names = evaluator.record_names(tuple(by_task))
+        assert set(evaluator.as_record(by_task, 7)) == set(names)
+
+
+def test_the_protocol_names_what_a_return_means():
+    config = config_lib.get_base_config()
+    config.environment.kwargs = {"rows": 7}
+    assert evaluator.protocol(config, True) == (
+        "Catch(rows=7), full games, greedy actions"
+    )

@@ -1,0 +1,55 @@
+"""Policy lag on purpose: as old as was asked for, in the data and the record."""
+
+import pytest
+import torch
+
+from impala_mp.workers import publisher
+from tests.support import builders
+
+
+@pytest.mark.parametrize("delay", [0, 1, 2, 5])
+def test_the_output_is_what_was_pushed_so_long_ago(delay):
+    flat = torch.zeros(3, dtype=torch.uint8)
+    line = publisher.DelayLine(flat, delay)
+    for push in range(20):
+        flat.fill_(push)
+        line.push()
+        assert line.output.tolist() == [max(0, push - delay)] * 3
+        assert line.depth == min(push, delay)
+
+
+def test_a_round_trip_goes_on():
+    delay = 3
+    flat = torch.zeros(1, dtype=torch.uint8)
+    line, other = (publisher.DelayLine(flat, delay) for _ in range(2))
+    for push in range(7):
+        flat.fill_(push)
+        line.push()
+    other.load_state_dict(line.state_dict())
+    assert torch.equal(other.output, line.output)
+    for push in range(7, 12):
+        flat.fill_(push)
+        line.push()
+        other.push()
+        assert other.output.item() == line.output.item() == push - delay
+
+
+def test_actors_act_with_the_parameters_of_so_many_updates_ago(tmp_path):
+    """And the drift detector, which knows what was published, finds nothing wrong."""
+    config = builders.config(
+        **{"actors.policy_delay": 4, "health.drift_interval": 1, "actors.slots": 1}
+    )
+    parts = builders.parts(config, tmp_path)
+    parts.training.restore(report=print)
+    history = [parts.training._learner.parameters.flat.clone()]
+    for update in range(12):
+        for each in parts.actors:
+            each.fetch()
+            each.unroll()
+            acting = torch.from_numpy(each._parameters)
+            assert torch.equal(acting, history[max(0, update - 4)])
+        parts.training.step()
+        history.append(parts.training._learner.parameters.flat.clone())
+        assert parts.training._lags.metrics()["lag/max"] == min(update, 4)
+    assert parts.training._drift.alarms == 0
+    assert parts.training._drift.worst < 1e-4
