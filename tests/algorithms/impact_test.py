@@ -7,13 +7,11 @@ import torch
 from impala_mp.algorithms import base, registry
 from impala_mp.config import validation
 from impala_mp.workers import learner
-from tests.algorithms import vtrace_test
-from tests.support import builders
-from tests.workers import learner_test
+from tests.support import builders, learners, vtrace_twin
 
 _CLIP_RANGE = 0.1
 _THRESHOLDS = ("clip_rho_threshold", "clip_pg_rho_threshold", "clip_c_threshold")
-_CORES = pytest.mark.parametrize("core", [{}, learner_test._LSTM], ids=["mlp", "lstm"])
+_CORES = pytest.mark.parametrize("core", [{}, learners.LSTM], ids=["mlp", "lstm"])
 
 
 def _on_policy(policy, batch):
@@ -49,10 +47,10 @@ def _twin(policy, batch, old, term):
     `old` is the network's output before the update; `term` a function of log pi, log pi
     of `old` and the advantage.
     """
-    network, output = learner_test.double_outputs(policy, batch)
+    network, output = learners.double_outputs(policy, batch)
     total = 0.0
     for column in range(batch.agent_output.action.shape[1]):
-        for start, end in learner_test.pieces(batch, column):
+        for start, end in learners.pieces(batch, column):
             bootstrap = old.baseline[end, column].item()
             returns = _returns(batch, column, start, end, bootstrap)
             for row in range(start, end):
@@ -87,12 +85,12 @@ def test_each_algorithm_has_a_name_and_each_name_an_algorithm():
 
 @_CORES
 def test_vtrace_on_policy_is_a2c(core):
-    made, policy, batch = learner_test._make(**core, **{"optimizer.clip_norm": 0.0})
+    made, policy, batch = learners.make(**core, **{"optimizer.clip_norm": 0.0})
     batch = _on_policy(policy, batch)
-    _, old = learner_test.double_outputs(policy, batch)
+    _, old = learners.double_outputs(policy, batch)
     expected = _twin(policy, batch, old, _a2c)
     made.update(batch, _live(made))
-    learner_test.assert_gradients(policy, expected)
+    learners.assert_gradients(policy, expected)
 
 
 _IMPACT = {
@@ -108,14 +106,14 @@ _IMPACT = {
 @pytest.mark.parametrize("before", [0, 2, 4])
 def test_impact_on_policy_is_ppo(core, before):
     """After some updates from the same target: pi has moved, mu and the target not."""
-    made, policy, batch = learner_test._make(**core, **_IMPACT)
+    made, policy, batch = learners.make(**core, **_IMPACT)
     batch = _on_policy(policy, batch)
-    _, old = learner_test.double_outputs(policy, batch)
+    _, old = learners.double_outputs(policy, batch)
     for _ in range(before):
         made.update(batch, _live(made))
     expected = _twin(policy, batch, old, _ppo)
     metrics = made.update(batch, _live(made)).tolist()
-    learner_test.assert_gradients(policy, expected)
+    learners.assert_gradients(policy, expected)
     by_name = dict(zip(learner.metric_names(made._config), metrics, strict=True))
     assert by_name["vtrace/rho_mean"] <= 1.0  # of the target: not learnable ones are 0
     assert (by_name["impact/ratio_clipped"] > 0.0) == (before > 0)
@@ -123,8 +121,8 @@ def test_impact_on_policy_is_ppo(core, before):
 
 
 def test_several_passes_are_several_updates_of_the_same_batch():
-    made, _, batch = learner_test._make(**_IMPACT, **{"learner.passes": 3})
-    other, _, _ = learner_test._make(**_IMPACT)
+    made, _, batch = learners.make(**_IMPACT, **{"learner.passes": 3})
+    other, _, _ = learners.make(**_IMPACT)
     metrics = made.update(batch, _live(made))
     apart = [other.update(batch, _live(other)).clone() for _ in range(3)]
     assert torch.equal(made.parameters.flat, other.parameters.flat)
@@ -135,7 +133,7 @@ def test_several_passes_are_several_updates_of_the_same_batch():
 @pytest.mark.parametrize("parts", [1, 3])
 def test_the_target_network_is_asked_once_an_update(parts, monkeypatch):
     overrides = {"learner.passes": 4, "learner.micro_batches": parts}
-    made, policy, batch = learner_test._make(**_IMPACT, **overrides)
+    made, policy, batch = learners.make(**_IMPACT, **overrides)
     unroll, asked = policy.unroll, []
 
     def counted(*args):
@@ -148,7 +146,7 @@ def test_the_target_network_is_asked_once_an_update(parts, monkeypatch):
 
 
 def test_an_update_is_skipped_if_a_pass_was():
-    made, _, batch = learner_test._make(**_IMPACT, **{"learner.passes": 4})
+    made, _, batch = learners.make(**_IMPACT, **{"learner.passes": 4})
     builders.spoil_pass(made, 1)
     metrics = made.update(batch, _live(made))
     skipped = learner.metric_names(made._config).index("health/skipped_share")
@@ -162,7 +160,7 @@ def _naive_surrogate(batch, old, new, threshold):
     """The paper's: pi / max(pi', mu / threshold), V-trace by pi' / mu and V'."""
     total, behaviour = 0.0, batch.agent_output
     for column in range(behaviour.action.shape[1]):
-        for start, end in learner_test.pieces(batch, column):
+        for start, end in learners.pieces(batch, column):
             rows = np.arange(start, end)
             action = behaviour.action[start:end, column].numpy()
             pi, target, mu = (
@@ -176,7 +174,7 @@ def _naive_surrogate(batch, old, new, threshold):
                 )
             )
             values = old.baseline[:, column].detach().numpy()
-            _, advantages = vtrace_test.naive(
+            _, advantages = vtrace_twin.naive(
                 {
                     "log_rhos": np.log(target / mu),
                     "discounts": 0.99 * batch.time_step.discount[rows + 1, column],
@@ -192,13 +190,11 @@ def _naive_surrogate(batch, old, new, threshold):
 
 
 def test_off_policy_the_surrogate_is_the_papers():
-    made, policy, batch = learner_test._make(
-        **_IMPACT, **{"impact.ratio_threshold": 1.3}
-    )
-    _, old = learner_test.double_outputs(policy, batch)  # batch: of another policy
+    made, policy, batch = learners.make(**_IMPACT, **{"impact.ratio_threshold": 1.3})
+    _, old = learners.double_outputs(policy, batch)  # batch: of another policy
     with torch.no_grad():
         policy.network.policy.bias.copy_(torch.tensor([0.2, -0.3]))
-    _, new = learner_test.double_outputs(policy, batch)
+    _, new = learners.double_outputs(policy, batch)
     expected = _naive_surrogate(batch, old, new, 1.3)
     metrics = made.update(batch, base.live_from_config(made._config)).tolist()
     by_name = dict(zip(learner.metric_names(made._config), metrics, strict=True))
@@ -208,7 +204,7 @@ def test_off_policy_the_surrogate_is_the_papers():
 def test_the_kl_penalty_holds_the_policy_near_the_target():
     metrics = []
     for cost in (0.0, 30.0):
-        made, _, batch = learner_test._make(**_IMPACT, **{"impact.kl_cost": cost})
+        made, _, batch = learners.make(**_IMPACT, **{"impact.kl_cost": cost})
         for _ in range(6):
             values = made.update(batch, _live(made)).tolist()
         names = learner.metric_names(made._config)

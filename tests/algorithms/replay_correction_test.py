@@ -11,8 +11,7 @@ from impala_mp.algorithms import base
 from impala_mp.environments import factory
 from impala_mp.networks import agent
 from impala_mp.workers import learner
-from tests.algorithms import vtrace_test
-from tests.support import builders
+from tests.support import builders, vtrace_twin
 
 _LIVE = base.live_from_config(builders.config())
 _LSTM = {"network.core": "lstm", "network.last_action": True, "replay.burn_in": 2}
@@ -113,7 +112,7 @@ class _Column:
         total = torch.zeros((), dtype=torch.float64)
         for start, end in self.pieces():
             rows = range(start, end)
-            vs, advantages = vtrace_test.naive(
+            vs, advantages = vtrace_twin.naive(
                 {
                     "log_rhos": [self.log_rho(t) for t in rows],
                     "discounts": self.discounts[start:end],

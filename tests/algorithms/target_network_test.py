@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from impala_mp.algorithms import base, target_network
-from tests.support import builders
-from tests.workers import learner_test
+from tests.support import builders, learners
 
 _PACKAGE = pathlib.Path(target_network.__file__).parents[1]
 _BUFFERED = {"network.torso": f"{__name__}:torso"}
@@ -37,7 +36,7 @@ def _stir(made):
 
 
 def _make(**overrides):
-    made, policy, batch = learner_test._make(algorithm="impact", **overrides)
+    made, policy, batch = learners.make(algorithm="impact", **overrides)
     return made, batch, base.live_from_config(made._config)
 
 

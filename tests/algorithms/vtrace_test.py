@@ -5,41 +5,17 @@ import pytest
 import torch
 
 from impala_mp.algorithms import vtrace
+from tests.support import vtrace_twin
 
-_ONES = (1.0, 1.0, 1.0)
 # Of rho, of the advantage's rho, of c.
 _THRESHOLDS = [
-    _ONES,
+    vtrace_twin._ONES,
     (2.5, 1.7, 1.3),
     (3.0, 0.7, 0.5),
     (1.0, np.inf, 1.0),
     (np.inf,) * 3,
 ]
 _T = 8  # of the tests of boundaries
-
-
-def _clip(ratios, threshold):
-    return np.minimum(ratios, threshold)
-
-
-def naive(inputs, thresholds=_ONES, lambda_=1.0):
-    """Equation 1 of the paper in float64, term by term; knows nothing of boundaries."""
-    rho_bar, pg_rho_bar, c_bar = thresholds
-    log_rhos, discounts, rewards, values, bootstrap_value = (
-        np.asarray(inputs[key], np.float64)
-        for key in ("log_rhos", "discounts", "rewards", "values", "bootstrap_value")
-    )
-    ratios = np.exp(log_rhos)
-    v = np.concatenate([values, bootstrap_value[None]])
-    deltas = _clip(ratios, rho_bar) * (rewards + discounts * v[1:] - v[:-1])
-    factors = discounts * lambda_ * _clip(ratios, c_bar)
-    vs = v.copy()
-    for s in range(len(ratios)):
-        for t in range(s, len(ratios)):
-            vs[s] += np.prod(factors[s:t], axis=0) * deltas[t]
-    next_vs = lambda_ * vs[1:] + (1.0 - lambda_) * v[1:]
-    advantages = _clip(ratios, pg_rho_bar) * (rewards + discounts * next_vs - v[:-1])
-    return vs[:-1], advantages
 
 
 def _random(num_steps, batch=4, seed=0):
@@ -58,14 +34,7 @@ def _random(num_steps, batch=4, seed=0):
     return {key: value.astype(np.float32) for key, value in inputs.items()}
 
 
-def _rows(inputs, start, stop):
-    """Rows start..stop-1 alone: their bootstrap value is that of row `stop`."""
-    all_values = np.concatenate([inputs["values"], inputs["bootstrap_value"][None]])
-    rows = {k: v[start:stop] for k, v in inputs.items() if k != "bootstrap_value"}
-    return {**rows, "bootstrap_value": all_values[stop]}
-
-
-def _run(inputs, thresholds=_ONES, lambda_=1.0):
+def _run(inputs, thresholds=vtrace_twin._ONES, lambda_=1.0):
     rho, pg_rho, c = thresholds
     return vtrace.from_importance_weights(
         **{key: torch.tensor(value) for key, value in inputs.items()},
@@ -90,7 +59,7 @@ def _assert_close(actual, expected):
 def test_equals_the_papers_sum_of_products(num_steps, thresholds, lambda_):
     inputs = _random(num_steps, seed=num_steps)
     actual = _run(inputs, thresholds, lambda_)
-    vs, advantages = naive(inputs, thresholds, lambda_)
+    vs, advantages = vtrace_twin.naive(inputs, thresholds, lambda_)
     _assert_close(actual.vs, vs)
     _assert_close(actual.pg_advantages, advantages)
 
@@ -130,7 +99,9 @@ def test_across_boundaries_equals_each_episode_alone(last_rows, lambda_):
     for start, stop in zip(starts, stops, strict=True):
         if start < stop:
             # A truncated episode bootstraps from the value of its last observation.
-            vs, advantages = naive(_rows(inputs, start, stop), thresholds, lambda_)
+            vs, advantages = vtrace_twin.naive(
+                vtrace_twin.rows(inputs, start, stop), thresholds, lambda_
+            )
             _assert_close(actual.vs[start:stop], vs)
             _assert_close(actual.pg_advantages[start:stop], advantages)
     for row in set(last_rows) - {_T}:  # LAST to FIRST: nothing to learn
@@ -157,8 +128,8 @@ def test_nothing_leaks_out_of_the_next_episode(last_row):
 def test_an_unroll_may_be_split_at_a_boundary(last_row):
     inputs = _with_ends(_random(_T), {last_row: False})
     whole = _run(inputs)
-    earlier = _run(_rows(inputs, 0, last_row))
-    later = _run(_rows(inputs, last_row + 1, _T))
+    earlier = _run(vtrace_twin.rows(inputs, 0, last_row))
+    later = _run(vtrace_twin.rows(inputs, last_row + 1, _T))
     for all_rows, first, second in zip(whole, earlier, later, strict=True):
         _assert_close(all_rows[:last_row], first.numpy())
         _assert_close(all_rows[last_row + 1 :], second.numpy())

@@ -11,9 +11,7 @@ import pytest
 
 from impala_mp import config as config_lib
 from impala_mp.cli import ctl
-from tests.integration import supervisor_test
-
-start = supervisor_test.start  # a fixture
+from tests.support import runs
 
 
 class _Done(NamedTuple):
@@ -51,7 +49,7 @@ def _refused(done, sentence):
     assert done.returncode == 2
 
 
-_LONG = supervisor_test.LONG
+_LONG = runs.LONG
 
 
 def test_a_change_takes_hold_and_outlives_the_run(start, call):

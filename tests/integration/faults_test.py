@@ -9,10 +9,9 @@ import time
 import pytest
 
 from impala_mp.storage import checkpoint
-from tests.integration import supervisor_test
+from tests.support import runs
 
-start = supervisor_test.start
-_LONG, _fork_server = supervisor_test.LONG, supervisor_test._fork_server
+_LONG, _fork_server = runs.LONG, runs.fork_server
 
 
 def _mount(folder, options):
@@ -40,7 +39,7 @@ def test_a_disk_that_is_full_to_the_last_log_stops_nobody(start, small_disk):
     run.until(lambda: _newest_checkpoint(run) > 0)
     actor, learner = run.until_all_run()[1], run.until_running("learner")[0]
     updates = run.metrics()[-1]["updates"]
-    supervisor_test._fill(small_disk)
+    runs.fill(small_disk)
     run.until(lambda: "No space left on device" in run.text())
     for victim in (actor, learner):
         os.kill(victim["pid"], signal.SIGKILL)
@@ -57,7 +56,7 @@ def test_a_disk_that_is_full_to_the_last_log_stops_nobody(start, small_disk):
     }
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    assert all(map(supervisor_test._identity_holds, run.metrics()))
+    assert all(map(runs.identity_holds, run.metrics()))
 
 
 def test_a_start_without_room_is_tried_again(start, tmp_path):
@@ -120,7 +119,7 @@ def test_a_run_with_few_records_is_watched_all_the_same(start):
     run.until_all_run()
     times = {path.stat().st_mtime}
     run.until(lambda: times.add(path.stat().st_mtime) or len(times) == 3)
-    assert supervisor_test._status(run).returncode == 0
+    assert runs.status(run).returncode == 0
     assert run.metrics() == []
 
 
@@ -248,8 +247,8 @@ def test_counters_survive_a_killed_supervisor(start):
     again.process.send_signal(signal.SIGTERM)
     assert again.wait() == 0, again.text()
     records = again.metrics()
-    assert supervisor_test._never_backwards(records)
-    assert all(map(supervisor_test._identity_holds, records))
+    assert runs.never_backwards(records)
+    assert all(map(runs.identity_holds, records))
     assert records[-1]["health/restarts"] == 1
     # What was in flight for the checkpoint that the run goes on from.
     assert records[-1]["health/discarded"] == kept["discarded"] + kept["in_flight"]

@@ -8,8 +8,7 @@ from impala_mp.evaluation import diagnosis, evaluate
 from impala_mp.runtime import program
 from impala_mp.storage import checkpoint, crash_file
 from impala_mp.workers import policy_lag
-from tests.runtime import lockstep_test
-from tests.support import builders
+from tests.support import builders, lockstep_runs
 
 _REPLAY = {"replay.ratio": 0.5, "replay.memory_mib": 0.1}
 
@@ -176,7 +175,7 @@ _VARIANTS = {
         "replay.trust_region": 0.1,
     },
     "lstm": {
-        **lockstep_test._VARIANTS["lstm"],
+        **lockstep_runs.VARIANTS["lstm"],
         "replay.burn_in": 2,
         "replay.priority_exponent": 0.6,
         "replay.importance_exponent": 1.0,
@@ -186,7 +185,7 @@ _VARIANTS = {
 
 def _train(path, updates=40, **overrides):
     steps = updates * 7 * 4
-    return lockstep_test._train(path, total_agent_steps=steps, **overrides)
+    return lockstep_runs.train(path, total_agent_steps=steps, **overrides)
 
 
 @pytest.mark.parametrize("name", _VARIANTS)
@@ -198,8 +197,8 @@ def test_stopping_and_going_on_equals_never_having_stopped(tmp_path, name):
         assert parts["learner"]["updates"] == updates
     for state in (whole, parts):
         del state["replay"]["arrays"][-5:]  # versions and headers: incarnations, times
-    for key in (*lockstep_test._LEARNED, "replay"):
-        lockstep_test._assert_same(whole[key], parts[key], key)
+    for key in (*lockstep_runs.LEARNED, "replay"):
+        lockstep_runs.assert_same(whole[key], parts[key], key)
     assert whole["replay"]["num_inserted"] == 40 * 4
     assert len(whole["replay"]["serials"]) < 40 * 4  # something was evicted
 
@@ -215,7 +214,7 @@ def test_what_is_not_saved_is_not_there(tmp_path):
 
 
 def test_catch_is_learned_with_replay(tmp_path):
-    config = lockstep_test._config(
+    config = lockstep_runs.config(
         **{
             "total_agent_steps": 40_000,
             "actors.environments": 16,

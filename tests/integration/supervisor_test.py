@@ -1,7 +1,5 @@
 """Real processes, real kills: the stop, crash and hang matrix of a training run."""
 
-import contextlib
-import itertools
 import json
 import os
 import pathlib
@@ -12,142 +10,13 @@ import time
 
 import pytest
 
-_EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
-_DEADLINE_SECS = 60.0
+from tests.support import runs as runs_lib
+
 _YOUNG_CLOCK = pathlib.Path(__file__).resolve().parents[1] / "support" / "young_clock"
 
 
-class Run:
-    """A training in a process of its own."""
-
-    def __init__(
-        self, workdir, *overrides, config="catch.py", env=None, own_session=False
-    ):
-        self.workdir = pathlib.Path(workdir)
-        self.output = self.workdir.with_suffix(".out")
-        self.born = time.monotonic()
-        command = [
-            sys.executable,
-            "-m",
-            "impala_mp.cli.train",
-            f"--config={_EXPERIMENTS / config}",
-            f"--workdir={workdir}",
-            "--config.logging.interval_secs=0.2",
-            *overrides,
-        ]
-        with open(self.output, "w") as file:
-            self.process = subprocess.Popen(
-                command,
-                stdout=file,
-                stderr=file,
-                env={**os.environ, **(env or {})},
-                start_new_session=own_session,
-            )
-
-    def processes(self, role=None):
-        try:
-            text = (self.workdir / "health.json").read_text()
-        except FileNotFoundError:
-            return []
-        found = json.loads(text)["processes"]
-        return [p for p in found if p["pid"] and role in (None, p["role"])]
-
-    def metrics(self):
-        path = self.workdir / "metrics.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
-
-    def text(self):
-        return self.output.read_text()
-
-    def until(self, condition):
-        """Waits for a condition, with a deadline."""
-        deadline = time.monotonic() + _DEADLINE_SECS
-        while time.monotonic() < deadline:
-            result = None
-            with contextlib.suppress(IndexError):  # of no record yet
-                result = condition()
-            if result:
-                return result
-            assert self.process.poll() is None, self.text()
-            time.sleep(0.05)
-        raise AssertionError(f"never held:\n{self.text()}")
-
-    def until_running(self, role="actor"):
-        return self.until(
-            lambda: [
-                p
-                for p in self.processes(role)
-                if p["state"] not in ("not_started", "starting", "resetting")
-            ]
-        )
-
-    def until_all_run(self):
-        """Both actors."""
-        return self.until(lambda: len(found := self.until_running()) == 2 and found)
-
-    def wait(self):
-        return self.process.wait(_DEADLINE_SECS)
-
-
-@pytest.fixture
-def start(tmp_path):
-    runs = []
-
-    def make(*overrides, name="run", **kwargs):
-        runs.append(Run(tmp_path / name, *overrides, **kwargs))
-        return runs[-1]
-
-    yield make
-    for run in runs:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
-
-
-def _alive(pid):
-    try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state[0] not in "ZX"
-
-
-def _wait_dead(pids, seconds):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and any(map(_alive, pids)):
-        time.sleep(0.02)
-    return [pid for pid in pids if _alive(pid)]
-
-
-def _identity_holds(record):
-    return record["health/committed"] == (
-        record["health/learned"]
-        + record["health/discarded"]
-        + record["health/in_flight"]
-    )
-
-
-_COUNTERS = (
-    *("agent_steps", "env_frames", "updates", "time_secs", "episode/count"),
-    *(f"health/{name}" for name in ("committed", "learned", "discarded", "restarts")),
-    *(f"health/{name}" for name in ("bad_data", "updates_skipped", "drift_alarms")),
-)
-
-
-def _never_backwards(records):
-    """Whether no counter is ever less than in the record before."""
-    pairs = itertools.pairwise(records)
-    return all(a[name] <= b[name] for a, b in pairs for name in _COUNTERS)
-
-
-LONG = "--config.total_agent_steps=100000000"
-
-
 def test_killed_actors_are_replaced_and_nothing_is_lost(start):
-    run = start(LONG)
+    run = start(runs_lib.LONG)
     for number in range(6):
         victim = run.until_all_run()[number % 2]
         os.kill(victim["pid"], signal.SIGKILL)
@@ -163,7 +32,7 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(start):
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
     records = run.metrics()
-    assert all(map(_identity_holds, records))
+    assert all(map(runs_lib.identity_holds, records))
     assert records[-1]["health/restarts"] == 6
     assert records[-1]["health/discarded"] == 0
 
@@ -173,7 +42,7 @@ def test_a_machine_that_was_just_booted_trains_like_any_other(start, mode):
     """Zero is no time that has passed: the monotonic clock starts at 1 s here."""
     zero = str(time.monotonic_ns())
     env = {"PYTHONPATH": str(_YOUNG_CLOCK), "YOUNG_CLOCK_ZERO_NS": zero}
-    run = start(LONG, f"--config.inference.mode={mode}", env=env)
+    run = start(runs_lib.LONG, f"--config.inference.mode={mode}", env=env)
     victim = run.until_all_run()[0]
     os.kill(victim["pid"], signal.SIGKILL)
     run.until(lambda: run.metrics()[-1]["health/restarts"] == 1)
@@ -182,7 +51,7 @@ def test_a_machine_that_was_just_booted_trains_like_any_other(start, mode):
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
     assert "Stopping on request" in run.text()
-    assert all(map(_identity_holds, run.metrics()))
+    assert all(map(runs_lib.identity_holds, run.metrics()))
 
 
 _REPLAY = ("--config.replay.ratio=0.5", "--config.replay.save=True")
@@ -190,7 +59,7 @@ _REPLAY = ("--config.replay.ratio=0.5", "--config.replay.save=True")
 
 @pytest.mark.parametrize("flags", [(), _REPLAY], ids=["plain", "replay"])
 def test_a_killed_learner_goes_on_from_the_newest_checkpoint(start, flags):
-    run = start(LONG, "--config.checkpoint.interval_secs=0.5", *flags)
+    run = start(runs_lib.LONG, "--config.checkpoint.interval_secs=0.5", *flags)
     checkpoints = run.workdir / "checkpoints"
     run.until(lambda: checkpoints.is_dir() and any(checkpoints.glob("[0-9]*")))
     actors = {p["pid"] for p in run.until_running()}
@@ -208,9 +77,9 @@ def test_a_killed_learner_goes_on_from_the_newest_checkpoint(start, flags):
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
     records = run.metrics()
-    assert all(map(_identity_holds, records))
+    assert all(map(runs_lib.identity_holds, records))
     assert len({record["agent_steps"] for record in records}) == len(records)
-    assert _never_backwards(records)
+    assert runs_lib.never_backwards(records)
     assert records[-1]["agent_steps"] > 1000
 
 
@@ -218,7 +87,7 @@ def test_nothing_survives_a_killed_supervisor(start, tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     run = start(
-        LONG,
+        runs_lib.LONG,
         "--config.evaluation.interval_secs=0.5",
         env={"TMPDIR": str(temporary)},
     )
@@ -228,34 +97,36 @@ def test_nothing_survives_a_killed_supervisor(start, tmp_path):
     assert len(pids) == 5  # supervisor, learner, two actors, evaluator
     run.process.kill()
     run.process.wait()
-    assert _wait_dead(pids, 5.0) == []
+    assert runs_lib.wait_dead(pids, 5.0) == []
     assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_with_a_checkpoint_and_the_run_goes_on_from_it(start, number):
-    run = start(LONG)
+    run = start(runs_lib.LONG)
     run.until(lambda: len(run.metrics()) > 2)
     pids = [p["pid"] for p in run.processes()]
     run.process.send_signal(number)
     assert run.wait() == 0, run.text()
-    assert _wait_dead(pids, 1.0) == []
+    assert runs_lib.wait_dead(pids, 1.0) == []
     stopped = run.metrics()[-1]
-    again = start(LONG)
+    again = start(runs_lib.LONG)
     again.until(lambda: again.metrics()[-1]["agent_steps"] > stopped["agent_steps"])
     again.process.send_signal(number)
     assert again.wait() == 0
     assert f"Going on from update {stopped['updates']:,}" in again.text()
     records = again.metrics()
     assert len({record["agent_steps"] for record in records}) == len(records)
-    assert _never_backwards(records)
-    assert all(map(_identity_holds, records))
+    assert runs_lib.never_backwards(records)
+    assert all(map(runs_lib.identity_holds, records))
     assert records[-1]["health/learned"] > stopped["health/learned"]
 
 
 def test_a_signal_to_everyone_is_a_request_to_the_supervisor(start):
     """As `timeout` and Slurm send it: nothing that was learned is lost."""
-    run = start(LONG, "--config.evaluation.interval_secs=0.5", own_session=True)
+    run = start(
+        runs_lib.LONG, "--config.evaluation.interval_secs=0.5", own_session=True
+    )
     run.until(lambda: len(run.metrics()) > 2)
     run.until_running("evaluator")
     os.killpg(run.process.pid, signal.SIGTERM)
@@ -267,7 +138,7 @@ def test_a_signal_to_everyone_is_a_request_to_the_supervisor(start):
 
 
 def test_a_hung_actor_is_killed_with_its_stacks_in_the_log(start):
-    run = start(LONG, "--config.health.hang_secs=1.5")
+    run = start(runs_lib.LONG, "--config.health.hang_secs=1.5")
     victim = run.until_running()[0]
     os.kill(victim["pid"], signal.SIGSTOP)
     run.until(
@@ -300,7 +171,7 @@ gymnasium.register("Hanging-v0", vector_entry_point=Hanging)
 def test_a_hung_environment_leaves_its_stacks(start, tmp_path):
     (tmp_path / "hanging.py").write_text(_HANGING)
     run = start(
-        LONG,
+        runs_lib.LONG,
         "--config.environment.id=hanging:Hanging-v0",
         "--config.health.hang_secs=1.5",
         env={
@@ -319,7 +190,7 @@ def test_a_hung_environment_leaves_its_stacks(start, tmp_path):
 
 
 def test_back_pressure_is_not_a_hang(start):
-    run = start(LONG, "--config.health.hang_secs=1.5")
+    run = start(runs_lib.LONG, "--config.health.hang_secs=1.5")
     learner = run.until_running("learner")[0]
     run.until_running()
     os.kill(learner["pid"], signal.SIGSTOP)  # the learner hangs, the actors wait
@@ -377,17 +248,17 @@ def test_past_the_budget_the_run_stops_with_the_childs_traceback(
 
 
 def test_late_children_are_named_and_killed(start):
-    run = start(LONG, "--config.shutdown.deadline_secs=1.0")
+    run = start(runs_lib.LONG, "--config.shutdown.deadline_secs=1.0")
     victim = run.until_all_run()[1]
     os.kill(victim["pid"], signal.SIGSTOP)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
     assert f"actor {victim['index']} (incarnation 0) did not stop" in run.text()
-    assert _wait_dead([victim["pid"]], 1.0) == []
+    assert runs_lib.wait_dead([victim["pid"]], 1.0) == []
 
 
 def test_a_signal_and_its_echo_are_one_request_and_a_later_one_is_another(start):
-    run = start(LONG, "--config.shutdown.deadline_secs=50.0")
+    run = start(runs_lib.LONG, "--config.shutdown.deadline_secs=50.0")
     victim = run.until_all_run()[1]
     os.kill(victim["pid"], signal.SIGSTOP)
     run.process.send_signal(signal.SIGTERM)
@@ -402,7 +273,7 @@ def test_a_signal_and_its_echo_are_one_request_and_a_later_one_is_another(start)
 
 
 def test_a_learner_that_is_late_costs_the_last_checkpoint_and_says_so(start):
-    run = start(LONG, "--config.shutdown.deadline_secs=1.0")
+    run = start(runs_lib.LONG, "--config.shutdown.deadline_secs=1.0")
     run.until(lambda: len(run.metrics()) > 2)
     os.kill(run.until_running("learner")[0]["pid"], signal.SIGSTOP)
     run.process.send_signal(signal.SIGTERM)
@@ -411,34 +282,28 @@ def test_a_learner_that_is_late_costs_the_last_checkpoint_and_says_so(start):
     assert "The same command goes on" not in run.text()
 
 
-def _fork_server(run):
-    """The parent of the learner."""
-    stat = pathlib.Path(f"/proc/{run.until_running('learner')[0]['pid']}/stat")
-    return int(stat.read_text().rsplit(")", 1)[1].split()[1])
-
-
 def test_a_killed_fork_server_takes_its_children_along(start):
     """Two in one seat would write to the same ring."""
-    run = start(LONG, "--config.checkpoint.interval_secs=0.5")
+    run = start(runs_lib.LONG, "--config.checkpoint.interval_secs=0.5")
     run.until(lambda: len(run.metrics()) > 2)
     old = [p["pid"] for p in run.until_all_run()]
     old += [p["pid"] for p in run.processes("learner")]
-    os.kill(_fork_server(run), signal.SIGKILL)
+    os.kill(runs_lib.fork_server(run), signal.SIGKILL)
     run.until(lambda: "lost with the fork server" in run.text())
-    assert _wait_dead(old, 10.0) == []
+    assert runs_lib.wait_dead(old, 10.0) == []
     run.until(lambda: {p["incarnation"] for p in run.until_all_run()} == {1})
     steps = run.metrics()[-1]["agent_steps"]
     run.until(lambda: run.metrics()[-1]["agent_steps"] > steps)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    assert all(map(_identity_holds, run.metrics()))
+    assert all(map(runs_lib.identity_holds, run.metrics()))
     assert "was announced" not in run.text()
 
 
 def test_a_workdir_in_use_is_refused(start):
-    run = start(LONG)
+    run = start(runs_lib.LONG)
     run.until_running()
-    second = start(LONG)
+    second = start(runs_lib.LONG)
     assert second.wait() == 2
     assert "in use by a live run" in second.text()
     assert "Traceback" not in second.text()
@@ -446,7 +311,7 @@ def test_a_workdir_in_use_is_refused(start):
 
 def test_the_evaluator_reports_during_training(start):
     run = start(
-        LONG,
+        runs_lib.LONG,
         "--config.evaluation.interval_secs=0.2",
         "--config.evaluation.episodes=20",
     )
@@ -459,7 +324,7 @@ def test_the_evaluator_reports_during_training(start):
 
 
 def test_the_inference_server_serves_and_is_replaced_when_killed(start):
-    run = start(LONG, "--config.inference.mode=server")
+    run = start(runs_lib.LONG, "--config.inference.mode=server")
     run.until(lambda: run.metrics() and run.metrics()[-1]["updates"] > 20)
     for role in ("inference", "actor", "inference"):
         victim = run.until_running(role)[0]
@@ -475,7 +340,7 @@ def test_the_inference_server_serves_and_is_replaced_when_killed(start):
         run.until(lambda b=before: run.metrics()[-1]["updates"] > b + 20)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    assert all(map(_identity_holds, run.metrics()))
+    assert all(map(runs_lib.identity_holds, run.metrics()))
 
 
 _MORTAL = """
@@ -498,7 +363,7 @@ gymnasium.register("Mortal-v0", vector_entry_point=Mortal)
 def test_the_run_goes_on_without_an_actor_whose_budget_is_spent(start, tmp_path):
     (tmp_path / "mortal.py").write_text(_MORTAL)
     run = start(
-        LONG,
+        runs_lib.LONG,
         "--config.environment.id=mortal:Mortal-v0",
         "--config.health.max_restarts.actor=1",
         env={
@@ -513,30 +378,25 @@ def test_the_run_goes_on_without_an_actor_whose_budget_is_spent(start, tmp_path)
     run.until(lambda: "GOES ON WITH 1 ACTORS" in run.text())
     updates = run.metrics()[-1]["updates"]
     run.until(lambda: run.metrics()[-1]["updates"] > updates + 50)
-    assert _status(run).returncode == 1
-    assert "lost" in _status(run).stdout
-
-
-def _status(run):
-    command = [sys.executable, "-m", "impala_mp.cli.status", str(run.workdir)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert runs_lib.status(run).returncode == 1
+    assert "lost" in runs_lib.status(run).stdout
 
 
 def test_status_from_a_second_terminal(start, tmp_path):
-    run = start(LONG)
+    run = start(runs_lib.LONG)
     run.until(lambda: run.metrics())
     run.until_all_run()
-    done = _status(run)
+    done = runs_lib.status(run)
     assert done.returncode == 0, done.stdout
     for word in ("learner 0", "actor 1", str(run.process.pid), "agent steps/s"):
         assert word in done.stdout
     victim = run.until_all_run()[0]
     os.kill(victim["pid"], signal.SIGKILL)
-    run.until(lambda: "SIGKILL" in _status(run).stdout)
+    run.until(lambda: "SIGKILL" in runs_lib.status(run).stdout)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0
-    assert _status(run).returncode == 0
-    assert "stopped" in _status(run).stdout
+    assert runs_lib.status(run).returncode == 0
+    assert "stopped" in runs_lib.status(run).stdout
     other = subprocess.run(
         [sys.executable, "-m", "impala_mp.cli.status", str(tmp_path)],
         capture_output=True,
@@ -548,20 +408,20 @@ def test_status_from_a_second_terminal(start, tmp_path):
 
 
 def test_a_killed_supervisor_is_noticed_by_status(start):
-    run = start(LONG)
+    run = start(runs_lib.LONG)
     run.until(lambda: run.metrics())
     run.process.kill()
     run.process.wait()
     path = run.workdir / "health.json"
     health = json.loads(path.read_text())
     path.write_text(json.dumps({**health, "time": health["time"] - 60.0}))
-    done = _status(run)
+    done = runs_lib.status(run)
     assert done.returncode == 1
     assert "it is gone" in done.stdout
 
 
 def test_a_checkpoint_on_demand(start):
-    run = start(LONG)
+    run = start(runs_lib.LONG)
     run.until(lambda: run.metrics())
     run.process.send_signal(signal.SIGUSR1)
     run.until(lambda: list((run.workdir / "checkpoints").glob("[0-9]*")))
@@ -572,12 +432,12 @@ def test_a_checkpoint_on_demand(start):
 
 def test_what_is_in_flight_is_learned_before_the_end(start):
     # A learner so slow that the rings are full whenever it is looked at.
-    run = start(LONG, "--config.network.hidden_sizes=(1024,1024,1024)")
+    run = start(runs_lib.LONG, "--config.network.hidden_sizes=(1024,1024,1024)")
     run.until(lambda: run.metrics() and run.metrics()[-1]["health/in_flight"] > 128)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
     last = run.metrics()[-1]
-    assert _identity_holds(last)
+    assert runs_lib.identity_holds(last)
     assert last["health/in_flight"] < 64
 
 
@@ -593,19 +453,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def _fill(folder):
-    with open(folder / "filler", "ab", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(2**12))
-        except OSError:
-            return
-
-
 def test_a_full_disk_stops_nobody_and_is_said(start, small_disk):
-    run = start(LONG, "--config.checkpoint.interval_secs=0.2")
+    run = start(runs_lib.LONG, "--config.checkpoint.interval_secs=0.2")
     run.until(lambda: list(small_disk.glob("[0-9]*")))
-    _fill(small_disk)
+    runs_lib.fill(small_disk)
     run.until(lambda: "checkpoints could not be written" in run.text())
     run.until(run.metrics)  # the first record comes after a second
     updates = run.metrics()[-1]["updates"]
@@ -613,7 +464,7 @@ def test_a_full_disk_stops_nobody_and_is_said(start, small_disk):
     assert all(p["restarts"] == 0 for p in run.processes())
     (small_disk / "filler").unlink()
     run.until(lambda: run.metrics()[-1]["health/checkpoint_update"] > updates)
-    _fill(small_disk)
+    runs_lib.fill(small_disk)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 1  # what was learned last is lost, and not silently
     assert "the last checkpoint could not be written" in run.text()
@@ -635,7 +486,7 @@ def test_memory_and_descriptors_stay_flat_over_10_000_updates():
             sys.executable,
             "tools/benchmark.py",
             "memory",
-            f"--config={_EXPERIMENTS / 'catch.py'}",
+            f"--config={runs_lib._EXPERIMENTS / 'catch.py'}",
             "--json",
         ],
         check=True,
@@ -654,7 +505,7 @@ def test_a_minute_of_kills(start):
     import random
 
     rng = random.Random(0)
-    run = start(LONG)
+    run = start(runs_lib.LONG)
     run.until(lambda: run.metrics())
     segments = set(os.listdir("/dev/shm"))
     descriptors = len(os.listdir(f"/proc/{run.process.pid}/fd"))
@@ -669,7 +520,7 @@ def test_a_minute_of_kills(start):
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
     records = run.metrics()
-    assert all(map(_identity_holds, records))
+    assert all(map(runs_lib.identity_holds, records))
     assert records[-1]["health/restarts"] >= kills - 1
-    assert _wait_dead(pids, 1.0) == []
+    assert runs_lib.wait_dead(pids, 1.0) == []
     assert set(os.listdir("/dev/shm")) <= segments

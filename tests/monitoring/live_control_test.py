@@ -13,10 +13,7 @@ from impala_mp import errors, nest, types
 from impala_mp.algorithms import base, vtrace
 from impala_mp.monitoring import live_control
 from impala_mp.storage import checkpoint, mailbox, workdir
-from tests.algorithms import vtrace_test
-from tests.runtime import lockstep_test
-from tests.support import builders
-from tests.workers import inference_server_test
+from tests.support import builders, lockstep_runs, served as served_lib, vtrace_twin
 
 _UNROLL = 12
 _LSTM = {
@@ -142,8 +139,8 @@ def test_vtrace_equals_the_float64_reference_across_changes(tmp_path):
     reference["log_rhos"] = log_rhos
     last = (batch.time_step.step_type == types.StepType.LAST).numpy()
     for column, start, stop in _episodes(last):
-        rows = vtrace_test._rows(reference, start, stop)
-        vs, advantages = vtrace_test.naive(rows, thresholds)
+        rows = vtrace_twin.rows(reference, start, stop)
+        vs, advantages = vtrace_twin.naive(rows, thresholds)
         for mine, theirs in ((actual.vs, vs), (actual.pg_advantages, advantages)):
             np.testing.assert_allclose(
                 mine[start:stop, column], theirs[:, column], rtol=1e-5, atol=1e-5
@@ -235,7 +232,7 @@ def test_each_actor_has_its_rung(tmp_path):
 @pytest.mark.parametrize("alpha", [0.0, 3.0])
 def test_the_server_knows_the_rungs_and_the_temperature(tmp_path, alpha):
     overrides = {"actors.epsilon": 0.5, "actors.epsilon_ladder": alpha}
-    served = inference_server_test._Served(tmp_path, **overrides)
+    served = served_lib.Served(tmp_path, **overrides)
     served.training.publish()
     served.shared.control.override({"temperature": 0.25})
     with served.serving():
@@ -292,19 +289,19 @@ def test_every_update_uses_what_its_schedule_says(tmp_path):
 
 
 def test_lockstep_with_schedules_repeats_and_goes_on_bit_for_bit(tmp_path):
-    whole = lockstep_test._train(tmp_path / "whole", **_SCHEDULES)
+    whole = lockstep_runs.train(tmp_path / "whole", **_SCHEDULES)
     for updates in (13, 14, 40):
         steps = updates * 7 * 8
-        parts = lockstep_test._train(
+        parts = lockstep_runs.train(
             tmp_path / "parts", total_agent_steps=steps, **_SCHEDULES
         )
-    plain = lockstep_test._train(
+    plain = lockstep_runs.train(
         tmp_path / "plain", **{**_SCHEDULES, "schedules.epsilon": ""}
     )
-    for key in lockstep_test._LEARNED:
-        lockstep_test._assert_same(whole[key], parts[key], key)
+    for key in lockstep_runs.LEARNED:
+        lockstep_runs.assert_same(whole[key], parts[key], key)
     with pytest.raises(AssertionError):
-        lockstep_test._assert_same(whole["learner"], plain["learner"])
+        lockstep_runs.assert_same(whole["learner"], plain["learner"])
 
 
 def test_what_a_person_set_is_in_the_checkpoint_and_stays(tmp_path):

@@ -9,8 +9,7 @@ import torch
 from impala_mp.algorithms import base
 from impala_mp.networks import popart
 from impala_mp.workers import learner
-from tests.support import builders
-from tests.workers import learner_test
+from tests.support import builders, learners
 
 _SIZE = 7
 _ONE = torch.ones(())
@@ -94,7 +93,7 @@ def test_the_scale_has_bounds():
 def test_gradients_are_those_of_normalised_values(baseline, name):
     """With sigma 100: the loss in the head's own units, advantages over sigma."""
     overrides = {"algorithm": name, "loss.baseline": baseline, "loss.popart": True}
-    made, policy, batch = learner_test._make(**overrides, **{"loss.popart_beta": 1e-9})
+    made, policy, batch = learners.make(**overrides, **{"loss.popart_beta": 1e-9})
     head = policy.network.baseline
     with torch.no_grad():
         head.variance.fill_(1e4)
@@ -104,7 +103,7 @@ def test_gradients_are_those_of_normalised_values(baseline, name):
     live = base.live_from_config(made._config)._replace(entropy_cost=0.0)
     made.loss(batch, live).total.backward()
 
-    plain, plain_policy, _ = learner_test._make(algorithm=name)
+    plain, plain_policy, _ = learners.make(algorithm=name)
     network = plain_policy.network
     network.load_state_dict(policy.network.state_dict(), strict=False)
     with torch.no_grad():  # the same values from a plain head
@@ -148,7 +147,7 @@ def test_statistics_are_published_with_the_parameters(tmp_path):
 
 def test_a_whole_update_moves_statistics_once_and_says_so():
     overrides = {"loss.popart": True, "loss.popart_beta": 0.2}
-    made, policy, batch = learner_test._make(**overrides)
+    made, policy, batch = learners.make(**overrides)
     names = learner.metric_names(made._config)
     live = base.live_from_config(made._config)
     metrics = dict(zip(names, made.update(batch, live).tolist(), strict=True))

@@ -143,13 +143,13 @@ def test_a_doorbell_is_a_hint():
 _PARENT = """
 import multiprocessing, os, sys, time
 from impala_mp.runtime import life_pipe
-from tests import processes_test
+from tests.transport import control_block_test
 
 if __name__ == "__main__":
     life = life_pipe.LifePipe()
     context = multiprocessing.get_context("forkserver")
     for kind in ("sleep", "spin", "deaf"):
-        process = context.Process(target=processes_test.live, args=(life, kind))
+        process = context.Process(target=control_block_test.live, args=(life, kind))
         process.start()
         os.write(1, b"%d\\n" % process.pid)
     time.sleep(60.0)

@@ -1,93 +1,14 @@
 """The inference server: the same trajectories and guarantees as actors on their own."""
 
-import contextlib
-import threading
 import types
 
 import numpy as np
 import pytest
 import torch
 
-from impala_mp.environments import factory
 from impala_mp.transport import inference_requests
-from impala_mp.workers import (
-    builders as worker_builders,
-    inference_server,
-    served_actor,
-)
-from tests.support import builders
-
-_ENDS = {
-    "environment.id": "tests.support.short_cartpole:ShortCartPole-v0",
-    "inference.mode": "server",
-    "network.core": "lstm",
-    "network.last_action": True,
-    "actors.environments": 4,
-    "batch_size": 8,
-}
-
-
-class _Served:
-    """A server and its actors in one process; `serving` runs it in a thread."""
-
-    def __init__(self, tmp_path, **overrides):
-        self.config = builders.config(**{**_ENDS, **overrides})
-        self.shared = builders.shared(self.config, tmp_path)
-        shared = self.shared
-        self.rows = [shared.control.row(i + 1) for i in range(2)]
-        for row in self.rows:
-            row.beat(2)  # running
-        self.training = worker_builders.make_learner(shared, shared.control.row(0))
-        self.actors = [self.start_actor(i, 0) for i in range(2)]
-        self.server = self.start_server()
-
-    def start_actor(self, index, incarnation):
-        self.rows[index].set("incarnation", incarnation)
-        settings = self.config.environment
-        made = served_actor.ServedActor(
-            [factory.make(settings, 2) for _ in range(2)],
-            self.shared.rings.ring(index),
-            self.shared.inference,
-            self.shared.control,
-            self.rows[index],
-            index,
-            incarnation,
-            lambda: [10 * index + i for i in range(4)],
-        )
-        made.reset()
-        return made
-
-    def start_server(self):
-        shared = self.shared
-        return inference_server.InferenceServer(
-            self.config,
-            shared.environment,
-            [shared.rings.ring(i) for i in range(2)],
-            shared.inference,
-            shared.store,
-            shared.control,
-            shared.control.row(4),
-            self.rows,
-            0,
-        )
-
-    @contextlib.contextmanager
-    def serving(self):
-        end = threading.Event()
-
-        def serve():
-            while not end.is_set():
-                self.server._refresh()
-                if not self.server.serve():
-                    end.wait(0.0005)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield
-        finally:
-            end.set()
-            thread.join()
+from impala_mp.workers import inference_server
+from tests.support import builders, served as served_lib
 
 
 @pytest.fixture
@@ -101,7 +22,7 @@ def now(monkeypatch):
 
 def _served_seat(tmp_path):
     """A server that has its first parameters, and actor 0's first seat."""
-    served = _Served(tmp_path)
+    served = served_lib.Served(tmp_path)
     served.training.publish()
     served.server._refresh()
     return served, served.shared.inference.seats(0)[0]
@@ -128,7 +49,7 @@ def _drift(served, rounds):
 
 
 def test_learner_logits_equal_the_servers_across_episodes(tmp_path):
-    served = _Served(tmp_path)
+    served = served_lib.Served(tmp_path)
     served.training.publish()
     worst, ends = _drift(served, 8)
     assert ends == {0, 1, 2}
@@ -136,7 +57,7 @@ def test_learner_logits_equal_the_servers_across_episodes(tmp_path):
 
 
 def test_the_drift_test_sees_halves_that_are_mixed_up(tmp_path):
-    served = _Served(tmp_path)
+    served = served_lib.Served(tmp_path)
     served.training.publish()
     clients = served.server._clients[0]
     states = [c.state for c in clients]
@@ -157,7 +78,7 @@ def test_the_drift_test_sees_halves_that_are_mixed_up(tmp_path):
 
 
 def test_one_version_an_unroll_whatever_is_published_meanwhile(tmp_path):
-    served = _Served(tmp_path)
+    served = served_lib.Served(tmp_path)
     served.training.publish()
     made = builders.make_batcher(served.shared)
     step = served.actors[0]._environments[1].step
@@ -185,7 +106,7 @@ def test_one_version_an_unroll_whatever_is_published_meanwhile(tmp_path):
 
 def test_a_version_that_changes_within_an_unroll_shows(tmp_path):
     """Forged: the server forgets which policy an unroll began with."""
-    served = _Served(tmp_path)
+    served = served_lib.Served(tmp_path)
     served.training.publish()
     begin = served.server._begin
 
@@ -206,7 +127,7 @@ def test_a_version_that_changes_within_an_unroll_shows(tmp_path):
 
 
 def test_a_new_server_starts_unrolls_over(tmp_path):
-    served = _Served(tmp_path)
+    served = served_lib.Served(tmp_path)
     served.training.publish()
     one, killed = served.actors[0], []
     step = one._environments[0].step
@@ -226,7 +147,7 @@ def test_a_new_server_starts_unrolls_over(tmp_path):
 
 
 def test_a_new_incarnation_of_an_actor_is_not_answered_for_the_old_one(tmp_path):
-    served = _Served(tmp_path)
+    served = served_lib.Served(tmp_path)
     served.training.publish()
     with served.serving():
         assert served.actors[0].unroll()
@@ -240,7 +161,7 @@ def test_a_new_incarnation_of_an_actor_is_not_answered_for_the_old_one(tmp_path)
 
 
 def test_a_dead_actor_does_not_hold_the_parameters_back(tmp_path):
-    served = _Served(tmp_path)
+    served = served_lib.Served(tmp_path)
     served.training.publish()
     served.server._refresh()
     for seat in served.shared.inference.seats(0):

@@ -11,15 +11,7 @@ from impala_mp.algorithms import actor_critic, base
 from impala_mp.environments import factory
 from impala_mp.networks import agent
 from impala_mp.workers import learner
-from tests.algorithms import vtrace_test
-from tests.support import builders
-
-_LSTM = {
-    "network.core": "lstm",
-    "network.last_action": True,
-    "network.last_reward": True,
-}
-
+from tests.support import builders, learners, vtrace_twin
 
 _LIVE = base.live_from_config(builders.config())
 
@@ -28,49 +20,9 @@ def _names(made):
     return learner.metric_names(made._config)
 
 
-def _make(**overrides):
-    config = builders.config(**{"environment.id": "CartPole-v1", **overrides})
-    environment = factory.make(config.environment, 1).spec
-    torch.manual_seed(0)
-    policy = agent.make(config, environment)
-    made = learner.Learner(config, policy)
-    return made, policy, builders.random_batch(config, environment, policy)
-
-
-def double_outputs(policy, batch):
-    """A copy of the network in float64, and what it says of a batch."""
-    network = copy.deepcopy(policy.network).double()
-    reference = agent.Agent(network, policy.distribution, policy._action)
-    for parameter in network.parameters():
-        parameter.grad = None
-    double = batch.time_step._replace(
-        reward=batch.time_step.reward.double(),
-        observation=batch.time_step.observation.double(),
-    )
-    state = tuple(s.double() if s.is_floating_point() else s for s in batch.core_state)
-    network.torso.inputs = lambda observation: observation  # not to float32
-    return network, reference.unroll(double, batch.agent_output.action, state)
-
-
-def pieces(batch, column):
-    """First row and row after the last of each episode in a trajectory."""
-    step_type = batch.time_step.step_type[:, column].tolist()
-    ends = [row for row, kind in enumerate(step_type) if kind == 2]
-    starts, last = [0, *(row + 1 for row in ends)], len(step_type) - 1
-    pairs = zip(starts, [*ends, last], strict=True)
-    return [(start, end) for start, end in pairs if start < end]
-
-
-def assert_gradients(policy, expected):
-    for name, parameter in policy.network.named_parameters():
-        scale = expected[name].abs().max().item() + 1e-3
-        error = (parameter.grad.double() - expected[name]).abs().max().item()
-        assert error < 1e-4 * scale, name
-
-
 def _reference_gradient(policy, batch, config, entropy_cost):
     """The loss of the paper, trajectory by trajectory, in plain torch and NumPy."""
-    network, output = double_outputs(policy, batch)
+    network, output = learners.double_outputs(policy, batch)
     total, rewards = 0.0, batch.time_step.reward
     for b in range(batch.agent_output.action.shape[1]):
         actions = batch.agent_output.action[:, b]
@@ -80,8 +32,8 @@ def _reference_gradient(policy, batch, config, entropy_cost):
         log_rhos = (taken - behaviour[torch.arange(len(actions)), actions]).detach()
         values = output.baseline[:, b]
         discounts = 0.99 * batch.time_step.discount[1:, b].double().numpy()
-        for start, end in pieces(batch, b):
-            vs, advantages = vtrace_test.naive(
+        for start, end in learners.pieces(batch, b):
+            vs, advantages = vtrace_twin.naive(
                 {
                     "log_rhos": log_rhos[start:end].numpy(),
                     "discounts": discounts[start:end],
@@ -100,17 +52,17 @@ def _reference_gradient(policy, batch, config, entropy_cost):
     return {k: p.grad for k, p in network.named_parameters()}, total.item()
 
 
-@pytest.mark.parametrize("overrides", [{}, _LSTM], ids=["mlp", "lstm"])
+@pytest.mark.parametrize("overrides", [{}, learners.LSTM], ids=["mlp", "lstm"])
 def test_the_gradient_is_the_papers(overrides):
-    made, policy, batch = _make(**overrides, **{"optimizer.clip_norm": 0.0})
+    made, policy, batch = learners.make(**overrides, **{"optimizer.clip_norm": 0.0})
     expected, loss = _reference_gradient(policy, batch, made._config, 0.01)
     metrics = made.update(batch, _LIVE)
     assert metrics[0].item() == pytest.approx(loss, rel=1e-4)
-    assert_gradients(policy, expected)
+    learners.assert_gradients(policy, expected)
 
 
 _IMPACT = {
-    **_LSTM,
+    **learners.LSTM,
     "algorithm": "impact",
     "learner.passes": 2,
     "target.period": 2,
@@ -123,13 +75,13 @@ _IMPACT = {
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize(
-    "overrides", [{}, _LSTM, _IMPACT], ids=["mlp", "lstm", "impact"]
+    "overrides", [{}, learners.LSTM, _IMPACT], ids=["mlp", "lstm", "impact"]
 )
 @pytest.mark.parametrize("parts", [2, 3, 6])
 def test_micro_batches_give_the_same_update(reduction, overrides, parts):
     same = {**overrides, "loss.reduction": reduction}
-    whole, _, batch = _make(**same)
-    split, _, _ = _make(**same, **{"learner.micro_batches": parts})
+    whole, _, batch = learners.make(**same)
+    split, _, _ = learners.make(**same, **{"learner.micro_batches": parts})
     for _ in range(3):
         whole_metrics = whole.update(batch, _LIVE)
         split_metrics = split.update(batch, _LIVE)
@@ -173,21 +125,21 @@ def _peak_bytes(made, batch):
 
 
 @pytest.mark.parametrize(
-    "overrides", [{}, _LSTM, _IMPACT], ids=["mlp", "lstm", "impact"]
+    "overrides", [{}, learners.LSTM, _IMPACT], ids=["mlp", "lstm", "impact"]
 )
 def test_micro_batches_take_less_memory(overrides):
     same = {**overrides, "batch_size": 24}
-    whole, _, batch = _make(**same)
+    whole, _, batch = learners.make(**same)
     peak = _peak_bytes(whole, batch)
     for parts in (2, 4, 8):
-        split, _, _ = _make(**same, **{"learner.micro_batches": parts})
+        split, _, _ = learners.make(**same, **{"learner.micro_batches": parts})
         assert peak / parts * 0.9 < _peak_bytes(split, batch) < peak / parts * 1.1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop_tensorflow", "rmsprop_torch"])
 def test_a_step_that_is_not_finite_changes_nothing(value, optimizer):
-    made, _, batch = _make(**{"optimizer.name": optimizer})
+    made, _, batch = learners.make(**{"optimizer.name": optimizer})
     made.update(batch, _LIVE)
     before = copy.deepcopy(made.state_dict())
     bad = batch.time_step._replace(reward=batch.time_step.reward.clone())
@@ -204,14 +156,14 @@ def test_a_step_that_is_not_finite_changes_nothing(value, optimizer):
 
 
 def test_the_gradient_norm_is_clipped():
-    made, _, batch = _make(**{"optimizer.clip_norm": 1e-3})
+    made, _, batch = learners.make(**{"optimizer.clip_norm": 1e-3})
     metrics = made.update(batch, _LIVE)
     assert metrics[_names(made).index("loss/gradient_norm")] > 1e-3
     assert made._gradient.norm().item() == pytest.approx(1e-3, rel=1e-4)
 
 
 def test_the_linear_schedule_ends_at_zero():
-    made, _, batch = _make(total_agent_steps=60)
+    made, _, batch = learners.make(total_agent_steps=60)
     rates = [made.learning_rate()]
     for _ in range(3):
         made.update(batch, _LIVE)
@@ -221,9 +173,9 @@ def test_the_linear_schedule_ends_at_zero():
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop_tensorflow"])
 def test_a_round_trip_goes_on_bit_for_bit(optimizer):
-    made, _, batch = _make(**{"optimizer.name": optimizer})
+    made, _, batch = learners.make(**{"optimizer.name": optimizer})
     made.update(batch, _LIVE)
-    other, _, _ = _make(**{"optimizer.name": optimizer})
+    other, _, _ = learners.make(**{"optimizer.name": optimizer})
     other.load_state_dict(made.state_dict())
     made.update(batch, _LIVE)
     other.update(batch, _LIVE)
@@ -232,14 +184,14 @@ def test_a_round_trip_goes_on_bit_for_bit(optimizer):
 
 
 def test_parameters_of_another_network_are_refused():
-    made, _, _ = _make()
-    other, _, _ = _make(**{"network.hidden_sizes": (17,)})
+    made, _, _ = learners.make()
+    other, _, _ = learners.make(**{"network.hidden_sizes": (17,)})
     with pytest.raises(ValueError, match="another network"):
         other.load_state_dict(made.state_dict())
 
 
 def test_on_policy_every_ratio_is_one():
-    made, policy, batch = _make()
+    made, policy, batch = learners.make()
     with torch.no_grad():
         output = policy.unroll(batch.time_step, batch.agent_output.action, ())
     behaviour = batch.agent_output._replace(policy_logits=output.policy_logits[:-1])
@@ -253,8 +205,8 @@ def test_on_policy_every_ratio_is_one():
 
 
 def test_without_correction_everything_counts_as_on_policy():
-    plain, policy, batch = _make(**{"vtrace.correction": False})
-    corrected, _, _ = _make()
+    plain, policy, batch = learners.make(**{"vtrace.correction": False})
+    corrected, _, _ = learners.make()
     with torch.no_grad():
         output = policy.unroll(batch.time_step, batch.agent_output.action, ())
     behaviour = batch.agent_output._replace(policy_logits=output.policy_logits[:-1])
@@ -265,8 +217,10 @@ def test_without_correction_everything_counts_as_on_policy():
 
 @pytest.mark.parametrize("algorithm_", ["vtrace", "impact"])
 def test_without_correction_the_metrics_still_tell_how_far_off_policy(algorithm_):
-    plain, _, batch = _make(**{"vtrace.correction": False, "algorithm": algorithm_})
-    corrected, _, _ = _make(algorithm=algorithm_)
+    plain, _, batch = learners.make(
+        **{"vtrace.correction": False, "algorithm": algorithm_}
+    )
+    corrected, _, _ = learners.make(algorithm=algorithm_)
     ours, theirs = (
         dict(zip(_names(made), made.update(batch, _LIVE).tolist(), strict=True))
         for made in (plain, corrected)
