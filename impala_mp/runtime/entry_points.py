@@ -20,7 +20,12 @@ from impala_mp.environments import factory
 from impala_mp.monitoring import profiling
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.runtime import life_pipe, resources, streams
-from impala_mp.transport import control_block, inference_requests, shared as shared_lib
+from impala_mp.transport import (
+    control_block,
+    inference_requests,
+    parameter_store,
+    shared as shared_lib,
+)
 from impala_mp.workers import actor, builders, evaluator, inference_server, served_actor
 
 END = signal.SIGUSR2  # the supervisor's own SIGTERM, for one that hangs
@@ -172,7 +177,7 @@ def _evaluate(
         )
         for task in range(len(suffixes))
     ]
-    version, round_ = 0, 0
+    reader, round_ = parameter_store.ParameterReader(shared.store, flat), 0
 
     def alive() -> bool:
         row.beat(control_block.State.RUNNING)
@@ -180,11 +185,9 @@ def _evaluate(
 
     pause = _Pause(shared.control, row)
     while pause(settings.interval_secs):
-        newest = shared.store.fetch(flat, newer_than=version)
-        if newest <= 0:
-            version = version if newest == 0 else 0
+        if not reader.fetch():
             continue
-        version, round_ = newest, round_ + 1
+        round_ += 1
         node = shared.seeds("evaluator", round_, seat.incarnation)
         by_task = {
             suffix: evaluator.evaluate(
@@ -199,7 +202,7 @@ def _evaluate(
             for suffix, environment in zip(suffixes, made, strict=True)
         }
         if all(by_task.values()) and not shared.control.stopping:
-            shared.evaluation_record.write(evaluator.as_record(by_task, version))
+            shared.evaluation_record.write(evaluator.as_record(by_task, reader.version))
 
 
 class _Pause:

@@ -107,3 +107,31 @@ def _attach(memory: shared_memory.SharedArrays, checksums: bool) -> ParameterSto
     store = ParameterStore.__new__(ParameterStore)
     store._attach(memory, checksums)
     return store
+
+
+class ParameterReader:
+    """One buffer that follows a store, and the version that the buffer contains.
+
+    The buffer may be the memory of a network, so that a process holds one copy. A
+    caller acts with the buffer only while `version` is not 0.
+    """
+
+    def __init__(self, store: ParameterStore, buffer: np.ndarray) -> None:
+        """`buffer` is uint8 [num_bytes]."""
+        self._store, self.buffer = store, buffer
+        self.version = 0  # 0: the buffer contains no whole version
+        self.num_fetches = 0  # fetches that wrote to the buffer
+        self.num_torn = 0  # copies that this reader discarded
+
+    def fetch(self) -> bool:
+        """Copies the newest version if it is newer; returns whether it did.
+
+        After a failed copy `version` is 0, and the next call copies again.
+        """
+        before, self.version = self.version, 0  # 0 also if the store raises
+        torn = self._store.torn
+        fetched = self._store.fetch(self.buffer, newer_than=before)
+        self.num_torn += self._store.torn - torn
+        self.num_fetches += fetched != 0
+        self.version = max(0, fetched) if fetched else before
+        return fetched > 0

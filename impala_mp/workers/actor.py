@@ -108,13 +108,13 @@ class Actor(RingActor):
         """`epsilon_exponent` is this actor's rung of the ladder."""
         super().__init__(ring, control, row, index, incarnation, new_seeds)
         self._agent, self._environment = policy, environment
-        self._store, self._generator = store, generator
-        self._epsilon_exponent = epsilon_exponent
-        self._parameters = flat_parameters.FlatParameters(policy.network).flat.numpy()
+        self._generator, self._epsilon_exponent = generator, epsilon_exponent
+        # Straight into the network: a process holds one copy.
+        flat = flat_parameters.FlatParameters(policy.network).flat.numpy()
+        self.parameters = parameter_store.ParameterReader(store, flat)
         self._slots = [trajectory_slot.of_slot(slot) for slot in ring.slots]
         self._state = policy.initial_state(environment.num_envs)
         self._time_step: types.TimeStep = None  # type: ignore[assignment]
-        self._version = 0
 
     def reset(self) -> None:
         first = self._environment.reset(self._new_seeds())
@@ -127,7 +127,7 @@ class Actor(RingActor):
             if not self._wait_for_space():
                 continue
             self.fetch()
-            if self._version:
+            if self.parameters.version:
                 if self.guarded_unroll():
                     each_unroll()
             else:
@@ -135,17 +135,12 @@ class Actor(RingActor):
                 time.sleep(0.005)
 
     def fetch(self) -> None:
-        """Takes the newest parameters if there are newer ones.
-
-        Straight into the network: a process holds one copy. A fetch that fails leaves
-        none to act with, until one succeeds.
-        """
-        torn = self._store.torn
-        version = self._store.fetch(self._parameters, newer_than=self._version)
-        self._row.add("torn_reads", self._store.torn - torn)
-        if version:
-            self._version = max(0, version)
-            self._row.add("fetches", 1)
+        """Copies the newest parameters into the network, if there are newer ones."""
+        reader = self.parameters
+        fetches, torn = reader.num_fetches, reader.num_torn
+        reader.fetch()
+        self._row.add("fetches", reader.num_fetches - fetches)
+        self._row.add("torn_reads", reader.num_torn - torn)
 
     @torch.inference_mode()
     def unroll(self) -> bool:
@@ -175,7 +170,7 @@ class Actor(RingActor):
             generator=self._generator,
         )
         trajectory_slot.write_tensors(slot.outputs[t], output)
-        slot.versions[t].fill(self._version)
+        slot.versions[t].fill(self.parameters.version)
         middle = time.perf_counter_ns()
         time_step, episode_end = self._environment.step(slot.actions[t])
         trajectory_slot.write(slot.time_step_arrays[t + 1], time_step)

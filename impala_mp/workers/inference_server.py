@@ -29,22 +29,29 @@ _PATIENCE = 4.0  # times the longest that this actor has taken so far
 class _Policy:
     """One version of the parameters, on the server's device."""
 
-    def __init__(self, policy: agent.Agent, device: str) -> None:
+    def __init__(
+        self, policy: agent.Agent, store: parameter_store.ParameterStore, device: str
+    ) -> None:
         policy.network.to(device)
         self.agent = policy
-        self.version = 0
         self._flat = flat_parameters.FlatParameters(policy.network, device).flat
         on_cpu = self._flat.device.type == "cpu"
         self._host = (
             self._flat if on_cpu else torch.empty_like(self._flat, device="cpu")
         )
+        self._reader = parameter_store.ParameterReader(store, self._host.numpy())
 
-    def fetch(self, store: parameter_store.ParameterStore, newer_than: int) -> bool:
-        version = store.fetch(self._host.numpy(), newer_than=newer_than)
-        if version > 0 and self._host is not self._flat:
+    @property
+    def version(self) -> int:
+        """0: there is nothing to act with."""
+        return self._reader.version
+
+    def fetch(self) -> bool:
+        """Copies the newest version to the device; returns whether it did."""
+        fetched = self._reader.fetch()
+        if fetched and self._host is not self._flat:
             self._flat.copy_(self._host)
-        self.version = max(0, version)
-        return version > 0
+        return fetched
 
 
 class _Client:
@@ -133,7 +140,7 @@ class InferenceServer:
         device = config.inference.device
         policies = [agent.make(config, environment) for _ in range(2)]
         generator = torch.Generator(device).manual_seed(seed)
-        self._newer, self._older = (_Policy(each, device) for each in policies)
+        self._newer, self._older = (_Policy(each, store, device) for each in policies)
         self._store, self._control, self._row = store, control, row
         self._device, self._generator = device, generator
         self._rings, self._bell = rings, block.server_doorbell
@@ -172,7 +179,7 @@ class InferenceServer:
             client.holds(self._older) for clients in self._clients for client in clients
         ):
             return
-        if self._older.fetch(self._store, newer_than=self._newer.version):
+        if self._older.fetch():
             self._newer, self._older = self._older, self._newer
 
     @torch.inference_mode()

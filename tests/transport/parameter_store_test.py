@@ -208,3 +208,54 @@ def test_a_record_by_name():
     assert the_record.read() is None
     with pytest.raises(KeyError, match="c"):
         the_record.write({"c": 1.0})
+
+
+class _Disturbed(parameter_store.ParameterStore):
+    """Fails its next copies on purpose, half-way; or raises."""
+
+    copies_to_fail = 0
+    raises = False
+
+    def _copy(self, version, into):
+        if self.raises or self.copies_to_fail:
+            _pattern(into[: into.nbytes // 2], version)
+            into[into.nbytes // 2 :] = 255
+            if self.raises:
+                raise RuntimeError(f"version {version} of the parameters is torn")
+            self.copies_to_fail -= 1
+            return False
+        return super()._copy(version, into)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_reader_never_keeps_a_version_that_its_buffer_does_not_contain(seed):
+    """Random publications, copies and failures, against what must hold after each."""
+    rng = random.Random(seed)
+    store = _Disturbed(64)
+    reader = parameter_store.ParameterReader(store, np.zeros(64, np.uint8))
+    source, fetches, torn = np.empty(64, np.uint8), 0, 0
+    for _ in range(300):
+        for _ in range(rng.choice((0, 0, 1, 1, 5))):
+            _pattern(source, store.latest + 1)
+            store.publish(source)
+        failures = rng.choice((0, 0, 1, parameter_store._ATTEMPTS))
+        store.copies_to_fail, store.raises = failures, rng.random() < 0.1
+        before = reader.version
+        is_newer = store.latest > before
+        if store.raises and is_newer:
+            with pytest.raises(RuntimeError, match="is torn"):
+                reader.fetch()
+            assert reader.version == 0
+            continue
+        succeeds = is_newer and failures < parameter_store._ATTEMPTS
+        assert reader.fetch() == succeeds
+        fetches += is_newer
+        torn += failures * is_newer
+        assert (reader.num_fetches, reader.num_torn) == (fetches, torn)
+        if is_newer:
+            assert reader.version == (store.latest if succeeds else 0)
+        else:
+            assert reader.version == before
+        assert reader.version in (0, _whole(reader.buffer))
+    assert fetches > 50
+    assert torn > 50

@@ -223,9 +223,9 @@ def test_one_version_an_unroll_whatever_is_published_meanwhile(tmp_path):
     one._environment.step = step_and_publish
     for expected in (1, 6, 11):
         one.fetch()
-        before = one._parameters.copy()
+        before = one.parameters.buffer.copy()
         one.unroll()
-        np.testing.assert_array_equal(before, one._parameters)
+        np.testing.assert_array_equal(before, one.parameters.buffer)
         ring = parts.shared.rings.ring(0)
         slot = ring.peek(0)
         assert (slot.parameter_version == expected).all()
@@ -237,13 +237,13 @@ def test_a_fetch_that_fails_leaves_nothing_to_act_with(tmp_path, monkeypatch):
     parts.training.publish()
     one, store = parts.actors[0], parts.shared.store
     one.fetch()
-    assert one._version == 1
+    assert one.parameters.version == 1
     monkeypatch.setattr(store, "fetch", lambda into, newer_than: parameter_store.FAILED)
     one.fetch()
-    assert one._version == 0
+    assert one.parameters.version == 0
     monkeypatch.undo()
     one.fetch()  # what it had is fetched anew
-    assert one._version == 1
+    assert one.parameters.version == 1
 
 
 def _spoil_once(one, at):

@@ -113,7 +113,7 @@ def test_a_version_that_changes_within_an_unroll_shows(tmp_path):
     def forgetful(work):
         if work.client is served.server._clients[0][1] and work.request.row == 3:
             served.training.publish()
-            served.server._older.fetch(served.shared.store, newer_than=1)
+            served.server._older.fetch()
             work.client.policy = served.server._older
             work.client.version = 2
         return begin(work)
