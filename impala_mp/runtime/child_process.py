@@ -1,17 +1,17 @@
-"""One seat of the supervisor, and whoever sits in it: starts, signs of life, deaths."""
+"""One seat of the supervisor and its process: starts, signs of life, deaths."""
 
 import contextlib
 import math
 import os
+import random
 import select
 import signal
 import time
 from typing import Any
 
-from impala_mp.runtime import entry_points, fork_server
+from impala_mp.runtime import entry_points, fork_server, restart_policy
 from impala_mp.transport import control_block, shared as shared_lib
 
-_SETTLED_SECS = 1.0  # a process that lived longer than this is no crash loop
 _ORPHANED = 255  # multiprocessing's exit code of a child that it cannot ask about
 _GONE_SECS = 5.0  # that SIGKILL may take
 _END_SECS, _KILL_SECS = 0.5, 1.5  # after the order to write the stacks down
@@ -29,7 +29,13 @@ class ChildProcess:
     """The processes that follow each other in one seat."""
 
     def __init__(
-        self, role: str, index: int, number: int, log: str, shared: shared_lib.Shared
+        self,
+        role: str,
+        index: int,
+        number: int,
+        log: str,
+        shared: shared_lib.Shared,
+        jitter: random.Random,
     ) -> None:
         """`number` is that of the row in the control block."""
         self.role, self.index, self.log = role, index, log
@@ -37,11 +43,9 @@ class ChildProcess:
         self.row = shared.control.row(number)
         self.process: Any = None
         self.incarnation = -1
+        self.policy = restart_policy.RestartPolicy(role, self._health, jitter)
+        self.verdict: restart_policy.Verdict = restart_policy.Wait(0.0)
         self.restart_at = -math.inf  # monotonic; meaningful while there is no process
-        self.deaths: list[float] = []  # monotonic times, within the window
-        self.failed_starts = 0  # in a row
-        self.short_lives = 0  # in a row
-        self.restarts = 0
         self.done = False
         self.lost = False  # its budget is spent, and the run goes on without it
         self.reason = ""  # of the last death
@@ -59,8 +63,12 @@ class ChildProcess:
     def title(self) -> str:
         return f"{self.name} (incarnation {self.incarnation})"
 
+    @property
+    def restarts(self) -> int:
+        return max(0, self.incarnation)
+
     def start(self, context: Any, life: Any) -> None:
-        """Takes note of it if that cannot be done.
+        """Starts the next incarnation, or records a death.
 
         Raises:
           OSError: there is no room for a process.
@@ -83,8 +91,8 @@ class ChildProcess:
             process.start()
             self._watch(process)
         except (OSError, EOFError) as error:
-            self._mourn(f"could not be started ({error!r})", lived_secs=0.0)
-            self.failed_starts += 1
+            reason = f"could not be started ({error!r})"
+            self.record_death(reason, lived_secs=0.0, was_running=False)
             raise
 
     def _watch(self, process: Any) -> None:
@@ -123,10 +131,11 @@ class ChildProcess:
         """Whether it has been silent for longer than its state allows."""
         return not self._hung and self._silent_for(self._limit())
 
-    def begin_to_end(self) -> str:
-        """Stacks into its log, then the order to end, then SIGKILL; a sentence on why.
+    def terminate(self) -> str:
+        """Orders its end in three steps and returns a sentence that says why.
 
-        `press_on` sends what is due: nobody else waits for one that hangs.
+        The steps are the stacks into its log, a signal that ends it, and SIGKILL.
+        `escalate` sends each when it is due, so that nothing waits for a hung process.
         """
         now, state = time.monotonic(), self.row.state
         self._orders = [(now + _END_SECS, entry_points.END)]
@@ -139,7 +148,8 @@ class ChildProcess:
         )
         return f"{self.title} {self._hung}: its stacks go to {self.log}, and it ends."
 
-    def press_on(self) -> None:
+    def escalate(self) -> None:
+        """Sends the orders that are due."""
         while self._orders and self._orders[0][0] <= time.monotonic():
             self._send(self._orders.pop(0)[1])
 
@@ -158,22 +168,23 @@ class ChildProcess:
 
     # Death.
 
-    def bury(self) -> int:
-        """Takes note of a death; returns the exit code."""
+    def reap(self) -> int:
+        """Records a death; returns the exit code."""
         code: int = self.process.exitcode
         self.close()
         was_running = self.row.state not in control_block.NOT_YET_RUNNING
         self.row.beat(control_block.State.NOT_STARTED)
         reason = (self._hung or cause(code)) + self._place()
-        self._mourn(reason, time.monotonic() - self._started_at)
-        self.failed_starts = 0 if was_running else self.failed_starts + 1
+        self.record_death(reason, time.monotonic() - self._started_at, was_running)
         return code
 
-    def _mourn(self, reason: str, lived_secs: float) -> None:
-        now, window = time.monotonic(), self._health.window_secs
-        self.deaths = [t for t in self.deaths if now - t < window] + [now]
-        self.short_lives = 1 if lived_secs > _SETTLED_SECS else self.short_lives + 1
+    def record_death(self, reason: str, lived_secs: float, was_running: bool) -> None:
+        """Keeps the reason and the policy's verdict; sets the time of the restart."""
+        now = time.monotonic()
         self.reason = reason
+        self.verdict = self.policy.after_death(now, lived_secs, was_running)
+        if isinstance(self.verdict, restart_policy.Wait):
+            self.restart_at = now + self.verdict.secs
 
     def close(self) -> None:
         """Lets go of a process that has ended, or of which nobody knows any more.

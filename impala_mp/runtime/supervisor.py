@@ -13,7 +13,7 @@ from typing import Any
 from impala_mp import errors
 from impala_mp.config import derived
 from impala_mp.monitoring import health
-from impala_mp.runtime import child_process, entry_points, life_pipe
+from impala_mp.runtime import child_process, entry_points, life_pipe, restart_policy
 from impala_mp.transport import shared as shared_lib
 
 _TICK_SECS = 5.0  # at most, whatever the interval of records
@@ -38,15 +38,20 @@ class Supervisor:
         """`tell` takes sentences for a person; `tick` is called every few seconds."""
         self._shared, self._tell, self._tick = shared, tell, tick
         self._health = shared.config.health
+        jitter = random.Random(0)
         self._children = [
             child_process.ChildProcess(
-                role, index, row, os.path.join(logs, f"{role}-{index}.log"), shared
+                role,
+                index,
+                row,
+                os.path.join(logs, f"{role}-{index}.log"),
+                shared,
+                jitter,
             )
             for row, (role, index) in enumerate(roles)
         ]
         self._context = multiprocessing.get_context("forkserver")
         self._life = life_pipe.LifePipe()
-        self._jitter = random.Random(0)
         self._wakeup, self._wakeup_writer = socket.socketpair()
         self._stop_requested: float | None = None  # monotonic, of the first signal
         self._stop_now = False  # there was a second one
@@ -171,24 +176,23 @@ class Supervisor:
             return
         if child.process is None:
             if time.monotonic() >= child.restart_at:
-                child.restarts += 1
                 self._start(child)
         elif not child.process.is_alive():
-            self._bury(child)
+            self._reap(child)
         elif child.is_hung():
-            self._tell(child.begin_to_end())
+            self._tell(child.terminate())
         if child.process is not None:
-            child.press_on()
+            child.escalate()
 
     def _start(self, child: child_process.ChildProcess) -> None:
         try:
             child.start(self._context, self._life)
         except (OSError, EOFError):
-            self._restart_later(child)
+            self._restart_or_give_up(child)
 
-    def _bury(self, child: child_process.ChildProcess) -> None:
-        """Takes note of a death, and of what follows from it."""
-        code = child.bury()
+    def _reap(self, child: child_process.ChildProcess) -> None:
+        """Records a death and acts on it."""
+        code = child.reap()
         if code == 0 and child.role == "learner":
             child.done = True
             return
@@ -196,48 +200,37 @@ class Supervisor:
             raise errors.BadInput(child.last_line())
         if code == entry_points.RUN_FAILED:
             raise ChildFailed(child.last_line())
-        self._restart_later(child)
+        self._restart_or_give_up(child)
 
-    def _restart_later(self, child: child_process.ChildProcess) -> None:
-        """Sets the time of the restart, if there is to be one."""
-        if self._over_budget(child):
-            return
-        wait = min(
-            self._health.max_backoff_secs,
-            self._health.backoff_secs * 2 ** (child.short_lives - 1),
-        )
-        wait *= self._jitter.uniform(0.5, 1.0)
-        child.restart_at = time.monotonic() + wait
-        self._tell(f"{child.title} {child.reason}; restart in {wait:.1f} s.")
-
-    def _over_budget(self, child: child_process.ChildProcess) -> bool:
-        """Whether an actor's budget is spent, and the run goes on without it.
+    def _restart_or_give_up(self, child: child_process.ChildProcess) -> None:
+        """Reports the policy's verdict on the last death.
 
         Raises:
-          ChildFailed: it cannot.
+          ChildFailed: the budget is spent, and the run needs the child.
         """
-        if child.failed_starts >= max(1, self._health.max_failed_starts):
-            spent = f"failed to start {child.failed_starts} times in a row"
-        elif len(child.deaths) > self._health.max_restarts[child.role]:
-            spent = (
-                f"died {len(child.deaths)} times within"
-                f" {self._health.window_secs:.0f} s"
-                f" (config.health.max_restarts.{child.role}="
-                f"{self._health.max_restarts[child.role]})"
-            )
-        else:
-            return False
+        if isinstance(child.verdict, restart_policy.GiveUp):
+            self._give_up(child, child.verdict.reason)
+            return
+        self._tell(
+            f"{child.title} {child.reason}; restart in {child.verdict.secs:.1f} s."
+        )
+
+    def _give_up(self, child: child_process.ChildProcess, spent: str) -> None:
+        """Continues without an actor whose budget is spent.
+
+        Raises:
+          ChildFailed: it is no actor, or too few would be left.
+        """
         sentence = f"{child.title} {child.reason}, and {spent}"
         left = [c for c in self._children if c.role == "actor" and not c.lost]
-        if child.role == "actor" and self._can_do_without(len(left) - 1):
-            child.lost = True
-            self._tell(
-                f"{sentence}; see {child.log}. THE RUN GOES ON WITH {len(left) - 1}"
-                f" ACTORS (config.health.min_actors={self._health.min_actors})."
+        if child.role != "actor" or not self._can_do_without(len(left) - 1):
+            raise ChildFailed(
+                f"{sentence}. Its last words ({child.log}):\n{child.output()}"
             )
-            return True
-        raise ChildFailed(
-            f"{sentence}. Its last words ({child.log}):\n{child.output()}"
+        child.lost = True
+        self._tell(
+            f"{sentence}; see {child.log}. THE RUN GOES ON WITH {len(left) - 1}"
+            f" ACTORS (config.health.min_actors={self._health.min_actors})."
         )
 
     def _can_do_without(self, num_left: int) -> bool:

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import multiprocessing
+import random
 import signal
 import time
 import types
@@ -26,7 +27,9 @@ _LIMITS = {
 def seat(tmp_path):
     """Actor 1, with a process that is a name only."""
     shared = builders.shared(builders.config(**_LIMITS), tmp_path)
-    made = child_process.ChildProcess("actor", 1, 2, str(tmp_path / "log"), shared)
+    made = child_process.ChildProcess(
+        "actor", 1, 2, str(tmp_path / "log"), shared, random.Random(0)
+    )
     made.process = types.SimpleNamespace(pid=12345, exitcode=-9, close=lambda: None)
     made.incarnation = 4
     return made
@@ -82,9 +85,9 @@ def test_the_end_comes_in_stages_and_nobody_waits_for_it(seat, monkeypatch, star
         lambda self, number: sent.append((self.process.pid, number, now)),
     )
     now = next(clock)
-    assert "its stacks go to" in seat.begin_to_end()
+    assert "its stacks go to" in seat.terminate()
     while now < 105.0:
-        seat.press_on()
+        seat.escalate()
         assert not seat.is_hung()  # it is not ended twice
         assert seat.describe() == "hung"
         now = next(clock)
@@ -101,12 +104,12 @@ def test_a_death_is_written_down_with_its_seeds_and_step(seat):
     _silent(seat, _State.RUNNING, 0.0)
     seat._steps_at_start = 1000
     seat.row.set("agent_steps", 3500)
-    assert seat.bury() == -9
+    assert seat.reap() == -9
     assert seat.reason == (
         "was killed by SIGKILL after 2,500 agent steps (seeds of 0, actor 1,"
         " incarnation 4 of run 0)"
     )
-    assert seat.failed_starts == 0
+    assert seat.policy.failed_starts == 0
 
 
 def test_a_start_without_room_is_a_failed_start(seat, monkeypatch):
@@ -120,7 +123,11 @@ def test_a_start_without_room_is_a_failed_start(seat, monkeypatch):
         with pytest.raises(OSError, match="No space"):
             seat.start(context, life=None)
         assert seat.process is None
-        assert (seat.failed_starts, seat.short_lives, len(seat.deaths)) == (count,) * 3
+        assert (
+            seat.policy.failed_starts,
+            seat.policy.short_lives,
+            len(seat.policy.deaths),
+        ) == (count,) * 3
     assert "No space left on device" in seat.reason
     assert seat.output() == ""
     assert seat.last_line() == seat.reason
@@ -131,5 +138,5 @@ def test_a_death_before_the_first_step_is_a_failed_start(seat):
     for count, state in enumerate(states, 1):
         seat.process = types.SimpleNamespace(exitcode=1, close=lambda: None)
         _silent(seat, state, 0.0)
-        seat.bury()
-        assert seat.failed_starts == count
+        seat.reap()
+        assert seat.policy.failed_starts == count

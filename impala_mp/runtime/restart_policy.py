@@ -1,0 +1,72 @@
+"""Restart policy of one process: how long to wait after a death, or when to give up.
+
+A process may die `max_restarts` times within `window_secs`, and may fail to start
+`max_failed_starts` times in a row (config.health). The wait doubles with each short
+life in a row. The policy reads no clock and starts no process.
+"""
+
+import random
+from typing import Any, NamedTuple
+
+_SETTLED_SECS = 1.0  # a process that lived longer than this is no crash loop
+_MAX_DOUBLINGS = 60  # beyond any back-off, and within a float
+
+
+class Wait(NamedTuple):
+    """Restart after so long."""
+
+    secs: float
+
+
+class GiveUp(NamedTuple):
+    """No restart: the budget is spent."""
+
+    reason: str
+
+
+Verdict = Wait | GiveUp
+
+
+class RestartPolicy:
+    """Deaths of one process, and the decision after each."""
+
+    def __init__(self, role: str, health: Any, jitter: random.Random) -> None:
+        """`health` is config.health; `jitter` spreads restarts over time."""
+        self._role, self._health, self._jitter = role, health, jitter
+        self.deaths: list[float] = []  # times, within the window
+        self.failed_starts = 0  # in a row
+        self.short_lives = 0  # in a row
+
+    def after_death(self, now: float, lived_secs: float, was_running: bool) -> Verdict:
+        """Records a death and decides.
+
+        Args:
+          now: seconds on any clock that only runs forward.
+          lived_secs: 0 where no process could be started.
+          was_running: whether it had done anything for the run.
+        """
+        window = self._health.window_secs
+        self.deaths = [t for t in self.deaths if now - t < window] + [now]
+        self.short_lives = 1 if lived_secs > _SETTLED_SECS else self.short_lives + 1
+        self.failed_starts = 0 if was_running else self.failed_starts + 1
+        spent = self._spent()
+        return GiveUp(spent) if spent else Wait(self._backoff_secs())
+
+    def _spent(self) -> str:
+        """Returns which budget is spent; "" if none."""
+        allowed = self._health.max_restarts[self._role]
+        if self.failed_starts >= max(1, self._health.max_failed_starts):
+            return f"failed to start {self.failed_starts} times in a row"
+        if len(self.deaths) > allowed:
+            return (
+                f"died {len(self.deaths)} times within"
+                f" {self._health.window_secs:.0f} s"
+                f" (config.health.max_restarts.{self._role}={allowed})"
+            )
+        return ""
+
+    def _backoff_secs(self) -> float:
+        doublings = min(self.short_lives - 1, _MAX_DOUBLINGS)
+        wait = self._health.backoff_secs * 2.0**doublings
+        wait = min(self._health.max_backoff_secs, wait)
+        return wait * self._jitter.uniform(0.5, 1.0)
