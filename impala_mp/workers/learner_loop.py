@@ -62,15 +62,14 @@ class LearnerLoop:
         self._control, self._row = control, row
         self._record, self._replay = the_record, the_replay
         self._refresher = replay.Refresher(the_replay) if the_replay else None
-        self._delay_line = publisher.DelayLine(
-            the_learner.parameters.flat, config.actors.policy_delay
+        self._publisher = publisher.Publisher(
+            the_learner.parameters.flat, store, config.actors.policy_delay
         )
-        self._publisher = publisher.Publisher(self._delay_line.output, store)
         crashes = os.path.join(os.path.dirname(folder), "crashes")
         self._guard = nonfinite.Guard(config, the_learner, crashes)
         self._drift = drift.DriftDetector(
             the_learner,
-            self._delay_line.output,
+            self._publisher.source,
             config.health.drift_interval,
             control,
             schedules.ladder(len(rings.heads()), config.actors.epsilon_ladder),
@@ -161,8 +160,7 @@ class LearnerLoop:
     def _look_at_lag(self, batch: batcher.Batch) -> None:
         """Of what is fresh: one version an unroll is what actors and server promise."""
         versions = batch.parameter_version[:, : batch.num_fresh]
-        newest = self._publisher.newest + self._delay_line.depth
-        mixed = self._lags.add(newest, versions)
+        mixed = self._lags.add(self._publisher.newest, versions)
         if mixed:
             print(f"More than one version acted in {mixed} unrolls.", flush=True)
         committed = batch.header.committed_ns[: batch.num_fresh]
@@ -189,18 +187,13 @@ class LearnerLoop:
         return result
 
     def publish(self) -> None:
-        """Scheduled values and parameters as they are now, for every reader.
+        """Publishes scheduled values and parameters to every reader."""
+        self._publish(self._publisher.publish)
 
-        Or parameters as they were, on purpose.
-        """
-        self._delay_line.push()
-        self._publish_output()
-
-    def _publish_output(self) -> None:
+    def _publish(self, publish: Callable[[], int]) -> None:
         for name, schedule in self._schedules.items():
             self._control.set(name, schedule.at(self._learner.agent_steps))
-        version = self._publisher.publish()
-        self._drift.published(version, self._learner.updates)
+        self._drift.published(publish(), self._learner.updates)
 
     # Records.
 
@@ -350,7 +343,7 @@ class LearnerLoop:
     def _delayed(self) -> dict[str, Any]:
         if not self._config.actors.policy_delay:
             return {}
-        return {"delay_line": self._delay_line.state_dict()}
+        return {"delay_line": self._publisher.state_dict()}
 
     def restore(self, report: Callable[[str], None]) -> dict[str, Any]:
         """Goes on from the newest sound checkpoint, if there is one; publishes.
@@ -378,8 +371,8 @@ class LearnerLoop:
         self._restored = {f"restored/{k}": v for k, v in self._progress().items()}
         self._restored["restored/incarnation"] = self._row.get("incarnation")
         if "delay_line" in state:
-            self._delay_line.load_state_dict(state["delay_line"])
-            self._publish_output()
+            self._publisher.load_state_dict(state["delay_line"])
+            self._publish(self._publisher.republish)
         else:
             self.publish()
         self._publisher.flush()

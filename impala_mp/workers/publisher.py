@@ -42,7 +42,7 @@ class DelayLine:
         return {"pushes": self._pushes, "ring": ring, "output": output}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` gave."""
+        """Restores what `state_dict` gave."""
         self.output.copy_(state["output"])
         for mine, saved in zip(self._ring, state["ring"], strict=True):
             mine.copy_(saved)
@@ -50,15 +50,18 @@ class DelayLine:
 
 
 class Publisher:
-    """Publishes a flat buffer, uint8 [num_bytes].
+    """Publishes a flat buffer, uint8 [num_bytes], or its state `delay` calls before.
 
     From a GPU the copy runs behind the update, into pinned memory, and is published
     at the next call: the host never waits for work that it has just queued. That costs
     one update of policy lag.
     """
 
-    def __init__(self, flat: torch.Tensor, store: parameter_store.ParameterStore):
-        self._flat, self._store = flat, store
+    def __init__(
+        self, flat: torch.Tensor, store: parameter_store.ParameterStore, delay: int = 0
+    ) -> None:
+        self._delay_line, self._store = DelayLine(flat, delay), store
+        self.source = self._delay_line.output  # buffer that versions are copies of
         self._pinned = torch.empty(0, dtype=torch.uint8)
         self._copied: Any = None  # event of a copy that has not been published
         if flat.is_cuda:
@@ -66,18 +69,28 @@ class Publisher:
 
     @property
     def newest(self) -> int:
-        """The version of the last `publish`, whether others have it yet or not."""
+        """The version from which policy lag is counted: the published one plus the delay."""
+        return self._published + self._delay_line.depth
+
+    @property
+    def _published(self) -> int:
+        """The version of the last publication, on its way to the store or there."""
         return self._store.latest + (self._copied is not None)
 
     def publish(self) -> int:
-        """Publishes the parameters as they are now, or soon after; their version."""
-        if not self._flat.is_cuda:
-            return self._store.publish(self._flat.numpy())
+        """Takes the flat buffer as it is now and publishes; returns the version."""
+        self._delay_line.push()
+        return self.republish()
+
+    def republish(self) -> int:
+        """Publishes `source` as it is, for a new store; returns the version."""
+        if not self.source.is_cuda:
+            return self._store.publish(self.source.numpy())
         self.flush()
-        self._pinned.copy_(self._flat, non_blocking=True)
+        self._pinned.copy_(self.source, non_blocking=True)
         self._copied = torch.cuda.Event()
-        self._copied.record(torch.cuda.current_stream(self._flat.device))
-        return self.newest
+        self._copied.record(torch.cuda.current_stream(self.source.device))
+        return self._published
 
     def flush(self) -> None:
         """Publishes what is still on its way."""
@@ -85,3 +98,11 @@ class Publisher:
             self._copied.synchronize()
             self._store.publish(self._pinned.numpy())
             self._copied = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The delayed buffers; tensors on the CPU."""
+        return self._delay_line.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the delayed buffers. `republish` publishes where they were."""
+        self._delay_line.load_state_dict(state)

@@ -1,8 +1,10 @@
 """Policy lag on purpose: as old as was asked for, in the data and the record."""
 
+import numpy as np
 import pytest
 import torch
 
+from impala_mp.transport import parameter_store
 from impala_mp.workers import publisher
 from tests.support import builders
 
@@ -32,6 +34,25 @@ def test_a_round_trip_goes_on():
         line.push()
         other.push()
         assert other.output.item() == line.output.item() == push - delay
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_a_publisher_counts_the_delay_as_lag_also_after_a_restart(delay):
+    flat = torch.zeros(8, dtype=torch.uint8)
+    store, into = parameter_store.ParameterStore(8), np.empty(8, np.uint8)
+    made = publisher.Publisher(flat, store, delay)
+    for push in range(20):
+        if push == 10 and delay:
+            state, made = made.state_dict(), publisher.Publisher(flat, store, delay)
+            made.load_state_dict(state)
+            assert made.republish() == store.latest == push + 1
+            assert store.fetch(into) == push + 1
+            assert (into == push - 1 - delay).all()
+        flat.fill_(push)
+        version = made.publish()
+        assert version == store.fetch(into) == push + 1 + (push >= 10 and delay > 0)
+        assert (into == max(0, push - delay)).all()
+        assert made.newest - version == push - into[0]
 
 
 def test_actors_act_with_the_parameters_of_so_many_updates_ago(tmp_path):
