@@ -69,7 +69,7 @@ class Publisher:
 
     @property
     def newest(self) -> int:
-        """The version that policy lag is counted from: the published one plus the delay."""
+        """The version that lag is counted from: the published one plus the delay."""
         return self._published + self._delay_line.depth
 
     @property
