@@ -46,10 +46,10 @@ class Reporter:
         shared: shared_lib.Shared,
         path: str,
         screen: display.Display,
-        num_actors: int,
     ) -> None:
         self._shared, self._path, self._screen = shared, path, screen
-        self._num_actors = num_actors
+        self._learner_rows = [shared.row(seat) for seat in shared.topology.learners]
+        self._actor_rows = [shared.row(seat) for seat in shared.topology.actors]
         self._failed_checkpoints = 0
         self._news = time.monotonic()  # when the learner had last learned something
         self._stall_said = False
@@ -113,7 +113,7 @@ class Reporter:
         self._guarded(self._writer.write, merged, lags)
         self.bottleneck = bottleneck.explain(
             merged,
-            self._num_actors,
+            len(self._actor_rows),
             self._num_cores,
             self._device,
             derived.server_threads(self._shared.config),
@@ -121,7 +121,7 @@ class Reporter:
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
 
     def _look_for_news(self) -> None:
-        learned = self._shared.control.row(0).get("learned")
+        learned = sum(row.get("learned") for row in self._learner_rows)
         if learned != self._learned:
             self._learned, self._news = learned, time.monotonic()
         evaluation = self._shared.evaluation_record.read()
@@ -137,7 +137,7 @@ class Reporter:
 
     def _say_what_failed(self) -> None:
         """What the learner could not write."""
-        failed = self._shared.control.row(0).get("failed_checkpoints")
+        failed = sum(row.get("failed_checkpoints") for row in self._learner_rows)
         if failed > self._failed_checkpoints:
             self._failed_checkpoints = failed
             self._disk.say(
@@ -161,13 +161,13 @@ class Reporter:
 
     def _actor_split(self) -> dict[str, float]:
         """Shares of the actors' time since the interval before."""
-        rows = [self._shared.control.row(i + 1) for i in range(self._num_actors)]
+        rows = self._actor_rows
         totals = np.array(
             [sum(row.get(f"{name}_ns") for row in rows) for name in _SPLIT], float
         )
         steps = sum(row.get("agent_steps") for row in rows)
         now = time.monotonic()
-        wall_ns = max(1e-9, now - self._time) * 1e9 * self._num_actors
+        wall_ns = max(1e-9, now - self._time) * 1e9 * len(rows)
         spent = totals - self._actor_ns
         # A wait counts where it ends, and may have begun in the interval before.
         shares = spent / max(wall_ns, spent.sum())
@@ -192,7 +192,7 @@ class Reporter:
         return found
 
     def _health(self, statuses: list[health.Status]) -> dict[str, float]:
-        rows = [self._shared.control.row(i + 1) for i in range(self._num_actors)]
+        rows = self._actor_rows
         found = {
             "health/processes_alive": sum(s.pid > 0 for s in statuses),
             "health/processes_total": len(statuses),

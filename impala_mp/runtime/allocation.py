@@ -20,6 +20,7 @@ from impala_mp.transport import (
     parameter_store,
     shared as shared_lib,
     shared_memory,
+    topology,
     trajectory_ring,
 )
 from impala_mp.workers import evaluator, learner_metrics
@@ -114,6 +115,15 @@ def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
     return capacity, capacity * each
 
 
+def make_topology(config: Any, num_cores: int) -> topology.Topology:
+    """Returns the seats of all processes that a run may have."""
+    return topology.make(
+        derived.num_actors(config, num_cores),
+        evaluator=bool(config.evaluation.interval_secs),
+        inference=config.inference.mode == "server",
+    )
+
+
 def allocate(
     config: Any,
     environment: specs.EnvironmentSpec,
@@ -123,15 +133,17 @@ def allocate(
 ) -> shared_lib.Shared:
     """All memory that the processes of a run share."""
     slot, batch, num_bytes = slots
-    count = derived.num_actors(config, num_cores)
+    seats = make_topology(config, num_cores)
+    count = len(seats.actors)
     threads = derived.learner_threads(config, num_cores)
-    control = control_block.ControlBlock(num_processes=count + 3)
+    control = control_block.ControlBlock(num_processes=len(seats.seats))
     for name, value in live_hyperparameters.initial(config).items():
         control.set(name, value)
     return shared_lib.Shared(
         config=config,
         environment=environment,
         batch=batch,
+        topology=seats,
         control=control,
         rings=trajectory_ring.TrajectoryRings(slot, count, config.actors.slots),
         store=parameter_store.ParameterStore(num_bytes, config.health.checksums),

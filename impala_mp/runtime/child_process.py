@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from impala_mp.runtime import entry_points, fork_server, restart_policy
-from impala_mp.transport import control_block, shared as shared_lib
+from impala_mp.transport import control_block, shared as shared_lib, topology
 
 _ORPHANED = 255  # multiprocessing's exit code of a child that it cannot ask about
 _GONE_SECS = 5.0  # that SIGKILL may take
@@ -30,20 +30,17 @@ class ChildProcess:
 
     def __init__(
         self,
-        role: str,
-        index: int,
-        number: int,
+        seat: topology.Seat,
         log: str,
         shared: shared_lib.Shared,
         jitter: random.Random,
     ) -> None:
-        """`number` is that of the row in the control block."""
-        self.role, self.index, self.log = role, index, log
-        self._number, self._shared, self._health = number, shared, shared.config.health
-        self.row = shared.control.row(number)
+        self.seat, self.log = seat, log
+        self._shared, self._health = shared, shared.config.health
+        self.row = shared.row(seat)
         self.process: Any = None
         self.incarnation = -1
-        self.policy = restart_policy.RestartPolicy(role, self._health, jitter)
+        self.policy = restart_policy.RestartPolicy(seat.role, self._health, jitter)
         self.verdict: restart_policy.Verdict = restart_policy.Wait(0.0)
         self.restart_at = -math.inf  # monotonic; meaningful while there is no process
         self.done = False
@@ -57,7 +54,8 @@ class ChildProcess:
 
     @property
     def name(self) -> str:
-        return self.role if self.role == "learner" else f"{self.role} {self.index}"
+        role = self.seat.role
+        return role if role == "learner" else f"{role} {self.seat.index}"
 
     @property
     def title(self) -> str:
@@ -80,11 +78,10 @@ class ChildProcess:
         self._steps_at_start = self.row.get("agent_steps")
         self._orders, self._hung = [], ""
         self.row.beat(control_block.State.NOT_STARTED)
-        seat = entry_points.Seat(
-            self.role, self.index, self._number, self.incarnation, self.log
-        )
         process = context.Process(
-            target=entry_points.main, args=(seat, self._shared, life), name=self.name
+            target=entry_points.main,
+            args=(self.seat, self.incarnation, self.log, self._shared, life),
+            name=self.name,
         )
         try:
             fork_server.start()  # another one, if it has died
@@ -202,12 +199,12 @@ class ChildProcess:
 
     def _place(self) -> str:
         """Where an actor died: seeds that kill can be tried again by hand."""
-        if self.role != "actor":
+        if self.seat.role != "actor":
             return ""
         steps = self.row.get("agent_steps") - self._steps_at_start
         seed = self._shared.config.seed
         return (
-            f" after {steps:,} agent steps (seeds of {seed}, actor {self.index},"
+            f" after {steps:,} agent steps (seeds of {seed}, actor {self.seat.index},"
             f" incarnation {self.incarnation} of run {self._shared.run})"
         )
 

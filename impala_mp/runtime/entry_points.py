@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -25,6 +25,7 @@ from impala_mp.transport import (
     inference_requests,
     parameter_store,
     shared as shared_lib,
+    topology,
 )
 from impala_mp.workers import actor, builders, evaluator, inference_server, served_actor
 
@@ -34,29 +35,28 @@ END = signal.SIGUSR2  # the supervisor's own SIGTERM, for one that hangs
 BAD_INPUT, RUN_FAILED = 211, 212
 
 
-class Seat(NamedTuple):
-    """Which process this is."""
+def main(
+    seat: topology.Seat,
+    incarnation: int,
+    log: str,
+    shared: shared_lib.Shared,
+    life: Any,
+) -> None:
+    """Runs one incarnation of a seat to its end; exit code 0.
 
-    role: str
-    index: int  # among its role
-    row: int  # in the control block
-    incarnation: int
-    log: str  # file that takes its output and its traceback
-
-
-def main(seat: Seat, shared: shared_lib.Shared, life: Any) -> None:
-    """Runs one role to its end; exit code 0.
-
-    Else its last line in the log is the sentence of BAD_INPUT or RUN_FAILED, or the
+    Else the last line in the log is the sentence of BAD_INPUT or RUN_FAILED, or the
     code is 1, after a traceback.
+
+    Args:
+      log: file that takes its output and its traceback.
     """
-    _settle(seat, life)
-    row = shared.control.row(seat.row)
+    _settle(incarnation, log, life)
+    row = shared.row(seat)
     row.set("pid", os.getpid())
-    row.set("incarnation", seat.incarnation)
+    row.set("incarnation", incarnation)
     row.beat(control_block.State.STARTING)
     try:
-        _ROLES[seat.role](seat, shared, row)
+        _ROLES[seat.role](seat, incarnation, shared)
     except errors.BadInput as error:
         print(error, file=sys.stderr)
         _exit(BAD_INPUT)
@@ -74,13 +74,13 @@ def _exit(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _settle(seat: Seat, life: life_pipe.ChildEnd) -> None:
+def _settle(incarnation: int, log: str, life: life_pipe.ChildEnd) -> None:
     life.bind()
     supervisor = multiprocessing.parent_process()
     if supervisor is not None and not supervisor.is_alive():
         os._exit(1)  # it thinks that this start has failed: the seat is another's
-    _open_log(seat.log)
-    print(f"--- incarnation {seat.incarnation}, pid {os.getpid()}", flush=True)
+    _open_log(log)
+    print(f"--- incarnation {incarnation}, pid {os.getpid()}", flush=True)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     # A terminal's Ctrl-C and a scheduler's SIGTERM reach everyone; the supervisor alone
@@ -104,20 +104,20 @@ def _open_log(path: str) -> None:
         os.close(fd)
 
 
-def _act(seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow) -> None:
+def _act(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> None:
     resources.take_cores(shared.cores.actors[seat.index], resources.ACTOR_NICENESS)
     torch.set_num_threads(shared.config.actors.threads)
     the_actor: actor.Actor | served_actor.ServedActor
     if shared.config.inference.mode == "server":
-        the_actor = _act_served(seat, shared, row)
+        the_actor = _act_served(seat, incarnation, shared)
     else:
-        the_actor = builders.make_actor(seat.index, seat.incarnation, shared, row)
+        the_actor = builders.make_actor(seat, incarnation, shared)
     profile = profiling.of_run(
         shared.checkpoints, f"actor-{seat.index}", shared.profile_updates
     )
     the_actor.run(profile.turn if seat.index == 0 else _nothing)
     profile.close()
-    row.beat(control_block.State.STOPPING)
+    shared.row(seat).beat(control_block.State.STOPPING)
 
 
 def _nothing() -> None:
@@ -125,11 +125,11 @@ def _nothing() -> None:
 
 
 def _act_served(
-    seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
+    seat: topology.Seat, incarnation: int, shared: shared_lib.Shared
 ) -> served_actor.ServedActor:
-    """An actor of the inference server, started."""
-    config = shared.config
-    node = shared.seeds("actor", seat.index, seat.incarnation)
+    """Returns an actor of the inference server, started."""
+    config, row = shared.config, shared.row(seat)
+    node = shared.seeds("actor", seat.index, incarnation)
     size = config.actors.environments // inference_requests.SEATS
     halves = [
         factory.make(config.environment, size, task=seat.index)
@@ -142,7 +142,7 @@ def _act_served(
         shared.control,
         row,
         seat.index,
-        seat.incarnation,
+        incarnation,
         seeding.EnvironmentSeeds(node, config.actors.environments),
     )
     row.beat(control_block.State.RESETTING)
@@ -150,24 +150,20 @@ def _act_served(
     return made
 
 
-def _learn(
-    seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
-) -> None:
+def _learn(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> None:
     resources.take_cores(shared.cores.learner)
     cuda.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
-    the_training = builders.make_learner(shared, row)
+    the_training = builders.make_learner(seat, shared)
     the_training.restore(report=print)
     profile = profiling.of_run(shared.checkpoints, "learner", shared.profile_updates)
     the_training.run(profile.turn)
     profile.close()
 
 
-def _evaluate(
-    seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
-) -> None:
+def _evaluate(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> None:
     torch.set_num_threads(1)
-    settings = shared.config.evaluation
+    settings, row = shared.config.evaluation, shared.row(seat)
     policy = agent.make(shared.config, shared.environment)
     flat = flat_parameters.FlatParameters(policy.network).flat.numpy()
     suffixes = derived.task_suffixes(shared.config.environment)
@@ -188,7 +184,7 @@ def _evaluate(
         if not reader.fetch():
             continue
         round_ += 1
-        node = shared.seeds("evaluator", round_, seat.incarnation)
+        node = shared.seeds("evaluator", round_, incarnation)
         by_task = {
             suffix: evaluator.evaluate(
                 policy,
@@ -221,31 +217,28 @@ class _Pause:
         return not self._control.stopping
 
 
-def _infer(
-    seat: Seat, shared: shared_lib.Shared, row: control_block.ProcessRow
-) -> None:
-    settings, count = shared.config.inference, len(shared.rings.actor_doorbells)
+def _infer(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> None:
+    settings, row = shared.config.inference, shared.row(seat)
+    actors = shared.topology.actors
     resources.take_cores(shared.cores.server)
     cuda.take_device(settings.device)
     torch.set_num_threads(settings.threads)
-    node = shared.seeds("inference", 0, seat.incarnation)
+    node = shared.seeds("inference", 0, incarnation)
     inference_server.InferenceServer(
         shared.config,
         shared.environment,
-        [shared.rings.ring(i) for i in range(count)],
+        [shared.rings.ring(each.index) for each in actors],
         shared.inference,
         shared.store,
         shared.control,
         row,
-        [shared.control.row(i + 1) for i in range(count)],
+        [shared.row(each) for each in actors],
         seeding.torch_seed(node),
     ).run()
     row.beat(control_block.State.STOPPING)
 
 
-_ROLES: dict[
-    str, Callable[[Seat, shared_lib.Shared, control_block.ProcessRow], None]
-] = {
+_ROLES: dict[str, Callable[[topology.Seat, int, shared_lib.Shared], None]] = {
     "actor": _act,
     "learner": _learn,
     "evaluator": _evaluate,

@@ -62,13 +62,12 @@ class _Actors:
         self._can_save = True
 
     def start(self, incarnation: int) -> None:
-        for index in range(len(self._shared.rings.actor_doorbells)):
-            row = self._shared.control.row(index + 1)
-            made = builders.make_actor(index, incarnation, self._shared, row)
+        for seat in self._shared.topology.actors:
+            self._actors.append(builders.make_actor(seat, incarnation, self._shared))
+            self._rings.append(self._shared.rings.ring(seat.index))
+            row = self._shared.row(seat)
             row.set("incarnation", incarnation)
             row.beat(control_block.State.RUNNING)
-            self._actors.append(made)
-            self._rings.append(self._shared.rings.ring(index))
 
     def unroll(self) -> None:
         """One slot of the actor in turn, which keeps its turn after bad data.
@@ -114,7 +113,7 @@ def run(
     """
     cuda.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
-    training = builders.make_learner(shared, shared.control.row(0))
+    training = builders.make_learner(shared.topology.learner(), shared)
     state = training.restore(report=tell)
     actors = _Actors(shared, tell)
     # Without a saved environment to go on from, another incarnation's seeds: the

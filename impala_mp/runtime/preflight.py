@@ -69,7 +69,8 @@ def check(config: Any, path: str | None) -> bool:
         return False
     if folder:
         report.run("workdir", _check_workdir, report, config, folder)
-    text = report.run("file descriptors", resources.check_descriptors, config)
+    seats = allocation.make_topology(config, num_cores)
+    text = report.run("file descriptors", resources.check_descriptors, config, seats)
     if text:
         report.say(checker.OK, "file descriptors", text)
     slots = report.run(
@@ -210,16 +211,15 @@ def _update(shared: shared_lib.Shared) -> dict[str, float]:
     cuda.take_device(config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     the_training: learner_loop.LearnerLoop = builders.make_learner(
-        shared, shared.control.row(0)
+        shared.topology.learner(), shared
     )
     the_training.restore(report=print)
-    index = 0
+    seats = iter(shared.topology.actors)
     while not the_training.ready():
-        actor = builders.make_actor(index, 0, shared, shared.control.row(index + 1))
+        actor = builders.make_actor(next(seats), 0, shared)
         actor.fetch()
         for _ in range(config.actors.slots):
             actor.unroll()
-        index += 1
     the_training.step()
     the_training.write_record()
     return shared.learner_record.read() or {}

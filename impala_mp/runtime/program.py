@@ -44,7 +44,7 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     changes = [*folder.check(config), chosen]
     folder.check_unused()
     slots = allocation.layouts(config, environment, policy, num_cores)
-    resources.check_descriptors(config)
+    resources.check_descriptors(config, allocation.make_topology(config, num_cores))
     found: list[str] = []
     overrides, counts = check_checkpoints(folder, found.append)
     shared = allocation.allocate(
@@ -56,7 +56,7 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
                 folder.open(config)
                 run = 0 if config.runtime.mode == "lockstep" else folder.run
                 shared = shared._replace(profile_updates=profile_updates, run=run)
-                accounting.carry_over(shared.control.row(0), counts)
+                accounting.carry_over(shared.row(shared.topology.learner()), counts)
                 kept = live_control.restore(shared.control, overrides)
                 news = [*found, *changes, *kept, *_resources(shared)]
                 finished = _show(shared, folder, news, end)
@@ -152,8 +152,7 @@ def _run(
     end: signals.Ending,
 ) -> bool:
     """Runs the training; True when it is finished, False when it was stopped."""
-    num_actors = len(shared.rings.actor_doorbells)
-    reporter = reporter_lib.Reporter(shared, folder.path, screen, num_actors)
+    reporter = reporter_lib.Reporter(shared, folder.path, screen)
     try:
         if shared.config.runtime.mode == "lockstep":
             finished = lockstep.run(
@@ -161,14 +160,8 @@ def _run(
             )
             end.saved()
             return finished
-        # The learner has row 0 of the control block, actor i row i + 1.
-        roles = [("learner", 0), *(("actor", i) for i in range(num_actors))]
-        if shared.config.evaluation.interval_secs:
-            roles.append(("evaluator", 0))
-        if shared.config.inference.mode == "server":
-            roles.append(("inference", 0))
         finished = supervisor.Supervisor(
-            shared, roles, folder.logs, screen.message, reporter.tick
+            shared, folder.logs, screen.message, reporter.tick
         ).run()
         end.saved()
         return finished

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from impala_mp import errors
-from impala_mp.transport import shared
+from impala_mp.transport import shared, topology
 
 # Where there are more threads than cores, the learner's come first: an actor that
 # waits for a core fills its ring later, a learner that waits makes everybody wait.
@@ -103,15 +103,13 @@ def descriptors_needed(num_actors: int, num_children: int, num_open: int) -> int
     return num_open + memory + bells + 2 * num_children + spare
 
 
-def check_descriptors(config: Any) -> str:
+def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
     """What a run of so many actors needs, in a sentence.
 
     Raises:
       BadInput: that is more than this process may have.
     """
-    count = config.actors.count
-    server = config.inference.mode == "server"
-    children = 1 + count + server + bool(config.evaluation.interval_secs)
+    count, children = len(the_topology.actors), len(the_topology.seats)
     if config.runtime.mode == "lockstep":
         children = 0
     number = descriptors_needed(count, children, len(os.listdir("/proc/self/fd")))

@@ -30,7 +30,6 @@ class Supervisor:
     def __init__(
         self,
         shared: shared_lib.Shared,
-        roles: list[tuple[str, int]],
         logs: str,
         tell: Callable[[str], None],
         tick: Callable[[list[health.Status]], None],
@@ -41,15 +40,14 @@ class Supervisor:
         jitter = random.Random(0)
         self._children = [
             child_process.ChildProcess(
-                role,
-                index,
-                row,
-                os.path.join(logs, f"{role}-{index}.log"),
+                seat,
+                os.path.join(logs, f"{seat.role}-{seat.index}.log"),
                 shared,
                 jitter,
             )
-            for row, (role, index) in enumerate(roles)
+            for seat in shared.topology.seats
         ]
+        self._learner = self._children[shared.topology.learner().row]
         self._context = multiprocessing.get_context("forkserver")
         self._life = life_pipe.LifePipe()
         self._wakeup, self._wakeup_writer = socket.socketpair()
@@ -82,7 +80,7 @@ class Supervisor:
             self._wakeup.close()
             self._wakeup_writer.close()
         if self._last_code:
-            learner = self._children[0]
+            learner = self._learner
             raise ChildFailed(
                 f"the learner {child_process.cause(self._last_code)} when it was asked"
                 f" to stop. Its last words ({learner.log}):\n{learner.output()}"
@@ -97,8 +95,8 @@ class Supervisor:
     def _status(self, child: child_process.ChildProcess) -> health.Status:
         alive = child.process is not None
         return health.Status(
-            child.role,
-            child.index,
+            child.seat.role,
+            child.seat.index,
             child.process.pid if alive else 0,
             max(0, child.incarnation),
             child.describe(),
@@ -143,12 +141,12 @@ class Supervisor:
             self._wait(next_tick)
             for child in self._children:
                 self._attend(child)
-                if child.done and child.role == "learner":
+                if self._learner.done:
                     return True
             if time.monotonic() >= next_tick:
                 self._report()
                 next_tick = time.monotonic() + interval
-        learner = self._children[0]
+        learner = self._learner
         self._tell(
             "Stopping on request: the learner writes a checkpoint."
             if learner.process
@@ -193,7 +191,7 @@ class Supervisor:
     def _reap(self, child: child_process.ChildProcess) -> None:
         """Records a death and acts on it."""
         code = child.reap()
-        if code == 0 and child.role == "learner":
+        if code == 0 and child is self._learner:
             child.done = True
             return
         if code == entry_points.BAD_INPUT:
@@ -222,8 +220,9 @@ class Supervisor:
           ChildFailed: it is no actor, or too few would be left.
         """
         sentence = f"{child.title} {child.reason}, and {spent}"
-        left = [c for c in self._children if c.role == "actor" and not c.lost]
-        if child.role != "actor" or not self._can_do_without(len(left) - 1):
+        actors = [self._children[seat.row] for seat in self._shared.topology.actors]
+        left = [each for each in actors if not each.lost]
+        if child not in actors or not self._can_do_without(len(left) - 1):
             raise ChildFailed(
                 f"{sentence}. Its last words ({child.log}):\n{child.output()}"
             )
@@ -263,7 +262,7 @@ class Supervisor:
         for child in self._children:
             if child.process:
                 child.process.join()
-                if child.role == "learner" and not self._stop_now:
+                if child is self._learner and not self._stop_now:
                     self._last_code = child.process.exitcode
                 child.close()
             child.done = True

@@ -10,6 +10,7 @@ from impala_mp.transport import (
     inference_requests,
     metrics_record,
     parameter_store,
+    topology as topology_lib,
     trajectory_ring,
 )
 
@@ -28,6 +29,7 @@ class Shared(NamedTuple):
     config: Any  # a frozen ConfigDict
     environment: specs.EnvironmentSpec
     batch: Any  # the batch's trajectory spec
+    topology: topology_lib.Topology
     control: control_block.ControlBlock
     rings: trajectory_ring.TrajectoryRings
     store: parameter_store.ParameterStore
@@ -39,6 +41,10 @@ class Shared(NamedTuple):
     cores: Cores
     profile_updates: int = 0
     run: int = 0  # in this folder; always 0 in lockstep, which repeats itself
+
+    def row(self, seat: topology_lib.Seat) -> control_block.ProcessRow:
+        """Returns the words of one seat's processes."""
+        return self.control.row(seat.row)
 
     def seeds(
         self, role: str, index: int = 0, incarnation: int = 0

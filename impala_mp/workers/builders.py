@@ -9,23 +9,25 @@ from impala_mp.algorithms import replay
 from impala_mp.config import derived, schedules
 from impala_mp.environments import factory
 from impala_mp.networks import agent
-from impala_mp.transport import control_block, parameter_store, shared as shared_lib
+from impala_mp.transport import (
+    control_block,
+    parameter_store,
+    shared as shared_lib,
+    topology,
+)
 from impala_mp.workers import actor, batcher, learner, learner_loop
 
 
 def make_actor(
-    index: int,
-    incarnation: int,
-    shared: shared_lib.Shared,
-    row: control_block.ProcessRow,
+    seat: topology.Seat, incarnation: int, shared: shared_lib.Shared
 ) -> actor.Actor:
-    """Actor `index`, its environments started."""
-    config = shared.config
+    """Returns the actor of one seat, its environments started."""
+    config, index, row = shared.config, seat.index, shared.row(seat)
     node = shared.seeds("actor", index, incarnation)
     environment = factory.make(
         config.environment, config.actors.environments, task=index
     )
-    num_actors = len(shared.rings.actor_doorbells)
+    num_actors = len(shared.topology.actors)
     the_actor = actor.Actor(
         agent.make(config, shared.environment),
         environment,
@@ -45,17 +47,15 @@ def make_actor(
 
 
 def make_learner(
-    shared: shared_lib.Shared, row: control_block.ProcessRow
+    seat: topology.Seat, shared: shared_lib.Shared
 ) -> learner_loop.LearnerLoop:
-    """The learner's side of a run, not yet restored."""
-    config = shared.config
+    """Returns the learner of one seat, not yet restored."""
+    config, rings, row = shared.config, shared.rings, shared.row(seat)
     node = seeding.sequence(config.seed, "learner")
     torch.manual_seed(seeding.torch_seed(node))
-    rings = shared.rings
-    num_actors = len(rings.actor_doorbells)
     the_replay = _make_replay(shared, row)
     the_batcher = batcher.Batcher(
-        [rings.ring(i) for i in range(num_actors)],
+        [rings.ring(number) for number in shared.topology.rings(rank=seat.rank)],
         rings.learner_doorbell,
         shared.batch,
         config.learner.device,

@@ -40,10 +40,12 @@ def test_sentences(text, expected):
 def test_a_wait_that_began_before_the_interval_is_no_more_than_all_of_it(tmp_path):
     shared = builders.shared(builders.config(), tmp_path)
     screen = display.Display("Catch", 1)
-    reporter = reporter_lib.Reporter(shared, str(tmp_path), screen, 2)
-    for number in (1, 2):  # many hours, of whatever this took
-        shared.control.row(number).set("wait_ns", 3 * 10**14)
-        shared.control.row(number).set("environment_ns", 10**14)
+    reporter = reporter_lib.Reporter(shared, str(tmp_path), screen)
+    for row in map(
+        shared.row, shared.topology.actors
+    ):  # many hours, of whatever this took
+        row.set("wait_ns", 3 * 10**14)
+        row.set("environment_ns", 10**14)
     split = reporter._actor_split()
     reporter.close()
     assert split["time/actor_wait"] == pytest.approx(0.75)

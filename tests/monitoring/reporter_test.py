@@ -38,9 +38,7 @@ class _Run:
         self.parts = builders.parts(config, folder / "checkpoints")
         self.parts.training.restore(print)
         self.screen = _Screen()
-        self.reporter = reporter.Reporter(
-            self.parts.shared, str(folder), self.screen, 2
-        )
+        self.reporter = reporter.Reporter(self.parts.shared, str(folder), self.screen)
 
     def learn(self, record=True):
         for one in self.parts.actors:
@@ -126,9 +124,10 @@ def test_a_file_that_cannot_be_written_is_touched(tmp_path, monkeypatch):
 def test_counters_of_the_run_go_on_with_the_next_supervisor(tmp_path):
     for number in (1, 2, 3):
         run = _Run(tmp_path)
-        run.parts.shared.control.row(1).add("bad_rewards", 5)
-        run.parts.shared.control.row(2).add("torn_reads", 7)
-        run.parts.shared.control.row(2).add("observations_outside", 9)
+        first, second = map(run.parts.shared.row, run.parts.shared.topology.actors)
+        first.add("bad_rewards", 5)
+        second.add("torn_reads", 7)
+        second.add("observations_outside", 9)
         run.learn()
         run.tick()
         run.parts.training.save()

@@ -67,15 +67,12 @@ def shared(config, checkpoints):
 def parts(config, checkpoints):
     """A run in this process: actors that have been reset, and an unrestored learner."""
     made = shared(config, checkpoints)
-    actors = []
-    for index in range(config.actors.count):
-        row = made.control.row(index + 1)
-        actors.append(builders.make_actor(index, 0, made, row))
-    return Parts(made, actors, builders.make_learner(made, made.control.row(0)))
+    actors = [builders.make_actor(seat, 0, made) for seat in made.topology.actors]
+    return Parts(made, actors, builders.make_learner(made.topology.learner(), made))
 
 
 def make_batcher(shared):
-    rings = [shared.rings.ring(i) for i in range(shared.config.actors.count)]
+    rings = [shared.rings.ring(number) for number in shared.topology.rings()]
     bell = shared.rings.learner_doorbell
     return batcher.Batcher(rings, bell, shared.batch, "cpu")
 

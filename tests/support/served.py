@@ -28,10 +28,11 @@ class Served:
         self.config = builders.config(**{**ENDS, **overrides})
         self.shared = builders.shared(self.config, tmp_path)
         shared = self.shared
-        self.rows = [shared.control.row(i + 1) for i in range(2)]
+        seats = shared.topology
+        self.rows = [shared.row(seat) for seat in seats.actors]
         for row in self.rows:
             row.beat(2)  # running
-        self.training = worker_builders.make_learner(shared, shared.control.row(0))
+        self.training = worker_builders.make_learner(seats.learner(), shared)
         self.actors = [self.start_actor(i, 0) for i in range(2)]
         self.server = self.start_server()
 
@@ -60,7 +61,7 @@ class Served:
             shared.inference,
             shared.store,
             shared.control,
-            shared.control.row(4),
+            shared.row(*shared.topology.of("inference")),
             self.rows,
             0,
         )

@@ -193,7 +193,8 @@ def test_no_trajectory_is_older_than_the_limit_and_nobody_waits_for_ever(
         parts.training._accounts.counts()
     assert parts.training._learner.updates > 10
     if limit == 0:
-        assert parts.shared.control.row(0).get("discarded") > 0
+        learner = parts.shared.topology.learner()
+        assert parts.shared.row(learner).get("discarded") > 0
 
 
 def test_the_last_row_is_the_next_unrolls_first(tmp_path):
@@ -262,7 +263,7 @@ def _spoil_once(one, at):
 def test_an_unroll_with_bad_data_is_thrown_away_and_counted(tmp_path):
     parts = builders.parts(builders.config(**{"network.core": "lstm"}), tmp_path)
     parts.training.publish()
-    one, row = parts.actors[0], parts.shared.control.row(1)
+    one, row = parts.actors[0], parts.shared.row(parts.shared.topology.actors[0])
     ring = parts.shared.rings.ring(0)
     one.fetch()
     _spoil_once(one, at=8)  # in the second unroll
@@ -277,7 +278,7 @@ def test_an_unroll_with_bad_data_is_thrown_away_and_counted(tmp_path):
 def test_a_reset_that_gives_bad_data_is_counted_and_repeated(tmp_path):
     parts = builders.parts(builders.config(), tmp_path)
     parts.training.publish()
-    one, row = parts.actors[0], parts.shared.control.row(1)
+    one, row = parts.actors[0], parts.shared.row(parts.shared.topology.actors[0])
     one.fetch()
     _spoil_once(one, at=3)
     envs, resets = one._environment.unwrapped, [0]
@@ -388,7 +389,7 @@ def test_accounting_and_checkpoints_of_training(tmp_path):
     parts.training.save()
     # The learner is killed with a batch in hand, and another takes its seat.
     builders.make_batcher(parts.shared).take()
-    again = worker_builders.make_learner(parts.shared, parts.shared.control.row(0))
+    again = worker_builders.make_learner(parts.shared.topology.learner(), parts.shared)
     again.restore(print)
     record = parts.shared.learner_record.read()
     assert record["updates"] == record["restored/updates"] == 4

@@ -34,21 +34,22 @@ def keys(monkeypatch):
 def _start_all(tmp_path, incarnation, run):
     """One of each role, in this process, for a moment."""
     config = builders.config(
-        **{"replay.ratio": 0.5, "batch_size": 12, "actors.environments": 2}
+        **{"replay.ratio": 0.5, "batch_size": 12, "actors.environments": 2},
+        **{"evaluation.interval_secs": 0.1, "inference.mode": "server"},
     )
     shared = builders.shared(config, tmp_path)._replace(run=run)
-    row = shared.control.row(1)
-    row.set("incarnation", incarnation)
-    worker_builders.make_learner(shared, row)
-    worker_builders.make_actor(1, incarnation, shared, row)
+    for seat in shared.topology.seats:
+        shared.row(seat).set("incarnation", incarnation)
+    worker_builders.make_learner(shared.topology.learner(), shared)
+    worker_builders.make_actor(shared.topology.actors[1], incarnation, shared)
     shared.store.publish(np.zeros(shared.store.num_bytes, np.uint8))
     for role in _ROLES:
-        seat = entry_points.Seat(role, 0, 1, incarnation, "")
+        seat = shared.topology.of(role)[0]
         with contextlib.suppress(_Enough):
             if role == "actor":
-                entry_points._act_served(seat, shared, row)
+                entry_points._act_served(seat, incarnation, shared)
             else:
-                entry_points._ROLES[role](seat, shared, row)
+                entry_points._ROLES[role](seat, incarnation, shared)
         if role == "evaluator":
             shared.control.stop()  # for the inference server, which ends at once
 

@@ -12,7 +12,8 @@ def _run(folder, **overrides):
     """As a supervisor starts it: with the newest checkpoint's counts, and restored."""
     parts = builders.parts(builders.config(**overrides), folder)
     state = checkpoint.load_newest(str(folder), print) or {}
-    accounting.carry_over(parts.shared.control.row(0), state.get("counts", {}))
+    learner = parts.shared.topology.learner()
+    accounting.carry_over(parts.shared.row(learner), state.get("counts", {}))
     parts.training.restore(print)
     return parts
 
@@ -100,7 +101,9 @@ def test_counts_go_on_in_a_run_that_is_gone_on_with(tmp_path):
     second.training.step()
     assert _counts(_record(second)) == [24, 18, 6, 0]
     # A learner that goes on from the same checkpoint again, in the same run.
-    third = worker_builders.make_learner(second.shared, second.shared.control.row(0))
+    third = worker_builders.make_learner(
+        second.shared.topology.learner(), second.shared
+    )
     third.restore(print)
     third.write_record()
     assert _counts(second.shared.learner_record.read()) == [24, 18, 6, 0]

@@ -1,0 +1,94 @@
+"""Topology of a run: one seat per process, with its row, its rings and its doorbell.
+
+Each policy has a parameter store and a set of rings. Ring i of each set is written by
+actor i and read by one learner: the one with that policy and with the actor's rank.
+Learners, actors and the inference server have one doorbell each.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Seat:
+    """One place in the run. The processes of a seat follow each other."""
+
+    role: str  # learner, actor, evaluator or inference
+    index: int  # among the seats of its role; for an actor the number of its rings
+    row: int  # in the control block
+    policies: tuple[int, ...] = (0,)  # that it acts with, or learns
+    rank: int = 0  # of a learner, or of the learners that read this actor's rings
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """All seats of a run. Picklable to a child."""
+
+    seats: tuple[Seat, ...]  # by row
+
+    def of(self, role: str) -> tuple[Seat, ...]:
+        """Returns the seats of one role, by index."""
+        return tuple(seat for seat in self.seats if seat.role == role)
+
+    @property
+    def actors(self) -> tuple[Seat, ...]:
+        return self.of("actor")
+
+    @property
+    def learners(self) -> tuple[Seat, ...]:
+        return self.of("learner")
+
+    def learner(self, policy: int = 0, rank: int = 0) -> Seat:
+        """Returns the learner of one policy and rank.
+
+        Rank 0 publishes the policy's parameters and writes its checkpoints.
+        """
+        (seat,) = (s for s in self.learners if policy in s.policies and s.rank == rank)
+        return seat
+
+    def rings(self, policy: int = 0, rank: int = 0) -> tuple[int, ...]:
+        """Returns the numbers of the policy's rings that one rank reads."""
+        return tuple(
+            seat.index
+            for seat in self.actors
+            if policy in seat.policies and seat.rank == rank
+        )
+
+
+def make(
+    num_actors: int,
+    evaluator: bool = False,
+    inference: bool = False,
+    num_policies: int = 1,
+    num_groups: int = 1,
+    num_ranks: int = 1,
+) -> Topology:
+    """Deals out the seats: learners first, then actors, evaluator, inference server.
+
+    Args:
+      num_actors: each acts with every policy, and is dealt to one rank. The actors of
+        a rank are neighbours.
+      evaluator: whether there is one.
+      inference: whether there is an inference server.
+      num_policies: dealt to the groups in turn.
+      num_groups: of learners. A learner takes the policies of its group in turn.
+      num_ranks: learners in a group. Each learns from a share of every batch.
+    """
+    everything = tuple(range(num_policies))
+    learners = [
+        (everything[group::num_groups], rank)
+        for group in range(num_groups)
+        for rank in range(num_ranks)
+    ]
+    actors = [(everything, i * num_ranks // num_actors) for i in range(num_actors)]
+    dealt = [
+        *(("learner", i, *each) for i, each in enumerate(learners)),
+        *(("actor", i, *each) for i, each in enumerate(actors)),
+        *[("evaluator", 0, everything, 0)] * evaluator,
+        *[("inference", 0, everything, 0)] * inference,
+    ]
+    return Topology(
+        tuple(
+            Seat(role, index, row, policies, rank)
+            for row, (role, index, policies, rank) in enumerate(dealt)
+        )
+    )
