@@ -26,7 +26,6 @@ _README = _ROOT / "README.md"
 _DOCS = sorted((_ROOT / "docs").rglob("*.md"))
 _TEMPLATE = _ROOT / "impala_mp" / "cli" / "template" / "README.md"
 _PAGES = [_README, _TEMPLATE, *_DOCS]
-_CONFIG_PAGE = _ROOT / "docs" / "reference" / "config.md"
 _PROGRAM = r"impala-[a-z]+|python tools/[a-z]+\.py"
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
