@@ -8,6 +8,7 @@ _MINIGRID = ["minigrid>=3.0"]
 _MUJOCO = ["gymnasium[mujoco]>=1.1"]
 _CLASSIC_CONTROL = ["gymnasium[classic-control]"]  # pygame, for films of CartPole
 _ONNX = ["onnx", "onnxruntime", "onnxscript"]
+_DOCS = ["mkdocs-material"]  # for the site alone: constraints.txt does not pin it
 
 setuptools.setup(
     name="impala_mp",
@@ -34,6 +35,7 @@ setuptools.setup(
         "minigrid": _MINIGRID,
         "mujoco": _MUJOCO,
         "onnx": _ONNX,
+        "docs": _DOCS,
         "test": [
             *_ATARI,
             *_MINATAR,

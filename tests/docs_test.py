@@ -1,27 +1,32 @@
-"""What README and docs show runs as it stands there, and every flag exists."""
+"""Code and commands of README and docs run; flags, fields, files and links exist."""
 
 import ast
 import contextlib
 import importlib
+import importlib.util
 import io
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 
 import pytest
 from absl import flags as flags_lib
 
 from impala_mp import config as config_lib
-from impala_mp.cli import command_line
+from impala_mp.cli import command_line, new
 from impala_mp.config import fields as fields_lib
 from impala_mp.evaluation import evaluate, export, player
+from impala_mp.monitoring import health
 from impala_mp.runtime import preflight, program, signals
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_DOCS = sorted((_ROOT / "docs").glob("*.md"))
+_README = _ROOT / "README.md"
+_DOCS = sorted((_ROOT / "docs").rglob("*.md"))
 _TEMPLATE = _ROOT / "impala_mp" / "cli" / "template" / "README.md"
-_PAGES = [_ROOT / "README.md", _TEMPLATE, *_DOCS]
+_PAGES = [_README, _TEMPLATE, *_DOCS]
+_PROGRAM = r"impala-[a-z]+|python tools/[a-z]+\.py"
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -30,13 +35,17 @@ def _name(path):
 
 
 def _commands(text):
-    """Every `impala-...` command line of a page, as words."""
+    """Every `impala-...` and `python tools/...` command line of a page, as words."""
     blocks = [code for kind, code in _BLOCK.findall(text) if kind != "python"]
     indented = re.findall(r"^    (impala-.*)$", text, re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    inline = re.findall(r"`(impala-[a-z]+ [^`]*)`", _BLOCK.sub("", text))
+    inline = re.findall(rf"`((?:{_PROGRAM}) [^`]*)`", _BLOCK.sub("", text))
     found = [*lines, *indented, *(code.replace("\n", " ") for code in inline)]
-    return [shlex.split(line, comments=True) for line in found if line[:7] == "impala-"]
+    return [
+        shlex.split(line.removeprefix("python "), comments=True)
+        for line in found
+        if re.match(_PROGRAM, line)
+    ]
 
 
 # Flags.
@@ -67,6 +76,12 @@ def flags_of():
     return flags
 
 
+def _flags_of_tool(path):
+    """Names in its source: of absl's flags as they are, of argparse's with dashes."""
+    text = (_ROOT / path).read_text()
+    return {"config", "check", *re.findall(r'"(?:--)?(\w+)"', text)}
+
+
 def _flags(words):
     """Names of the flags in a command; [--x] is one that may be left out."""
     return [
@@ -79,8 +94,9 @@ def _flags(words):
 @pytest.mark.parametrize("path", _PAGES, ids=_name)
 def test_every_command_takes_the_flags_that_are_shown(path, flags_of):
     for words in _commands(path.read_text()):
-        assert words[0] in flags_of, words
-        unknown = set(_flags(words)) - flags_of[words[0]]
+        is_tool = words[0].startswith("tools/")
+        known = _flags_of_tool(words[0]) if is_tool else flags_of[words[0]]
+        unknown = set(_flags(words)) - known
         assert not unknown, f"{words[0]} has no {unknown}: {' '.join(words)}"
 
 
@@ -92,24 +108,95 @@ def test_every_field_that_is_named_is_there(path):
     parts = [field.split(".") for field in fields]
     groups = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}
     groups |= {"environment.kwargs", "network.encoders", "FIELD"}
-    others = {"py", "get_base_config"}  # a file, and a function in it
+    others = {"py", "md", "json", "field", "get_base_config"}  # files and the like
     for name in re.findall(r"config\.([a-zA-Z_]\w*(?:\.\w+)*)", path.read_text()):
         assert name in known | groups | others, name
 
 
-def test_the_readme_names_every_program_and_page(flags_of):
-    text = (_ROOT / "README.md").read_text()
+@pytest.mark.parametrize("path", _PAGES, ids=_name)
+def test_every_file_that_is_named_is_there(path):
+    places = "impala_mp|tests|tools|experiments|docs"
+    files = rf"\b((?:{places})/[\w./-]*\.(?:py|sh|md|png))\b"
+    for name in re.findall(files, _outside_links(path.read_text())):
+        if "NAME" not in name:
+            assert (_ROOT / name).exists(), name
+
+
+def _outside_links(text):
+    return re.sub(r"\]\([^)]*\)", "]", text)
+
+
+def test_messages_name_pages_that_are_there():
+    for path in (_ROOT / "impala_mp").rglob("*.py"):
+        for name in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text()):
+            assert (_ROOT / name).exists(), f"{_name(path)}: {name}"
+
+
+def test_the_readme_is_short_and_names_every_program(flags_of):
+    text = _README.read_text()
+    assert len(text.splitlines()) <= 200
     for name in flags_of:
         assert f"`{name}" in text or f"\n{name} " in text, name
-    for page in _DOCS:
-        assert f"(docs/{page.name})" in text, page.name
 
 
-def test_links_lead_somewhere():
-    for path in _PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
-            if "://" not in target:
-                assert (path.parent / target).exists(), f"{_name(path)}: {target}"
+# Links.
+
+
+def _links(path):
+    """(page, anchor) of the links to other places of the repository."""
+    for target in re.findall(r"\]\(([^)]+)\)", _BLOCK.sub("", path.read_text())):
+        if "://" not in target:
+            name, _, anchor = target.partition("#")
+            yield (path.parent / name).resolve() if name else path, anchor
+
+
+def _anchors(path):
+    """Of the headings, as python-markdown and GitHub make them."""
+    headings = re.findall(r"^#+ (.*)$", _BLOCK.sub("", path.read_text()), re.M)
+    plain = (re.sub(r"[^\w\s-]", "", heading.lower()).strip() for heading in headings)
+    return {re.sub(r"\s", "-", heading) for heading in plain}
+
+
+@pytest.mark.parametrize("path", _PAGES, ids=_name)
+def test_links_lead_somewhere(path):
+    inside = _ROOT / "docs" if path in _DOCS else _ROOT  # what the site contains
+    for page, anchor in _links(path):
+        assert page.exists(), page
+        assert page.is_relative_to(inside), page
+        assert not anchor or anchor in _anchors(page), f"{page}#{anchor}"
+
+
+def test_every_page_is_reached_from_the_readme_and_has_its_place_in_the_site():
+    reached, left = set(), [_README]
+    while left:
+        page = left.pop()
+        if page.suffix == ".md" and page not in reached:
+            reached.add(page)
+            left += [target for target, _ in _links(page)]
+    assert set(_DOCS) <= reached
+    navigation = re.findall(r": (\S+\.md)$", (_ROOT / "mkdocs.yml").read_text(), re.M)
+    names = [str(path.relative_to(_ROOT / "docs")) for path in _DOCS]
+    assert sorted(navigation) == sorted(names)
+
+
+def test_the_generated_pages_are_up_to_date():
+    command = [sys.executable, "tools/docs.py", "--check"]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mkdocs") is None, reason="the extra `docs` is missing"
+)
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    command += ["--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for path in _DOCS:
+        name = path.relative_to(_ROOT / "docs").with_suffix("")
+        folder = name if path.stem != "index" else name.parent
+        assert (tmp_path / "site" / folder / "index.html").exists(), name
 
 
 # Code.
@@ -145,11 +232,11 @@ def _run(monkeypatch, words):
         player.play(arguments[0], 1, None, False, None, sleep=lambda secs: None)
     elif name == "impala-eval":
         evaluate.evaluate(settings["workdir"], 2, video=settings.get("video"))
-
-
-def _in_order(text):
-    """(kind, code) of the blocks of a page."""
-    return [(kind or "commands", code) for kind, code in _BLOCK.findall(text)]
+    elif name == "impala-status":
+        assert health.read(arguments[0]).healthy
+    else:
+        assert name == "impala-new", name
+        new.write(arguments[0], settings["name"])
 
 
 @pytest.fixture
@@ -165,15 +252,16 @@ def place(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("path", [_ROOT / "README.md", *_DOCS], ids=_name)
+@pytest.mark.parametrize("path", [_README, *_DOCS], ids=_name)
 def test_the_code_of_a_page_runs_in_order(path, place, monkeypatch):
     namespace = {}
-    for kind, code in _in_order(path.read_text()):
+    for kind, code in _BLOCK.findall(path.read_text()):
         if named := re.match(r"# (\w+\.py)\n", code):
             (place / named.group(1)).write_text(code)
             exec(compile(code, named.group(1), "exec"), {"__name__": "checked"})
         elif kind == "python":
             exec(compile(code, str(path), "exec"), namespace)
-        elif path.parent.name == "docs":
+        elif kind in ("", "bash"):  # a block of text is output, or a form
             for words in _commands(f"```\n{code}```"):
-                _run(monkeypatch, words)
+                if words[0].startswith("impala-"):
+                    _run(monkeypatch, words)

@@ -192,7 +192,7 @@ def _custom(config: Any, spec: types.Nest) -> nn.Module:
         raise errors.BadInput(
             f"network.normalise_observations has no effect on network.torso"
             f" ({config.torso!r}), which sees observations as they are: set it to"
-            " False, and normalise there (docs/network.md, at its end)."
+            " False, and normalise there (docs/get-started/your-network.md)."
         )
     return _made_by_user("network.torso", config.torso, spec, config)
 

@@ -1,0 +1,112 @@
+"""The table of metrics has every metric of real runs, and no others."""
+
+import re
+
+import pytest
+
+from impala_mp import config as config_lib
+from impala_mp.config import derived
+from impala_mp.monitoring import metric_docs
+from impala_mp.runtime import program
+from impala_mp.storage import metrics
+from impala_mp.workers import evaluator, learner_metrics, policy_lag
+
+# Carried from the learner to the reporter, which makes other keys of them.
+_INTERNAL = {name for name in learner_metrics.NAMES if name.startswith("restored/")}
+_INTERNAL |= set(policy_lag.NAMES)
+
+
+def _plain(config):
+    """Nothing changed."""
+
+
+def _impact_with_replay(config):
+    config.algorithm = "impact"
+    config.loss.popart = True
+    config.replay.ratio = 0.5
+    config.replay.priority_exponent = 0.6
+    config.replay.trust_region = 1.0
+
+
+def _tasks(config):
+    config.environment.id = "CartPole-v1, Acrobot-v1"
+    config.loss.popart = True
+
+
+_VARIANTS = (_plain, _impact_with_replay, _tasks)
+
+
+def _config(change):
+    config = config_lib.get_base_config()
+    config.runtime.mode = "lockstep"
+    config.actors.environments = 4
+    config.batch_size = 8
+    config.total_agent_steps = 4 * 8 * config.unroll_length
+    config.evaluation.episodes = 2
+    config.logging.interval_secs = 1e-6
+    change(config)
+    return config
+
+
+def _pattern(key):
+    """A pattern of keys; a part in braces stands for anything without a slash."""
+    return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(key)))
+
+
+_PATTERNS = {metric.key: _pattern(metric.key) for metric in metric_docs.METRICS}
+
+
+def _row_of(key):
+    """The row of a key: its own, or the one pattern that it fits."""
+    if key in _PATTERNS:
+        return key
+    rows = [row for row, pattern in _PATTERNS.items() if pattern.fullmatch(key)]
+    assert len(rows) == 1, f"{key}: {rows}"
+    return rows[0]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """{variant: keys of the metrics.jsonl of a lockstep run}."""
+    keys = {}
+    for change in _VARIANTS:
+        folder = str(tmp_path_factory.mktemp(change.__name__))
+        program.train(_config(change), folder)
+        keys[change] = {key for record in metrics.read(folder) for key in record}
+    return keys
+
+
+@pytest.fixture(scope="module")
+def known(written):
+    """Keys of these runs, and names that other runs write."""
+    keys = set().union(*written.values())
+    for change in _VARIANTS:
+        config = _config(change)
+        keys |= set(learner_metrics.record_names(config)) - _INTERNAL
+        keys |= set(evaluator.record_names(derived.task_suffixes(config.environment)))
+    return keys
+
+
+@pytest.mark.parametrize("change", _VARIANTS)
+def test_every_metric_of_a_run_has_its_row(change, written):
+    assert len(written[change]) > 50
+    for key in written[change]:
+        _row_of(key)
+
+
+def test_every_metric_that_the_code_names_has_its_row(known):
+    for key in known:
+        _row_of(key)
+
+
+def test_the_code_knows_every_row(known):
+    unknown = set(_PATTERNS) - {_row_of(key) for key in known}
+    assert not unknown
+
+
+def test_every_row_is_complete_and_there_once():
+    assert len(_PATTERNS) == len(metric_docs.METRICS)
+    for metric in metric_docs.METRICS:
+        assert metric.unit, metric.key
+        for sentence in filter(None, (metric.meaning, metric.reading)):
+            assert sentence.endswith("."), metric.key
