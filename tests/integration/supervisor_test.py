@@ -10,15 +10,18 @@ import time
 
 import pytest
 
-from tests.support import runs as runs_lib
+import harness
+from tests.support import runs
 
-_YOUNG_CLOCK = pathlib.Path(__file__).resolve().parents[1] / "support" / "young_clock"
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_CATCH = _ROOT / "experiments" / "catch.py"
+_YOUNG_CLOCK = _ROOT / "tests" / "support" / "young_clock"
 
 
 def test_killed_actors_are_replaced_and_nothing_is_lost(start):
-    run = start(runs_lib.LONG)
+    run = start(runs.LONG)
     for number in range(6):
-        victim = run.until_all_run()[number % 2]
+        victim = run.until_running(count=2)[number % 2]
         os.kill(victim["pid"], signal.SIGKILL)
         run.until(
             lambda victim=victim: any(
@@ -27,12 +30,12 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(start):
                 for p in run.until_running()
             )
         )
-    before = run.metrics()[-1]["agent_steps"]
-    run.until(lambda: run.metrics()[-1]["agent_steps"] > before)
+    before = run.records()[-1]["agent_steps"]
+    run.until(lambda: run.records()[-1]["agent_steps"] > before)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    records = run.metrics()
-    assert all(map(runs_lib.identity_holds, records))
+    records = run.records()
+    assert all(map(harness.identity_holds, records))
     assert records[-1]["health/restarts"] == 6
     assert records[-1]["health/discarded"] == 0
 
@@ -42,16 +45,16 @@ def test_a_machine_that_was_just_booted_trains_like_any_other(start, mode):
     """Zero is no time that has passed: the monotonic clock starts at 1 s here."""
     zero = str(time.monotonic_ns())
     env = {"PYTHONPATH": str(_YOUNG_CLOCK), "YOUNG_CLOCK_ZERO_NS": zero}
-    run = start(runs_lib.LONG, f"--config.inference.mode={mode}", env=env)
-    victim = run.until_all_run()[0]
+    run = start(runs.LONG, f"--config.inference.mode={mode}", env=env)
+    victim = run.until_running(count=2)[0]
     os.kill(victim["pid"], signal.SIGKILL)
-    run.until(lambda: run.metrics()[-1]["health/restarts"] == 1)
-    before = run.metrics()[-1]["agent_steps"]
-    run.until(lambda: run.metrics()[-1]["agent_steps"] > before)
+    run.until(lambda: run.records()[-1]["health/restarts"] == 1)
+    before = run.records()[-1]["agent_steps"]
+    run.until(lambda: run.records()[-1]["agent_steps"] > before)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
     assert "Stopping on request" in run.text()
-    assert all(map(runs_lib.identity_holds, run.metrics()))
+    assert all(map(harness.identity_holds, run.records()))
 
 
 _REPLAY = ("--config.replay.ratio=0.5", "--config.replay.save=True")
@@ -59,7 +62,7 @@ _REPLAY = ("--config.replay.ratio=0.5", "--config.replay.save=True")
 
 @pytest.mark.parametrize("flags", [(), _REPLAY], ids=["plain", "replay"])
 def test_a_killed_learner_goes_on_from_the_newest_checkpoint(start, flags):
-    run = start(runs_lib.LONG, "--config.checkpoint.interval_secs=0.5", *flags)
+    run = start(runs.LONG, "--config.checkpoint.interval_secs=0.5", *flags)
     checkpoints = run.workdir / "checkpoints"
     run.until(lambda: checkpoints.is_dir() and any(checkpoints.glob("[0-9]*")))
     actors = {p["pid"] for p in run.until_running()}
@@ -71,15 +74,15 @@ def test_a_killed_learner_goes_on_from_the_newest_checkpoint(start, flags):
             for p in run.processes("learner")
         )
     )
-    count = len(run.metrics())
-    run.until(lambda: len(run.metrics()) > count + 2)
+    count = len(run.records())
+    run.until(lambda: len(run.records()) > count + 2)
     assert actors == {p["pid"] for p in run.processes("actor")}  # they only waited
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    records = run.metrics()
-    assert all(map(runs_lib.identity_holds, records))
+    records = run.records()
+    assert all(map(harness.identity_holds, records))
     assert len({record["agent_steps"] for record in records}) == len(records)
-    assert runs_lib.never_backwards(records)
+    assert harness.never_backwards(records)
     assert records[-1]["agent_steps"] > 1000
 
 
@@ -87,7 +90,7 @@ def test_nothing_survives_a_killed_supervisor(start, tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     run = start(
-        runs_lib.LONG,
+        runs.LONG,
         "--config.evaluation.interval_secs=0.5",
         env={"TMPDIR": str(temporary)},
     )
@@ -97,12 +100,12 @@ def test_nothing_survives_a_killed_supervisor(start, tmp_path):
     assert len(pids) == 5  # supervisor, learner, two actors, evaluator
     run.process.kill()
     run.process.wait()
-    assert runs_lib.wait_dead(pids, 5.0) == []
+    assert harness.survivors(pids, 5.0) == []
     assert list(temporary.iterdir()) == []
 
 
 def test_a_hung_actor_is_killed_with_its_stacks_in_the_log(start):
-    run = start(runs_lib.LONG, "--config.health.hang_secs=1.5")
+    run = start(runs.LONG, "--config.health.hang_secs=1.5")
     victim = run.until_running()[0]
     os.kill(victim["pid"], signal.SIGSTOP)
     run.until(
@@ -135,7 +138,7 @@ gymnasium.register("Hanging-v0", vector_entry_point=Hanging)
 def test_a_hung_environment_leaves_its_stacks(start, tmp_path):
     (tmp_path / "hanging.py").write_text(_HANGING)
     run = start(
-        runs_lib.LONG,
+        runs.LONG,
         "--config.environment.id=hanging:Hanging-v0",
         "--config.health.hang_secs=1.5",
         env={
@@ -143,7 +146,7 @@ def test_a_hung_environment_leaves_its_stacks(start, tmp_path):
             "DOOM": str(tmp_path / "doom"),
         },
     )
-    victim = run.until_all_run()[0]
+    victim = run.until_running(count=2)[0]
     (tmp_path / f"doom.{victim['pid']}").touch()
     run.until(lambda: "restart in" in run.text())
     log = (run.workdir / "logs" / f"actor-{victim['index']}.log").read_text()
@@ -154,7 +157,7 @@ def test_a_hung_environment_leaves_its_stacks(start, tmp_path):
 
 
 def test_back_pressure_is_not_a_hang(start):
-    run = start(runs_lib.LONG, "--config.health.hang_secs=1.5")
+    run = start(runs.LONG, "--config.health.hang_secs=1.5")
     learner = run.until_running("learner")[0]
     run.until_running()
     os.kill(learner["pid"], signal.SIGSTOP)  # the learner hangs, the actors wait
@@ -213,29 +216,29 @@ def test_past_the_budget_the_run_stops_with_the_childs_traceback(
 
 def test_a_killed_fork_server_takes_its_children_along(start):
     """Two in one seat would write to the same ring."""
-    run = start(runs_lib.LONG, "--config.checkpoint.interval_secs=0.5")
-    run.until(lambda: len(run.metrics()) > 2)
-    old = [p["pid"] for p in run.until_all_run()]
+    run = start(runs.LONG, "--config.checkpoint.interval_secs=0.5")
+    run.until(lambda: len(run.records()) > 2)
+    old = [p["pid"] for p in run.until_running(count=2)]
     old += [p["pid"] for p in run.processes("learner")]
-    os.kill(runs_lib.fork_server(run), signal.SIGKILL)
+    os.kill(runs.fork_server(run), signal.SIGKILL)
     run.until(lambda: "lost with the fork server" in run.text())
-    assert runs_lib.wait_dead(old, 10.0) == []
-    run.until(lambda: {p["incarnation"] for p in run.until_all_run()} == {1})
-    steps = run.metrics()[-1]["agent_steps"]
-    run.until(lambda: run.metrics()[-1]["agent_steps"] > steps)
+    assert harness.survivors(old, 10.0) == []
+    run.until(lambda: {p["incarnation"] for p in run.until_running(count=2)} == {1})
+    steps = run.records()[-1]["agent_steps"]
+    run.until(lambda: run.records()[-1]["agent_steps"] > steps)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    assert all(map(runs_lib.identity_holds, run.metrics()))
+    assert all(map(harness.identity_holds, run.records()))
     assert "was announced" not in run.text()
 
 
 def test_the_evaluator_reports_during_training(start):
     run = start(
-        runs_lib.LONG,
+        runs.LONG,
         "--config.evaluation.interval_secs=0.2",
         "--config.evaluation.episodes=20",
     )
-    run.until(lambda: [r for r in run.metrics() if "evaluation/return_mean" in r])
+    run.until(lambda: [r for r in run.records() if "evaluation/return_mean" in r])
     evaluator = run.until_running("evaluator")[0]
     os.kill(evaluator["pid"], signal.SIGKILL)
     run.until(
@@ -244,11 +247,11 @@ def test_the_evaluator_reports_during_training(start):
 
 
 def test_the_inference_server_serves_and_is_replaced_when_killed(start):
-    run = start(runs_lib.LONG, "--config.inference.mode=server")
-    run.until(lambda: run.metrics() and run.metrics()[-1]["updates"] > 20)
+    run = start(runs.LONG, "--config.inference.mode=server")
+    run.until(lambda: run.records() and run.records()[-1]["updates"] > 20)
     for role in ("inference", "actor", "inference"):
         victim = run.until_running(role)[0]
-        before = run.metrics()[-1]["updates"]
+        before = run.records()[-1]["updates"]
         os.kill(victim["pid"], signal.SIGKILL)
         run.until(
             lambda r=role, v=victim: any(
@@ -257,10 +260,10 @@ def test_the_inference_server_serves_and_is_replaced_when_killed(start):
                 if p["index"] == v["index"]
             )
         )
-        run.until(lambda b=before: run.metrics()[-1]["updates"] > b + 20)
+        run.until(lambda b=before: run.records()[-1]["updates"] > b + 20)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    assert all(map(runs_lib.identity_holds, run.metrics()))
+    assert all(map(harness.identity_holds, run.records()))
 
 
 _MORTAL = """
@@ -283,7 +286,7 @@ gymnasium.register("Mortal-v0", vector_entry_point=Mortal)
 def test_the_run_goes_on_without_an_actor_whose_budget_is_spent(start, tmp_path):
     (tmp_path / "mortal.py").write_text(_MORTAL)
     run = start(
-        runs_lib.LONG,
+        runs.LONG,
         "--config.environment.id=mortal:Mortal-v0",
         "--config.health.max_restarts.actor=1",
         env={
@@ -292,43 +295,14 @@ def test_the_run_goes_on_without_an_actor_whose_budget_is_spent(start, tmp_path)
         },
     )
     for _ in range(2):
-        victim = next(p for p in run.until_all_run() if p["index"] == 0)
+        victim = next(p for p in run.until_running(count=2) if p["index"] == 0)
         (tmp_path / f"doom.{victim['pid']}").touch()
         run.until(lambda v=victim["pid"]: v not in [p["pid"] for p in run.processes()])
     run.until(lambda: "GOES ON WITH 1 ACTORS" in run.text())
-    updates = run.metrics()[-1]["updates"]
-    run.until(lambda: run.metrics()[-1]["updates"] > updates + 50)
-    assert runs_lib.status(run).returncode == 1
-    assert "lost" in runs_lib.status(run).stdout
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """The checkpoints' folder as a file system of 4 MiB."""
-    folder = tmp_path / "run" / "checkpoints"
-    folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "impala_mp", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_full_disk_stops_nobody_and_is_said(start, small_disk):
-    run = start(runs_lib.LONG, "--config.checkpoint.interval_secs=0.2")
-    run.until(lambda: list(small_disk.glob("[0-9]*")))
-    runs_lib.fill(small_disk)
-    run.until(lambda: "checkpoints could not be written" in run.text())
-    run.until(run.metrics)  # the first record comes after a second
-    updates = run.metrics()[-1]["updates"]
-    run.until(lambda: run.metrics()[-1]["updates"] > updates + 50)
-    assert all(p["restarts"] == 0 for p in run.processes())
-    (small_disk / "filler").unlink()
-    run.until(lambda: run.metrics()[-1]["health/checkpoint_update"] > updates)
-    runs_lib.fill(small_disk)
-    run.process.send_signal(signal.SIGTERM)
-    assert run.wait() == 1  # what was learned last is lost, and not silently
-    assert "the last checkpoint could not be written" in run.text()
+    updates = run.records()[-1]["updates"]
+    run.until(lambda: run.records()[-1]["updates"] > updates + 50)
+    assert runs.status(run).returncode == 1
+    assert "lost" in runs.status(run).stdout
 
 
 @pytest.mark.slow
@@ -338,7 +312,7 @@ def test_memory_and_descriptors_stay_flat_over_10_000_updates():
             sys.executable,
             "tools/benchmark.py",
             "memory",
-            f"--config={runs_lib._EXPERIMENTS / 'catch.py'}",
+            f"--config={_CATCH}",
             "--json",
         ],
         check=True,
@@ -357,8 +331,8 @@ def test_a_minute_of_kills(start):
     import random
 
     rng = random.Random(0)
-    run = start(runs_lib.LONG)
-    run.until(lambda: run.metrics())
+    run = start(runs.LONG)
+    run.until(lambda: run.records())
     segments = set(os.listdir("/dev/shm"))
     descriptors = len(os.listdir(f"/proc/{run.process.pid}/fd"))
     kills, end = 0, time.monotonic() + 60.0
@@ -371,8 +345,8 @@ def test_a_minute_of_kills(start):
     pids = [p["pid"] for p in run.processes()]
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    records = run.metrics()
-    assert all(map(runs_lib.identity_holds, records))
+    records = run.records()
+    assert all(map(harness.identity_holds, records))
     assert records[-1]["health/restarts"] >= kills - 1
-    assert runs_lib.wait_dead(pids, 1.0) == []
+    assert harness.survivors(pids, 1.0) == []
     assert set(os.listdir("/dev/shm")) <= segments
