@@ -1,8 +1,14 @@
 """Fixtures that tests of several folders share."""
 
+import pathlib
+import subprocess
+
 import pytest
 
-from tests.support import runs
+import harness
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_CONFIG = _ROOT / "experiments" / "catch.py"
 
 
 @pytest.fixture
@@ -10,12 +16,40 @@ def start(tmp_path):
     """Starts trainings in processes, and kills those that a test leaves behind."""
     started = []
 
-    def make(*overrides, name="run", **kwargs):
-        started.append(runs.Run(tmp_path / name, *overrides, **kwargs))
+    def make(*flags, name="run", **kwargs):
+        all_flags = [
+            f"--config={_CONFIG}",
+            "--config.logging.interval_secs=0.2",
+            *flags,
+        ]
+        started.append(harness.Training(tmp_path / name, all_flags, **kwargs))
         return started[-1]
 
     yield make
     for run in started:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
+        run.kill()
+
+
+@pytest.fixture
+def mount():
+    """Mounts small file systems: `mount(folder, options of tmpfs)`."""
+    mounted = []
+
+    def make(folder, options):
+        folder.mkdir(parents=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "impala_mp", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("nothing can be mounted here")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def pytest_collection_modifyitems(items):
+    """All of tests/integration starts processes."""
+    for item in items:
+        if item.path.is_relative_to(_ROOT / "tests" / "integration"):
+            item.add_marker("integration")

@@ -77,6 +77,25 @@ def _subjects() -> list[str]:
     return list(dict.fromkeys(named or _WHOLE))
 
 
+def _functions() -> dict:
+    """What measures each subject. They import torch: after the environment is set."""
+    from benchmarks import parts, trainings, transport
+
+    return {
+        "transport": transport.transport,
+        "parameters": transport.parameters,
+        "vtrace": parts.vtrace,
+        "environment": parts.environment,
+        "inference": parts.inference,
+        "actor": parts.actor_loop,
+        "learner": parts.learn_batch,
+        "train": trainings.train,
+        "health": trainings.health,
+        "learn": trainings.learn,
+        "memory": trainings.memory,
+    }
+
+
 def _row(name: str, result: dict) -> str:
     numbers = "  ".join(f"{result[k]:>12,.2f}" for k in ("min", "median", "max"))
     return f"  {name:<44}{numbers}  {result['unit']}"
@@ -101,21 +120,20 @@ def _machine() -> dict:
 def _benchmark() -> None:
     names = _subjects()
     command_line.parse(FLAGS, str(__doc__))
-    import bench_context  # torch: after the environment is set
-    import bench_subjects
+    from benchmarks import context as context_lib  # torch: after the environment is set
 
     config_flags = [a for a in sys.argv[1:] if a.startswith(("--config", "--noconfig"))]
-    options = bench_context.Options(
+    options = context_lib.Options(
         _REPEATS.value, _SECS.value, _SEEDS.value, _TARGET.value, _UPDATES.value
     )
-    context = bench_context.Context(_CONFIG.value, config_flags, options)
-    ratios = {}
+    context = context_lib.Context(_CONFIG.value, config_flags, options)
+    measure, ratios = _functions(), {}
     machine = _machine()
     print("  ".join(f"{key}: {value}" for key, value in machine.items()))
     print(f"{'':46}{'min':>12}  {'median':>12}  {'max':>12}")
     for name in names:
         print(name, flush=True)
-        rows, found = bench_subjects.SUBJECTS[name](context)
+        rows, found = measure[name](context)
         context.results |= {f"{name}/{label}": row for label, row in rows.items()}
         ratios |= found
         for label, result in rows.items():

@@ -3,10 +3,10 @@
     python tools/chaos.py --minutes=10 --seed=0 [--json]
         [--env=catch|cartpole|recall|ID]
 
-Kills and freezes processes, has environments misbehave (faulty_env.py), stops and
-kills whole runs and goes on from their workdir, fills the disk. With an odd seed the
-actions come from an inference server. The last line is JSON; the exit code is 0 on
-pass, 1 on fail, 2 on bad arguments.
+Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
+stops and kills whole runs and resumes them from their workdir, fills the disk. With an
+odd seed the actions come from an inference server. The last line is JSON; the exit
+code is 0 on pass, 1 on fail, 2 on bad arguments.
 """
 
 import argparse
@@ -27,9 +27,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
-import chaos_run
-import chaos_verdict
-import chaos_watch
+import harness
+from faults import run as run_lib, verdict as verdict_lib, watch as watch_lib
 
 _EXPERIMENTS = pathlib.Path(__file__).resolve().parents[1] / "experiments"
 _KNOWN = {  # environment, target of the final return
@@ -92,7 +91,7 @@ def plan(seed: int, kinds: dict[str, int]) -> Iterator[Fault]:
 class Chaos:
     """Commits faults: `kill_actor` is `_kill` of "actor"."""
 
-    def __init__(self, run: chaos_run.Run, tell: Callable[[str], None]) -> None:
+    def __init__(self, run: run_lib.Run, tell: Callable[[str], None]) -> None:
         self._run, self._tell = run, tell
         self.faults: collections.Counter[str] = collections.Counter()
 
@@ -112,7 +111,7 @@ class Chaos:
         if role == "fork_server":
             seat = self._run.victim("learner", 0, running=False)
             self._run.wound("fork server", seat)
-            self._run.signal(chaos_watch.parent(seat["pid"]), signal.SIGKILL)
+            self._run.signal(harness.parent(seat["pid"]), signal.SIGKILL)
             return
         if role == "supervisor":
             self._run.kill()
@@ -169,7 +168,7 @@ import runpy
 
 def get_config():
     config = runpy.run_path({file!r})["get_config"]()
-    config.environment.id = "faulty_env:Faulty-v0"
+    config.environment.id = "faults.faulty_env:Faulty-v0"
     config.environment.kwargs = dict(inner={inner!r}, control={control!r})
     return config
 """
@@ -193,7 +192,7 @@ def _served(seed: int) -> bool:
 
 
 def _kinds(
-    env: str, seed: int, run: chaos_run.Run
+    env: str, seed: int, run: run_lib.Run
 ) -> tuple[dict[str, int], dict[str, str]]:
     """The deck for this machine and environment, and why some kinds are not in it."""
     skipped = {}
@@ -208,7 +207,7 @@ def _kinds(
     return {k: n for k, n in _DECK.items() if k not in skipped}, skipped
 
 
-def torment(run: chaos_run.Run, options: argparse.Namespace) -> dict[str, Any]:
+def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
     """Faults, recovery, an end in peace: what only those who were there can tell."""
     kinds, skipped = _kinds(options.env, options.seed, run)
     chaos = Chaos(run, _say_nothing if options.json else _tell)
@@ -221,7 +220,7 @@ def torment(run: chaos_run.Run, options: argparse.Namespace) -> dict[str, Any]:
         lost = run.watch.learning_secs_lost()
         run.stop()
         _finish(run, options.recovery_steps)
-    except chaos_run.RunFailedError as error:
+    except run_lib.RunFailedError as error:
         run.problems.append(str(error))
     return {
         "minutes": options.minutes,
@@ -235,7 +234,7 @@ def torment(run: chaos_run.Run, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _finish(run: chaos_run.Run, steps: int) -> None:
+def _finish(run: run_lib.Run, steps: int) -> None:
     """Learns `steps` more, or in proportion to what there is, undisturbed."""
     done = int(run.watch.last["agent_steps"])
     total = done + max(steps, done // _RECOVERY_SHARE)
@@ -246,7 +245,7 @@ def _finish(run: chaos_run.Run, steps: int) -> None:
         run.problems.append(f"the run ended before it had learned {total:,} steps")
 
 
-def _recovery_secs(watch: chaos_watch.Watch) -> dict[str, dict[str, float]]:
+def _recovery_secs(watch: watch_lib.Watch) -> dict[str, dict[str, float]]:
     return {
         name: {
             "median": round(statistics.median(values), 2),
@@ -330,7 +329,7 @@ def main() -> None:
         shutil.rmtree(base)
         report["workdir"] = None
     if not options.json:
-        chaos_verdict.show(report)
+        verdict_lib.show(report)
     print(json.dumps(report))
     sys.exit(report["verdict"] != "pass")
 
@@ -342,13 +341,13 @@ def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
     settings = {**_SETTINGS, "seed": options.seed, "inference.mode": mode}
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     experiment = _experiment(options.env, base)
-    run = chaos_run.Run(base, [f"--config={experiment}", *flags])
+    run = run_lib.Run(base, [f"--config={experiment}", *flags])
     try:
         told = torment(run, options)
-        found = chaos_verdict.report(run, told, segments, options.target)
+        found = verdict_lib.report(run, told, segments, options.target)
     finally:
         run.close()
-    reasons = chaos_verdict.judge(found, [*run.problems, *run.watch.unhealed])
+    reasons = verdict_lib.judge(found, [*run.problems, *run.watch.unhealed])
     verdict = "fail" if reasons else "pass"
     return {"verdict": verdict, "reasons": reasons, **found, "workdir": str(base)}
 

@@ -21,9 +21,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import chaos_run
-import chaos_verdict
 import numpy as np
+
+from faults import run as run_lib, verdict
 
 _CATCH = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "catch.py"
 _SETTINGS = {
@@ -45,7 +45,7 @@ _TARGET = 0.9  # the final return
 class Soak:
     """Kills on time, samples on time."""
 
-    def __init__(self, run: chaos_run.Run, seed: int) -> None:
+    def __init__(self, run: run_lib.Run, seed: int) -> None:
         self._run, self._rng = run, random.Random(seed)
         self.kills = dict.fromkeys(_GAPS_SECS, 0)
         self.samples: list[tuple[float, dict[str, float]]] = []
@@ -130,7 +130,7 @@ def judge(report: dict[str, Any], problems: list[str]) -> list[str]:
         for name, row in report["growth"].items()
         if not row["flat"]
     ]
-    for name in chaos_verdict.MUST_BE_ZERO:
+    for name in verdict.MUST_BE_ZERO:
         if report[name]:
             reasons.append(f"{name}: {report[name]}")
     if report["temporary_files"]:
@@ -144,7 +144,7 @@ def judge(report: dict[str, Any], problems: list[str]) -> list[str]:
 def soak(minutes: float, seed: int, base: pathlib.Path) -> dict[str, Any]:
     """One run in the folder `base`, and the verdict on it."""
     flags = [f"--config.{k}={v}" for k, v in {**_SETTINGS, "seed": seed}.items()]
-    run = chaos_run.Run(base, [f"--config={_CATCH}", *flags])
+    run = run_lib.Run(base, [f"--config={_CATCH}", *flags])
     test = Soak(run, seed)
     try:
         run.start(_SETTINGS["total_agent_steps"])
@@ -153,7 +153,7 @@ def soak(minutes: float, seed: int, base: pathlib.Path) -> dict[str, Any]:
         run.settle()
         run.stop()
         run.watch.look()
-        found = chaos_verdict.examine(run.folder)
+        found = verdict.examine(run.folder)
     finally:
         run.close()
         with open(base / "samples.json", "w") as file:
@@ -194,7 +194,7 @@ def main() -> None:
     if report["verdict"] == "pass" and not options.workdir:
         shutil.rmtree(base)
     if not options.json:
-        chaos_verdict.show(report)
+        verdict.show(report)
     print(json.dumps(report))
     sys.exit(report["verdict"] != "pass")
 

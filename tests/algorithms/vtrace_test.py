@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp.algorithms import vtrace
-from tests.support import vtrace_twin
+from impala_mp import types
+from impala_mp.algorithms import base, vtrace
+from tests.support import live_changes, vtrace_twin
 
 # Of rho, of the advantage's rho, of c.
 _THRESHOLDS = [
-    vtrace_twin._ONES,
+    vtrace_twin.ONES,
     (2.5, 1.7, 1.3),
     (3.0, 0.7, 0.5),
     (1.0, np.inf, 1.0),
@@ -34,7 +35,7 @@ def _random(num_steps, batch=4, seed=0):
     return {key: value.astype(np.float32) for key, value in inputs.items()}
 
 
-def _run(inputs, thresholds=vtrace_twin._ONES, lambda_=1.0):
+def _run(inputs, thresholds=vtrace_twin.ONES, lambda_=1.0):
     rho, pg_rho, c = thresholds
     return vtrace.from_importance_weights(
         **{key: torch.tensor(value) for key, value in inputs.items()},
@@ -169,3 +170,67 @@ def test_no_gradient_flows():
     }
     returns = vtrace.from_importance_weights(**inputs)
     assert not any(output.requires_grad for output in returns)
+
+
+def test_vtrace_equals_the_float64_reference_across_changes(tmp_path):
+    """Epsilon from 0 to 1 and back within an unroll, and another target policy."""
+    parts, batch, acted = live_changes.acted_in_mid_change(tmp_path)
+    policy = parts.training._learner.agent
+    with torch.no_grad():  # the learner has moved on since
+        policy.network.policy.weight.mul_(-0.5)
+        policy.network.policy.bias.add_(torch.tensor([0.8, -0.8]))
+    target = live_changes.unrolled(policy, batch)
+    output = batch.agent_output
+    logits = target.policy_logits[:-1]
+    distribution = policy.distribution
+    learnable = base.learnable(batch)
+    inputs = {
+        "log_rhos": distribution.log_prob(logits, output.action)
+        - distribution.log_prob(output.policy_logits, output.action),
+        "discounts": batch.time_step.discount[1:] * 0.99,
+        "rewards": batch.time_step.reward[1:],
+        "values": target.baseline[:-1],
+        "bootstrap_value": target.baseline[-1],
+    }
+    thresholds = (1.5, 1.2, 1.1)
+    actual = vtrace.from_importance_weights(
+        **inputs,
+        learnable=learnable,
+        clip_rho_threshold=thresholds[0],
+        clip_pg_rho_threshold=thresholds[1],
+        clip_c_threshold=thresholds[2],
+        lambda_=1.0,
+    )
+    # The reference never sees what was recorded, only who acted, and how.
+    exact = live_changes.log_mixture(logits.double().numpy(), 0.0, 1.0)
+    mu = np.stack(
+        [
+            live_changes.log_mixture(acted[t], *values)
+            for t, values in enumerate(live_changes.in_force())
+        ]
+    )
+    action = output.action.numpy()[..., None]
+    log_rhos = np.take_along_axis(exact - mu, action, -1)[..., 0]
+    assert (log_rhos > 0.5).any()
+    assert (log_rhos < -0.5).any()
+    reference = {k: v.double().numpy() for k, v in inputs.items()}
+    reference["log_rhos"] = log_rhos
+    last = (batch.time_step.step_type == types.StepType.LAST).numpy()
+    for column, start, stop in _episodes(last):
+        rows = vtrace_twin.rows(reference, start, stop)
+        vs, advantages = vtrace_twin.naive(rows, thresholds)
+        for mine, theirs in ((actual.vs, vs), (actual.pg_advantages, advantages)):
+            np.testing.assert_allclose(
+                mine[start:stop, column], theirs[:, column], rtol=1e-5, atol=1e-5
+            )
+
+
+def _episodes(last):
+    """(column, first row, row of its end) of each piece of an episode."""
+    num_steps = len(last) - 1
+    for column in range(last.shape[1]):
+        ends = np.flatnonzero(last[:, column]).tolist()
+        starts = [0, *(row + 1 for row in ends)]
+        for start, stop in zip(starts, [*ends, num_steps], strict=True):
+            if start < stop:
+                yield column, start, stop

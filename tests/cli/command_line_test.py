@@ -219,7 +219,7 @@ def test_a_refused_run_leaves_nothing(tmp_path):
     [
         ({"environment.id": "CartPole-v9"}, "not registered"),
         (
-            {"environment.id": "tests.environments.vector_test:Wordy-v0"},
+            {"environment.id": "tests.support.counting:Wordy-v0"},
             "observation space",
         ),
         ({"network.torso": "nature"}, "at least 36x36"),

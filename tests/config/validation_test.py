@@ -1,26 +1,13 @@
-"""What a config refuses, what two configs differ in, and the way through JSON."""
+"""What a config refuses."""
 
-import importlib.util
-import json
 import math
-import pathlib
 import re
 
 import pytest
 
 from impala_mp import config as config_lib, errors
-from impala_mp.config import derived, fields, validation
-
-_EXPERIMENTS = sorted(
-    (pathlib.Path(__file__).resolve().parents[2] / "experiments").glob("*.py")
-)
-
-
-def _changed(**fields):
-    config = config_lib.get_base_config()
-    config.update_from_flattened_dict(fields)
-    return config
-
+from impala_mp.config import fields, validation
+from tests.support import builders
 
 _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
 
@@ -125,7 +112,7 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
 )
 def test_refusals_name_the_field_its_value_and_the_cure(fields, sentence):
     with pytest.raises(errors.BadInput, match=sentence):
-        validation.validate(_changed(**fields), num_cores=2)
+        validation.validate(builders.base_config(**fields), num_cores=2)
 
 
 _REPLAY = {"replay.ratio": 0.5}
@@ -152,11 +139,11 @@ _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
     ],
 )
 def test_what_would_be_ignored_is_refused(field, value, needed, words):
-    validation.validate(_changed(**needed, **{field: value}), num_cores=2)
-    default = re.escape(repr(fields.get(_changed(), field)))
+    validation.validate(builders.base_config(**needed, **{field: value}), num_cores=2)
+    default = re.escape(repr(fields.get(builders.base_config(), field)))
     sentence = f"{field} .*{value}.* without {words}: .*config.{field} at {default}"
     with pytest.raises(errors.BadInput, match=sentence):
-        validation.validate(_changed(**{field: value}), num_cores=2)
+        validation.validate(builders.base_config(**{field: value}), num_cores=2)
 
 
 def test_what_would_be_ignored_in_a_replay_is_refused():
@@ -166,23 +153,9 @@ def test_what_would_be_ignored_in_a_replay_is_refused():
         ("replay.priority_eta", 0.5, "or replay.eviction=priority"),
     ):
         with pytest.raises(errors.BadInput, match=f"{field} .*without .*{words}"):
-            validation.validate(_changed(**_REPLAY, **{field: value}), num_cores=2)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"replay.ratio": 0.5},
-        {"replay.ratio": 0.5, "network.last_action": True},  # the state is exact
-        {**_RECURRENT_REPLAY, "replay.burn_in": 1},
-        {**_RECURRENT_REPLAY, "network.core": "gtrxl", "replay.burn_in": 1},
-        {"replay.ratio": 1 / 3, "batch_size": 48},
-        {"replay.ratio": 0.4, "actors.environments": 0},
-        {"replay.ratio": 0.75, "batch_size": 64, "actors.slots": 1, "actors.count": 1},
-    ],
-)
-def test_replay_with(fields):
-    validation.validate(_changed(**fields), num_cores=2)
+            validation.validate(
+                builders.base_config(**_REPLAY, **{field: value}), num_cores=2
+            )
 
 
 @pytest.mark.parametrize(
@@ -194,118 +167,14 @@ def test_replay_with(fields):
     ],
 )
 def test_infinity_means_never_where_nobody_waits_for_it(field):
-    validation.validate(_changed(**{field: math.inf}), num_cores=2)
+    validation.validate(builders.base_config(**{field: math.inf}), num_cores=2)
 
 
 def test_a_network_may_have_no_hidden_layer():
-    validation.validate(_changed(**{"network.hidden_sizes": ()}), num_cores=2)
-
-
-def test_a_replay_smaller_than_a_batch_is_refused():
-    config = _changed(**{"replay.memory_mib": 1.0})
-    assert derived.replay_capacity(config, 2**20 // 32) == 32
-    sentence = r"memory_mib \(1.0\) holds 31 .* a batch \(32\): set .* at least 1.1"
-    with pytest.raises(errors.BadInput, match=sentence):
-        derived.replay_capacity(config, 2**20 // 32 + 1)
+    validation.validate(
+        builders.base_config(**{"network.hidden_sizes": ()}), num_cores=2
+    )
 
 
 def test_the_base_config_is_valid():
     validation.validate(config_lib.get_base_config(), num_cores=1)
-
-
-def _variants(get_config):
-    try:
-        get_config("?")
-    except errors.BadInput as error:
-        return str(error).split("choose among ")[1].split(".")[0].split(", ")
-    except TypeError:
-        return [None]
-    return ["Pong", "Pong-deep", "Breakout-shallow-sticky"]  # any game
-
-
-def _import(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("path", _EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiments_are_valid(path):
-    module = _import(path)
-    for variant in _variants(module.get_config):
-        config = module.get_config(variant) if variant else module.get_config()
-        validation.validate(config, num_cores=2)
-        again = config_lib.from_json(config_lib.to_json(config))
-        assert fields.differences(config, again) == {}
-
-
-_ARMS = {  # what each arm of the comparison may have of its own
-    "-replay": {"batch_size", "replay.ratio", "replay.memory_mib"},
-    "-impact": {"algorithm", "learner.passes", "target.period"},
-    "-twice": {"learner.passes"},
-}
-
-
-@pytest.mark.parametrize("kind", _ARMS)
-def test_arms_of_a_comparison_differ_in_the_algorithm_only(kind):
-    get_config = _import(
-        next(p for p in _EXPERIMENTS if p.stem == "minatar")
-    ).get_config
-    base, arm = (get_config(f"Breakout{each}-study") for each in ("", kind))
-    assert set(fields.differences(base, arm)) == _ARMS[kind]
-    for config in (base, arm):  # each update learns one unroll, made right before it
-        assert config.runtime.mode == "lockstep"
-        assert config.actors.count == config.actors.slots == 1
-        assert derived.num_fresh(config) == config.actors.environments
-
-
-def test_differences_are_named_by_field():
-    changed = _changed(**{"loss.entropy_cost": 0.5, "network.hidden_sizes": (1,)})
-    assert fields.differences(config_lib.get_base_config(), changed) == {
-        "loss.entropy_cost": (0.01, 0.5),
-        "network.hidden_sizes": ([64, 64], [1]),
-    }
-
-
-@pytest.mark.parametrize(
-    ("field", "operational"),
-    [
-        ("total_agent_steps", True),
-        ("checkpoint.keep_last", True),
-        ("actors.count", True),
-        ("actors.environments", False),
-        ("checkpointing", False),
-        ("replay.save", True),
-        ("replay.memory_mib", False),
-        ("loss.entropy_cost", False),
-    ],
-)
-def test_operational_fields(field, operational):
-    assert fields.is_operational(field) == operational
-
-
-def test_the_nearest_key_is_hinted_at():
-    assert fields.nearest("batchsize", ["batch_size", "seed"]).endswith("'batch_size'?")
-    assert fields.nearest("xyzzy", ["batch_size", "seed"]) == ""
-
-
-def test_threads_of_the_learner():
-    assert derived.learner_threads(_changed(**{"actors.count": 2}), 8) == 6
-    assert derived.learner_threads(_changed(**{"actors.count": 2}), 2) == 1
-    assert derived.learner_threads(_changed(**{"learner.threads": 3}), 2) == 3
-    served = {"actors.count": 2, "inference.mode": "server", "inference.threads": 3}
-    assert derived.learner_threads(_changed(**served), 8) == 3
-    assert derived.learner_threads(_changed(**served), 4) == 1
-    assert derived.num_actors(_changed(**{"actors.count": 0}), 7) == 7
-
-
-def test_a_config_of_an_earlier_version_gets_the_fields_that_came_later():
-    stored = json.loads(config_lib.to_json(_changed(batch_size=48)))
-    del stored["replay"], stored["loss"]["popart"]
-    read = config_lib.from_json(json.dumps(stored))
-    assert fields.differences(read, _changed(batch_size=48)) == {}
-    assert isinstance(read.network.hidden_sizes, tuple)
-    stored["health"]["max_restarts"] = 100  # as it once was
-    with pytest.raises(errors.BadInput, match="another version"):
-        config_lib.from_json(json.dumps(stored))

@@ -1,204 +1,113 @@
-"""What `--check` says of actions and rewards; the rest is in preflight_test."""
+"""A healthy environment passes; each rule is broken by an environment made for it."""
 
+import pathlib
 import re
 
-import gymnasium
-import numpy as np
 import pytest
-from gymnasium import spaces
 
 from impala_mp.environments import checker
-from tests.support import builders
+from tests.support import builders, faulty_environments
 
-_ACTIONS = {
-    "discrete": spaces.Discrete(3),
-    "one": spaces.Discrete(1, start=4),
-    "box": spaces.Box(-2.0, 1.0, (2,)),
-    "wide": spaces.Box(-1.0, 5000.0, (2,)),
-    "open": spaces.Box(-np.inf, np.inf, (1,)),
-    "half open": spaces.Box(np.array([0.0, -1.0]), np.array([1.0, np.inf])),
-    "nested": spaces.Dict(
-        {"arm": spaces.Tuple([spaces.MultiBinary(2), spaces.Box(-1e6, 1e6, (1,))])}
-    ),
-    "whole": spaces.Dict({"legs": spaces.Box(0, 5, (2,), np.int32)}),
-    "long": spaces.Box(-1.0, 1.0, (2,), np.longdouble),
-    "fixed": spaces.Box(np.array([0.0, 1.0]), np.array([1.0, 1.0])),
+
+def _check(config):
+    return {finding.subject: finding for finding in checker.check(config)}
+
+
+_SUBJECTS = {
+    "actions",
+    "observations",
+    "rewards",
+    "episodes",
+    "speed",
+    "determinism",
+    "autoreset",
 }
 
 
-class Plain(gymnasium.Env):
-    """Episodes of 5 steps (or 4 to 6), with the actions and rewards that are named."""
-
-    observation_space = spaces.Box(-1.0, 1.0, (2,))
-
-    def __init__(self, actions="discrete", rewards="small"):
-        self.action_space = _ACTIONS[actions]
-        self._rewards = rewards
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        varies = self._rewards in ("length", "silent")
-        self._left = int(self.np_random.integers(4, 7)) if varies else 5
-        return self._observation(), {}
-
-    def step(self, action):
-        self._left -= 1
-        reward = float(self.np_random.normal())
-        if self._rewards in ("constant", "length"):
-            reward = -1.0
-        if self._rewards == "silent":
-            reward = 0.0
-        if self._rewards == "large":
-            reward *= 1000.0
-        return self._observation(), reward, self._left == 0, False, {}
-
-    def _observation(self):
-        return self.np_random.uniform(-1.0, 1.0, 2).astype(np.float32)
-
-
-gymnasium.register("Plain-v0", Plain)
-
-
-def _check(overrides=None, **kwargs):
-    config = builders.config(**{"environment.id": "Plain-v0", **(overrides or {})})
-    config.environment.kwargs = kwargs
-    return {finding.subject: finding for finding in checker.check(config)}
+@pytest.mark.parametrize(
+    "config",
+    [
+        faulty_environments.config(),
+        faulty_environments.config("FaultyVector"),
+        faulty_environments.config(**{"actors.environments": 1, "batch_size": 1}),
+        builders.config(**{"environment.id": "CartPole-v1"}),
+        builders.config(**{"environment.id": "Recall"}),
+    ],
+    ids=["single", "vector", "one", "CartPole", "Recall"],
+)
+def test_nothing_is_found_in_a_healthy_environment(config):
+    found = _check(config)
+    assert found.keys() == _SUBJECTS
+    assert {f.verdict for f in found.values()} == {checker.OK}, found
 
 
 @pytest.mark.parametrize(
-    ("actions", "subject", "verdict", "words"),
+    ("fault", "subject", "verdict", "words"),
     [
-        ("discrete", "actions", "ok", "one of 3 actions."),
-        ("one", "actions", "warning", "one of 1 actions: there is no other"),
-        ("box", "actions", "ok", "float32 [2] from -2 to 1."),
-        ("wide", "actions", "warning", "an action moves by 25 where its mean moves"),
-        ("open", "actions", "warning", "hardly ever tries what is beyond 3"),
-        (
-            "half open",
-            "actions",
-            "warning",
-            "float32 [2] from -1 to inf: not all bounds",
-        ),
-        ("nested", "actions arm/0", "ok", "[2] of yes or no."),
-        ("nested", "actions arm/1", "warning", "moves by 1e+04 where"),
-        ("whole", "environment", "FAIL", "at 'legs' is of int32: use a Box of float32"),
-        ("long", "environment", "FAIL", "is of float128: use a Box of float32"),
-        ("fixed", "environment", "FAIL", "leaves no choice at [1], where its bounds"),
+        ("reset raises", "environment", "FAIL", "ValueError: no level to start ("),
+        ("step raises", "environment", "FAIL", "ValueError: no level to go on with ("),
+        ("old reset", "environment", "FAIL", "reset() returns a ndarray"),
+        ("old step", "environment", "FAIL", "step() returns 4 values"),
+        ("shape", "environment", "FAIL", "has shape [1], and by observation_space"),
+        ("complex", "environment", "FAIL", "is complex64, and by observation_space"),
+        ("not finite", "observations", "FAIL", "values are not finite"),
+        ("float64", "observations", "warning", "come as float64, and are cast"),
+        ("outside", "observations", "warning", "lie outside of observation_space"),
+        ("reward", "rewards", "FAIL", "are not finite"),
+        ("endless", "episodes", "warning", "none ended in"),
+        ("unseeded", "determinism", "warning", "in the observation of copy 0 after"),
     ],
 )
-def test_what_is_said_of_actions(actions, subject, verdict, words):
-    found = _check(actions=actions)
+def test_faults_of_single_copies_are_found(fault, subject, verdict, words):
+    found = _check(faulty_environments.config(fault=fault))
     assert found[subject].verdict == verdict
     assert words in found[subject].text
-    others = {
-        f.verdict for f in found.values() if not f.subject.startswith(subject[:7])
-    }
+    others = {f.verdict for s, f in found.items() if s not in (subject, "autoreset")}
     assert others <= {checker.OK}, found
 
 
-_LARGE = "drown the policy's gradient: set config.loss.popart=True"
-_CLIP = {"loss.reward_clipping": "abs_one"}
-
-
 @pytest.mark.parametrize(
-    ("rewards", "overrides", "verdict", "words"),
+    ("fault", "subject", "words"),
     [
-        ("small", {}, "ok", "steps."),
-        ("large", {}, "warning", _LARGE),
-        ("large", _CLIP, "ok", "steps."),
-        ("large", {"loss.popart": True}, "ok", "steps."),
-        ("constant", {}, "warning", "the length of every episode (5 steps): no action"),
-        ("length", {}, "ok", "in every step: what counts is an episode's length."),
-        ("silent", {}, "ok", "they are rare, or missing."),
+        ("reward after the end", "autoreset", "has the reward 1"),
+        ("end after the end", "autoreset", "is an end again"),
+        ("action after the end", "autoreset", "makes a difference in the observation"),
+        ("int ends", "environment", "terminated is int64: return terminated.astype"),
+        ("float ends", "environment", "truncated is float32: return"),
+        ("reward shape", "environment", "the reward of 2 copies has shape [2, 1]"),
+        ("float64", "environment", "is float64, and by observation_space"),
     ],
 )
-def test_what_is_said_of_rewards(rewards, overrides, verdict, words):
-    found = _check(overrides, rewards=rewards)["rewards"]
-    assert found.verdict == verdict
-    assert found.text.endswith(words) or verdict == checker.WARNING
-    assert words in found.text
+def test_faults_of_vector_environments_are_found(fault, subject, words):
+    found = _check(faulty_environments.config("FaultyVector", fault))
+    assert found[subject].verdict == checker.FAIL
+    assert words in found[subject].text
 
 
-def test_the_rewards_of_resets_are_not_looked_at():
-    """They are 0, and would hide that the others are all the same."""
-    text = _check(rewards="length")["rewards"].text
-    assert text.startswith("from -1 to -1 in ")
+def test_an_episode_that_ends_late_is_waited_for_and_its_reset_seen():
+    found = _check(faulty_environments.config(fault="late"))
+    assert "2 ended in 802 random steps" in found["episodes"].text
+    assert found["autoreset"].verdict == checker.OK
 
 
-def test_each_of_several_tasks_is_looked_at():
-    ids = (
-        "tests.environments.tasks_test:TaskA-v0, tests.environments.tasks_test:TaskB-v0"
-    )
-    found = _check({"environment.id": ids})
-    assert found["actions/TaskA-v0"].text == "one of 3 actions."
-    assert found["actions/TaskB-v0"].text == "one of 4 actions."
-    assert found["observations/TaskB-v0"].text.startswith("uint8 [5, 4, 6]; ")
-    assert len(found) == 2 * 7
+def test_without_an_episodes_end_its_autoreset_is_not_seen():
+    found = _check(faulty_environments.config(fault="endless"))
+    assert found["autoreset"].verdict == checker.WARNING
+    assert "not seen" in found["autoreset"].text
 
 
-class _Forbidding(gymnasium.Env):
-    """One of 3 actions is forbidden, which `not` says; a Text comes first by name."""
-
-    action_space = spaces.Discrete(3)
-    observation_space = spaces.Dict(
-        {
-            "mission": spaces.Text(20),
-            "not": spaces.MultiBinary(3),
-            "x": spaces.Box(-1.0, 1.0, (2,)),
-        }
-    )
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._left = 5
-        return self._observation(), {}
-
-    def step(self, action):
-        if self._not[action]:
-            raise ValueError(f"illegal move {action}")
-        self._left -= 1
-        reward = float(self.np_random.normal())
-        return self._observation(), reward, self._left == 0, False, {}
-
-    def _observation(self):
-        self._not = np.eye(3, dtype=np.int8)[self.np_random.integers(3)]
-        x = self.np_random.uniform(-1.0, 1.0, 2).astype(np.float32)
-        return {"mission": "go", "not": self._not, "x": x}
+def test_another_autoreset_mode_and_another_space_are_failures():
+    found = _check(builders.config(**{"environment.id": "NoNextStep-v0"}))
+    assert "AutoresetMode.NEXT_STEP" in found["environment"].text
+    assert "BadInput" not in found["environment"].text
+    wordy = "tests.support.counting:Wordy-v0"
+    found = _check(builders.config(**{"environment.id": wordy}))
+    assert "observation space" in found["environment"].text
+    assert found["environment"].verdict == checker.FAIL
 
 
-class _Allowing(gymnasium.ObservationWrapper):
-    """Turns what is forbidden into what is allowed, under the same name."""
-
-    def observation(self, observation):
-        return {**observation, "not": 1 - observation["not"]}
-
-
-def forbidding():
-    return _Allowing(_Forbidding())
-
-
-def _check_forbidding(key):
-    config = builders.config(
-        **{
-            "environment.id": f"{__name__}:forbidding",
-            "environment.ignored": ("mission",),
-            "agent.action_mask_key": key,
-        }
-    )
-    return {finding.subject: finding for finding in checker.check(config)}
-
-
-def test_a_mask_that_a_wrapper_makes_is_played_by():
-    found = _check_forbidding("not")
-    assert {finding.verdict for finding in found.values()} == {checker.OK}, found
-    assert "ended in" in found["episodes"].text
-
-
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [("may", "'may'.* is no part of the observation"), ("x", "'x'.* has 2 elements")],
-)
-def test_a_mask_that_does_not_fit_is_told_as_in_training(key, words):
-    (found,) = _check_forbidding(key).values()
-    assert found.verdict == checker.FAIL
-    assert re.search(words, found.text)
+def test_what_raises_is_named_by_the_users_own_line():
+    text = _check(faulty_environments.config(fault="numpy raises"))["environment"].text
+    path, line = re.search(r"\((.*):(\d+), in step\)$", text).groups()
+    source = pathlib.Path(path).read_text().splitlines()[int(line) - 1]
+    assert "np.stack([])" in source

@@ -353,7 +353,7 @@ def test_what_is_for_training_only_is_off(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("branches", r"data-dependent.*exporting_test.py:\d+, in forward\)"),
+        ("branches", r"data-dependent.*export_test.py:\d+, in forward\)"),
         ("counts", "Constraints violated"),
         ("random", "its policy_logits changes from call to call"),
     ],

@@ -55,7 +55,7 @@ _LONG = runs.LONG
 def test_a_change_takes_hold_and_outlives_the_run(start, call):
     run = start(_LONG, "--config.schedules.epsilon=linear(0.5, 0.1, 1e9)")
     folder = run.workdir
-    run.until(run.metrics)
+    run.until(run.records)
     assert _said(call(folder, "get", "entropy_cost")) == [
         "entropy_cost = 0.003 (config)"
     ]
@@ -65,8 +65,8 @@ def test_a_change_takes_hold_and_outlives_the_run(start, call):
     assert "epsilon changes from 0." in said[1]
     assert sentence in run.text()
     # In force when the command has ended: the newest record at most is from before.
-    before = len(run.metrics())
-    record = run.until(lambda: run.metrics()[before + 1 :])[0]
+    before = len(run.records())
+    record = run.until(lambda: run.records()[before + 1 :])[0]
     assert (record["live/entropy_cost"], record["live/epsilon"]) == (0.03, 1.0)
     assert record["live/temperature"] == 1.0
     health = json.loads((folder / "health.json").read_text())
@@ -79,9 +79,9 @@ def test_a_change_takes_hold_and_outlives_the_run(start, call):
     )
     _refused(call(folder, "set", "epsilom=1"), "Did you mean 'epsilon'?")
     assert _said(call(folder, "unset", "epsilon"))
-    run.until(lambda: run.metrics()[-1]["live/epsilon"] < 0.51)
+    run.until(lambda: run.records()[-1]["live/epsilon"] < 0.51)
     # Checkpointed without being asked: a run that is killed keeps it.
-    run.until(lambda: run.metrics()[-1]["health/checkpoint_update"] > 0)
+    run.until(lambda: run.records()[-1]["health/checkpoint_update"] > 0)
     run.process.send_signal(signal.SIGKILL)
     run.wait()
     _refused(call(folder, "set", "epsilon=1"), "is not alive")
@@ -89,10 +89,10 @@ def test_a_change_takes_hold_and_outlives_the_run(start, call):
     again.until(
         lambda: "entropy_cost stays 0.03, as impala-ctl has set it" in again.text()
     )
-    count = len(again.metrics())
-    again.until(lambda: len(again.metrics()) > count)
-    assert again.metrics()[-1]["live/entropy_cost"] == 0.03
-    assert again.metrics()[-1]["live/epsilon"] < 0.51
+    count = len(again.records())
+    again.until(lambda: len(again.records()) > count)
+    assert again.records()[-1]["live/entropy_cost"] == 0.03
+    assert again.records()[-1]["live/epsilon"] < 0.51
     again.process.send_signal(signal.SIGTERM)
     again.wait()
 

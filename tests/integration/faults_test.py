@@ -3,42 +3,47 @@
 import contextlib
 import os
 import signal
-import subprocess
 import time
 
 import pytest
 
+import harness
 from impala_mp.storage import checkpoint
 from tests.support import runs
 
 _LONG, _fork_server = runs.LONG, runs.fork_server
 
 
-def _mount(folder, options):
-    folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", options, "impala_mp", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here")
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """The whole folder of the run as a file system of 6 MiB."""
-    folder = tmp_path / "run"
-    _mount(folder, "size=6m")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def _newest_checkpoint(run):
-    return max((r["health/checkpoint_update"] for r in run.metrics()), default=-1)
+    return max((r["health/checkpoint_update"] for r in run.records()), default=-1)
 
 
-def test_a_disk_that_is_full_to_the_last_log_stops_nobody(start, small_disk):
+@pytest.mark.mount
+def test_a_full_disk_stops_nobody_and_is_said(start, mount, tmp_path):
+    small_disk = mount(tmp_path / "run" / "checkpoints", "size=4m")
+    run = start(_LONG, "--config.checkpoint.interval_secs=0.2")
+    run.until(lambda: list(small_disk.glob("[0-9]*")))
+    runs.fill(small_disk)
+    run.until(lambda: "checkpoints could not be written" in run.text())
+    run.until(run.records)  # the first record comes after a second
+    updates = run.records()[-1]["updates"]
+    run.until(lambda: run.records()[-1]["updates"] > updates + 50)
+    assert all(p["restarts"] == 0 for p in run.processes())
+    (small_disk / "filler").unlink()
+    run.until(lambda: run.records()[-1]["health/checkpoint_update"] > updates)
+    runs.fill(small_disk)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait() == 1  # what was learned last is lost, and not silently
+    assert "the last checkpoint could not be written" in run.text()
+
+
+@pytest.mark.mount
+def test_a_disk_that_is_full_to_the_last_log_stops_nobody(start, mount, tmp_path):
+    small_disk = mount(tmp_path / "run", "size=6m")
     run = start(_LONG, "--config.checkpoint.interval_secs=0.2")
     run.until(lambda: _newest_checkpoint(run) > 0)
-    actor, learner = run.until_all_run()[1], run.until_running("learner")[0]
-    updates = run.metrics()[-1]["updates"]
+    actor, learner = run.until_running(count=2)[1], run.until_running("learner")[0]
+    updates = run.records()[-1]["updates"]
     runs.fill(small_disk)
     run.until(lambda: "No space left on device" in run.text())
     for victim in (actor, learner):
@@ -56,40 +61,37 @@ def test_a_disk_that_is_full_to_the_last_log_stops_nobody(start, small_disk):
     }
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    assert all(map(runs.identity_holds, run.metrics()))
+    assert all(map(harness.identity_holds, run.records()))
 
 
-def test_a_start_without_room_is_tried_again(start, tmp_path):
-    temporary = tmp_path / "tmp"
-    _mount(temporary, "nr_inodes=9")
-    try:
-        run = start(
-            _LONG,
-            "--config.health.max_failed_starts=100",
-            "--config.health.max_backoff_secs=0.5",
-            env={"TMPDIR": str(temporary)},
-        )
-        run.until_all_run()
-        with contextlib.suppress(OSError):  # no more inodes
-            for number in range(9):
-                (temporary / str(number)).touch()
-        os.kill(_fork_server(run), signal.SIGKILL)
-        run.until(lambda: run.text().count("could not be started") > 4)
-        for path in temporary.iterdir():
-            path.unlink()
-        run.until_all_run()
-        run.process.send_signal(signal.SIGTERM)
-        assert run.wait() == 0, run.text()
-        assert list(temporary.iterdir()) == []
-    finally:
-        subprocess.run(["umount", "-l", str(temporary)], check=True)
+@pytest.mark.mount
+def test_a_start_without_room_is_tried_again(start, mount, tmp_path):
+    temporary = mount(tmp_path / "tmp", "nr_inodes=9")
+    run = start(
+        _LONG,
+        "--config.health.max_failed_starts=100",
+        "--config.health.max_backoff_secs=0.5",
+        env={"TMPDIR": str(temporary)},
+    )
+    run.until_running(count=2)
+    with contextlib.suppress(OSError):  # no more inodes
+        for number in range(9):
+            (temporary / str(number)).touch()
+    os.kill(_fork_server(run), signal.SIGKILL)
+    run.until(lambda: run.text().count("could not be started") > 4)
+    for path in temporary.iterdir():
+        path.unlink()
+    run.until_running(count=2)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait() == 0, run.text()
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_start_that_fails_for_good_ends_the_run_with_its_cause(start, tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     run = start(_LONG, env={"TMPDIR": str(temporary)})
-    run.until_all_run()
+    run.until_running(count=2)
     temporary.rmdir()
     os.kill(_fork_server(run), signal.SIGKILL)
     assert run.wait() == 1
@@ -101,7 +103,7 @@ def test_a_start_that_fails_for_good_ends_the_run_with_its_cause(start, tmp_path
 def test_a_request_for_a_checkpoint_to_everyone_kills_nobody(start):
     """From the first second on."""
     run = start(_LONG, own_session=True)
-    while len(run.metrics()) < 3:
+    while len(run.records()) < 3:
         assert run.process.poll() is None, run.text()
         time.sleep(0.05)
         if run.output.stat().st_size or time.monotonic() - run.born > 0.3:
@@ -116,11 +118,11 @@ def test_a_request_for_a_checkpoint_to_everyone_kills_nobody(start):
 def test_a_run_with_few_records_is_watched_all_the_same(start):
     run = start(_LONG, "--config.logging.interval_secs=1000")
     path = run.workdir / "health.json"
-    run.until_all_run()
+    run.until_running(count=2)
     times = {path.stat().st_mtime}
     run.until(lambda: times.add(path.stat().st_mtime) or len(times) == 3)
     assert runs.status(run).returncode == 0
-    assert run.metrics() == []
+    assert run.records() == []
 
 
 _LEAVING = """
@@ -179,7 +181,7 @@ def test_an_environment_that_exits_ends_its_actor_only(start, tmp_path, call):
             "DOOM": str(tmp_path / "doom"),
         },
     )
-    victim = run.until_all_run()[0]
+    victim = run.until_running(count=2)[0]
     (tmp_path / f"doom.{victim['pid']}").touch()
     code = 2 if call.startswith("os") else 1
     run.until(lambda: f"ended with exit code {code} after" in run.text())
@@ -232,23 +234,23 @@ def test_after_too_many_skipped_updates_the_run_stops_and_says_so(start, tmp_pat
 def test_counters_survive_a_killed_supervisor(start):
     flags = (_LONG, "--config.checkpoint.interval_secs=0.3")
     run = start(*flags)
-    os.kill(run.until_all_run()[0]["pid"], signal.SIGKILL)
-    run.until(lambda: run.metrics() and run.metrics()[-1]["health/restarts"] == 1)
-    counted = run.metrics()[-1]["updates"]
+    os.kill(run.until_running(count=2)[0]["pid"], signal.SIGKILL)
+    run.until(lambda: run.records() and run.records()[-1]["health/restarts"] == 1)
+    counted = run.records()[-1]["updates"]
     # What a checkpoint goes on from is the record before it.
     run.until(lambda: _newest_checkpoint(run) > counted)
     run.process.kill()
     run.process.wait()
-    before = run.metrics()
+    before = run.records()
     kept = checkpoint.load_newest(str(run.workdir / "checkpoints"), print)["counts"]
     again = start(*flags)
     newest = before[-1]["updates"]
-    again.until(lambda: any(m["updates"] > newest for m in again.metrics()))
+    again.until(lambda: any(m["updates"] > newest for m in again.records()))
     again.process.send_signal(signal.SIGTERM)
     assert again.wait() == 0, again.text()
-    records = again.metrics()
-    assert runs.never_backwards(records)
-    assert all(map(runs.identity_holds, records))
+    records = again.records()
+    assert harness.never_backwards(records)
+    assert all(map(harness.identity_holds, records))
     assert records[-1]["health/restarts"] == 1
     # What was in flight for the checkpoint that the run goes on from.
     assert records[-1]["health/discarded"] == kept["discarded"] + kept["in_flight"]

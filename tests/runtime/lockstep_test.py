@@ -14,7 +14,7 @@ from impala_mp.monitoring import health
 from impala_mp.runtime import launch, lockstep, program, signals, streams
 from impala_mp.storage import metrics
 from impala_mp.workers import learner_loop
-from tests.support import lockstep_runs
+from tests.support import live_changes, lockstep_runs
 
 
 @pytest.mark.parametrize("name", lockstep_runs.VARIANTS)
@@ -132,3 +132,19 @@ def test_a_profile_is_of_everyone(tmp_path):
     program.train(lockstep_runs.config(), str(tmp_path), profile_updates=3)
     trace = json.loads((tmp_path / "profiles" / "lockstep.json").read_text())
     assert any("aten::" in event["name"] for event in trace["traceEvents"])
+
+
+def test_lockstep_with_schedules_repeats_and_goes_on_bit_for_bit(tmp_path):
+    whole = lockstep_runs.train(tmp_path / "whole", **live_changes.SCHEDULES)
+    for updates in (13, 14, 40):
+        steps = updates * 7 * 8
+        parts = lockstep_runs.train(
+            tmp_path / "parts", total_agent_steps=steps, **live_changes.SCHEDULES
+        )
+    plain = lockstep_runs.train(
+        tmp_path / "plain", **{**live_changes.SCHEDULES, "schedules.epsilon": ""}
+    )
+    for key in lockstep_runs.LEARNED:
+        lockstep_runs.assert_same(whole[key], parts[key], key)
+    with pytest.raises(AssertionError):
+        lockstep_runs.assert_same(whole["learner"], plain["learner"])

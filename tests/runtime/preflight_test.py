@@ -1,4 +1,4 @@
-"""A healthy environment passes; each rule is broken by an environment made for it."""
+"""A run is tried before it starts: each shortage is found and named."""
 
 import os
 import pathlib
@@ -7,220 +7,14 @@ import subprocess
 import sys
 import types
 
-import gymnasium
-import numpy as np
 import pytest
 import torch
 
 from impala_mp import errors
-from impala_mp.environments import catch, checker
 from impala_mp.runtime import allocation, preflight, program, resources
-from tests.support import builders
+from tests.support import builders, faulty_environments
 
 _EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
-
-
-class Faulty(gymnasium.Env):
-    """Episodes of 5 steps, and one fault at most."""
-
-    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
-    action_space = gymnasium.spaces.Discrete(2, start=3)
-
-    def __init__(self, fault=""):
-        self._fault = fault
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._time = 0
-        if self._fault == "reset raises":
-            raise ValueError("no level to start")
-        if self._fault == "old reset":
-            return self._observation()
-        return self._observation(), {}
-
-    def step(self, action):
-        assert self.action_space.contains(action)
-        self._time += 1
-        if self._fault == "step raises" and self._time == 3:
-            raise ValueError("no level to go on with")
-        if self._fault == "numpy raises":
-            np.stack([])
-        if self._fault == "late":
-            return self._observation(), 1.0, self._time == 400, False, {}
-        over = self._time == 5 and self._fault != "endless"
-        reward = float(self.np_random.normal())
-        if self._fault == "reward" and self._time == 4:
-            reward = float("nan")
-        if self._fault == "old step":
-            return self._observation(), reward, over, {}
-        return self._observation(), reward, over, False, {}
-
-    def _observation(self):
-        if self._fault == "unseeded":
-            return np.random.uniform(-1.0, 1.0, 2).astype(np.float32)
-        observation = self.np_random.uniform(-1.0, 1.0, 2).astype(np.float32)
-        if self._fault == "shape" and self._time == 2:
-            return observation[:1]
-        if self._fault == "float64":
-            return observation.astype(np.float64)
-        if self._fault == "complex":
-            return observation.astype(np.complex64)
-        if self._fault == "outside":
-            return observation * 3.0
-        if self._fault == "not finite" and self._time == 2:
-            observation[0] = np.inf
-        return observation
-
-
-class FaultyVector(catch.CatchVectorEnv):
-    """A vector environment of its own, with one fault at most."""
-
-    def __init__(self, num_envs, render_mode=None, fault=""):
-        super().__init__(num_envs, render_mode=render_mode)
-        self._fault, self._over = fault, np.zeros(num_envs, bool)
-
-    def step(self, actions):
-        over = self._over
-        result = list(super().step(actions))
-        self._over = result[2] | result[3]
-        if self._fault == "reward after the end":
-            result[1] = np.where(over, 1.0, result[1])
-        if self._fault == "end after the end":
-            result[2] = result[2] | over
-        if self._fault == "action after the end":
-            result[0] = result[0].copy()
-            result[0][over, 0, 0] = actions[over]
-        if self._fault == "int ends":
-            result[2] = result[2].astype(int)
-        if self._fault == "float ends":
-            result[3] = result[3].astype(np.float32)
-        if self._fault == "reward shape":
-            result[1] = result[1][:, None]
-        if self._fault == "float64":
-            result[0] = result[0].astype(np.float64)
-        return tuple(result)
-
-
-class NoNextStep(catch.CatchVectorEnv):
-    """Says of itself that it resets in the step that ends."""
-
-    metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
-
-
-gymnasium.register("Faulty-v0", Faulty)
-gymnasium.register("FaultyVector-v0", vector_entry_point=FaultyVector)
-gymnasium.register("NoNextStep-v0", vector_entry_point=NoNextStep)
-
-
-def _config(name="Faulty", fault="", **overrides):
-    made = builders.config(**overrides)
-    made.environment.id = f"{name}-v0"
-    made.environment.kwargs.fault = fault
-    return made
-
-
-def _check(config):
-    return {finding.subject: finding for finding in checker.check(config)}
-
-
-_SUBJECTS = {
-    "actions",
-    "observations",
-    "rewards",
-    "episodes",
-    "speed",
-    "determinism",
-    "autoreset",
-}
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        _config(),
-        _config("FaultyVector"),
-        _config(**{"actors.environments": 1, "batch_size": 1}),
-        builders.config(**{"environment.id": "CartPole-v1"}),
-        builders.config(**{"environment.id": "Recall"}),
-    ],
-    ids=["single", "vector", "one", "CartPole", "Recall"],
-)
-def test_nothing_is_found_in_a_healthy_environment(config):
-    found = _check(config)
-    assert found.keys() == _SUBJECTS
-    assert {f.verdict for f in found.values()} == {checker.OK}, found
-
-
-@pytest.mark.parametrize(
-    ("fault", "subject", "verdict", "words"),
-    [
-        ("reset raises", "environment", "FAIL", "ValueError: no level to start ("),
-        ("step raises", "environment", "FAIL", "ValueError: no level to go on with ("),
-        ("old reset", "environment", "FAIL", "reset() returns a ndarray"),
-        ("old step", "environment", "FAIL", "step() returns 4 values"),
-        ("shape", "environment", "FAIL", "has shape [1], and by observation_space"),
-        ("complex", "environment", "FAIL", "is complex64, and by observation_space"),
-        ("not finite", "observations", "FAIL", "values are not finite"),
-        ("float64", "observations", "warning", "come as float64, and are cast"),
-        ("outside", "observations", "warning", "lie outside of observation_space"),
-        ("reward", "rewards", "FAIL", "are not finite"),
-        ("endless", "episodes", "warning", "none ended in"),
-        ("unseeded", "determinism", "warning", "in the observation of copy 0 after"),
-    ],
-)
-def test_faults_of_single_copies_are_found(fault, subject, verdict, words):
-    found = _check(_config(fault=fault))
-    assert found[subject].verdict == verdict
-    assert words in found[subject].text
-    others = {f.verdict for s, f in found.items() if s not in (subject, "autoreset")}
-    assert others <= {checker.OK}, found
-
-
-@pytest.mark.parametrize(
-    ("fault", "subject", "words"),
-    [
-        ("reward after the end", "autoreset", "has the reward 1"),
-        ("end after the end", "autoreset", "is an end again"),
-        ("action after the end", "autoreset", "makes a difference in the observation"),
-        ("int ends", "environment", "terminated is int64: return terminated.astype"),
-        ("float ends", "environment", "truncated is float32: return"),
-        ("reward shape", "environment", "the reward of 2 copies has shape [2, 1]"),
-        ("float64", "environment", "is float64, and by observation_space"),
-    ],
-)
-def test_faults_of_vector_environments_are_found(fault, subject, words):
-    found = _check(_config("FaultyVector", fault))
-    assert found[subject].verdict == checker.FAIL
-    assert words in found[subject].text
-
-
-def test_an_episode_that_ends_late_is_waited_for_and_its_reset_seen():
-    found = _check(_config(fault="late"))
-    assert "2 ended in 802 random steps" in found["episodes"].text
-    assert found["autoreset"].verdict == checker.OK
-
-
-def test_without_an_episodes_end_its_autoreset_is_not_seen():
-    found = _check(_config(fault="endless"))
-    assert found["autoreset"].verdict == checker.WARNING
-    assert "not seen" in found["autoreset"].text
-
-
-def test_another_autoreset_mode_and_another_space_are_failures():
-    found = _check(builders.config(**{"environment.id": "NoNextStep-v0"}))
-    assert "AutoresetMode.NEXT_STEP" in found["environment"].text
-    assert "BadInput" not in found["environment"].text
-    wordy = "tests.environments.vector_test:Wordy-v0"
-    found = _check(builders.config(**{"environment.id": wordy}))
-    assert "observation space" in found["environment"].text
-    assert found["environment"].verdict == checker.FAIL
-
-
-def test_what_raises_is_named_by_the_users_own_line():
-    text = _check(_config(fault="numpy raises"))["environment"].text
-    path, line = re.search(r"\((.*):(\d+), in step\)$", text).groups()
-    source = pathlib.Path(path).read_text().splitlines()[int(line) - 1]
-    assert "np.stack([])" in source
 
 
 def test_the_report_of_the_whole(tmp_path, capsys, monkeypatch):
@@ -261,7 +55,7 @@ def _only_failure(capsys):
 
 
 def test_a_faulty_environment_ends_the_report(capsys):
-    assert not preflight.check(_config(fault="reward"), None)
+    assert not preflight.check(faulty_environments.config(fault="reward"), None)
     assert _only_failure(capsys).startswith("rewards")
 
 
@@ -301,7 +95,9 @@ def test_a_device_without_bfloat16(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "device", lambda device: _Nothing())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **kwargs: False)
     overrides = {"learner.device": "cuda", "learner.precision": "bfloat16"}
-    assert not preflight.check(_config(fault="reward", **overrides), None)
+    assert not preflight.check(
+        faulty_environments.config(fault="reward", **overrides), None
+    )
     first, _ = _failures(capsys)
     assert "cuda (a Pascal) computes no bfloat16: set" in first
 

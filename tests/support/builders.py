@@ -5,6 +5,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import ml_collections
 import numpy as np
 import torch
 
@@ -125,3 +126,41 @@ def spoil_pass(the_learner, number):
         return step([(bad, *others), *rest])
 
     the_learner._step = spoiled
+
+
+def environment_settings(name, **kwargs):
+    return ml_collections.ConfigDict({"id": name, "kwargs": kwargs, "ignored": ()})
+
+
+def base_config(**overrides):
+    """The base config but for `overrides`; dotted names as keys."""
+    made = config_lib.get_base_config()
+    made.update_from_flattened_dict(overrides)
+    return made
+
+
+# Episodes that end often, both ways: falls, and a limit of 7 steps.
+SHORT_EPISODES = {
+    "environment.id": "tests.support.short_cartpole:ShortCartPole-v0",
+    "network.core": "lstm",
+    "network.last_action": True,
+    "network.last_reward": True,
+}
+
+
+def act(parts, unrolls=1):
+    for one in parts.actors:
+        one.fetch()
+        for _ in range(unrolls):
+            one.unroll()
+
+
+def short_training(name="Catch", **overrides):
+    """A config of a training in this process, and of a short evaluation."""
+    made = config(**{"environment.id": name, "runtime.mode": "lockstep"})
+    made.total_agent_steps = 300
+    made.evaluation.episodes = 10
+    made.evaluation.environments = 5
+    made.evaluation.max_steps = 50
+    made.update_from_flattened_dict(overrides)
+    return made

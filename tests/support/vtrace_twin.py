@@ -2,14 +2,14 @@
 
 import numpy as np
 
-_ONES = (1.0, 1.0, 1.0)
+ONES = (1.0, 1.0, 1.0)
 
 
 def _clip(ratios, threshold):
     return np.minimum(ratios, threshold)
 
 
-def naive(inputs, thresholds=_ONES, lambda_=1.0):
+def naive(inputs, thresholds=ONES, lambda_=1.0):
     """Equation 1 of the paper in float64, term by term; knows nothing of boundaries."""
     rho_bar, pg_rho_bar, c_bar = thresholds
     log_rhos, discounts, rewards, values, bootstrap_value = (

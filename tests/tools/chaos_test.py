@@ -1,6 +1,5 @@
 """Faults on a real training, and the verdict on what it recovers to."""
 
-import importlib
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from faults import verdict, watch as watch_lib
 from impala_mp.storage import checkpoint, metrics
 
 _TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
@@ -18,11 +18,8 @@ _COMMAND = [sys.executable, str(_TOOLS / "chaos.py")]
 
 
 @pytest.fixture
-def watch(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(_TOOLS))
-    import chaos_watch
-
-    return chaos_watch.Watch(tmp_path)
+def watch(tmp_path):
+    return watch_lib.Watch(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +35,6 @@ def rained(tmp_path_factory):
     )
     assert done.stdout, done.stderr
     return folder, done.returncode, json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.fixture
-def verdict(monkeypatch):
-    monkeypatch.syspath_prepend(str(_TOOLS))
-    return importlib.import_module("chaos_verdict")
 
 
 def test_a_run_recovers_from_what_happens_to_it(rained):
@@ -75,7 +66,7 @@ def _spoil(folder):
     (folder / "logs" / "actor-9.log").write_text("version 7 of the parameters is torn")
 
 
-def test_a_bad_state_after_recovery_fails(rained, verdict, tmp_path):
+def test_a_bad_state_after_recovery_fails(rained, tmp_path):
     base, _, report = rained
     shutil.copytree(base / "run", tmp_path / "run")
     _spoil(tmp_path / "run")
@@ -94,7 +85,7 @@ def test_a_bad_state_after_recovery_fails(rained, verdict, tmp_path):
     assert len(reasons) == 6
 
 
-def test_few_faults_and_slow_recoveries_fail(rained, verdict):
+def test_few_faults_and_slow_recoveries_fail(rained):
     _, _, report = rained
     quick = {"actor": {"median": 0.99}, "learner": {"median": 9.9}}
     slow = {"actor": {"median": 1.0}, "learner": {"median": 10.0}}

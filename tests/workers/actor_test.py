@@ -1,4 +1,4 @@
-"""Actor, ring, store, batcher and learner in one process: what acted is what learns."""
+"""Actor, ring and store in one process: what acted is what learns."""
 
 import numpy as np
 import pytest
@@ -7,26 +7,8 @@ import torch
 from impala_mp import nest, types
 from impala_mp.environments import bad_data
 from impala_mp.transport import parameter_store
-from impala_mp.workers import actor, builders as worker_builders
-from tests.support import builders
-
-# Episodes that end often, both ways: falls, and a limit of 7 steps.
-_ENDS = {
-    "environment.id": "tests.support.short_cartpole:ShortCartPole-v0",
-    "network.core": "lstm",
-    "network.last_action": True,
-    "network.last_reward": True,
-}
-
-
-_ABSENT = ("episode", "memory/")  # no game has ended yet; there is no GPU
-
-
-def _act(parts, unrolls=1):
-    for one in parts.actors:
-        one.fetch()
-        for _ in range(unrolls):
-            one.unroll()
+from impala_mp.workers import actor
+from tests.support import builders, live_changes
 
 
 def _worst_drift(parts, rounds=6):
@@ -36,7 +18,7 @@ def _worst_drift(parts, rounds=6):
     worst, ends = 0.0, set()
     parts.training.publish()
     for _ in range(rounds):
-        _act(parts)
+        builders.act(parts)
         batch = made.take().trajectory
         with torch.no_grad():
             output = learner.agent.unroll(
@@ -58,7 +40,7 @@ def _worst_drift(parts, rounds=6):
     [("lstm", 1e-5), ("gru", 1e-5), ("gtrxl", 1e-4)],
 )
 def test_learner_logits_equal_actor_logits_across_episodes(tmp_path, core, tolerance):
-    config = builders.config(**{**_ENDS, "network.core": core})
+    config = builders.config(**{**builders.SHORT_EPISODES, "network.core": core})
     parts = builders.parts(config, tmp_path)
     with torch.no_grad():  # logits that differ
         parts.training._learner.parameters.trainable.mul_(3.0)
@@ -75,132 +57,14 @@ def test_the_drift_test_sees_a_core_state_of_the_wrong_row(tmp_path, monkeypatch
             stored.copy_(leaf)
 
     monkeypatch.setattr(actor.Actor, "unroll", stored_too_late)
-    parts = builders.parts(builders.config(**_ENDS), tmp_path)
+    parts = builders.parts(builders.config(**builders.SHORT_EPISODES), tmp_path)
     assert _worst_drift(parts) > 1e-3
 
 
-@pytest.mark.parametrize("core", ["lstm", "gru", "gtrxl"])
-def test_the_detector_is_silent_while_all_is_well(tmp_path, core):
-    own = {"network.core": core, "health.drift_interval": 1}
-    parts = builders.parts(builders.config(**{**_ENDS, **own}), tmp_path)
-    parts.training.restore(print)
-    for _ in range(8):
-        _act(parts)
-        parts.training.step()
-    detector = parts.training._drift
-    assert detector.alarms == 0
-    assert 0.0 <= detector.worst < 1e-4
-
-
-def _spoiled_state(slot):
-    slot.core_state[1].fill(1.0)
-
-
-def _spoiled_logits(slot):
-    slot.agent_output.policy_logits[2, :, 0] += 0.3
-
-
-@pytest.mark.parametrize("spoil", [_spoiled_state, _spoiled_logits])
-def test_the_detector_sees_what_the_actor_did_not_do(tmp_path, capsys, spoil):
-    config = builders.config(**{**_ENDS, "health.drift_interval": 1})
-    parts = builders.parts(config, tmp_path)
-    with torch.no_grad():  # from the start, actions are all but equally likely
-        parts.training._learner.agent.network.policy.weight.mul_(100.0)
-    parts.training.restore(print)
-    for _ in range(3):
-        _act(parts)
-        for i in range(2):
-            spoil(parts.shared.rings.ring(i).peek(0))
-        parts.training.step()
-    assert parts.training._drift.alarms > 0
-    assert "first in what the actor was given or recorded" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("name", "layer"),
-    [
-        ("lstm", "core.recurrent"),
-        ("gru", "core.recurrent"),
-        ("gtrxl", "core.layers.0.attention.output"),
-    ],
-)
-def test_the_detector_names_a_layer_that_steps_unlike_it_unrolls(
-    tmp_path, capsys, monkeypatch, name, layer
-):
-    own = {"network.core": name, "health.drift_interval": 1}
-    config = builders.config(**{**_ENDS, **own})
-    parts = builders.parts(config, tmp_path)
-    core = type(parts.training._learner.agent.network.core)
-    forward = core.forward
-
-    def leaky(self, inputs, first, state):  # as if somebody forgot the reset
-        return forward(self, inputs, first & (inputs.shape[0] == 1), state)
-
-    monkeypatch.setattr(core, "forward", leaky)
-    with torch.no_grad():
-        parts.training._learner.agent.network.policy.weight.mul_(1000.0)
-    parts.training.restore(print)
-    for _ in range(6):
-        _act(parts)
-        parts.training.step()
-    assert f"first in {layer}." in capsys.readouterr().out
-
-
-_ROUGH = {**_ENDS, "health.drift_interval": 1, "learner.precision": "bfloat16"}
-
-
-def _rough(tmp_path, offset):
-    """A detector after some updates; `offset` of all logits alike means nothing."""
-    parts = builders.parts(builders.config(**_ROUGH), tmp_path)
-    with torch.no_grad():
-        parts.training._learner.agent.network.policy.weight.mul_(300.0)
-        parts.training._learner.agent.network.policy.bias.add_(offset)
-    parts.training.restore(print)
-    for _ in range(6):
-        _act(parts)
-        parts.training.step()
-    return parts.training._drift
-
-
-def test_the_detector_sees_what_the_learner_computes_in_and_lets_it_round(tmp_path):
-    detector = _rough(tmp_path, offset=0.0)
-    assert detector.alarms == 0
-    assert 1e-4 < detector.worst < 0.1
-
-
-def test_the_detector_names_a_layer_that_bfloat16_is_too_rough_for(tmp_path, capsys):
-    assert _rough(tmp_path, offset=3000.0).alarms > 0
-    assert "first in policy." in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("limit", [0, 1])
-def test_no_trajectory_is_older_than_the_limit_and_nobody_waits_for_ever(
-    tmp_path, limit
-):
-    config = builders.config(**{"max_policy_lag": limit, "actors.slots": 1})
-    parts = builders.parts(config, tmp_path)
-    parts.training.restore(print)
-    rings = [parts.shared.rings.ring(i) for i in range(2)]
-    for turn in range(60):
-        one, ring = parts.actors[turn % 2], rings[turn % 2]
-        if turn % 7 != 3 and ring.has_space():  # an uneven pair
-            if turn % 5:
-                one.fetch()
-            one.unroll()
-        if parts.training.ready():
-            parts.training.step()
-            assert parts.training._lags.metrics()["lag/max"] <= limit
-        parts.training._accounts.counts()
-    assert parts.training._learner.updates > 10
-    if limit == 0:
-        learner = parts.shared.topology.learner()
-        assert parts.shared.row(learner).get("discarded") > 0
-
-
 def test_the_last_row_is_the_next_unrolls_first(tmp_path):
-    parts = builders.parts(builders.config(**_ENDS), tmp_path)
+    parts = builders.parts(builders.config(**builders.SHORT_EPISODES), tmp_path)
     parts.training.publish()
-    _act(parts, unrolls=3)
+    builders.act(parts, unrolls=3)
     slots = parts.shared.rings.ring(0).slots
     for before, after in ((0, 1), (1, 2)):
         for mine, theirs in zip(
@@ -342,68 +206,24 @@ def test_a_stop_in_mid_unroll_commits_nothing(tmp_path):
     assert parts.shared.rings.heads().tolist() == [0, 0]
 
 
-def test_batches_are_whole_slots_in_arrival_order(tmp_path):
-    parts = builders.parts(builders.config(), tmp_path)
+def test_a_change_is_in_the_data_at_the_next_agent_step(tmp_path):
+    _, batch, acted = live_changes.acted_in_mid_change(tmp_path)
+    recorded = batch.agent_output.policy_logits.log_softmax(-1)
+    for t, (epsilon, temperature) in enumerate(live_changes.in_force()):
+        expected = live_changes.log_mixture(acted[t], epsilon, temperature)
+        np.testing.assert_allclose(recorded[t], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_each_actor_has_its_rung(tmp_path):
+    config = builders.config(**{"actors.epsilon": 0.5, "actors.epsilon_ladder": 7.0})
+    parts = builders.parts(config, tmp_path)
+    policy = parts.training._learner.agent
     parts.training.publish()
-    made = builders.make_batcher(parts.shared)
-    assert not made.ready()
-    for index in (1, 1, 0):
-        parts.actors[index].fetch()
-        parts.actors[index].unroll()
-    slots = [parts.shared.rings.ring(1).slots[k] for k in (0, 1)]
-    copies = nest.map_structure(np.array, slots)
-    batch = made.take()
-    assert batch.header.actor.tolist() == [1] * 6
-    assert batch.header.sequence.tolist() == [0, 0, 0, 1, 1, 1]
-    assert not made.ready()
-    assert parts.shared.rings.tails().tolist() == [0, 2]
-    naive = types.Trajectory(
-        *(
-            nest.map_structure(lambda *x, a=axis: np.concatenate(x, a), *fields)
-            for axis, *fields in zip(types.BATCH_AXIS, *copies, strict=True)
-        )
-    )
-    host = (batch.episode_end, batch.parameter_version, batch.header)
-    mine = batch.trajectory._replace(
-        **dict(zip(("episode_end", "parameter_version", "header"), host, strict=True))
-    )
-    for leaf, twin in zip(nest.flatten(mine), nest.flatten(naive), strict=True):
-        np.testing.assert_array_equal(leaf, twin)
-
-
-def test_accounting_and_checkpoints_of_training(tmp_path):
-    parts = builders.parts(builders.config(), tmp_path)
-    parts.training.restore(print)
-    for _ in range(4):
-        _act(parts)
-        parts.training.step()
-    _act(parts)
-    parts.training.write_record()
-    record = parts.shared.learner_record.read()
-    assert record["health/committed"] == 30
-    assert record["health/learned"] == 24
-    assert record["health/in_flight"] == 6
-    assert record["updates"] == 4
-    assert record["agent_steps"] == 4 * 5 * 6
-    assert not [k for k, v in record.items() if np.isnan(v) and k[:7] not in _ABSENT]
-    parts.training.save()
-    # The learner is killed with a batch in hand, and another takes its seat.
-    builders.make_batcher(parts.shared).take()
-    again = worker_builders.make_learner(parts.shared.topology.learner(), parts.shared)
-    again.restore(print)
-    record = parts.shared.learner_record.read()
-    assert record["updates"] == record["restored/updates"] == 4
-    assert record["health/discarded"] == 6
-    assert record["health/in_flight"] == 0
-    assert torch.equal(
-        again._learner.parameters.flat, parts.training._learner.parameters.flat
-    )
-
-
-def test_a_batch_that_went_missing_is_noticed(tmp_path):
-    parts = builders.parts(builders.config(), tmp_path)
-    parts.training.restore(print)
-    _act(parts)
-    builders.make_batcher(parts.shared).take()  # somebody else's hand
-    with pytest.raises(RuntimeError, match="lost or counted twice"):
-        parts.training.write_record()
+    for i, one in enumerate(parts.actors):
+        one.fetch()
+        one.unroll()
+        slot = nest.map_structure(torch.tensor, parts.shared.rings.ring(i).peek(0))
+        acted = live_changes.unrolled(policy, slot).policy_logits[:-1].double().numpy()
+        expected = live_changes.log_mixture(acted, 0.5 ** (1, 8)[i], 1.0)
+        recorded = slot.agent_output.policy_logits
+        np.testing.assert_allclose(recorded, expected, rtol=1e-5, atol=1e-5)

@@ -8,7 +8,7 @@ import torch
 
 from impala_mp.transport import inference_requests
 from impala_mp.workers import inference_server
-from tests.support import builders, served as served_lib
+from tests.support import builders, live_changes, served as served_lib
 
 
 @pytest.fixture
@@ -257,3 +257,22 @@ def test_a_request_that_is_being_changed_is_left_for_later(words):
     seat.reply(seat.pending(), 7)
     assert seat.answer() == 7
     assert np.isscalar(seat.answer())
+
+
+@pytest.mark.parametrize("alpha", [0.0, 3.0])
+def test_the_server_knows_the_rungs_and_the_temperature(tmp_path, alpha):
+    overrides = {"actors.epsilon": 0.5, "actors.epsilon_ladder": alpha}
+    served = served_lib.Served(tmp_path, **overrides)
+    served.training.publish()
+    served.shared.control.override({"temperature": 0.25})
+    with served.serving():
+        for one in served.actors:
+            one.unroll()
+    batch = builders.make_batcher(served.shared).take()
+    acted = live_changes.unrolled(served.training._learner.agent, batch.trajectory)
+    logits = acted.policy_logits[:-1].double().numpy()
+    recorded = batch.trajectory.agent_output.policy_logits
+    for column, index in enumerate(batch.header.actor):
+        epsilon = 0.5 ** (1.0, 1.0 + alpha)[index]
+        expected = live_changes.log_mixture(logits[:, column], epsilon, 0.25)
+        np.testing.assert_allclose(recorded[:, column], expected, rtol=1e-5, atol=1e-5)

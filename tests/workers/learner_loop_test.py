@@ -1,11 +1,15 @@
 """What the learner's side of a run keeps: checkpoints on demand, and counts."""
 
+import os
+
 import numpy as np
 import pytest
+import torch
 
+from impala_mp.monitoring import live_control
 from impala_mp.storage import checkpoint
 from impala_mp.workers import accounting, builders as worker_builders
-from tests.support import builders
+from tests.support import builders, live_changes
 
 
 def _run(folder, **overrides):
@@ -140,3 +144,125 @@ def test_skipped_updates_and_alarms_go_on(tmp_path):
     second = _record(_run(tmp_path))
     assert second["health/updates_skipped"] == 2  # at the checkpoint's update
     assert second["health/drift_alarms"] == 4
+
+
+_ABSENT = ("episode", "memory/")  # no game has ended yet; there is no GPU
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_no_trajectory_is_older_than_the_limit_and_nobody_waits_for_ever(
+    tmp_path, limit
+):
+    config = builders.config(**{"max_policy_lag": limit, "actors.slots": 1})
+    parts = builders.parts(config, tmp_path)
+    parts.training.restore(print)
+    rings = [parts.shared.rings.ring(i) for i in range(2)]
+    for turn in range(60):
+        one, ring = parts.actors[turn % 2], rings[turn % 2]
+        if turn % 7 != 3 and ring.has_space():  # an uneven pair
+            if turn % 5:
+                one.fetch()
+            one.unroll()
+        if parts.training.ready():
+            parts.training.step()
+            assert parts.training._lags.metrics()["lag/max"] <= limit
+        parts.training._accounts.counts()
+    assert parts.training._learner.updates > 10
+    if limit == 0:
+        assert parts.shared.control.row(0).get("discarded") > 0
+
+
+def test_accounting_and_checkpoints_of_training(tmp_path):
+    parts = builders.parts(builders.config(), tmp_path)
+    parts.training.restore(print)
+    for _ in range(4):
+        builders.act(parts)
+        parts.training.step()
+    builders.act(parts)
+    parts.training.write_record()
+    record = parts.shared.learner_record.read()
+    assert record["health/committed"] == 30
+    assert record["health/learned"] == 24
+    assert record["health/in_flight"] == 6
+    assert record["updates"] == 4
+    assert record["agent_steps"] == 4 * 5 * 6
+    assert not [k for k, v in record.items() if np.isnan(v) and k[:7] not in _ABSENT]
+    parts.training.save()
+    # The learner is killed with a batch in hand, and another takes its seat.
+    builders.make_batcher(parts.shared).take()
+    again = worker_builders.make_learner(parts.shared, parts.shared.control.row(0))
+    again.restore(print)
+    record = parts.shared.learner_record.read()
+    assert record["updates"] == record["restored/updates"] == 4
+    assert record["health/discarded"] == 6
+    assert record["health/in_flight"] == 0
+    assert torch.equal(
+        again._learner.parameters.flat, parts.training._learner.parameters.flat
+    )
+
+
+def test_a_batch_that_went_missing_is_noticed(tmp_path):
+    parts = builders.parts(builders.config(), tmp_path)
+    parts.training.restore(print)
+    builders.act(parts)
+    builders.make_batcher(parts.shared).take()  # somebody else's hand
+    with pytest.raises(RuntimeError, match="lost or counted twice"):
+        parts.training.write_record()
+
+
+def test_every_update_uses_what_its_schedule_says(tmp_path):
+    config = builders.config(**live_changes.SCHEDULES)
+    parts = builders.parts(config, tmp_path)
+    learner, seen = parts.training._learner, []
+    update = learner.update
+
+    def watched(batch, live, sample):
+        seen.append((learner.agent_steps, live.entropy_cost))
+        return update(batch, live, sample)
+
+    learner.update = watched
+    parts.training.restore(print)
+    for _ in range(5):
+        for one in parts.actors:
+            one.fetch()
+            one.unroll()
+        parts.training.step()
+    assert seen == [
+        (steps, 0.1 * 0.01 ** (steps / 2000)) for steps in range(0, 150, 30)
+    ]
+    parts.shared.control.override({"entropy_cost": 0.7})
+    parts.training.write_record()
+    record = parts.shared.learner_record.read()
+    assert record["live/entropy_cost"] == 0.7  # a person comes before a schedule
+    assert record["live/epsilon"] == pytest.approx(0.5 - 0.4 * 150 / 1500)
+    assert record["loss/learning_rate"] == pytest.approx(1e-3 * (1 - 0.5 * 0.15))
+    assert record["live/clip_rho_threshold"] == 1.0
+    parts.shared.control.override({"entropy_cost": None})
+    assert parts.shared.control.get("entropy_cost") == 0.1 * 0.01 ** (150 / 2000)
+
+
+def test_what_a_person_set_is_in_the_checkpoint_and_stays(tmp_path):
+    parts = builders.parts(builders.config(), tmp_path / "checkpoints")
+    parts.training.restore(print)
+    parts.shared.control.override({"entropy_cost": 0.5, "clip_rho_threshold": np.inf})
+    parts.training.save()
+    state = checkpoint.load_newest(str(tmp_path / "checkpoints"), print)
+    assert state["overrides"] == {"entropy_cost": 0.5, "clip_rho_threshold": np.inf}
+    control = builders.shared(builders.config(), tmp_path).control
+    sentences = live_control.restore(control, state["overrides"])
+    assert (control.get("entropy_cost"), control.get("epsilon")) == (0.5, 0.0)
+    assert "entropy_cost stays 0.5, as impala-ctl has set it" in sentences[0]
+
+
+def test_a_change_after_the_checkpoint_of_an_update_is_in_its_last_one(tmp_path):
+    parts = builders.parts(builders.config(), tmp_path / "checkpoints")
+    parts.training.restore(print)
+    values = ({"epsilon": 0.25}, {"epsilon": 0.75}, {"epsilon": None})
+    for change, expected in zip(values, (*values[:2], {}), strict=True):
+        parts.shared.control.override(change)
+        parts.training.save()  # all of one update
+        state = checkpoint.load_newest(str(tmp_path / "checkpoints"), print)
+        assert state["overrides"] == expected
+    before = os.stat(tmp_path / "checkpoints" / "0" / "state.pt").st_ino
+    parts.training.save()  # nothing has changed since
+    assert os.stat(tmp_path / "checkpoints" / "0" / "state.pt").st_ino == before

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-import bench_context
 import gymnasium
 import numpy as np
 import torch
 
+from benchmarks import context as context_lib
 from impala_mp import nest, types
 from impala_mp.algorithms import base, replay_correction, vtrace as vtrace_lib
 from impala_mp.config import live_hyperparameters
@@ -24,15 +24,15 @@ from impala_mp.transport import control_block, parameter_store, trajectory_ring
 from impala_mp.workers import actor, batcher, learner, nonfinite
 
 _FORK = multiprocessing.get_context("fork")
-_EAGER = pathlib.Path(__file__).parent / "eager_learner.py"
+_TOOLS = pathlib.Path(__file__).resolve().parents[1]
 
-Answer = tuple[bench_context.Rows, bench_context.Ratios]
+Answer = tuple[context_lib.Rows, context_lib.Ratios]
 
 
-def vtrace(context: bench_context.Context) -> Answer:
+def vtrace(context: context_lib.Context) -> Answer:
     """Time of V-trace, and its share of the forward pass of as many frames."""
-    rows: bench_context.Rows = {}
-    ratios: bench_context.Ratios = {}
+    rows: context_lib.Rows = {}
+    ratios: context_lib.Ratios = {}
     forward = _forward_secs_a_frame(context)
     for steps, size in ((20, 32), (20, 256), (50, 256), (100, 512)):
         inputs = torch.randn(5, steps, size, device=context.device) * 0.1
@@ -44,13 +44,13 @@ def vtrace(context: bench_context.Context) -> Answer:
             )
 
         result = context.time(call, 0.2)
-        rows[f"{steps} x {size}"] = bench_context.scaled(result, 1e6, "µs")
+        rows[f"{steps} x {size}"] = context_lib.scaled(result, 1e6, "µs")
         ratio = result["median"] / (forward * steps * size)
         ratios[f"vtrace_{steps}x{size}_over_forward"] = ratio
     return rows, ratios
 
 
-def _forward_secs_a_frame(context: bench_context.Context) -> float:
+def _forward_secs_a_frame(context: context_lib.Context) -> float:
     policy, batch = _resident(context)
     policy.network.to(context.device)
 
@@ -64,7 +64,7 @@ def _forward_secs_a_frame(context: bench_context.Context) -> float:
 # Acting.
 
 
-def _raw_step(context: bench_context.Context) -> Callable[[], Any]:
+def _raw_step(context: context_lib.Context) -> Callable[[], Any]:
     """One vector step of what Gymnasium gives, without anything of ours."""
     count = context.config.actors.environments
     wrapped = factory.make(context.config.environment, count)
@@ -81,16 +81,16 @@ def _raw_step(context: bench_context.Context) -> Callable[[], Any]:
     return step
 
 
-def environment(context: bench_context.Context) -> Answer:
+def environment(context: context_lib.Context) -> Answer:
     count = context.config.actors.environments
     seconds = context.time(_raw_step(context), 1.0)
     return {
-        "of one core": bench_context.rate(seconds, count, "agent steps/s"),
-        "vector step": bench_context.scaled(seconds, 1e6, "µs"),
+        "of one core": context_lib.rate(seconds, count, "agent steps/s"),
+        "vector step": context_lib.scaled(seconds, 1e6, "µs"),
     }, {}
 
 
-def _inference_secs(context: bench_context.Context, size: int) -> bench_context.Result:
+def _inference_secs(context: context_lib.Context, size: int) -> context_lib.Result:
     policy, batch = context.agent(), context.batch(size)
     row = nest.map_structure(lambda leaf: leaf[0], batch.time_step)
     state, generator = policy.initial_state(size), torch.Generator()
@@ -102,27 +102,27 @@ def _inference_secs(context: bench_context.Context, size: int) -> bench_context.
     return context.time(step)
 
 
-def inference(context: bench_context.Context) -> Answer:
+def inference(context: context_lib.Context) -> Answer:
     sizes = sorted({1, 8, 32, 128, context.config.actors.environments})
     return {
-        f"batch {size}": bench_context.scaled(
+        f"batch {size}": context_lib.scaled(
             _inference_secs(context, size), 1e6 / size, "µs a frame"
         )
         for size in sizes
     }, {}
 
 
-def actor_loop(context: bench_context.Context) -> Answer:
+def actor_loop(context: context_lib.Context) -> Answer:
     """What the actor's loop costs beyond the environment and the network."""
     seconds = {
         "environment": context.time(_raw_step(context)),
         "inference": _inference_secs(context, context.config.actors.environments),
-        "actor": bench_context.scaled(
+        "actor": context_lib.scaled(
             context.time(_unroll(context)), 1 / context.config.unroll_length, "s"
         ),
     }
     rows = {
-        name: bench_context.scaled(result, 1e6, "µs a vector step")
+        name: context_lib.scaled(result, 1e6, "µs a vector step")
         for name, result in seconds.items()
     }
     beyond = rows["actor"]["median"]
@@ -130,7 +130,7 @@ def actor_loop(context: bench_context.Context) -> Answer:
     return rows, {"actor_overhead_us": beyond}
 
 
-def _unroll(context: bench_context.Context) -> Callable[[], None]:
+def _unroll(context: context_lib.Context) -> Callable[[], None]:
     """An actor's unroll into a ring that is emptied at once."""
     count = context.config.actors.environments
     rings = trajectory_ring.TrajectoryRings(context.spec(count), 1, 3)
@@ -168,16 +168,16 @@ def _unroll(context: bench_context.Context) -> Callable[[], None]:
 
 
 def _resident(
-    context: bench_context.Context,
+    context: context_lib.Context,
 ) -> tuple[agent.Agent, types.Trajectory]:
     batch = context.batch(context.config.batch_size)
-    return context.agent(), bench_context.to_device(batch, context.device)
+    return context.agent(), context_lib.to_device(batch, context.device)
 
 
 class _Watched:
     """A learner, and the watch over its steps that a training has."""
 
-    def __init__(self, context: bench_context.Context) -> None:
+    def __init__(self, context: context_lib.Context) -> None:
         config = context.config
         self._live = base.live_from_config(config)
         self._sample = replay_correction.all_fresh(config)
@@ -191,11 +191,11 @@ class _Watched:
         self._guard.after(batch._replace(sample=self._sample), metrics, self._live)
 
 
-def _resident_batch(context: bench_context.Context) -> batcher.Batch:
+def _resident_batch(context: context_lib.Context) -> batcher.Batch:
     """One that is on the device for good."""
     batch = context.batch(context.config.batch_size)
     arrays = nest.map_structure(lambda leaf: leaf.numpy(), batch)
-    moved = bench_context.to_device(batch, context.device)
+    moved = context_lib.to_device(batch, context.device)
     size = context.config.batch_size
     return batcher.Batch(
         moved,
@@ -211,7 +211,7 @@ def _resident_batch(context: bench_context.Context) -> batcher.Batch:
 class _Live:
     """A learner whose rings a process of its own keeps full."""
 
-    def __init__(self, context: bench_context.Context) -> None:
+    def __init__(self, context: context_lib.Context) -> None:
         config = context.config
         spec = context.spec(config.actors.environments)
         self._rings = trajectory_ring.TrajectoryRings(spec, 2, config.actors.slots)
@@ -248,20 +248,21 @@ class _Live:
         self._rings.close()
 
 
-def _eager_secs(context: bench_context.Context) -> float:
+def _eager_secs(context: context_lib.Context) -> float:
     """Seconds an update of the same loss in plain PyTorch, in a process of its own."""
     plain = {k: v for k, v in os.environ.items() if k not in launch.ENVIRONMENT}
-    command = [sys.executable, str(_EAGER), *context.flags]
+    path = os.pathsep.join([str(_TOOLS), *filter(None, [plain.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "benchmarks.eager_learner", *context.flags]
     done = subprocess.run(
         command,
-        env={**plain, "OMP_NUM_THREADS": "1"},
+        env={**plain, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         check=True,
     )
     return float(done.stdout.split()[-1])
 
 
-def learn_batch(context: bench_context.Context) -> Answer:
+def learn_batch(context: context_lib.Context) -> Answer:
     """The update, from a resident batch and from live rings, and its plain twin."""
     batch, resident = _resident_batch(context), _Watched(context)
     calls: dict[str, Callable[[], float]] = {}
@@ -280,8 +281,8 @@ def learn_batch(context: bench_context.Context) -> Answer:
     live.close()
     steps = context.config.unroll_length * context.config.batch_size
     rows = {
-        name: bench_context.rate(
-            bench_context.summary(seconds, "s"), steps, "agent steps/s"
+        name: context_lib.rate(
+            context_lib.summary(seconds, "s"), steps, "agent steps/s"
         )
         for name, seconds in values.items()
     }

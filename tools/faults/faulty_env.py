@@ -1,4 +1,4 @@
-"""A vector environment that misbehaves on request: what chaos.py gives to the actors.
+"""A vector environment that misbehaves on request: chaos.py gives it to the actors.
 
 It wraps the built-in Catch or Recall, or whatever Gymnasium knows by the id `inner`.
 A file named `<control>.<pid>` that holds the name of a fault orders that fault from

@@ -7,15 +7,15 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
-import chaos_watch
+import harness
+from faults import watch as watch_lib
 
-_TOOLS = pathlib.Path(__file__).resolve().parent
+_TOOLS = pathlib.Path(__file__).resolve().parents[1]
 _POLL_SECS = 0.02
 _PATIENCE_SECS = 60.0  # for what is waited for
 _ORPHAN_SECS = 5.0  # that a child may outlive its supervisor
@@ -84,17 +84,17 @@ class Run:
     def __init__(self, base: pathlib.Path, arguments: list[str]) -> None:
         self.folder = base / "run"
         self.token = uuid.uuid4().hex
-        self.watch = chaos_watch.Watch(self.folder)
+        self.watch = watch_lib.Watch(self.folder)
         self.disk = Disk(self.folder / "checkpoints")
         self.problems: list[str] = []
         self.overtaken = 0  # wounds whose run ended before they had healed
-        self._arguments = [*arguments, f"--workdir={self.folder}"]
+        self._arguments = arguments
         self._output = base / "output"
         self.temporary = base / "tmp"
         self.temporary.mkdir()
         self._lives = 0
         self._frozen: dict[int, float] = {}  # pid to the time of its SIGCONT
-        self._process: Any = None
+        self._training: Any = None  # of this life
 
     # Lives.
 
@@ -102,23 +102,17 @@ class Run:
         self._lives += 1
         self._frozen.clear()
         total = f"--config.total_agent_steps={total_agent_steps}"
-        with open(self._output, "a") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "impala_mp.cli.train", *self._arguments, total],
-                stdout=output,
-                stderr=output,
-                env=self.environment(),
-            )
-        self.watch.supervisor = self._process.pid
-
-    def environment(self) -> dict[str, str]:
-        """For this life's processes."""
-        return {
-            **os.environ,
-            "PYTHONPATH": python_path(),
-            "TMPDIR": str(self.temporary),
-            chaos_watch.TOKEN: self._life(),
-        }
+        self._training = harness.Training(
+            self.folder,
+            [*self._arguments, total],
+            output=self._output,
+            env={
+                "PYTHONPATH": python_path(),
+                "TMPDIR": str(self.temporary),
+                watch_lib.TOKEN: self._life(),
+            },
+        )
+        self.watch.supervisor = self._training.process.pid
 
     def _life(self) -> str:
         return f"{self.token}-{self._lives}-"
@@ -130,21 +124,20 @@ class Run:
         may_lose |= any(w.name == "hung learner" for w in self.watch.wounds)
         if wound:
             self._end_of_life(wound)
-        self._process.send_signal(signal.SIGTERM)
-        for pid in chaos_watch.processes(self._life()):
+        self._training.process.send_signal(signal.SIGTERM)
+        for pid in watch_lib.processes(self._life()):
             self.signal(pid, signal.SIGTERM)
         self.await_end(_PATIENCE_SECS, may_lose)
 
     def kill(self) -> None:
         self._end_of_life("supervisor")
-        self._process.kill()
-        self._process.wait()
+        self._training.kill()
         self._check_orphans()
 
     def _end_of_life(self, name: str) -> None:
         """The wound of the whole run takes the place of those of its processes."""
         wounds = self.watch.wounds
-        kept = [w for w in wounds if isinstance(w, chaos_watch.FullDisk)]
+        kept = [w for w in wounds if isinstance(w, watch_lib.FullDisk)]
         self.overtaken += len(wounds) - len(kept)
         wounds[:] = kept
         # Healed by no incarnation under this supervisor.
@@ -152,27 +145,25 @@ class Run:
 
     def await_end(self, seconds: float, may_lose: bool = False) -> None:
         """Of itself, and well; `may_lose`: but for the last checkpoint, exit code 1."""
-        self._poll_while(lambda: self._process.poll() is None, seconds)
-        if self._process.poll() is None:
+        if not harness.wait_for(self._training.is_over, seconds, self.poll):
             raise RunFailedError(f"the run did not end within {seconds:.0f} s")
-        if self._process.returncode not in ((0, 1) if may_lose else (0,)):
+        if self.exit_code not in ((0, 1) if may_lose else (0,)):
             self.problems.append(f"{self.last_words()}, where 0 was due")
         self._check_orphans()
 
     def _check_orphans(self) -> None:
-        self._poll_while(
-            lambda: bool(chaos_watch.processes(self._life())), _ORPHAN_SECS
-        )
-        orphans = chaos_watch.processes(self._life())
-        if orphans:
-            self.problems.append(f"processes outlived their supervisor: {orphans}")
+        def orphans() -> list[int]:
+            return watch_lib.processes(self._life())
+
+        if not harness.wait_for(lambda: not orphans(), _ORPHAN_SECS, self.poll):
+            self.problems.append(f"processes outlived their supervisor: {orphans()}")
 
     @property
     def exit_code(self) -> int | None:
-        return self._process.poll()
+        return self._training.process.poll()
 
     def last_words(self) -> str:
-        words = self._output.read_text(errors="replace").strip().splitlines()
+        words = self._training.text().strip().splitlines()
         return f"the run ended with exit code {self.exit_code} ({words[-1:]})"
 
     # Watching.
@@ -189,27 +180,24 @@ class Run:
             self.disk.fill(self.disk.full_until)
         elif self.disk.full_until:
             self.disk.empty()
-            self.watch.wounds.append(chaos_watch.FullDisk(self.disk.folder))
+            self.watch.wounds.append(watch_lib.FullDisk(self.disk.folder))
         self.watch.look()
-
-    def _poll_while(self, condition: Callable[[], bool], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while condition() and time.monotonic() < deadline:
-            self.poll()
 
     def until(
         self, find: Callable[[], Any], what: str, seconds: float = _PATIENCE_SECS
     ) -> Any:
-        """What `find` finds in the living run, sooner or later."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        """Returns what `find` finds in the living run, sooner or later."""
+
+        def look() -> Any:
             self.poll()
-            if self.exit_code is not None:
+            if self._training.is_over():
                 raise RunFailedError(self.last_words())
-            found = find()
-            if found:
-                return found
-        raise RunFailedError(f"no {what} within {seconds:.0f} s")
+            return find()
+
+        found = harness.wait_for(look, seconds, pause=lambda: None)
+        if not found:
+            raise RunFailedError(f"no {what} within {seconds:.0f} s")
+        return found
 
     def settle(self) -> None:
         """Until every wound has healed, or is beyond healing."""
@@ -230,8 +218,8 @@ class Run:
                 p
                 for p in self.watch.seats(role)
                 if p["pid"] not in self._frozen
-                and (p["state"] in chaos_watch.ALIVE or not running)
-                and chaos_watch.is_ours(p["pid"], self._life())
+                and (p["state"] in watch_lib.ALIVE or not running)
+                and watch_lib.is_ours(p["pid"], self._life())
             ]
             return there[choice % len(there)] if there else None
 
@@ -239,7 +227,7 @@ class Run:
 
     def signal(self, pid: int, number: int) -> None:
         """To a process of ours only: a pid may have been given to another."""
-        if chaos_watch.is_ours(pid, self.token):
+        if watch_lib.is_ours(pid, self.token):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -249,10 +237,10 @@ class Run:
 
     def wound(self, name: str, seat: dict[str, Any]) -> None:
         supervisor = self.watch.supervisor
-        self.watch.wounds.append(chaos_watch.Wound(name, seat, supervisor))
+        self.watch.wounds.append(watch_lib.Wound(name, seat, supervisor))
 
     def close(self) -> None:
         """Leaves no process and no mount, whatever has happened."""
-        for pid in chaos_watch.processes(self.token):
+        for pid in watch_lib.processes(self.token):
             self.signal(pid, signal.SIGKILL)
         self.disk.close()

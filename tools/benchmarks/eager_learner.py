@@ -2,16 +2,17 @@
 
 Images [N, C, H, W] in torch's default memory format, the whole batch at once, a Python
 loop over T for V-trace, torch.optim and torch.nn.utils. It prints seconds an update;
-`tools/benchmark.py learner` calls it with the allocator at its defaults. It computes
+`tools/benchmark.py learner` starts it (`python -m benchmarks.eager_learner`, tools/ on
+PYTHONPATH) with the allocator at its defaults. It computes
 what `learner.Learner` computes: `tests/workers/learner_test.py` compares the gradients.
 """
 
 import sys
 
-import bench_context
 import torch
 from absl import flags
 
+from benchmarks import context as context_lib
 from impala_mp import types
 from impala_mp.algorithms import losses
 from impala_mp.cli import command_line
@@ -87,10 +88,10 @@ class EagerLearner:
 
 def main() -> None:
     command_line.parse(FLAGS, str(__doc__))
-    options = bench_context.Options(1, 0.0, 0, 0.0, 0)
-    context = bench_context.Context(_CONFIG.value, sys.argv[1:], options)
+    options = context_lib.Options(1, 0.0, 0, 0.0, 0)
+    context = context_lib.Context(_CONFIG.value, sys.argv[1:], options)
     batch = context.batch(context.config.batch_size)
-    batch = bench_context.to_device(batch, context.device)
+    batch = context_lib.to_device(batch, context.device)
     eager = EagerLearner(context.config, context.agent(), batch)
     eager.update()
     print(context.seconds_a_call(eager.update, 2.0))

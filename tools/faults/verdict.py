@@ -8,8 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
-import chaos_run
-import chaos_watch
+import harness
+from faults import run as run_lib, watch as watch_lib
 
 _MAX_LEFT = {
     "processes": 0,
@@ -31,16 +31,16 @@ _MAX_MEDIAN_SECS = {"actor": 1.0, "learner": 10.0}  # from a kill to work done
 
 def examine(folder: pathlib.Path) -> dict[str, Any]:
     """What a finished run has in its folder, and how well it plays."""
-    audit = chaos_watch.Watch(folder)
+    audit = watch_lib.Watch(folder)
     audit.read_records()
     return {
-        "trajectories": chaos_watch.trajectories(audit.last) if audit.last else None,
-        "torn_reads": chaos_watch.torn_reads(folder),
+        "trajectories": harness.trajectories(audit.last) if audit.last else None,
+        "torn_reads": watch_lib.torn_reads(folder),
         "torn_reads_retried": audit.last.get("health/torn_reads_retried"),
         "identity_violations": audit.identity_violations,
         "counters_backwards": audit.counters_backwards,
         "mixed_unrolls": audit.mixed_unrolls,
-        "temporary_files": len(chaos_watch.temporary_files(folder)),
+        "temporary_files": len(watch_lib.temporary_files(folder)),
         "final_return": _evaluated(folder),
     }
 
@@ -52,20 +52,20 @@ def _evaluated(folder: pathlib.Path) -> float | None:
         [*command, "--episodes=100"],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": chaos_run.python_path()},
+        env={**os.environ, "PYTHONPATH": run_lib.python_path()},
     )
     return None if done.returncode else json.loads(done.stdout.splitlines()[-1])["mean"]
 
 
 def report(
-    run: chaos_run.Run, told: dict[str, Any], segments: set[str], target: float | None
+    run: run_lib.Run, told: dict[str, Any], segments: set[str], target: float | None
 ) -> dict[str, Any]:
     """All that is judged; `segments`: what /dev/shm held before."""
     watch, found = run.watch, examine(run.folder)
     for name in ("identity_violations", "counters_backwards", "mixed_unrolls"):
         found[name] = max(found[name], getattr(watch, name))  # with what was rewound
     leftovers = {
-        "processes": len(chaos_watch.processes(run.token)),
+        "processes": len(watch_lib.processes(run.token)),
         "shared_memory": len(set(os.listdir("/dev/shm")) - segments),
         "descriptors": watch.descriptors(),
         "temporary_files": found.pop("temporary_files"),

@@ -1,18 +1,15 @@
 """Subjects that start real trainings: train, learn, memory."""
 
-import json
 import os
 import pathlib
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import bench_context
+import harness
+from benchmarks import context as context_lib
 
 _ENDLESS = "--config.total_agent_steps=1000000000"
 # No drift detector, no checkpoints but the last, the supervisor looks up rarely.
@@ -23,82 +20,22 @@ _HARDLY_WATCHED = [
 ]
 _WARM_UP_SECS = 10.0  # of training, not counted
 _START_SECS = 120.0  # until the first update at the latest
-_STOP_SECS = 60.0  # that a training may take to its end
 _DEVICE = "learner's GPU"  # beside the processes, in `memory`
 
-Answer = tuple[bench_context.Rows, bench_context.Ratios]
-
-
-class _Run:
-    """A training in a process and a folder of its own."""
-
-    def __init__(self, folder: str, flags: list[str]) -> None:
-        self._folder = pathlib.Path(folder)
-        self._records: list[dict[str, Any]] = []
-        self._read = 0  # bytes of the records
-        self._output = open(self._folder / "output", "w+")  # noqa: SIM115 for Popen
-        command = [sys.executable, "-m", "impala_mp.cli.train", *flags]
-        command.append(f"--workdir={self._folder / 'run'}")
-        self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            command, stdout=self._output, stderr=subprocess.STDOUT
-        )
-
-    def records(self) -> list[dict[str, Any]]:
-        """Reads what is new, and no more: the training has the cores to itself."""
-        path = self._folder / "run" / "metrics.jsonl"
-        if path.exists():
-            with path.open("rb") as file:
-                file.seek(self._read)
-                lines, newline, _ = file.read().rpartition(b"\n")
-            self._read += len(lines + newline)
-            self._records += [json.loads(line) for line in lines.splitlines()]
-        return self._records
-
-    def health(self) -> list[dict[str, Any]]:
-        text = (self._folder / "run" / "health.json").read_text()
-        return [p for p in json.loads(text)["processes"] if p["pid"]]
-
-    def until(
-        self, condition: Callable[[list[dict[str, Any]]], Any], secs: float
-    ) -> Any:
-        """What `condition` says of the records, as soon as it says something."""
-        end = time.monotonic() + secs
-        while time.monotonic() < end and self.process.poll() is None:
-            found = condition(self.records())
-            if found:
-                return found
-            time.sleep(0.05)
-        found = condition(self.records())
-        if not found:
-            self._output.seek(0)
-            raise RuntimeError(
-                f"the training did not get there:\n{self._output.read()}"
-            )
-        return found
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(_STOP_SECS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()  # and with it all of its children
-            self.process.wait()
-        self._output.close()
+Answer = tuple[context_lib.Rows, context_lib.Ratios]
 
 
 @contextmanager
-def _run(flags: list[str]) -> Iterator[_Run]:
+def _run(flags: list[str]) -> Iterator[harness.Training]:
     with tempfile.TemporaryDirectory() as folder:
-        run = _Run(folder, flags)
+        run = harness.Training(pathlib.Path(folder) / "run", flags)
         try:
             yield run
         finally:
             run.stop()
 
 
-def _ideal(context: bench_context.Context) -> float:
+def _ideal(context: context_lib.Context) -> float:
     """Agent steps a second, if nothing but the parts took time."""
     results, cores = context.results, len(os.sched_getaffinity(0))
     envs = context.config.actors.environments
@@ -110,17 +47,17 @@ def _ideal(context: bench_context.Context) -> float:
     return cores / (environment + inference + learning)
 
 
-def train(context: bench_context.Context) -> Answer:
+def train(context: context_lib.Context) -> Answer:
     """Needs the subjects environment, inference and learner before it."""
     ideal = _ideal(context)
     quarters, last = _rates(context.flags, context.options.train_secs, 4)
     shares = {k: v for k, v in last.items() if k.startswith("time/")}
-    training = bench_context.summary(quarters, "agent steps/s")
+    training = context_lib.summary(quarters, "agent steps/s")
     frames = context.environment.frames_per_step
     rows = {
-        "ideal": bench_context.summary([ideal], "agent steps/s"),
+        "ideal": context_lib.summary([ideal], "agent steps/s"),
         "training": training,
-        "training, frames": bench_context.scaled(training, frames, "frames/s"),
+        "training, frames": context_lib.scaled(training, frames, "frames/s"),
     }
     mean = sum(quarters) / len(quarters)
     return rows, {"efficiency": mean / ideal, **shares}
@@ -132,10 +69,10 @@ def _rates(
     """Agent steps/s of each part of `secs` of training, and the last record."""
     rates = []
     with _run([*flags, _ENDLESS]) as run:
-        run.until(bool, _START_SECS)
-        first = run.until(_later_than(_WARM_UP_SECS), _START_SECS)
+        run.until(run.records, _START_SECS)
+        first = run.until(_later_than(run, _WARM_UP_SECS), _START_SECS)
         for _ in range(parts):
-            after = _later_than(first["time_secs"] + secs / parts)
+            after = _later_than(run, first["time_secs"] + secs / parts)
             last = run.until(after, secs + _START_SECS)
             steps = last["agent_steps"] - first["agent_steps"]
             rates.append(steps / (last["time_secs"] - first["time_secs"]))
@@ -143,7 +80,7 @@ def _rates(
     return rates, last
 
 
-def health(context: bench_context.Context) -> Answer:
+def health(context: context_lib.Context) -> Answer:
     """Training watched as it is by default, and as little as can be, in turn."""
     values: dict[str, list[float]] = {"watched": [], "hardly watched": []}
     for _ in range(context.options.repeats):
@@ -153,18 +90,19 @@ def health(context: bench_context.Context) -> Answer:
             values[name] += rates
     pairs = zip(*values.values(), strict=True)
     ratios = sorted(watched / hardly for watched, hardly in pairs)
-    rows = {k: bench_context.summary(v, "agent steps/s") for k, v in values.items()}
+    rows = {k: context_lib.summary(v, "agent steps/s") for k, v in values.items()}
     return rows, {"watched_over_hardly": ratios[len(ratios) // 2]}
 
 
-def _later_than(secs: float) -> Callable[[list[dict[str, Any]]], Any]:
-    def newest(records: list[dict[str, Any]]) -> Any:
-        return records[-1] if records and records[-1]["time_secs"] > secs else None
+def _later_than(run: harness.Training, secs: float) -> Callable[[], Any]:
+    def newest() -> Any:
+        last = run.records()[-1]
+        return last if last["time_secs"] > secs else None
 
     return newest
 
 
-def learn(context: bench_context.Context) -> Answer:
+def learn(context: context_lib.Context) -> Answer:
     """From the launch until the last 100 games have the target's mean return."""
     secs, steps = [], []
     for seed in range(context.options.seeds):
@@ -174,21 +112,21 @@ def learn(context: bench_context.Context) -> Answer:
             "--config.logging.interval_secs=0.2",
         ]
         with _run(flags) as run:
-            found = run.until(_reached(context.options.target_return), 3600.0)
-            secs.append(time.monotonic() - run.started)
+            found = run.until(_reached(run, context.options.target_return), 3600.0)
+            secs.append(time.monotonic() - run.born)
             steps.append(float(found["agent_steps"]))
     rows = {
-        "from launch": bench_context.summary(secs, "s"),
-        "agent steps": bench_context.summary(steps, "agent steps"),
+        "from launch": context_lib.summary(secs, "s"),
+        "agent steps": context_lib.summary(steps, "agent steps"),
     }
     return rows, {"worst_secs": max(secs), "worst_agent_steps": max(steps)}
 
 
-def _reached(target: float) -> Callable[[list[dict[str, Any]]], Any]:
-    def first(records: list[dict[str, Any]]) -> Any:
+def _reached(run: harness.Training, target: float) -> Callable[[], Any]:
+    def first() -> Any:
         good = (
             r
-            for r in records
+            for r in run.records()
             if r.get("episode/count", 0) >= 100 and r["episode/return_mean"] >= target
         )
         return next(good, None)
@@ -196,16 +134,16 @@ def _reached(target: float) -> Callable[[list[dict[str, Any]]], Any]:
     return first
 
 
-def memory(context: bench_context.Context) -> Answer:
+def memory(context: context_lib.Context) -> Answer:
     """Memory and descriptors of each process and of the GPU, early and late."""
     updates = context.options.updates
     with _run([*context.flags, _ENDLESS]) as run:
-        run.until(_beyond(updates // 10), 3600.0)
+        run.until(_beyond(run, updates // 10), 3600.0)
         early = _footprints(run)
-        run.until(_beyond(updates), 36000.0)
+        run.until(_beyond(run, updates), 36000.0)
         late = _footprints(run)
     rows = {
-        f"{name}, {unit}": bench_context.summary([early[name][unit], now[unit]], unit)
+        f"{name}, {unit}": context_lib.summary([early[name][unit], now[unit]], unit)
         for name, now in late.items()
         for unit in now
     }
@@ -222,13 +160,13 @@ def memory(context: bench_context.Context) -> Answer:
     return rows, ratios
 
 
-def _beyond(updates: int) -> Callable[[list[dict[str, Any]]], bool]:
-    return lambda records: bool(records) and records[-1]["updates"] >= updates
+def _beyond(run: harness.Training, updates: int) -> Callable[[], bool]:
+    return lambda: run.records()[-1]["updates"] >= updates
 
 
-def _footprints(run: _Run) -> dict[str, dict[str, float]]:
+def _footprints(run: harness.Training) -> dict[str, dict[str, float]]:
     found = {}
-    for process in run.health():
+    for process in run.processes():
         name, pid = f"{process['role']} {process['index']}", process["pid"]
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
         kib = int(status.split("VmRSS:")[1].split()[0])

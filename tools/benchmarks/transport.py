@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import bench_context
 import numpy as np
 
+from benchmarks import context as context_lib
 from impala_mp import nest, specs, types
 from impala_mp.transport import doorbell, parameter_store, trajectory_ring
 
@@ -129,8 +129,8 @@ def _waiting_shares(spec: types.Trajectory) -> tuple[float, float]:
 
 
 def transport(
-    context: bench_context.Context,
-) -> tuple[bench_context.Rows, bench_context.Ratios]:
+    context: context_lib.Context,
+) -> tuple[context_lib.Rows, context_lib.Ratios]:
     spec = _image_slot()
     nbytes = sum(leaf.nbytes for leaf in nest.flatten(spec))
     here, there = [_ones(spec) for _ in range(3)], _ones(spec)
@@ -141,15 +141,15 @@ def transport(
         _copy(here[turn[0]], there)
 
     repeats = range(context.options.repeats)
-    plain = bench_context.rate(context.time(memcpy), 1, "slots/s")
-    ring = bench_context.summary([_slots_per_sec(spec) for _ in repeats], "slots/s")
-    wake = bench_context.summary([1e6 * _wake_up_secs() for _ in repeats], "µs")
+    plain = context_lib.rate(context.time(memcpy), 1, "slots/s")
+    ring = context_lib.summary([_slots_per_sec(spec) for _ in repeats], "slots/s")
+    wake = context_lib.summary([1e6 * _wake_up_secs() for _ in repeats], "µs")
     actor, learner = _waiting_shares(spec)
     rows = {
         "memcpy of a 592 KB slot": plain,
         "ring, one process to another": ring,
-        "memcpy": bench_context.scaled(plain, nbytes / 1e9, "GB/s"),
-        "ring": bench_context.scaled(ring, nbytes / 1e9, "GB/s"),
+        "memcpy": context_lib.scaled(plain, nbytes / 1e9, "GB/s"),
+        "ring": context_lib.scaled(ring, nbytes / 1e9, "GB/s"),
         "wake-up by doorbell": wake,
     }
     return rows, {
@@ -160,10 +160,10 @@ def transport(
 
 
 def parameters(
-    context: bench_context.Context,
-) -> tuple[bench_context.Rows, bench_context.Ratios]:
-    rows: bench_context.Rows = {}
-    ratios: bench_context.Ratios = {}
+    context: context_lib.Context,
+) -> tuple[context_lib.Rows, context_lib.Ratios]:
+    rows: context_lib.Rows = {}
+    ratios: context_lib.Ratios = {}
     for label, count in (("1.6M", 1_600_000), ("10M", 10_000_000)):
         store = parameter_store.ParameterStore(4 * count)
         source = np.random.default_rng(0).integers(0, 255, 4 * count, np.uint8)
@@ -175,7 +175,7 @@ def parameters(
         }
         results = {name: context.time(call) for name, call in calls.items()}
         for name, result in results.items():
-            rows[f"{name} {label}"] = bench_context.scaled(result, 1e3, "ms")
+            rows[f"{name} {label}"] = context_lib.scaled(result, 1e3, "ms")
         for name in ("publish", "fetch"):
             ratio = results[name]["median"] / results["memcpy of"]["median"]
             ratios[f"{name}_{label}_over_memcpy"] = ratio

@@ -9,17 +9,13 @@ import statistics
 import time
 from typing import Any
 
+import harness
+
 ALIVE = ("running", "waiting_for_slot", "waiting_for_data")
 TOKEN = "IMPALA_CHAOS"  # an environment variable that every process of a run inherits
 
 _PATIENCE_SECS = 60.0  # for a wound to heal
 _LOOKS = 50  # at open files, a second or more: longer than a child is missing
-_COUNTERS = (  # that never run backwards, whoever dies
-    *("agent_steps", "env_frames", "updates", "time_secs", "episode/count"),
-    *(f"health/{name}" for name in ("committed", "learned", "discarded", "restarts")),
-    *(f"health/{name}" for name in ("bad_data", "updates_skipped", "drift_alarms")),
-    "health/torn_reads_retried",
-)
 
 
 class Wound:
@@ -84,7 +80,7 @@ class Watch:
         self.bad_records = 0
         self._lateness: list[float] = []  # the clock's time minus the learner's
         self._seen: set[int] = set()
-        self._offset, self._newest = 0, b""  # what was read, and its last line
+        self._lines = harness.Lines(folder / "metrics.jsonl")
         self._recorders: set[int] = set()  # supervisors that have written a record
         self._descriptors: dict[int, list[int]] = {}  # at each look, by supervisor
 
@@ -119,40 +115,25 @@ class Watch:
         return self._lateness[-1] - self._lateness[0] if self._lateness else 0.0
 
     def _read_health(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            text = (self._folder / "health.json").read_text()
-            self._processes = json.loads(text)["processes"]
+        self._processes = harness.processes(self._folder)
         if self._processes and self._processes[0]["pid"] != self.supervisor:
             self._processes = []  # of a supervisor that is no more
 
     def read_records(self) -> None:
-        """What was appended; everything when the file was cut off or replaced."""
-        with contextlib.suppress(FileNotFoundError):
-            with open(self._folder / "metrics.jsonl", "rb") as file:
-                file.seek(self._offset - len(self._newest))
-                text = file.read()
-                if text.startswith(self._newest):
-                    text = text[len(self._newest) :]
-                else:
-                    file.seek(0)
-                    text, self._offset, self.last = file.read(), 0, {}
-                    self._newest = b""
-            whole = text[: text.rfind(b"\n") + 1]
-            lines = whole.splitlines(keepends=True)
-            self._offset += len(whole)
-            self._newest = lines[-1] if lines else self._newest
-            for line in lines:
-                self._take(json.loads(line), hash(line))
+        """Takes what was appended; everything when the file was cut off or replaced."""
+        lines, is_whole = self._lines.new()
+        if is_whole:
+            self.last = {}
+        for line in lines:
+            self._take(json.loads(line), hash(line))
 
     def _take(self, record: dict[str, Any], identity: int) -> None:
         """Judges a record that is new; those before it in the file have been."""
         if identity not in self._seen:
             self._seen.add(identity)
             self.num_records += 1
-            self.identity_violations += not identity_holds(record)
-            self.counters_backwards += any(
-                record.get(name, 0) < self.last.get(name, 0) for name in _COUNTERS
-            )
+            self.identity_violations += not harness.identity_holds(record)
+            self.counters_backwards += harness.is_backwards(self.last, record)
             mixed = record.get("health/mixed_unrolls", 0)
             self.mixed_unrolls = max(self.mixed_unrolls, mixed)
             self._lateness.append(time.monotonic() - record["time_secs"])
@@ -192,17 +173,6 @@ class Watch:
                 self._descriptors.setdefault(self.supervisor, []).append(count)
 
 
-def identity_holds(record: dict[str, Any]) -> bool:
-    """Whether every trajectory that was committed is accounted for."""
-    counts = trajectories(record)
-    return counts.pop("committed") == sum(counts.values())
-
-
-def trajectories(record: dict[str, Any]) -> dict[str, int]:
-    names = ("committed", "learned", "discarded", "in_flight")
-    return {name: record[f"health/{name}"] for name in names}
-
-
 def is_ours(pid: int, token: str) -> bool:
     """Whether `pid` is alive and has inherited `token` (or one that begins so)."""
     try:
@@ -210,15 +180,6 @@ def is_ours(pid: int, token: str) -> bool:
     except OSError:
         return False
     return f"{TOKEN}={token}".encode() in environment
-
-
-def parent(pid: int) -> int:
-    """0 if the process is gone."""
-    try:
-        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    return int(text.rsplit(")", 1)[1].split()[1])
 
 
 def processes(token: str) -> list[int]:

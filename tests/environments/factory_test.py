@@ -1,0 +1,71 @@
+"""Environments by name: custom factories and refusals."""
+
+import pytest
+
+from impala_mp import errors
+from impala_mp.environments import factory
+from impala_mp.environments.catch import CatchVectorEnv
+from tests.support import builders, counting
+
+
+def one_env():
+    return counting.Counter()
+
+
+def many_envs(num_envs, rows=5):
+    return CatchVectorEnv(num_envs, rows)
+
+
+def no_env():
+    return 3
+
+
+def test_a_factory_of_ones_own():
+    made = factory.make(builders.environment_settings(f"{__name__}:one_env"), 3)
+    assert made.reset([1, 2, 3]).observation.shape == (3, 2)
+    made = factory.make(
+        builders.environment_settings(f"{__name__}:many_envs", rows=7), 3
+    )
+    assert made.reset([1]).observation.shape == (3, 7, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "sentence"),
+    [
+        ("CartPole-v9", {}, "not registered"),
+        ("Cach", {}, "Did you mean 'Catch'"),
+        ("nowhere:Env-v0", {}, "no module 'nowhere'"),
+        (f"{__name__}:Contour-v0", {}, "no factory of that name"),
+        (
+            f"{__name__}:no_env",
+            {},
+            "gives a int: return a gymnasium.Env",
+        ),
+        (f"{__name__}:one_env", {"size": 3}, "which takes none"),
+        ("ALE/Pnog-v5", {}, "Did you mean 'ALE/Pong-v5'"),
+        ("Catch", {"row": 3}, "rows, columns"),
+        ("Catch", {"rows": 1}, "rows >= 2"),
+        ("Recall", {"num_cues": 1}, "num_cues >= 2"),
+        ("Recall", {"delay": 2.5}, "delay >= 0, not 4 and 2.5"),
+        ("Catch", {"rows": "abc"}, "whole numbers.*not 'abc' and 5"),
+        ("Catch", {"columns": None}, "not 10 and None: set config.environment.kwargs"),
+        ("ALE/Pong-v5", {"frame_skip": 3}, "frameskip"),
+        ("tests.support.counting:Wordy-v0", {}, "Text.* at 'words'"),
+    ],
+)
+def test_refusals(name, kwargs, sentence):
+    with pytest.raises(errors.BadInput, match=sentence):
+        factory.make(builders.environment_settings(name, **kwargs), 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("ALE/Pong-v5", "atari"), ("MinAtar/Breakout-v1", "minatar")],
+)
+def test_a_missing_extra_is_named(monkeypatch, name, extra):
+    def missing(module_name):
+        raise ImportError(module_name)
+
+    monkeypatch.setattr(factory.importlib, "import_module", missing)
+    with pytest.raises(errors.BadInput, match=rf"impala_mp\[{extra}\]"):
+        factory.make(builders.environment_settings(name), 2)

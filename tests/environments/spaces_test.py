@@ -1,0 +1,205 @@
+"""Which spaces are understood, and what is refused."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from impala_mp import errors, specs
+from impala_mp.environments import spaces as spaces_lib
+
+
+def _box(dtype, shape=(2, 3)):
+    return spaces.Box(0, 1, shape, dtype)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"]
+    + ["float16", "float32", "float64"],
+)
+def test_boxes_that_torch_can_hold_are_understood(dtype):
+    spec = spaces_lib.observation_spec(_box(np.dtype(dtype)))
+    assert spec == specs.ArraySpec((2, 3), np.dtype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (84, 84, 4)])
+def test_shapes_of_observations(shape):
+    spec = spaces_lib.observation_spec(_box(np.uint8, shape))
+    assert spec.shape == shape
+    assert spec.nbytes == np.zeros(shape, np.uint8).nbytes
+
+
+def test_a_dtype_that_torch_cannot_hold_is_refused():
+    with pytest.raises(errors.BadInput) as raised:
+        spaces_lib.observation_spec(_box(np.longdouble))
+    _assert_sentence(raised, np.dtype(np.longdouble).name, "cast it")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Text(5), spaces.Sequence(_box(np.float32))],
+    ids=lambda space: type(space).__name__,
+)
+def test_other_observations_are_refused(space):
+    with pytest.raises(errors.BadInput) as raised:
+        spaces_lib.observation_spec(space)
+    _assert_sentence(raised, f"observation space {space} ", "use numbers")
+    nested = spaces.Dict({"a": spaces.Dict({"words": space, "x": _box(np.float32)})})
+    with pytest.raises(errors.BadInput) as raised:
+        spaces_lib.observation_spec(nested)
+    _assert_sentence(raised, f"{space} at 'a/words' ", "leave it out")
+    assert spaces_lib.observation_spec(nested, ("a/words",)) == {
+        "a": {"x": specs.array_spec((2, 3), np.float32)}
+    }
+
+
+def test_nested_and_categorical_observations():
+    space = spaces.Dict(
+        {
+            "mode": spaces.Discrete(3, start=-1),
+            "pair": spaces.Tuple([_box(np.uint8), spaces.MultiBinary(4)]),
+            "gears": spaces.MultiDiscrete([2, 5], start=[1, 0]),
+        }
+    )
+    spec = spaces_lib.observation_spec(space)
+    assert spec["mode"] == specs.CategoriesSpec((), np.dtype("int64"), (3,), (-1,))
+    assert spec["gears"].num_values == (2, 5)
+    assert spec["gears"].example().tolist() == [1, 0]
+    assert spec["pair"] == (
+        specs.array_spec((2, 3), np.uint8),
+        specs.array_spec((4,), np.int8),
+    )
+    picked = specs.pick({"mode": spec["mode"]}, {"mode": 1, "gears": 2})
+    assert picked == {"mode": 1}
+
+
+def test_nothing_left_to_see_is_refused():
+    with pytest.raises(errors.BadInput, match="nothing left"):
+        spaces_lib.observation_spec(spaces.Dict({"x": _box(np.float32)}), ("x",))
+
+
+@pytest.mark.parametrize("start", [0, -1, 7])
+def test_discrete_actions_are_understood(start):
+    spec = spaces_lib.action_spec(spaces.Discrete(5, start=start))
+    assert spec == specs.DiscreteSpec(5, start)
+    assert type(spec.num_actions) is int
+    assert spec.array == specs.ArraySpec((), np.dtype(np.int64))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [_box(np.int32), spaces.Text(5), spaces.Sequence(spaces.Discrete(2))],
+    ids=lambda space: type(space).__name__,
+)
+def test_other_actions_are_refused(space):
+    with pytest.raises(errors.BadInput) as raised:
+        spaces_lib.action_spec(space)
+    _assert_sentence(raised, f"action space {space} ", "use ")
+    with pytest.raises(errors.BadInput) as raised:
+        spaces_lib.action_spec(spaces.Dict({"arm": space}))
+    _assert_sentence(raised, f"{space} at 'arm' ", "use ")
+
+
+def test_actions_of_every_kind():
+    space = spaces.Dict(
+        {
+            "gears": spaces.MultiDiscrete([[2, 5]], start=[[1, 0]]),
+            "arm": spaces.Tuple([spaces.MultiBinary(4), _box(np.float64, (2,))]),
+        }
+    )
+    spec = spaces_lib.action_spec(space)
+    assert spec["gears"] == specs.MultiDiscreteSpec((1, 2), (2, 5), (1, 0))
+    binary, box = spec["arm"]
+    assert binary.array == specs.array_spec((4,), np.int8)
+    assert box.is_bounded
+    assert box.array == specs.array_spec((2,), np.float32)
+    open_box = spaces.Box(np.array([-np.inf, 0.0]), np.array([0.0, 1.0]))
+    assert not spaces_lib.action_spec(open_box).is_bounded
+    actions = specs.example_actions(spec, 3)
+    assert actions["arm"][1].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("space", "low", "high", "strict"),
+    [
+        (spaces.Discrete(3, start=2), 2, 4, True),
+        (spaces.MultiDiscrete([2, 3]), [0, 0], [1, 2], True),
+        (spaces.MultiBinary(3), 0, 1, True),
+        (spaces.Box(-1.0, 2.0, (2,)), [-1, -1], [2, 2], False),
+    ],
+)
+def test_bounds(space, low, high, strict):
+    bounds = spaces_lib.observation_bounds(space)
+    assert np.array_equal(bounds.low, low)
+    assert np.array_equal(bounds.high, high)
+    assert bounds.strict is strict
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 255, (2,), np.uint8),
+        spaces.Box(-np.inf, np.inf, (2,)),
+        spaces.Box(0, 1, (2,), bool),
+    ],
+)
+def test_what_cannot_be_left_has_no_bounds(space):
+    assert spaces_lib.observation_bounds(space) is None
+
+
+def _assert_sentence(raised, value, cure):
+    """What was wrong, the value, and the cure, on one line."""
+    message = str(raised.value)
+    what, _, rest = message.rpartition(": ")
+    assert value in what
+    assert rest.startswith(cure)
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+def test_a_space_of_a_real_environment():
+    environment = gymnasium.make("CartPole-v1")
+    assert spaces_lib.observation_spec(environment.observation_space).shape == (4,)
+    assert spaces_lib.action_spec(environment.action_space).num_actions == 2
+
+
+_HOLLOW = spaces.Box(0.0, 1.0, (2, 0))
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (spaces.Dict({"a/b": _box(np.float32)}), "has the key 'a/b', .* a slash"),
+        (spaces.Dict({1: _box(np.float32)}), "has the key 1, .* use strings"),
+        (spaces.Tuple([]), r"observation space Tuple\(\) has nothing in it"),
+        (spaces.Dict({"x": _HOLLOW}), "at 'x' has nothing in it: leave it out"),
+    ],
+)
+def test_observations_that_cannot_be_named_or_are_nothing(space, words):
+    with pytest.raises(errors.BadInput, match=words):
+        spaces_lib.observation_spec(space)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Tuple([]), spaces.Dict({}), _HOLLOW],
+    ids=lambda space: type(space).__name__,
+)
+def test_actions_that_are_nothing(space):
+    with pytest.raises(errors.BadInput, match="action space .* has nothing in it"):
+        spaces_lib.action_spec(space)
+    nested = spaces.Dict({"x": spaces.Discrete(2), "y": space})
+    with pytest.raises(errors.BadInput, match="at 'y' has nothing in it"):
+        spaces_lib.action_spec(nested)
+
+
+def test_what_is_ignored_has_to_be_there():
+    """In one of the tasks at least; part of a Tuple cannot be left out."""
+    one = spaces.Dict({"a": spaces.Tuple([spaces.Dict({"b": _box(np.float32)})])})
+    other = spaces.Dict({"c/d": spaces.Text(3), "x": _box(np.float32)})
+    spaces_lib.check_ignored(("a", "a/0/b", "c/d"), (one, other))
+    for path in ("b", "a/0", "a/0/c"):
+        with pytest.raises(errors.BadInput, match=f"ignored has '{path}', which is no"):
+            spaces_lib.check_ignored((path,), (one, other))
+    assert set(spaces_lib.observation_spec(other, ("c/d",))) == {"x"}

@@ -1,0 +1,30 @@
+"""Modules that memory cannot hold."""
+
+import pytest
+from torch import nn
+
+from impala_mp import errors
+from impala_mp.runtime import allocation
+
+
+def test_a_module_that_memory_cannot_hold_is_refused_before_it_is_filled(monkeypatch):
+    monkeypatch.setattr(allocation.shared_memory, "available_bytes", lambda: 4 * 4000)
+    with allocation.limited_by_memory():
+        nn.Linear(99, 10)  # 1000 parameters
+    filled = []
+    monkeypatch.setattr(nn.Linear, "reset_parameters", lambda self: filled.append(self))
+    with (
+        pytest.raises(errors.BadInput, match="of memory to be made, and 0 MiB are"),
+        allocation.limited_by_memory(),
+    ):
+        nn.Linear(101, 10)
+    assert filled == []
+    nn.Linear(200, 10)  # out of there, anything goes
+
+
+def test_other_errors_of_a_module_stay_what_they_are():
+    with (
+        pytest.raises(RuntimeError, match="negative dimension"),
+        allocation.limited_by_memory(),
+    ):
+        nn.Linear(-1, 10)

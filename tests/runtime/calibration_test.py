@@ -1,0 +1,107 @@
+"""What calibration chooses from measured costs."""
+
+import pytest
+
+from impala_mp.config import validation
+from impala_mp.environments import factory
+from impala_mp.runtime import calibration
+from tests.support import builders
+
+
+@pytest.mark.parametrize(
+    ("costs", "cores", "expected"),
+    [
+        (calibration.Costs(0.3, 0.3, 0.6), 2, (1, 1)),
+        (calibration.Costs(0.3, 0.3, 0.2), 2, (2, 1)),
+        (calibration.Costs(0.1, 0.1, 0.8), 8, (3, 7)),
+        (calibration.Costs(4.0, 1.0, 0.01), 64, (64, 1)),
+        (calibration.Costs(0.0, 0.1, 9.0), 1, (1, 1)),
+    ],
+)
+def test_each_side_gets_its_share_of_the_cores(costs, cores, expected):
+    assert calibration.choose(costs, cores) == expected
+
+
+def test_a_calibration_replaces_what_is_automatic(monkeypatch):
+    monkeypatch.setattr(calibration, "_SECS", 0.01)
+    config = builders.config(**{"actors.count": 0, "learner.micro_batches": 0})
+    config.learner.threads = 0
+    environment = factory.make(config.environment, 1).spec
+    sentence = calibration.resolve(config, environment, num_cores=2)
+    assert 1 <= config.actors.count <= 2
+    assert config.batch_size % config.learner.micro_batches == 0
+    assert f"actors.count = {config.actors.count}" in sentence
+    validation.validate(config, 2)
+    assert calibration.resolve(config, environment, num_cores=2) == ""
+
+
+def test_environments_that_cost_least_are_chosen(monkeypatch, tmp_path):
+    costs = {1: 1.0, 2: 1.1, 3: 1.2, 4: 1.4, 6: 1.9, 12: 3.9}
+    monkeypatch.setattr(
+        calibration,
+        "_environment_secs",
+        lambda config: costs[config.actors.environments],
+    )
+    monkeypatch.setattr(calibration, "_inference_secs", lambda *unused: 0.0)
+    config = builders.config(**{"actors.environments": 0, "batch_size": 12})
+    environment = factory.make(config.environment, 1).spec
+    stored = builders.config(**{"actors.environments": 4})
+    assert "environments = 6" in calibration.resolve(config, environment, 2)
+    config.actors.environments = 0
+    assert "environments = 4" in calibration.resolve(config, environment, 2, stored)
+    config.actors.environments = 0
+    config.inference.mode = "server"
+    costs[6] = 9.0
+    assert "environments = 12" in calibration.resolve(config, environment, 2)
+
+
+def test_there_are_enough_actors_to_fill_a_batch(monkeypatch):
+    monkeypatch.setattr(calibration, "choose", lambda costs, cores: (1, 1))
+    monkeypatch.setattr(calibration, "_SECS", 0.01)
+    config = builders.config(**{"actors.count": 0, "actors.slots": 1})
+    environment = factory.make(config.environment, 1).spec
+    calibration.resolve(config, environment, num_cores=2)
+    assert config.actors.count == 2
+
+
+@pytest.mark.parametrize("mode", ["processes", "lockstep"])
+def test_the_fastest_cut_is_chosen(monkeypatch, mode):
+    seconds = {1: 3.0, 2: 2.0, 4: 1.0, 8: 4.0, 16: 9.0}
+    tried = []
+
+    def measured(config, environment):
+        tried.append(config.learner.micro_batches)
+        return seconds[config.learner.micro_batches]
+
+    monkeypatch.setattr(calibration, "_update_secs", measured)
+    monkeypatch.setattr(calibration, "_SECS", 0.01)
+    config = builders.config(**{"learner.micro_batches": 0, "runtime.mode": mode})
+    environment = factory.make(config.environment, 1).spec
+    for batch_size, fastest in ((24, 4), (6, 2), (9, 1), (24, 4)):
+        config.batch_size, config.learner.micro_batches = batch_size, 0
+        tried.clear()
+        sentence = calibration.resolve(config, environment, num_cores=2)
+        assert f"learner.micro_batches = {fastest}" in sentence
+        assert config.learner.micro_batches == fastest
+        assert set(tried) == {n for n in seconds if batch_size % n == 0}
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(0, 15), (1, 14), (4, 11)])
+def test_a_gpu_leaves_the_cores_to_actors_and_server(threads, expected):
+    config = builders.config(**{"actors.count": 0, "learner.device": "cuda"})
+    if threads:
+        config.inference.mode, config.inference.threads = "server", threads
+    environment = factory.make(config.environment, 1).spec
+    sentence = calibration.resolve(config, environment, 16)
+    assert f"actors.count = {expected}" in sentence
+
+
+def test_a_server_has_cores_and_takes_inference_off_the_actors(monkeypatch):
+    costs = calibration.Costs(environment=0.2, inference=9.9, learning=0.2)
+    monkeypatch.setattr(calibration, "measure", lambda *unused: costs)
+    config = builders.config(**{"actors.count": 0, "inference.mode": "server"})
+    config.learner.threads, config.inference.threads = 0, 2
+    environment = factory.make(config.environment, 1).spec
+    sentence = calibration.resolve(config, environment, 10)
+    assert (config.actors.count, config.learner.threads) == (4, 4)
+    assert "there are 10 cores, 2 of them for the inference server" in sentence

@@ -1,0 +1,75 @@
+"""Each process takes its cores and its GPU before anything else."""
+
+import os
+
+import pytest
+import torch
+
+from impala_mp.evaluation import diagnosis
+from impala_mp.runtime import entry_points, lockstep, preflight, program, resources
+from impala_mp.storage import crash_file
+from impala_mp.workers import builders as worker_builders, inference_server, learner
+from tests.support import builders
+
+
+class _Stop(Exception):
+    """Says that whoever computes on the device is being made."""
+
+
+def _stop(*unused, **others):
+    raise _Stop
+
+
+def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    overrides = {"inference.mode": "server", "actors.environments": 2}
+    config = builders.config(**overrides)
+    shared = builders.shared(config, tmp_path)
+    assert shared.cores == ((0,), ((2,), (3,)), (1,))
+    assert "the inference server core 1" in " ".join(program._resources(shared))
+    assert preflight.check(config, None)
+    assert "the inference server core 1" in capsys.readouterr().out
+    taken = []
+    monkeypatch.setattr(resources, "take_cores", taken.append)
+    monkeypatch.setattr(inference_server, "InferenceServer", _stop)
+    seat = entry_points.Seat("inference", 0, 0, 0, "")
+    with pytest.raises(_Stop):
+        entry_points._infer(seat, shared, shared.control.row(0))
+    assert taken == [(1,)]
+
+
+def _crash(config):
+    parts = [*crash_file.CrashFile._fields]
+    text = config.to_json_best_effort()
+    known = {"config": text, "threads": torch.get_num_threads()}
+    return crash_file.CrashFile(**{**dict.fromkeys(parts), **known})
+
+
+@pytest.mark.parametrize(
+    "role", ["learner", "inference", "lockstep", "check", "replay"]
+)
+def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, role):
+    shared = builders.shared(builders.config(), tmp_path)
+    for group in (shared.config.learner, shared.config.inference):
+        group.device = "cuda:1"
+    row = shared.control.row(0)
+    seat = entry_points.Seat(role, 0, 0, 0, "")
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(resources, "take_cores", lambda cores: None)
+    for owner, name in (
+        (learner, "Learner"),
+        (inference_server, "InferenceServer"),
+        (worker_builders, "make_learner"),
+    ):
+        monkeypatch.setattr(owner, name, _stop)
+    starts = {
+        "learner": lambda: entry_points._learn(seat, shared, row),
+        "inference": lambda: entry_points._infer(seat, shared, row),
+        "lockstep": lambda: lockstep.run(shared, print, print),
+        "check": lambda: preflight._update(shared),
+        "replay": lambda: diagnosis.Diagnosis(_crash(shared.config)),
+    }
+    with pytest.raises(_Stop):
+        starts[role]()
+    assert taken == [1]

@@ -1,0 +1,107 @@
+"""Shared memory in forkserver children, and where it is short."""
+
+import errno
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from impala_mp import errors, specs
+from impala_mp.transport import control_block, doorbell, shared_memory
+
+_SPEC = {
+    "a": specs.array_spec((3, 5), np.float32),
+    "b": (specs.array_spec((7,), np.int64), specs.array_spec((1,), np.uint8)),
+}
+
+
+def _fill(memory, block, bell):
+    memory.arrays["a"][...] = 2.5
+    memory.arrays["b"][0][3] = 9
+    row = block.row(1)
+    row.set("pid", os.getpid())
+    row.add("agent_steps", 5)
+    row.add("agent_steps", 6)
+    row.beat(control_block.State.RUNNING)
+    assert block.get("epsilon") == 0.25
+    bell.ring()
+
+
+def test_children_share_memory_control_block_and_doorbell():
+    memory = shared_memory.SharedArrays(_SPEC)
+    block, bell = control_block.ControlBlock(2), doorbell.Doorbell()
+    block.set("epsilon", 0.25)
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_fill, args=(memory, block, bell))
+    process.start()
+    assert bell.wait(30.0)
+    process.join()
+    assert process.exitcode == 0
+    assert (memory.arrays["a"] == 2.5).all()
+    assert memory.arrays["b"][0].tolist() == [0, 0, 0, 9, 0, 0, 0]
+    row = block.row(1)
+    assert (row.get("pid"), row.get("agent_steps")) == (process.pid, 11)
+    assert row.state == control_block.State.RUNNING
+    assert 0.0 <= row.heartbeat_age_secs() < 30.0
+    assert block.row(0).get("pid") == 0
+
+
+def test_arrays_do_not_share_cache_lines():
+    memory = shared_memory.SharedArrays(_SPEC)
+    addresses = [
+        array.__array_interface__["data"][0]
+        for array in (memory.arrays["a"], *memory.arrays["b"])
+    ]
+    assert all(address % 64 == 0 for address in addresses)
+    assert memory.nbytes == shared_memory.total_bytes(_SPEC) == 3 * 64
+
+
+def test_a_shortage_of_memory_is_a_sentence():
+    with pytest.raises(errors.BadInput, match=r"need .* MiB .* available: lower"):
+        shared_memory.check_available(2**60)
+    with pytest.raises(errors.BadInput, match="lower config.actors.slots"):
+        shared_memory.SharedArrays(specs.array_spec((2**50,), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, errors.BadInput),
+        (errno.ENOMEM, errors.BadInput),
+        (errno.EOPNOTSUPP, OSError),
+    ],
+)
+def test_another_failure_is_no_shortage_of_memory(monkeypatch, number, expected):
+    def fail(fd, offset, size):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(expected):
+        shared_memory.SharedArrays(_SPEC)
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize(
+    ("limit", "current", "inactive_file", "expected"),
+    [
+        (1000, 900, 0, 100),
+        (1000, 990, 600, 610),  # most of what is used is files that were read
+        (1000, 1000, 0, 0),
+        ("max", 990, 600, None),  # the machine is the limit
+        (2**60, 2**20, 2**10, None),
+    ],
+)
+def test_files_that_were_read_do_not_fill_a_container(
+    tmp_path, limit, current, inactive_file, expected
+):
+    stat = f"anon 300\nfile 650\nactive_file 50\ninactive_file {inactive_file}\n"
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{current}\n")
+    (tmp_path / "memory.stat").write_text(stat)
+    found = shared_memory.available_bytes(str(tmp_path))
+    if expected is None:
+        assert found == pytest.approx(shared_memory.available_bytes("/none"), rel=0.2)
+    else:
+        assert found == expected

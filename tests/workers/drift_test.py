@@ -1,0 +1,164 @@
+"""The drift detector sees what the learner does not compute as the actor did."""
+
+import functools
+
+import pytest
+import torch
+
+from tests.support import builders, live_changes
+
+
+@pytest.mark.parametrize("core", ["lstm", "gru", "gtrxl"])
+def test_the_detector_is_silent_while_all_is_well(tmp_path, core):
+    own = {"network.core": core, "health.drift_interval": 1}
+    parts = builders.parts(
+        builders.config(**{**builders.SHORT_EPISODES, **own}), tmp_path
+    )
+    parts.training.restore(print)
+    for _ in range(8):
+        builders.act(parts)
+        parts.training.step()
+    detector = parts.training._drift
+    assert detector.alarms == 0
+    assert 0.0 <= detector.worst < 1e-4
+
+
+def _spoiled_state(slot):
+    slot.core_state[1].fill(1.0)
+
+
+def _spoiled_logits(slot):
+    slot.agent_output.policy_logits[2, :, 0] += 0.3
+
+
+@pytest.mark.parametrize("spoil", [_spoiled_state, _spoiled_logits])
+def test_the_detector_sees_what_the_actor_did_not_do(tmp_path, capsys, spoil):
+    config = builders.config(**{**builders.SHORT_EPISODES, "health.drift_interval": 1})
+    parts = builders.parts(config, tmp_path)
+    with torch.no_grad():  # from the start, actions are all but equally likely
+        parts.training._learner.agent.network.policy.weight.mul_(100.0)
+    parts.training.restore(print)
+    for _ in range(3):
+        builders.act(parts)
+        for i in range(2):
+            spoil(parts.shared.rings.ring(i).peek(0))
+        parts.training.step()
+    assert parts.training._drift.alarms > 0
+    assert "first in what the actor was given or recorded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("lstm", "core.recurrent"),
+        ("gru", "core.recurrent"),
+        ("gtrxl", "core.layers.0.attention.output"),
+    ],
+)
+def test_the_detector_names_a_layer_that_steps_unlike_it_unrolls(
+    tmp_path, capsys, monkeypatch, name, layer
+):
+    own = {"network.core": name, "health.drift_interval": 1}
+    config = builders.config(**{**builders.SHORT_EPISODES, **own})
+    parts = builders.parts(config, tmp_path)
+    core = type(parts.training._learner.agent.network.core)
+    forward = core.forward
+
+    def leaky(self, inputs, first, state):  # as if somebody forgot the reset
+        return forward(self, inputs, first & (inputs.shape[0] == 1), state)
+
+    monkeypatch.setattr(core, "forward", leaky)
+    with torch.no_grad():
+        parts.training._learner.agent.network.policy.weight.mul_(1000.0)
+    parts.training.restore(print)
+    for _ in range(6):
+        builders.act(parts)
+        parts.training.step()
+    assert f"first in {layer}." in capsys.readouterr().out
+
+
+_ROUGH = {
+    **builders.SHORT_EPISODES,
+    "health.drift_interval": 1,
+    "learner.precision": "bfloat16",
+}
+
+
+def _rough(tmp_path, offset):
+    """A detector after some updates; `offset` of all logits alike means nothing."""
+    parts = builders.parts(builders.config(**_ROUGH), tmp_path)
+    with torch.no_grad():
+        parts.training._learner.agent.network.policy.weight.mul_(300.0)
+        parts.training._learner.agent.network.policy.bias.add_(offset)
+    parts.training.restore(print)
+    for _ in range(6):
+        builders.act(parts)
+        parts.training.step()
+    return parts.training._drift
+
+
+def test_the_detector_sees_what_the_learner_computes_in_and_lets_it_round(tmp_path):
+    detector = _rough(tmp_path, offset=0.0)
+    assert detector.alarms == 0
+    assert 1e-4 < detector.worst < 0.1
+
+
+def test_the_detector_names_a_layer_that_bfloat16_is_too_rough_for(tmp_path, capsys):
+    assert _rough(tmp_path, offset=3000.0).alarms > 0
+    assert "first in policy." in capsys.readouterr().out
+
+
+def _learn(parts):
+    with torch.inference_mode(False):
+        parts.training.step()
+
+
+@pytest.mark.parametrize("schedule", ["", "linear(0.9, 0, 2000)"])
+def test_the_detector_gives_no_false_alarm_when_values_change(tmp_path, schedule):
+    """Scheduled values change each update; a person's, within unrolls."""
+    overrides = {
+        **live_changes.LSTM,
+        "health.drift_interval": 1,
+        "schedules.epsilon": schedule,
+        "schedules.temperature": schedule and "exponential(4, 0.5, 2000)",
+        "actors.epsilon_ladder": 2.0,
+        "actors.slots": 4,
+    }
+    parts = builders.parts(builders.config(**overrides), tmp_path)
+    with torch.no_grad():
+        parts.training._learner.agent.network.policy.weight.mul_(100.0)
+    parts.training.restore(print)
+    detector = parts.training._drift
+    behind, newest = parts.actors
+    behind.fetch()
+    for turn in range(12):
+        for _ in range(2):
+            behind.unroll()
+        newest.fetch()
+        if schedule:  # an update in mid-unroll
+            live_changes.before_rows(newest, {5: functools.partial(_learn, parts)})
+        else:
+            parts.training.step()
+            if turn % 3 == 0:
+                live_changes.change_between_rows(parts, newest)
+        for _ in range(2):
+            newest.unroll()
+        parts.training.step()
+        assert detector.alarms == 0
+    assert detector.worst < 1e-4  # it did check
+
+
+def test_the_detector_sees_an_epsilon_that_was_not_in_force(tmp_path):
+    overrides = {"health.drift_interval": 1, "schedules.epsilon": "linear(0, 1, 1e4)"}
+    parts = builders.parts(builders.config(**overrides), tmp_path)
+    with torch.no_grad():
+        parts.training._learner.agent.network.policy.weight.mul_(300.0)
+    parts.training.restore(print)
+    for _ in range(4):
+        for i, one in enumerate(parts.actors):
+            one.fetch()
+            one.unroll()
+            slot = parts.shared.rings.ring(i).peek(0)
+            slot.agent_output.policy_logits[2] = 0.0  # as with epsilon 1
+        parts.training.step()
+    assert parts.training._drift.alarms > 0

@@ -1,0 +1,230 @@
+"""One training in a process of its own, seen from outside: its files and its end.
+
+Tests, benchmarks and faults all use it. It knows nothing of the package but the names
+of its files and of some metrics.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Record = dict[str, Any]  # one line of metrics.jsonl
+Process = dict[str, Any]  # one process of health.json
+
+DEADLINE_SECS = 60.0
+_POLL_SECS = 0.05
+_NOT_YET = ("not_started", "starting", "resetting")  # states before the first step
+COUNTERS = (  # metrics that never run backwards, whichever process is killed
+    *("agent_steps", "env_frames", "updates", "time_secs", "episode/count"),
+    *(f"health/{name}" for name in ("committed", "learned", "discarded", "restarts")),
+    *(f"health/{name}" for name in ("bad_data", "updates_skipped", "drift_alarms")),
+    "health/torn_reads_retried",
+)
+
+
+class Training:
+    """A training by the command, from its start to its end."""
+
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        flags: Iterable[str],
+        *,
+        output: pathlib.Path | None = None,
+        env: dict[str, str] | None = None,
+        own_session: bool = False,
+    ) -> None:
+        """output: a file to append to; by default one beside `workdir`, written anew.
+
+        env: variables beside those of this process.
+        """
+        self.workdir = pathlib.Path(workdir)
+        self.output = output or self.workdir.with_suffix(".out")
+        self._lines = Lines(self.workdir / "metrics.jsonl")
+        self._records: list[Record] = []
+        command = [sys.executable, "-m", "impala_mp.cli.train", *flags]
+        self.born = time.monotonic()
+        with open(self.output, "a" if output else "w") as file:
+            self.process = subprocess.Popen(
+                [*command, f"--workdir={self.workdir}"],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=own_session,
+            )
+
+    def processes(self, role: str | None = None) -> list[Process]:
+        """Returns the processes of this role that health.json gives a pid."""
+        found = [p for p in processes(self.workdir) if p["pid"]]
+        return [p for p in found if role in (None, p["role"])]
+
+    def records(self) -> list[Record]:
+        """Returns all records so far. Reads only new ones: cores are for training."""
+        lines, is_whole = self._lines.new()
+        if is_whole:
+            self._records.clear()
+        self._records += [json.loads(line) for line in lines]
+        return list(self._records)
+
+    def text(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def is_over(self) -> bool:
+        return self.process.poll() is not None
+
+    def until(self, condition: Callable[[], Any], secs: float = DEADLINE_SECS) -> Any:
+        """Returns the first true result of `condition`; an IndexError is a false one.
+
+        Raises a RuntimeError at the deadline, and when the training ends before.
+        """
+
+        def result() -> Any:
+            try:
+                return condition()
+            except IndexError:  # there is no record yet
+                return None
+
+        found = wait_for(result, secs, ended=self.is_over)
+        if not found:
+            how = f"with exit code {self.process.poll()}" if self.is_over() else "not"
+            raise RuntimeError(
+                f"the condition never held; the training has ended {how}:\n"
+                + self.text()
+            )
+        return found
+
+    def until_running(self, role: str = "actor", count: int = 1) -> list[Process]:
+        """Returns processes of a role once `count` of them have started to work."""
+
+        def running() -> list[Process] | None:
+            found = [p for p in self.processes(role) if p["state"] not in _NOT_YET]
+            return found if len(found) >= count else None
+
+        return self.until(running)
+
+    def wait(self, secs: float = DEADLINE_SECS) -> int:
+        """Returns the exit code."""
+        return self.process.wait(secs)
+
+    def stop(self, secs: float = DEADLINE_SECS) -> None:
+        """Asks for the end; kills what has not ended in time, with all its children."""
+        if not self.is_over():
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(secs)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Lines:
+    """Whole lines of a file that grows, and that may be cut off or replaced."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._offset, self._newest = 0, b""  # bytes that were read; their last line
+
+    def new(self) -> tuple[list[bytes], bool]:
+        """Returns lines since the last call, or all again (True) of a changed file.
+
+        A file has changed where the newest line is no longer at its place: it may have
+        grown again since it was cut off.
+        """
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._offset - len(self._newest))
+                text = file.read()
+                is_changed = not text.startswith(self._newest)
+                if is_changed:
+                    file.seek(0)
+                    text, self._offset, self._newest = file.read(), 0, b""
+        except FileNotFoundError:
+            return [], False
+        whole = text[len(self._newest) : text.rfind(b"\n") + 1]
+        lines = whole.splitlines(keepends=True)
+        self._offset += len(whole)
+        self._newest = lines[-1] if lines else self._newest
+        return lines, is_changed
+
+
+def wait_for(
+    condition: Callable[[], Any],
+    secs: float,
+    pause: Callable[[], object] = lambda: time.sleep(_POLL_SECS),
+    ended: Callable[[], bool] = lambda: False,
+) -> Any:
+    """Returns the result of `condition` once it is true, or the last false one.
+
+    ended: tells that waiting is over before the time is; one more look follows.
+    """
+    deadline = time.monotonic() + secs
+    while time.monotonic() < deadline and not ended():
+        found = condition()
+        if found:
+            return found
+        pause()
+    return condition()
+
+
+def processes(workdir: pathlib.Path) -> list[Process]:
+    """Returns all processes of health.json, with a pid or (not started) without."""
+    try:
+        text = (workdir / "health.json").read_text()
+    except FileNotFoundError:
+        return []
+    return json.loads(text)["processes"]
+
+
+def trajectories(record: Record) -> dict[str, int]:
+    """Returns how many were committed, and where each of them is now."""
+    names = ("committed", "learned", "discarded", "in_flight")
+    return {name: record[f"health/{name}"] for name in names}
+
+
+def identity_holds(record: Record) -> bool:
+    """Whether every trajectory that was committed is accounted for."""
+    counts = trajectories(record)
+    return counts.pop("committed") == sum(counts.values())
+
+
+def is_backwards(before: Record, after: Record) -> bool:
+    """Whether a counter is less than in the record before."""
+    return any(after[name] < before.get(name, 0) for name in COUNTERS)
+
+
+def never_backwards(records: list[Record]) -> bool:
+    return not any(itertools.starmap(is_backwards, itertools.pairwise(records)))
+
+
+def _stat(pid: int) -> list[str]:
+    """Returns the fields of /proc/PID/stat after the name: state, parent, ..."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ["X", "0"]  # the process is gone
+    return text.rsplit(")", 1)[1].split()
+
+
+def is_alive(pid: int) -> bool:
+    return _stat(pid)[0] not in "ZX"
+
+
+def parent(pid: int) -> int:
+    """Returns the pid of the parent; 0 of a process that is gone."""
+    return int(_stat(pid)[1])
+
+
+def survivors(pids: Iterable[int], secs: float) -> list[int]:
+    """Returns the pids that are still alive after at most so many seconds."""
+    wait_for(lambda: not any(map(is_alive, pids)), secs, lambda: time.sleep(0.02))
+    return [pid for pid in pids if is_alive(pid)]
