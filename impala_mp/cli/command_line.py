@@ -1,10 +1,12 @@
 """What the binaries share: flags, configs, and how bad input and failures end."""
 
+import functools
 import inspect
 import os
 import re
 import runpy
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +36,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[str]:
-    """Parses sys.argv; --help prints `doc` and the flags.
+    """Parses sys.argv; --help prints `doc` and the flags, --helpfull the fields, too.
 
     Returns:
       What is no flag; nothing, unless `positional` allows it.
@@ -42,8 +44,12 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
     Raises:
       BadInput: an unknown flag, a missing one, or a value of the wrong type.
     """
-    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+    asked = {argument.lstrip("-") for argument in sys.argv[1:] if argument[:1] == "-"}
+    if asked & {"help", "h", "helpfull"}:
         print(f"{doc}\n{values.get_help()}")
+        if "config" in values:
+            full = "helpfull" in asked
+            print(fields_help() if full else "--helpfull also lists all fields.")
         sys.exit(0)
     arguments = sys.argv[1:]
     if "config" in values:
@@ -54,6 +60,25 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
             f"{rest[0]!r} is not a flag: flags look like --name=value. See --help."
         )
     return rest
+
+
+def fields_help() -> str:
+    """Returns all fields of the config, with default, meaning and requirement."""
+    lines = [
+        "Fields of the config: --config.NAME=VALUE.",
+        "[resume]: may change when a run is resumed.",
+        "[live]: impala-ctl changes it in a running training.",
+    ]
+    wrap = functools.partial(textwrap.fill, width=88, break_on_hyphens=False)
+    for group in base_lib.GROUPS:
+        lines += ["", wrap(f"{group.name}: {group.meaning}".removeprefix(": "))]
+        for field in group.fields:
+            default = "''" if field.default == "" else field.default
+            text = f"{field.name}={default}  {field.meaning}"
+            text += f" ({field.requirement})" if field.requirement else ""
+            text += " [resume]" * field.operational + " [live]" * field.live
+            lines.append(wrap(text, initial_indent="  ", subsequent_indent=" " * 8))
+    return "\n".join(lines)
 
 
 def load(arguments: list[str]) -> Any:

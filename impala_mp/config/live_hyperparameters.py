@@ -1,42 +1,11 @@
 """The live hyperparameters: their names, bounds and schedules."""
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from impala_mp import errors
-from impala_mp.config import schedules
+from impala_mp.config import base, fields, schedules
 
-
-class _Bounds(NamedTuple):
-    words: str
-    holds: Callable[[float], bool]
-
-
-_COST = _Bounds("finite and at least 0", lambda x: 0.0 <= x < math.inf)
-_THRESHOLD = _Bounds("at least 0", lambda x: x >= 0.0)
-_BOUNDS = {
-    "epsilon": _Bounds("between 0 and 1", lambda x: 0.0 <= x <= 1.0),
-    # Logits of any network stay finite when they are divided by it.
-    "temperature": _Bounds("between 0.001 and 1000", lambda x: 1e-3 <= x <= 1e3),
-    "entropy_cost": _COST,
-    "learning_rate_factor": _COST,
-    "clip_rho_threshold": _Bounds("above 0", lambda x: x > 0.0),
-    "clip_pg_rho_threshold": _THRESHOLD,
-    "clip_c_threshold": _THRESHOLD,
-}
-
-NAMES = tuple(_BOUNDS)
-
-# The field of the config that holds the value where there is no schedule; 1 for others.
-_GROUPS = {
-    "epsilon": "actors",
-    "temperature": "actors",
-    "entropy_cost": "loss",
-    "clip_rho_threshold": "vtrace",
-    "clip_pg_rho_threshold": "vtrace",
-    "clip_c_threshold": "vtrace",
-}
+NAMES = tuple(base.LIVE)
 
 _SAMPLES = 100  # between two changes of slope, where two schedules are compared
 
@@ -48,9 +17,11 @@ def of_config(config: Any) -> Schedules:
     found: Schedules = {}
     for name in NAMES:
         text = config.schedules[name]
-        group = _GROUPS.get(name)
-        base = config[group][name] if group else 1.0
-        found[name] = schedules.parse(text) if text else schedules.constant(base)
+        field = base.LIVE[name]
+        value = (
+            field.default if field.scheduled_only else fields.get(config, field.name)
+        )
+        found[name] = schedules.parse(text) if text else schedules.constant(value)
     return found
 
 
@@ -64,17 +35,15 @@ def initial(config: Any) -> dict[str, float]:
     return {name: schedule.at(0.0) for name, schedule in of_config(config).items()}
 
 
-def check_value(name: str, value: float, called: str = "", cure: str = "") -> None:
+def check_value(name: str, value: float, called: str = "") -> None:
     """Refuses a value out of bounds; `called` is what the user knows it as.
 
     Raises:
-      BadInput: with the value, the bounds and the cure.
+      BadInput: with the value and the bounds.
     """
-    bounds = _BOUNDS[name]
-    if not (isinstance(value, (int, float)) and bounds.holds(value)):
-        raise errors.BadInput(
-            f"{called or name} ({value!r}) must be {bounds.words}{cure}."
-        )
+    rule = base.LIVE[name].broken_rule(value)
+    if rule:
+        raise errors.BadInput(f"{called or name} ({value!r}) must be {rule.words}.")
 
 
 def check_order(values: Schedules, agent_steps: float = 0.0) -> None:
@@ -100,14 +69,11 @@ def check_order(values: Schedules, agent_steps: float = 0.0) -> None:
 
 
 def validate(config: Any) -> None:
-    """Refuses fields and schedules that are out of bounds.
+    """Refuses schedules that are out of bounds.
 
     Raises:
       BadInput: with the field, its value and the cure.
     """
-    for name, group in _GROUPS.items():
-        field = f"{group}.{name}"
-        check_value(name, config[group][name], field, f": set config.{field}")
     for name, text in config.schedules.items():
         field = f"schedules.{name}"
         try:

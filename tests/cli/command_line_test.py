@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from absl import flags
 
 from impala_mp import config as config_lib, errors
 from impala_mp.cli import command_line
+from impala_mp.config import base
 from impala_mp.environments import factory
 from impala_mp.runtime import program
 
@@ -38,6 +40,14 @@ def test_help(module):
     done = _call(module, "--help")
     assert done.returncode == 0
     assert "--workdir" in done.stdout
+
+
+def test_helpfull_lists_every_field():
+    done = _call("train", "--helpfull")
+    assert done.returncode == 0
+    for field in base.FIELDS:
+        line = re.search(rf"^  {re.escape(field.name)}=.*$", done.stdout, re.M)[0]
+        assert field.meaning.split()[0] in line
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import re
 
 import pytest
 
 from impala_mp import config as config_lib, errors
-from impala_mp.config import derived, fields, validation
+from impala_mp.algorithms import losses
+from impala_mp.config import base, derived, fields, user_code, validation
 
 _EXPERIMENTS = sorted(
     (pathlib.Path(__file__).resolve().parents[2] / "experiments").glob("*.py")
@@ -209,6 +211,23 @@ def test_a_replay_smaller_than_a_batch_is_refused():
         derived.replay_capacity(config, 2**20 // 32 + 1)
 
 
+def test_every_field_has_a_meaning_and_a_default_by_its_own_rules():
+    assert len(base.BY_NAME) == len(base.FIELDS)
+    for field in base.FIELDS:
+        assert field.meaning, field.name
+        field.check(field.default)
+        value = fields.get(config_lib.get_base_config(), field.name)
+        assert value == field.default or value.to_dict() == field.default
+
+
+def test_every_live_value_has_a_field_and_a_schedule():
+    flat = fields.flatten(config_lib.get_base_config())
+    for name, field in base.LIVE.items():
+        assert (field.name in flat) == (name != "learning_rate_factor")
+        assert f"schedules.{name}" in flat
+        assert field.rules
+
+
 def test_the_base_config_is_valid():
     validation.validate(config_lib.get_base_config(), num_cores=1)
 
@@ -252,9 +271,9 @@ def test_arms_of_a_comparison_differ_in_the_algorithm_only(kind):
     get_config = _import(
         next(p for p in _EXPERIMENTS if p.stem == "minatar")
     ).get_config
-    base, arm = (get_config(f"Breakout{each}-study") for each in ("", kind))
-    assert set(fields.differences(base, arm)) == _ARMS[kind]
-    for config in (base, arm):  # each update learns one unroll, made right before it
+    plain, arm = (get_config(f"Breakout{each}-study") for each in ("", kind))
+    assert set(fields.differences(plain, arm)) == _ARMS[kind]
+    for config in (plain, arm):  # each update learns one unroll, made right before it
         assert config.runtime.mode == "lockstep"
         assert config.actors.count == config.actors.slots == 1
         assert derived.num_fresh(config) == config.actors.environments
@@ -309,3 +328,9 @@ def test_a_config_of_an_earlier_version_gets_the_fields_that_came_later():
     stored["health"]["max_restarts"] = 100  # as it once was
     with pytest.raises(errors.BadInput, match="another version"):
         config_lib.from_json(json.dumps(stored))
+
+
+def test_the_deepest_place_outside_of_the_package_is_named():
+    with pytest.raises(errors.BadInput) as caught:
+        losses.clip_rewards(None, "sign")
+    assert os.path.basename(__file__) in user_code.where(caught.value)
