@@ -1,5 +1,6 @@
-"""The live hyperparameters: their names, bounds and schedules."""
+"""Live hyperparameters: their names, bounds and schedules."""
 
+import dataclasses
 from typing import Any
 
 from impala_mp import errors
@@ -12,27 +13,52 @@ _SAMPLES = 100  # between two changes of slope, where two schedules are compared
 Schedules = dict[str, schedules.Schedule]
 
 
-def of_config(config: Any) -> Schedules:
-    """The schedule of every live hyperparameter, constant where there is none."""
-    found: Schedules = {}
-    for name in NAMES:
-        text = config.schedules[name]
-        field = base.LIVE[name]
-        value = (
+@dataclasses.dataclass(frozen=True)
+class LiveHyperparameters:
+    """Schedules of all live hyperparameters, parsed once for all their readers."""
+
+    schedules: Schedules  # constant where the config has none
+    texts: dict[str, str]  # schedules as the config has them
+
+    def scheduled(self) -> Schedules:
+        """Returns the schedules that the config has."""
+        return {name: self.schedules[name] for name in self.texts}
+
+    def initial(self) -> dict[str, float]:
+        """Returns the values at the start of a run."""
+        return {name: schedule.at(0.0) for name, schedule in self.schedules.items()}
+
+
+def of_config(config: Any) -> LiveHyperparameters:
+    """Parses and checks the schedules of `config`.
+
+    Raises:
+      BadInput: with the field, its value and the cure.
+    """
+    texts = {name: config.schedules[name] for name in NAMES if config.schedules[name]}
+    found = {
+        name: _parse(name, texts[name])
+        if name in texts
+        else schedules.constant(
             field.default if field.scheduled_only else fields.get(config, field.name)
         )
-        found[name] = schedules.parse(text) if text else schedules.constant(value)
-    return found
+        for name, field in base.LIVE.items()
+    }
+    check_order(found)
+    return LiveHyperparameters(found, texts)
 
 
-def scheduled(config: Any) -> Schedules:
-    """Those that have a schedule of their own."""
-    return {k: v for k, v in of_config(config).items() if config.schedules[k]}
-
-
-def initial(config: Any) -> dict[str, float]:
-    """What they are when a run begins."""
-    return {name: schedule.at(0.0) for name, schedule in of_config(config).items()}
+def _parse(name: str, text: str) -> schedules.Schedule:
+    field = f"schedules.{name}"
+    try:
+        schedule = schedules.parse(text)
+    except errors.BadInput as error:
+        raise errors.BadInput(f"{field} ({text!r}) {error} Set config.{field}.") from (
+            error
+        )
+    for value in schedule.values:
+        check_value(name, value, f"{field}={text}, which reaches {name}")
+    return schedule
 
 
 def check_value(name: str, value: float, called: str = "") -> None:
@@ -66,22 +92,3 @@ def check_order(values: Schedules, agent_steps: float = 0.0) -> None:
                 f" vtrace.clip_rho_threshold ({rho.at(point):.6g}), and does at agent"
                 f" step {point:,.0f}: lower it."
             )
-
-
-def validate(config: Any) -> None:
-    """Refuses schedules that are out of bounds.
-
-    Raises:
-      BadInput: with the field, its value and the cure.
-    """
-    for name, text in config.schedules.items():
-        field = f"schedules.{name}"
-        try:
-            values = schedules.parse(text).values if text else ()
-        except errors.BadInput as error:
-            raise errors.BadInput(
-                f"{field} ({text!r}) {error} Set config.{field}."
-            ) from error
-        for value in values:
-            check_value(name, value, f"{field}={text}, which reaches {name}")
-    check_order(of_config(config))

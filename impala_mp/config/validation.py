@@ -49,15 +49,28 @@ def _check_effects(config: Any) -> None:
             )
 
 
-def validate(config: Any, num_cores: int) -> None:
+def validate(config: Any, num_cores: int) -> live_hyperparameters.LiveHyperparameters:
     """Refuses a config that cannot run, before anything is started.
+
+    Returns:
+      The live hyperparameters, whose schedules are parsed here.
 
     Raises:
       BadInput: with the field, its value and the cure.
     """
     for field in base.FIELDS:
         field.check(fields_lib.get(config, field.name))
-    live_hyperparameters.validate(config)
+    live = live_hyperparameters.of_config(config)
+    check_relations(config, num_cores)
+    return live
+
+
+def check_relations(config: Any, num_cores: int) -> None:
+    """Refuses fields that do not go together.
+
+    Raises:
+      BadInput: with the fields, their values and the cure.
+    """
     check_core(config.network)
     _check_algorithm(config)
     if config.inference.mode == "server":

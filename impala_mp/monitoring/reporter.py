@@ -60,7 +60,7 @@ class Reporter:
         self._writer = metrics.Writer(path)
         self._live = live_control.LiveControl(
             shared.control,
-            shared.config,
+            shared.live,
             path,
             screen.message,
             shared.environment.action,

@@ -116,6 +116,7 @@ def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
 
 def allocate(
     config: Any,
+    live: live_hyperparameters.LiveHyperparameters,
     environment: specs.EnvironmentSpec,
     slots: tuple[types.Trajectory, types.Trajectory, int],
     checkpoints: str,
@@ -126,10 +127,11 @@ def allocate(
     count = derived.num_actors(config, num_cores)
     threads = derived.learner_threads(config, num_cores)
     control = control_block.ControlBlock(num_processes=count + 3)
-    for name, value in live_hyperparameters.initial(config).items():
+    for name, value in live.initial().items():
         control.set(name, value)
     return shared_lib.Shared(
         config=config,
+        live=live,
         environment=environment,
         batch=batch,
         control=control,
@@ -164,11 +166,18 @@ def release(shared: shared_lib.Shared) -> None:
         owner.close()
 
 
-def make_agent(config: Any, environment: specs.EnvironmentSpec) -> agent.Agent:
-    """The first one of a run.
+def make_agent(
+    config: Any,
+    live: live_hyperparameters.LiveHyperparameters,
+    environment: specs.EnvironmentSpec,
+) -> agent.Agent:
+    """Makes the first agent of a run.
 
     Raises:
-      BadInput: its network does not fit the environment, or memory.
+      BadInput: its network does not fit the environment, or memory; or its actions
+        cannot be drawn with the epsilon that is scheduled.
     """
+    for value in live.schedules["epsilon"].values:
+        specs.check_epsilon(environment.action, value)
     with limited_by_memory():
         return agent.make(config, environment)

@@ -49,7 +49,7 @@ def check(config: Any, path: str | None) -> bool:
       BadInput: the config itself is not valid.
     """
     num_cores = len(os.sched_getaffinity(0))
-    validation.validate(config, num_cores)
+    live = validation.validate(config, num_cores)
     report = _Report()
     folder = workdir.Workdir(path) if path else None
     for field in ("learner.device", "inference.device"):
@@ -61,7 +61,7 @@ def check(config: Any, path: str | None) -> bool:
         return False
     environment = factory.probe(config.environment)
     stored = folder.stored() if folder else None
-    policy = report.run("network", allocation.make_agent, config, environment)
+    policy = report.run("network", allocation.make_agent, config, live, environment)
     if not policy:
         return False
     report.run("cores", _check_cores, report, config, environment, num_cores, stored)
@@ -80,7 +80,8 @@ def check(config: Any, path: str | None) -> bool:
         saved = allocation.replay_size(config, slots[1])[1] * config.replay.save
         _check_disk(report, config, _COPIES * slots[2] + saved, folder)
     if not report.failed:
-        report.run("a batch", _learn, report, config, environment, slots, num_cores)
+        parts = (config, live, environment, slots, num_cores)
+        report.run("a batch", _learn, report, *parts)
     return not report.failed
 
 
@@ -109,7 +110,8 @@ def _check_cores(
 ) -> None:
     """Also replaces what is automatic in `config` by numbers."""
     chosen = calibration.resolve(config, environment, num_cores, stored)
-    validation.validate(config, num_cores)
+    if chosen:
+        validation.check_relations(config, num_cores)
     count = derived.num_actors(config, num_cores)
     threads = derived.learner_threads(config, num_cores)
     cores = sorted(os.sched_getaffinity(0))
@@ -174,12 +176,17 @@ def _check_disk(
 
 
 def _learn(
-    report: _Report, config: Any, environment: Any, slots: Any, num_cores: int
+    report: _Report,
+    config: Any,
+    live: Any,
+    environment: Any,
+    slots: Any,
+    num_cores: int,
 ) -> None:
     """One batch of play with fresh parameters, through real slots, learned once."""
     config = config.copy_and_resolve_references()
     config.health.max_crash_files = 0  # nothing is written
-    shared = allocation.allocate(config, environment, slots, "", num_cores)
+    shared = allocation.allocate(config, live, environment, slots, "", num_cores)
     try:
         metrics = _update(shared)
     finally:

@@ -65,6 +65,7 @@ def make_learner(
     )
     return learner_loop.LearnerLoop(
         config,
+        shared.live,
         learner.Learner(config, agent.make(config, shared.environment)),
         the_batcher,
         rings,
