@@ -105,7 +105,7 @@ def check_relations(config: Any, num_cores: int) -> None:
     )
     _check_replay(config)
     _check_effects(config)
-    _check_batch(config, derived.num_actors(config, num_cores))
+    _check_batch(config, derived.num_actors(config.actors, num_cores))
 
 
 def _check_server(config: Any) -> None:

@@ -116,7 +116,7 @@ class Reporter:
             self._num_actors,
             self._num_cores,
             self._device,
-            derived.server_threads(self._shared.config),
+            derived.server_threads(self._shared.config.inference),
         )
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
 

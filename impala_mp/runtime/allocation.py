@@ -90,27 +90,29 @@ def needed_bytes(
 ) -> int:
     """Memory of rings, batch and parameters, wherever they are held."""
     slot, batch, num_bytes = slots
-    count = derived.num_actors(config, num_cores)
+    count = derived.num_actors(config.actors, num_cores)
     rings = trajectory_ring.ring_spec(slot, count, config.actors.slots)
     return (
         shared_memory.total_bytes(rings)
         + sum(leaf.nbytes for leaf in nest.flatten(batch))
         # Store, learner and optimizer, target network, actors.
         + num_bytes * (3 + 4 + (config.algorithm == "impact") + count)
-        + replay_size(config, batch)[1]
+        + replay_size(config.replay, config.batch_size, batch)[1]
     )
 
 
-def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
-    """Trajectories and bytes of the replay.
+def replay_size(
+    settings: Any, batch_size: int, batch: types.Trajectory
+) -> tuple[int, int]:
+    """Returns the trajectories and bytes of the replay in `config.replay`.
 
     Raises:
       BadInput: less than a batch fits into it.
     """
-    if not config.replay.ratio:
+    if not settings.ratio:
         return 0, 0
     each = replay.trajectory_bytes(batch)
-    capacity = derived.replay_capacity(config, each)
+    capacity = derived.replay_capacity(settings.memory_mib, batch_size, each)
     return capacity, capacity * each
 
 
@@ -124,7 +126,7 @@ def allocate(
 ) -> shared_lib.Shared:
     """All memory that the processes of a run share."""
     slot, batch, num_bytes = slots
-    count = derived.num_actors(config, num_cores)
+    count = derived.num_actors(config.actors, num_cores)
     threads = derived.learner_threads(config, num_cores)
     control = control_block.ControlBlock(num_processes=count + 3)
     for name, value in live.initial().items():
@@ -149,7 +151,7 @@ def allocate(
             count,
             config.actors.threads,
             threads,
-            derived.server_threads(config),
+            derived.server_threads(config.inference),
         ),
     )
 

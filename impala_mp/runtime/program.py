@@ -130,7 +130,9 @@ def _resources(shared: shared_lib.Shared) -> list[str]:
         holders["the target network's"] = 1
     return [
         resources.explain_cores(
-            shared.cores, shared.learner_threads, derived.server_threads(shared.config)
+            shared.cores,
+            shared.learner_threads,
+            derived.server_threads(shared.config.inference),
         ),
         resources.explain_memory(
             holders,
@@ -139,7 +141,9 @@ def _resources(shared: shared_lib.Shared) -> list[str]:
             shared.store.num_bytes,
         ),
         resources.explain_replay(
-            *allocation.replay_size(shared.config, shared.batch),
+            *allocation.replay_size(
+                shared.config.replay, shared.config.batch_size, shared.batch
+            ),
             shared.config.replay.save,
             shared.config.shutdown.deadline_secs,
         ),
@@ -187,5 +191,7 @@ def _alone(state: str) -> health.Status:
 def _conclude(config: Any, policy: agent.Agent, path: str) -> None:
     episodes = config.evaluation.episodes
     evaluate.conclude(
-        config, path, lambda: evaluate.evaluate(path, episodes, policy=policy)
+        config.environment.id,
+        path,
+        lambda: evaluate.evaluate(path, episodes, policy=policy),
     )

@@ -204,11 +204,10 @@ def test_a_network_may_have_no_hidden_layer():
 
 
 def test_a_replay_smaller_than_a_batch_is_refused():
-    config = _changed(**{"replay.memory_mib": 1.0})
-    assert derived.replay_capacity(config, 2**20 // 32) == 32
+    assert derived.replay_capacity(1.0, 32, 2**20 // 32) == 32
     sentence = r"memory_mib \(1.0\) holds 31 .* a batch \(32\): set .* at least 1.1"
     with pytest.raises(errors.BadInput, match=sentence):
-        derived.replay_capacity(config, 2**20 // 32 + 1)
+        derived.replay_capacity(1.0, 32, 2**20 // 32 + 1)
 
 
 def test_every_field_has_a_meaning_and_a_default_by_its_own_rules():
@@ -316,7 +315,7 @@ def test_threads_of_the_learner():
     served = {"actors.count": 2, "inference.mode": "server", "inference.threads": 3}
     assert derived.learner_threads(_changed(**served), 8) == 3
     assert derived.learner_threads(_changed(**served), 4) == 1
-    assert derived.num_actors(_changed(**{"actors.count": 0}), 7) == 7
+    assert derived.num_actors(_changed(**{"actors.count": 0}).actors, 7) == 7
 
 
 def test_a_config_of_an_earlier_version_gets_the_fields_that_came_later():
