@@ -25,8 +25,8 @@ class Live(NamedTuple):
 
 
 def live_from_config(config: Any) -> Live:
-    """What they are when a run begins."""
-    values = live_hyperparameters.initial(config)
+    """Returns the values at the start of a run of `config`."""
+    values = live_hyperparameters.of_config(config).initial()
     return Live(*(values[name] for name in Live._fields))
 
 

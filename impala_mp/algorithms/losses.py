@@ -3,7 +3,7 @@
 import torch
 
 from impala_mp import errors
-from impala_mp.config import validation
+from impala_mp.config import base
 
 
 def clip_rewards(rewards: torch.Tensor, clipping: str) -> torch.Tensor:
@@ -20,7 +20,7 @@ def clip_rewards(rewards: torch.Tensor, clipping: str) -> torch.Tensor:
         return torch.where(rewards < 0, 0.3 * squeezed, squeezed) * 5.0
     raise errors.BadInput(
         f"loss.reward_clipping ({clipping!r}) must be one of"
-        f" {validation.REWARD_CLIPPINGS}."
+        f" {base.BY_NAME['loss.reward_clipping'].choices}."
     )
 
 

@@ -94,19 +94,19 @@ class Adam:
         self._parameters.sub_(first / root * scale)
 
 
-def make(config, parameters: torch.Tensor) -> Optimizer:  # type: ignore[no-untyped-def]
+def make(settings, parameters: torch.Tensor) -> Optimizer:  # type: ignore[no-untyped-def]
     """The optimizer that `config.optimizer` names, over a flat vector."""
-    if config.name == "adam":
+    if settings.name == "adam":
         return Adam(
             parameters,
-            beta1=config.momentum,
-            beta2=config.decay,
-            epsilon=config.epsilon,
+            beta1=settings.momentum,
+            beta2=settings.decay,
+            epsilon=settings.epsilon,
         )
     return RMSProp(
         parameters,
-        decay=config.decay,
-        momentum=config.momentum,
-        epsilon=config.epsilon,
-        tensorflow=config.name == "rmsprop_tensorflow",
+        decay=settings.decay,
+        momentum=settings.momentum,
+        epsilon=settings.epsilon,
+        tensorflow=settings.name == "rmsprop_tensorflow",
     )

@@ -26,7 +26,7 @@ def make(
     return made
 
 
-def metric_names(config: Any) -> tuple[str, ...]:
-    """Of the algorithm that `config.algorithm` names, and of replay."""
-    names: tuple[str, ...] = _ALGORITHMS[config.algorithm].metric_names
-    return (*names, *replay_correction.metric_names(config))
+def metric_names(name: str, replay: Any) -> tuple[str, ...]:
+    """Returns the metrics of the algorithm `name`, and of `config.replay`."""
+    names: tuple[str, ...] = _ALGORITHMS[name].metric_names
+    return (*names, *replay_correction.metric_names(replay))

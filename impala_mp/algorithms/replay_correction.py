@@ -20,9 +20,9 @@ _METRICS = (
 )
 
 
-def metric_names(config: Any) -> tuple[str, ...]:
-    """What `control` adds to an algorithm's metrics."""
-    return _METRICS if config.replay.ratio else ()
+def metric_names(settings: Any) -> tuple[str, ...]:
+    """Returns the metrics that `control` adds, with `config.replay`."""
+    return _METRICS if settings.ratio else ()
 
 
 class Control(NamedTuple):

@@ -15,8 +15,8 @@ class TargetNetwork:
     It has no module of its own: `in_place` lends it the learner's.
     """
 
-    def __init__(self, config: Any, online: flat_parameters.FlatParameters) -> None:
-        self._period, self._polyak = config.period, config.polyak
+    def __init__(self, settings: Any, online: flat_parameters.FlatParameters) -> None:
+        self._period, self._polyak = settings.period, settings.polyak
         self._online = online
         self.flat = online.flat.clone()
         self._views = online.layout.views(self.flat)

@@ -1,10 +1,12 @@
 """What the binaries share: flags, configs, and how bad input and failures end."""
 
+import functools
 import inspect
 import os
 import re
 import runpy
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +36,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[str]:
-    """Parses sys.argv; --help prints `doc` and the flags.
+    """Parses sys.argv; --help prints `doc` and the flags, --helpfull the fields, too.
 
     Returns:
       What is no flag; nothing, unless `positional` allows it.
@@ -42,18 +44,41 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
     Raises:
       BadInput: an unknown flag, a missing one, or a value of the wrong type.
     """
-    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+    asked = {argument.lstrip("-") for argument in sys.argv[1:] if argument[:1] == "-"}
+    if asked & {"help", "h", "helpfull"}:
         print(f"{doc}\n{values.get_help()}")
+        if "config" in values:
+            full = "helpfull" in asked
+            print(fields_help() if full else "--helpfull also lists all fields.")
         sys.exit(0)
     arguments = sys.argv[1:]
     if "config" in values:
-        arguments = _check_config(arguments)
+        arguments = _check_config(values["config"].parser, arguments)
     rest = _read(values, [sys.argv[0], *map(_automatic, arguments)])
     if rest and not positional:
         raise errors.BadInput(
             f"{rest[0]!r} is not a flag: flags look like --name=value. See --help."
         )
     return rest
+
+
+def fields_help() -> str:
+    """Returns all fields of the config, with default, meaning and requirement."""
+    lines = [
+        "Fields of the config: --config.NAME=VALUE.",
+        "[resume]: may change when a run is resumed.",
+        "[live]: impala-ctl changes it in a running training.",
+    ]
+    wrap = functools.partial(textwrap.fill, width=88, break_on_hyphens=False)
+    for group in base_lib.GROUPS:
+        lines += ["", wrap(f"{group.name}: {group.meaning}".removeprefix(": "))]
+        for field in group.fields:
+            default = "''" if field.default == "" else field.default
+            text = f"{field.name}={default}  {field.meaning}"
+            text += f" ({field.requirement})" if field.requirement else ""
+            text += " [resume]" * field.operational + " [live]" * field.live
+            lines.append(wrap(text, initial_indent="  ", subsequent_indent=" " * 8))
+    return "\n".join(lines)
 
 
 def load(arguments: list[str]) -> Any:
@@ -63,8 +88,10 @@ def load(arguments: list[str]) -> Any:
       BadInput: an unknown field, or a value of the wrong type.
     """
     values = flags.FlagValues()
-    argv = [sys.argv[0], *map(_automatic, _check_config(arguments))]
+    argv = [sys.argv[0]]
     config = define_config(values, argv)
+    checked = _check_config(values["config"].parser, arguments)
+    argv += map(_automatic, checked)
     _read(values, argv)
     return config.value
 
@@ -103,7 +130,7 @@ def define_config(values: flags.FlagValues, argv: list[str] | None = None) -> An
 
     None: of sys.argv.
     """
-    return config_flags.DEFINE_config_file(
+    holder = config_flags.DEFINE_config_file(
         "config",
         None,
         "FILE.py or FILE.py:VARIANT with get_config(); --config.field=value changes a"
@@ -113,9 +140,33 @@ def define_config(values: flags.FlagValues, argv: list[str] | None = None) -> An
         accept_new_attributes=True,
         sys_argv=argv,
     )
+    # By keyword: absl makes parsers without one only once in a process.
+    values["config"].parser = _ConfigParser(loaded={})
+    return holder
 
 
-def _check_config(arguments: list[str]) -> list[str]:
+class _ConfigParser(flags.ArgumentParser):
+    """Parser of --config that executes each experiment file once."""
+
+    def __init__(self, loaded: dict[str, Any]) -> None:
+        self._loaded = loaded
+
+    def parse(self, argument: str) -> Any:
+        """Returns the config of FILE.py or FILE.py:VARIANT.
+
+        Raises:
+          BadInput: it cannot be loaded.
+        """
+        if argument not in self._loaded:
+            path, _, variant = argument.partition(":")
+            self._loaded[argument] = _load(path, variant)
+        return self._loaded[argument]
+
+    def flag_type(self) -> str:
+        return "config object"
+
+
+def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
     """Refuses a --config that cannot be loaded, and fields that are not there.
 
     Returns:
@@ -131,8 +182,7 @@ def _check_config(arguments: list[str]) -> list[str]:
         raise errors.BadInput(
             "no --config=FILE.py is given: try --config=experiments/catch.py."
         )
-    path, _, variant = named[-1].split("=", 1)[1].partition(":")
-    fields = fields_lib.flatten(_load(path, variant))
+    fields = fields_lib.flatten(parser.parse(named[-1].split("=", 1)[1]))
     arguments = _join(
         arguments,
         lambda name: (

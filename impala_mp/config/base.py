@@ -1,197 +1,328 @@
-"""The base configuration, with the unit of every field."""
+"""The table of all fields of the config, and the base config made of it."""
+
+import dataclasses
+import math
 
 from ml_collections import config_dict
 
-from impala_mp.config import live_hyperparameters
+from impala_mp.config import schedules, schema
 
-# Fields that may change between two runs on the same workdir: none of them alters
-# what one update computes (extending a run stretches its learning-rate schedule).
+_field, _group = schema.field, schema.group
+
+_MILLION = 1_000_000  # at most, where seconds are waited for; elsewhere inf is never
+_COST = schema.number("finite and at least 0", lambda x: 0.0 <= x < math.inf)
+_SIZES = schema.Rule(
+    f"whole numbers from 1 to {_MILLION:,}",
+    lambda sizes: all(isinstance(x, int) and 1 <= x <= _MILLION for x in sizes),
+    example=", as in config.network.hidden_sizes=(64,64)",
+)
+_CORE = schema.names(("none", "lstm", "gru", "gtrxl"), custom=True)
+_LAG = schema.number("at least 0, or -1 for no limit", lambda lag: lag >= -1)
+
+
+def _below_one(reason: str) -> schema.Rule:
+    return schema.number("at least 0 and below 1", lambda x: 0.0 <= x < 1.0, reason)
+
+
+# fmt: off
+_TABLE = (  # name, default, meaning with unit, rules, flags
+    _group("", "The run as a whole.",
+        _field("seed", 0, "seed of all random numbers", at_least=0),
+        _field("total_agent_steps", 1_000_000, "agent steps (decisions, not frames)",
+            at_least=1, operational=True),
+        _field("algorithm", "vtrace", "impact: PPO's surrogate, with a target network",
+            one_of=("vtrace", "impact")),
+        _field("unroll_length", 20, "T, agent steps of one unroll", at_least=1),
+        _field("batch_size", 32, "B, trajectories of one update", at_least=1),
+        _field("max_policy_lag", -1, "updates; older trajectories are discarded; -1: no"
+            " limit", _LAG, operational=True),
+    ),
+    _group("environment", "The environment, or several as tasks.",
+        _field("id", "Catch", "a built-in, a Gymnasium id, module:Id or module:factory;"
+            " several, separated by commas, are tasks: actor i of N plays task i,"
+            " modulo their number"),
+        _field("kwargs", {}, "arguments of its constructor, by name"),
+        _field("ignored", (), "paths of Dict observations that the network never sees"),
+    ),
+    _group("network", "Encoders, core and heads.",
+        _field("torso", "auto", "encoder of the observation: auto (by the kind of each"
+            " array), mlp, minatar, shallow, nature, deep, embedding, or"
+            " module:factory"),
+        _field("encoders", {}, "encoders of arrays in a Dict, by path"),
+        _field("joint_size", 256, "units of the layer over several encoders"),
+        _field("normalise_observations", False, "normalise to mean 0 and variance 1,"
+            " with statistics of all learned data"),
+        _field("hidden_sizes", (64, 64), "units of each layer, in the mlp", _SIZES),
+        _field("core", "none", "recurrent core", _CORE),
+        _field("core_size", 128, "units, in lstm, gru and gtrxl",
+            at_least=1, at_most=_MILLION),
+        _field("gtrxl.layers", 2, "layers of gtrxl", at_least=1),
+        _field("gtrxl.heads", 4, "heads of a layer; they share core_size", at_least=1),
+        _field("gtrxl.window", 32, "rows back that a layer sees, and a state holds",
+            at_least=1),
+        _field("initial_std", 1.0, "first standard deviation of the normals that"
+            " actions in a Box are drawn from", above=0, finite=True),
+        _field("last_reward", False, "feed the last reward, clipped to [-1, 1], to the"
+            " core"),
+        _field("last_action", False, "feed the last action to the core"),
+    ),
+    _group("agent", "From the network's output to an action.",
+        _field("action_mask_key", "", "path in the observation of the allowed actions,"
+            " one element a logit; empty: all are allowed"),
+    ),
+    _group("actors", "The processes that act.",
+        _field("environments", 16, "E, environments of one actor; 0: auto",
+            at_least=0, automatic=True),
+        _field("count", 2, "processes; 0 (auto): chosen by calibration",
+            at_least=0, operational=True, automatic=True),
+        _field("slots", 3, "K, unrolls that one actor may be ahead of the learner",
+            at_least=1),
+        _field("threads", 1, "torch threads of one actor", at_least=1,
+            operational=True),
+        _field("epsilon", 0.0, "probability of a uniform action", between=(0, 1),
+            live=True),
+        # Within these bounds the logits of any network stay finite after division.
+        _field("temperature", 1.0, "divisor of the logits, before epsilon is applied",
+            between=(0.001, 1000), live=True),
+        _field("epsilon_ladder", 0.0, "actor i of N uses epsilon^(1 + this * i/(N-1));"
+            " Ape-X: 7", at_least=0, finite=True),
+        _field("policy_delay", 0, "updates; parameters of this age are published (for"
+            " studies)", at_least=0),
+    ),
+    _group("loss", "The loss, and the targets of values.",
+        _field("discount_factor", 0.99, "discount per agent step", between=(0, 1)),
+        _field("baseline_cost", 0.5, "weight of the baseline's loss",
+            at_least=0, finite=True),
+        _field("entropy_cost", 0.01, "weight of the policy's entropy", _COST,
+            live=True),
+        _field("reduction", "sum", "reduction of the loss over T and B",
+            one_of=("sum", "mean")),
+        _field("reward_clipping", "none", "clipping of the rewards that are learned",
+            one_of=("none", "abs_one", "soft_asymmetric")),
+        _field("baseline", "squared", "loss of the baseline's error",
+            one_of=("squared", "huber")),
+        _field("huber_delta", 1.0, "error where huber becomes linear; with PopArt in"
+            " sigmas", above=0, finite=True),
+        _field("popart", False, "learn values at unit scale, at any scale of rewards"),
+        _field("popart_beta", 3e-4, "step size of PopArt's statistics",
+            above=0, between=(0, 1)),
+    ),
+    _group("optimizer", "The optimizer and its learning rate.",
+        _field("name", "adam", "optimizer; rmsprop_tensorflow is the paper's",
+            one_of=("adam", "rmsprop_tensorflow", "rmsprop_torch")),
+        _field("learning_rate", 1e-3, "learning rate at the start of the run",
+            at_least=0, finite=True),
+        _field("learning_rate_factor", 1.0, "factor on the learning rate", _COST,
+            live=True, scheduled_only=True),
+        _field("schedule", "linear", "of the learning rate; linear: to 0 over"
+            " total_agent_steps",
+            one_of=("linear", "constant")),
+        _field("decay", 0.999, "decay of the mean square; adam's beta2",
+            between=(0, 1)),
+        _field("momentum", 0.9, "momentum; adam's beta1", between=(0, 1)),
+        _field("epsilon", 1e-5, "inside the root for rmsprop_tensorflow, else outside",
+            above=0, finite=True),
+        _field("clip_norm", 40.0, "highest global gradient norm; 0: no clipping",
+            at_least=0),
+    ),
+    _group("vtrace", "V-trace.",
+        _field("clip_rho_threshold", 1.0, "upper limit of the ratio rho; inf: none",
+            above=0, live=True),
+        _field("clip_pg_rho_threshold", 1.0, "upper limit of rho in the policy"
+            " gradient; inf: none", at_least=0, live=True),
+        _field("clip_c_threshold", 1.0, "upper limit of the ratio c; at most"
+            " clip_rho_threshold",
+            at_least=0, live=True),
+        _field("lambda_", 1.0, "decay of the trace", between=(0, 1)),
+        _field("correction", True, "False: treat every action as on-policy (for"
+            " studies)"),
+    ),
+    _group("impact", "Used with algorithm=impact.",
+        _field("clip_range", 0.3, "range of the ratio around 1", above=0,
+            between=(0, 1)),
+        _field("ratio_threshold", 2.0, "upper limit of mu over the target's policy",
+            at_least=1),
+        _field("kl_cost", 0.0, "weight of KL(target's policy || learner's)",
+            at_least=0, finite=True),
+    ),
+    _group("target", "The target network. Used with algorithm=impact.",
+        _field("period", 8, "updates between two moves of the target network",
+            at_least=1),
+        _field("polyak", 0.0, "share of itself that it keeps; 0: a copy",
+            _below_one(", or the target network never moves")),
+    ),
+    _group("learner", "The process that learns.",
+        _field("device", "cpu", "torch device: cpu, cuda or cuda:N", operational=True),
+        _field("precision", "float32", "number format of the network; V-trace and"
+            " losses are always float32", one_of=("float32", "bfloat16")),
+        _field("cuda_graph", False, "replay the whole update as one graph; CUDA only"),
+        _field("threads", 0, "torch threads; 0: the cores that the actors leave, at"
+            " least 1", at_least=0, operational=True),
+        _field("passes", 1, "optimizer steps of an update, each over the whole batch",
+            at_least=1),
+        _field("micro_batches", 1, "parts of a batch: same update, less memory;"
+            " 0 (auto): the fastest number of parts",
+            at_least=0, operational=True, automatic=True),
+    ),
+    _group("replay", "Experience replay.",
+        _field("ratio", 0.0, "share of a batch that is replayed; 0: no replay",
+            _below_one(", because a batch needs fresh trajectories")),
+        _field("memory_mib", 256.0, "MiB of the learner's memory; what fits is the"
+            " capacity", above=0, finite=True),
+        _field("eviction", "fifo", "evicts the oldest, or the lowest priority",
+            one_of=("fifo", "priority")),
+        _field("priority_exponent", 0.0, "alpha: draws by priority ** alpha; 0:"
+            " uniform", at_least=0, finite=True),
+        _field("priority_eta", 0.9, "priority: eta * max + (1 - eta) * mean of |TD"
+            " error|", between=(0, 1)),
+        _field("importance_exponent", 0.4, "beta at first; linear to 1 at"
+            " total_agent_steps", between=(0, 1)),
+        _field("burn_in", 0, "first rows of a replayed trajectory, which only make the"
+            " state; below unroll_length", at_least=0),
+        # The recorded policy is the policy as it acted, epsilon and temperature
+        # included: cloning keeps some of that.
+        _field("clear_policy_cost", 0.0, "weight of KL(recorded || policy), on replayed"
+            " data; CLEAR: 0.01", at_least=0, finite=True),
+        _field("clear_value_cost", 0.0, "weight of (V - recorded V)^2, on replayed"
+            " data; CLEAR: 0.005", at_least=0, finite=True),
+        _field("trust_region", 0.0, "nats of KL(policy || recorded); replayed data"
+            " beyond is not learned; 0: no limit", at_least=0),
+        _field("save", False, "save the replay in checkpoints; otherwise it is empty"
+            " after a resume. Learning pauses for 3 to 10 s a GiB; half of"
+            " shutdown.deadline_secs must be enough for the last save",
+            operational=True),
+    ),
+    _group("inference", "Where actions are inferred.",
+        _field("mode", "actor", "actor: each actor for itself; server: one process for"
+            " all actors", one_of=("actor", "server")),
+        _field("device", "cpu", "torch device of the server: cpu, cuda or cuda:N"),
+        _field("threads", 1, "torch threads of the server", at_least=1),
+        operational=True,
+    ),
+    _group("evaluation", "Evaluation during training and at its end.",
+        _field("interval_secs", 0.0, "time between evaluations during training;"
+            " 0: none",
+            at_least=0, at_most=_MILLION),
+        _field("episodes", 100, "episodes of one evaluation, and of the final one",
+            at_least=1),
+        _field("environments", 10, "copies that play them", at_least=1),
+        _field("max_steps", 108_000, "agent steps of one game; a longer game is left"
+            " out", at_least=1),
+        _field("greedy", False, "act by the likeliest action, not by a sample"),
+        operational=True,
+    ),
+    _group("checkpoint", "Checkpoints.",
+        _field("interval_secs", 60.0, "time between checkpoints", at_least=0),
+        _field("keep_last", 3, "newest checkpoints that are kept", at_least=1),
+        _field("keep_every", 0, "every n-th checkpoint is kept for ever; 0: none",
+            at_least=0),
+        operational=True,
+    ),
+    _group("health", "Supervision: deadlines, restarts and checks.",
+        _field("start_secs", 120.0, "time that a process has for its first sign of"
+            " life",
+            above=0),
+        _field("reset_secs", 120.0, "time that an environment's first reset may"
+            " take",
+            above=0),
+        _field("slow_secs", 15.0, "silence after which a running process is called"
+            " slow",
+            above=0),
+        _field("hang_secs", 60.0, "silence after which a running or waiting process is"
+            " ended", above=0),
+        _field("backoff_secs", 0.1, "wait before a restart; doubles in a crash loop",
+            above=0, at_most=_MILLION),
+        _field("max_backoff_secs", 30.0, "longest wait before a restart",
+            above=0, at_most=_MILLION),
+        _field("min_actors", 1, "live actors; with fewer the run stops", at_least=0),
+        _field("max_failed_starts", 3, "failed starts of one process in a row; then the"
+            " run stops",
+            at_least=0),
+        _field("max_restarts.actor", 100, "restarts of one actor within window_secs;"
+            " then the run continues without it", at_least=0),
+        _field("max_restarts.learner", 20, "restarts within window_secs; then the run"
+            " stops", at_least=0),
+        _field("max_restarts.inference", 100, "restarts within window_secs; then the"
+            " run stops", at_least=0),
+        _field("max_restarts.evaluator", 100, "restarts within window_secs; then the"
+            " run stops", at_least=0),
+        _field("window_secs", 600.0, "window over which restarts are counted", above=0),
+        _field("max_skipped_updates", 10, "updates skipped in a row, as not finite;"
+            " then the run stops", at_least=1),
+        _field("max_crash_files", 5, "files of skipped updates that are kept in"
+            " crashes/", at_least=0),
+        _field("drift_interval", 1000, "updates between checks of a trajectory; 0:"
+            " none", at_least=0),
+        _field("checksums", False, "verify every fetch of parameters by a checksum"),
+        operational=True,
+    ),
+    _group("logging", "Metrics.",
+        _field("interval_secs", 1.0, "time between records of metrics",
+            above=0, at_most=_MILLION),
+        operational=True,
+    ),
+    _group("shutdown", "The end of a run.",
+        _field("deadline_secs", 15.0, "time from the request to stop to SIGKILL",
+            above=0, at_most=_MILLION),
+        operational=True,
+    ),
+    _group("runtime", "How the parts of a run are put into processes.",
+        _field("mode", "processes", "lockstep: in one process, deterministic",
+            one_of=("processes", "lockstep")),
+    ),
+)
+# fmt: on
+
+# Live hyperparameters by the name under which they are scheduled and overridden.
+LIVE = {
+    field.short_name: field for group in _TABLE for field in group.fields if field.live
+}
+
+GROUPS = (
+    *(
+        dataclasses.replace(
+            group,
+            fields=tuple(each for each in group.fields if not each.scheduled_only),
+        )
+        for group in _TABLE
+    ),
+    _group(
+        "schedules",
+        "Schedules of live values over agent steps:"
+        f" {'; '.join(schedules.KINDS.values())}. Empty: the field of that name holds"
+        " (learning_rate_factor: 1).",
+        *(_field(name, "", f"schedule of {live.name}") for name, live in LIVE.items()),
+    ),
+)
+FIELDS = tuple(field for group in GROUPS for field in group.fields)
+BY_NAME = {field.name: field for field in FIELDS}
+
+# Fields and groups that may change between two runs in the same folder: none of them
+# alters what one update computes (a longer run stretches the learning-rate schedule).
 OPERATIONAL = (
-    "total_agent_steps",
-    "actors.count",
-    "actors.threads",
-    "checkpoint",
-    "evaluation",
-    "health",
-    "inference",
-    "learner.threads",
-    "learner.device",
-    "learner.micro_batches",
-    "logging",
-    "max_policy_lag",
-    "replay.save",
-    "shutdown",
+    *(group.name for group in GROUPS if group.operational),
+    *(field.name for field in FIELDS if field.operational),
 )
 
-
-# Fields for which 0, or "auto" on the command line, means: by a short calibration.
-AUTOMATIC = ("actors.environments", "actors.count", "learner.micro_batches")
+# Fields for which 0, or "auto" on the command line, means: chosen by calibration.
+AUTOMATIC = tuple(field.name for field in FIELDS if field.automatic)
 
 
 def get_base_config() -> config_dict.ConfigDict:
-    """Every field there is; experiments override some."""
+    """Returns a config with the default of every field; experiments override some."""
     config = config_dict.ConfigDict()
-    config.seed = 0
-    config.total_agent_steps = 1_000_000  # agent steps (decisions, not frames)
-    config.algorithm = "vtrace"  # vtrace, or impact: PPO's surrogate, with a target
-    config.unroll_length = 20  # T, agent steps
-    config.batch_size = 32  # B, trajectories an update
-    config.max_policy_lag = -1  # updates; what is older is discarded; -1: no limit
-
-    config.environment = config_dict.ConfigDict()
-    # A built-in, a Gymnasium id, "module:Id" or "module:factory"; several, separated
-    # by commas, are tasks: actor i of N plays the i-th, modulo their number
-    config.environment.id = "Catch"
-    config.environment.kwargs = config_dict.ConfigDict()  # for its constructor
-    config.environment.ignored = ()  # paths of Dict observations that nobody sees
-
-    network = config.network = config_dict.ConfigDict()
-    # auto, mlp, minatar, shallow, nature, deep, embedding, or "module:factory"
-    network.torso = "auto"  # of the observation; auto: by the kind of each array
-    network.encoders = config_dict.ConfigDict()  # of arrays in a Dict, by path
-    network.joint_size = 256  # units of the layer over several encoders
-    network.normalise_observations = False  # to mean 0, variance 1, by what was learned
-    network.hidden_sizes = (64, 64)  # units a layer, of the mlp
-    network.core = "none"  # none, lstm, gru, gtrxl, or "module:factory"
-    network.core_size = 128  # units, of lstm, gru and gtrxl
-    network.gtrxl = config_dict.ConfigDict()
-    network.gtrxl.layers = 2
-    network.gtrxl.heads = 4  # a layer; they share core_size
-    network.gtrxl.window = 32  # rows back that a layer sees, and a state holds
-    network.initial_std = 1.0  # of the normals that actions in a Box are drawn from
-    network.last_reward = False  # feed the last reward (clipped to [-1, 1]) to the core
-    network.last_action = False  # feed the last action to the core
-
-    config.agent = config_dict.ConfigDict()
-    # Path in the observation of what is allowed, one element a logit; "": everything
-    config.agent.action_mask_key = ""
-
-    actors = config.actors = config_dict.ConfigDict()
-    actors.count = 2  # processes; 0 (auto): as many as a calibration says
-    actors.environments = 16  # E, environments of one actor; 0: auto
-    actors.slots = 3  # K, unrolls that one actor may be ahead of the learner
-    actors.threads = 1  # torch threads of one actor
-    actors.epsilon = 0.0  # probability of a uniform action, in [0, 1]
-    actors.temperature = 1.0  # that logits are divided by, before that
-    actors.epsilon_ladder = 0.0  # actor i of N: epsilon^(1 + this * i/(N-1)); Ape-X: 7
-
-    actors.policy_delay = 0  # updates; parameters so old are published (for studies)
-
-    vtrace = config.vtrace = config_dict.ConfigDict()
-    vtrace.clip_rho_threshold = 1.0  # ratio; inf: none
-    vtrace.clip_pg_rho_threshold = 1.0  # ratio; inf: none
-    vtrace.clip_c_threshold = 1.0  # ratio, at most clip_rho_threshold
-    vtrace.lambda_ = 1.0  # in [0, 1]
-    vtrace.correction = True  # False: as if every action were on-policy (for studies)
-
-    impact = config.impact = config_dict.ConfigDict()  # of algorithm=impact
-    impact.clip_range = 0.3  # of the ratio around 1, in (0, 1]
-    impact.ratio_threshold = 2.0  # of mu over the target's policy, at least 1
-    impact.kl_cost = 0.0  # of KL(target's policy || learner's)
-
-    target = config.target = config_dict.ConfigDict()  # network, of algorithm=impact
-    target.period = 8  # updates between two moves of the target network
-    target.polyak = 0.0  # share of itself that it keeps, in [0, 1); 0: a copy
-
-    loss = config.loss = config_dict.ConfigDict()
-    loss.discount_factor = 0.99  # an agent step, in [0, 1]
-    loss.baseline_cost = 0.5
-    loss.entropy_cost = 0.01
-    loss.reduction = "sum"  # sum or mean, over T and B
-    loss.reward_clipping = "none"  # none, abs_one or soft_asymmetric
-    loss.baseline = "squared"  # squared or huber
-    loss.huber_delta = 1.0  # error where huber becomes linear; with PopArt in sigmas
-    loss.popart = False  # learn values at unit scale, whatever that of the rewards
-    loss.popart_beta = 3e-4  # step size of its statistics, in (0, 1]
-
-    optimizer = config.optimizer = config_dict.ConfigDict()
-    optimizer.name = "adam"  # adam, rmsprop_tensorflow (the paper's) or rmsprop_torch
-    optimizer.learning_rate = 1e-3
-    optimizer.schedule = "linear"  # linear to 0 over total_agent_steps, or constant
-    optimizer.decay = 0.999  # of the mean square, in [0, 1]: adam's beta2
-    optimizer.momentum = 0.9  # in [0, 1]: adam's beta1
-    optimizer.epsilon = 1e-5  # inside the root for rmsprop_tensorflow, else outside
-    optimizer.clip_norm = 40.0  # global gradient norm; 0: no clipping
-
-    # Of live values over agent steps, such as "linear(1, 0.1, 1e6)" (the others are in
-    # schedules.KINDS); "": what the field of that name says (learning_rate_factor: 1).
-    config.schedules = config_dict.ConfigDict(
-        dict.fromkeys(live_hyperparameters.NAMES, "")
-    )
-
-    learner = config.learner = config_dict.ConfigDict()
-    learner.device = "cpu"  # cpu, cuda or cuda:N
-    learner.precision = "float32"  # or bfloat16: the network; V-trace, losses float32
-    learner.cuda_graph = False  # replay the whole update as one graph; CUDA only
-    learner.threads = 0  # torch threads; 0: the cores that the actors leave, at least 1
-    learner.passes = 1  # optimizer steps, each over the whole batch, an update
-    # Parts of a batch; same update, less memory; 0 (auto): as many as are the fastest.
-    learner.micro_batches = 1
-
-    replay = config.replay = config_dict.ConfigDict()
-    replay.ratio = 0.0  # share of a batch that is replayed, in [0, 1); 0: no replay
-    replay.memory_mib = 256.0  # of the learner's memory; what fits is the capacity
-    replay.eviction = "fifo"  # of the oldest, or priority: of the lowest priority
-    replay.priority_exponent = 0.0  # alpha: draws as priority ** alpha; 0: uniform
-    replay.priority_eta = 0.9  # priority: eta * max + (1 - eta) * mean of |TD error|
-    replay.importance_exponent = 0.4  # beta at first, linear to 1 at total_agent_steps
-    replay.burn_in = 0  # first rows of a replayed trajectory that only make the state
-    # Of KL(recorded || policy), replayed; CLEAR: 0.01. What is recorded is the policy
-    # as it acted, epsilon and temperature included: cloning keeps some of that.
-    replay.clear_policy_cost = 0.0
-    replay.clear_value_cost = 0.0  # of (V - recorded V)^2, replayed; CLEAR: 0.005
-    # Nats of KL(policy || recorded); what is replayed beyond is not learned; 0: none.
-    replay.trust_region = 0.0
-    # Into checkpoints; without, a resumed run's replay is empty. Learning pauses for 3
-    # to 10 s a GiB, and half of shutdown.deadline_secs must be enough for the last one.
-    replay.save = False
-
-    inference = config.inference = config_dict.ConfigDict()
-    inference.mode = "actor"  # each actor infers for itself; or server: one for all
-    inference.device = "cpu"  # of the server: cpu, cuda or cuda:N
-    inference.threads = 1  # torch threads of the server
-
-    evaluation = config.evaluation = config_dict.ConfigDict()
-    evaluation.interval_secs = 0.0  # between evaluations during training; 0: none
-    evaluation.episodes = 100  # of one evaluation, and of the final one
-    evaluation.environments = 10  # copies that play them
-    evaluation.max_steps = 108_000  # agent steps of one game; a longer one is left out
-    evaluation.greedy = False  # the likeliest action instead of a sample
-
-    checkpoint = config.checkpoint = config_dict.ConfigDict()
-    checkpoint.interval_secs = 60.0  # between checkpoints
-    checkpoint.keep_last = 3  # newest checkpoints kept
-    checkpoint.keep_every = 0  # and every n-th for ever; 0: none
-
-    health = config.health = config_dict.ConfigDict()
-    health.start_secs = 120.0  # a process may take to its first sign of life
-    health.reset_secs = 120.0  # an environment's first reset may take
-    health.slow_secs = 15.0  # of silence, after which a running process is called slow
-    health.hang_secs = 60.0  # a running or waiting process may be silent; then it ends
-    health.backoff_secs = 0.1  # before a restart; doubles in a crash loop
-    health.max_backoff_secs = 30.0  # longest wait before a restart
-    health.min_actors = 1  # the run goes on with; below that it stops
-    health.max_failed_starts = 3  # in a row, of one process; then the run stops
-    health.max_restarts = config_dict.ConfigDict()  # of one process within the window
-    health.max_restarts.actor = 100  # then the run goes on without it
-    health.max_restarts.learner = 20  # then the run stops; likewise the others
-    health.max_restarts.inference = 100
-    health.max_restarts.evaluator = 100
-    health.window_secs = 600.0  # over which restarts are counted
-    health.max_skipped_updates = 10  # in a row, as not finite; then the run stops
-    health.max_crash_files = 5  # of skipped updates, kept under crashes/
-    health.drift_interval = 1000  # updates between checks of a trajectory; 0: none
-    health.checksums = False  # verify every fetch of parameters by a checksum
-
-    config.logging = config_dict.ConfigDict()
-    config.logging.interval_secs = 1.0  # between records of metrics
-
-    config.shutdown = config_dict.ConfigDict()
-    config.shutdown.deadline_secs = 15.0  # from the request to stop to SIGKILL
-
-    config.runtime = config_dict.ConfigDict()
-    config.runtime.mode = "processes"  # or lockstep: one process, deterministic
+    open_groups = []
+    for field in FIELDS:
+        *parents, name = field.name.split(".")
+        group = config
+        for parent in parents:
+            if parent not in group:
+                group[parent] = config_dict.ConfigDict()
+            group = group[parent]
+        group[name] = field.default
+        if isinstance(field.default, dict):
+            open_groups.append(group[name])
     config.lock()
-    config.environment.kwargs.unlock()  # takes any name
-    network.encoders.unlock()
+    for group in open_groups:
+        group.unlock()  # takes any name
     return config

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from ml_collections import config_dict
-
 from impala_mp import errors
 
 
@@ -31,20 +29,22 @@ def task_suffixes(environment: Any) -> tuple[str, ...]:
     return tuple(f"/{name}" for name in (short if len(set(short)) == len(ids) else ids))
 
 
-def num_actors(config: config_dict.ConfigDict, num_cores: int) -> int:
-    return config.actors.count or num_cores
+def num_actors(actors: Any, num_cores: int) -> int:
+    """Returns the number in `config.actors`, or one actor a core."""
+    count: int = actors.count or num_cores
+    return count
 
 
-def server_threads(config: config_dict.ConfigDict) -> int:
-    """Of the inference server; 0 where there is none."""
-    return config.inference.threads if config.inference.mode == "server" else 0
+def server_threads(inference: Any) -> int:
+    """Returns the server's threads in `config.inference`; 0 without a server."""
+    return inference.threads if inference.mode == "server" else 0
 
 
-def learner_threads(config: config_dict.ConfigDict, num_cores: int) -> int:
-    if config.learner.threads:
-        return config.learner.threads
-    taken = num_actors(config, num_cores) + server_threads(config)
-    return max(1, num_cores - taken)
+def learner_threads(config: Any, num_cores: int) -> int:
+    """Returns the number in `config.learner`, or the cores that nothing else takes."""
+    taken = num_actors(config.actors, num_cores) + server_threads(config.inference)
+    threads: int = config.learner.threads or max(1, num_cores - taken)
+    return threads
 
 
 def num_replayed(config: Any) -> int:
@@ -58,19 +58,19 @@ def num_fresh(config: Any) -> int:
     return fresh
 
 
-def replay_capacity(config: Any, trajectory_bytes: int) -> int:
-    """Trajectories that fit into `config.replay.memory_mib`.
+def replay_capacity(memory_mib: float, batch_size: int, trajectory_bytes: int) -> int:
+    """Returns the number of trajectories that fit into `config.replay.memory_mib`.
 
     Raises:
       BadInput: they are less than a batch.
     """
-    found = int(config.replay.memory_mib * 2**20) // trajectory_bytes
-    least = config.batch_size * trajectory_bytes / 2**20
-    if found < config.batch_size:
+    found = int(memory_mib * 2**20) // trajectory_bytes
+    least = batch_size * trajectory_bytes / 2**20
+    if found < batch_size:
         raise errors.BadInput(
-            f"replay.memory_mib ({config.replay.memory_mib}) holds {found} trajectories"
+            f"replay.memory_mib ({memory_mib}) holds {found} trajectories"
             f" of {trajectory_bytes / 2**10:,.1f} KiB, less than a batch"
-            f" ({config.batch_size}): set config.replay.memory_mib to at least"
+            f" ({batch_size}): set config.replay.memory_mib to at least"
             f" {least + 0.1:.1f}."
         )
     return found

@@ -1,26 +1,26 @@
-"""Parts of the user's own, by the name `module:factory`."""
+"""Custom parts by the name `module:factory`, and where a user's code failed."""
 
 import importlib
 import os
+import sys
 import sysconfig
 import traceback
 import types
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
-import numpy as np
-import torch
-
 from impala_mp import errors
+
+# Packages whose code is not the user's; imported here, they would take a second.
+_LIBRARIES = ("impala_mp", "gymnasium", "numpy", "torch")
 
 
 def load(field: str, name: str, signature: str) -> Callable[..., Any]:
-    """What `name`, "module:factory", stands for.
+    """Returns the function that `name`, "module:factory", stands for.
 
     Args:
-      field: of the config, that has this value.
-      signature: of the function that it should name, for whoever named no such one.
+      field: field of the config with this value.
+      signature: expected signature, shown in the error message.
 
     Raises:
       BadInput: there is no such module, or nothing of that name in it.
@@ -36,10 +36,10 @@ def load(field: str, name: str, signature: str) -> Callable[..., Any]:
 
 
 def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
-    """The module, which is a part of what `field` says: `name`.
+    """Imports the module in `name`, the value of `field`.
 
     Raises:
-      BadInput: there is no such module. What it fails to import itself is not caught.
+      BadInput: there is no such module. Failing imports inside it are not caught.
     """
     try:
         return importlib.import_module(module_name)
@@ -53,12 +53,12 @@ def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
 
 
 def explain(error: BaseException) -> str:
-    """The last line of a traceback, and where in the user's code it comes from."""
+    """Returns the last line of a traceback, and the place in the user's code."""
     return traceback.format_exception_only(error)[-1].strip() + where(error)
 
 
 def where(error: BaseException) -> str:
-    """` (file:line, in function)` of the user's code that led to it, or nothing."""
+    """Returns ` (file:line, in function)` of the user's deepest frame, or ""."""
     frames: list[traceback.FrameSummary] = []  # the deepest last
     cause: BaseException | None = error
     while cause is not None:
@@ -71,8 +71,9 @@ def where(error: BaseException) -> str:
 
 
 def _is_the_users(filename: str) -> bool:
-    packages = (gymnasium.__file__, np.__file__, torch.__file__, __file__)
-    ours = tuple(os.path.dirname(os.path.abspath(path)) for path in packages)
+    loaded = (sys.modules.get(name) for name in _LIBRARIES)
+    files = (module.__file__ for module in loaded if module and module.__file__)
+    ours = tuple(os.path.dirname(os.path.abspath(file)) for file in files)
     in_library = filename.startswith(sysconfig.get_path("stdlib"))
     installed = "site-packages" in filename or "dist-packages" in filename
     return not filename.startswith((*ours, "<")) and (installed or not in_library)

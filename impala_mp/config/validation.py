@@ -1,6 +1,5 @@
-"""What makes a configuration valid: ranges, choices, and what goes together."""
+"""Checks of a config: each field by its rules, and the relations between fields."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,55 +12,6 @@ def _require(holds: bool, sentence: str) -> None:
         raise errors.BadInput(sentence)
 
 
-def _one_of(config: Any, field: str, choices: tuple[str, ...]) -> None:
-    value = fields_lib.get(config, field)
-    _require(
-        value in choices,
-        f"{field} ({value!r}) must be one of {', '.join(choices)}: set config.{field}.",
-    )
-
-
-_AT_LEAST_ONE = (
-    "total_agent_steps unroll_length batch_size actors.slots"
-    " actors.threads inference.threads network.core_size evaluation.episodes"
-    " evaluation.environments checkpoint.keep_last health.max_skipped_updates"
-    " learner.passes target.period impact.ratio_threshold evaluation.max_steps"
-    " network.gtrxl.layers network.gtrxl.heads network.gtrxl.window"
-)
-_AT_LEAST_ZERO = (
-    "seed actors.count actors.policy_delay actors.environments learner.threads"
-    " learner.micro_batches loss.baseline_cost actors.epsilon_ladder"
-    " optimizer.learning_rate optimizer.clip_norm evaluation.interval_secs"
-    " checkpoint.interval_secs checkpoint.keep_every health.max_restarts.actor"
-    " health.max_restarts.learner health.max_restarts.inference"
-    " health.max_restarts.evaluator"
-    " health.max_failed_starts health.drift_interval"
-    " health.min_actors health.max_crash_files"
-    " impact.kl_cost replay.priority_exponent replay.clear_policy_cost"
-    " replay.clear_value_cost replay.trust_region"
-)
-_POSITIVE = (
-    "health.start_secs health.reset_secs health.slow_secs health.hang_secs"
-    " health.backoff_secs health.max_backoff_secs"
-    " health.window_secs logging.interval_secs shutdown.deadline_secs"
-    " optimizer.epsilon loss.huber_delta loss.popart_beta impact.clip_range"
-    " replay.memory_mib network.initial_std"
-)
-_UNIT = (
-    "vtrace.lambda_ loss.discount_factor optimizer.decay optimizer.momentum"
-    " loss.popart_beta impact.clip_range target.polyak replay.priority_eta"
-    " replay.importance_exponent"
-)
-_FINITE = (
-    "replay.memory_mib replay.priority_exponent replay.clear_policy_cost"
-    " replay.clear_value_cost impact.kl_cost loss.baseline_cost loss.huber_delta"
-    " optimizer.learning_rate optimizer.epsilon actors.epsilon_ladder"
-    " network.initial_std"
-)
-_BELOW_A_MILLION = (  # seconds that are waited for; for others, infinity means never
-    "evaluation.interval_secs health.backoff_secs health.max_backoff_secs"
-    " logging.interval_secs shutdown.deadline_secs network.core_size"
-)
 # Beginnings of fields, what they need to have an effect, and whether that holds.
 _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
     (("replay.",), "replay.ratio above 0", lambda c: c.replay.ratio > 0),
@@ -99,55 +49,32 @@ def _check_effects(config: Any) -> None:
             )
 
 
-def _check_ranges(config: Any) -> None:
-    rules = (
-        (_AT_LEAST_ONE, "at least 1", lambda x: x >= 1),
-        (_AT_LEAST_ZERO, "at least 0", lambda x: x >= 0),
-        (_POSITIVE, "above 0", lambda x: x > 0),
-        (_UNIT, "between 0 and 1", lambda x: 0 <= x <= 1),
-        (_BELOW_A_MILLION, "at most 1,000,000", lambda x: x <= 1_000_000),
-        (_FINITE, "finite", math.isfinite),
-    )
-    for fields, words, holds in rules:
-        for field in fields.split():
-            value = fields_lib.get(config, field)
-            _require(
-                isinstance(value, (int, float)) and holds(value),
-                f"{field} ({value!r}) must be {words}: set config.{field}.",
-            )
-
-
-def _check_sizes(config: Any, field: str) -> None:
-    value = fields_lib.get(config, field)
-    _require(
-        all(isinstance(size, int) and 1 <= size <= 1_000_000 for size in value),
-        f"{field} ({value!r}) must be whole numbers from 1 to 1,000,000: set"
-        f" config.{field}, as in config.{field}=(64,64).",
-    )
-
-
-def validate(config: Any, num_cores: int) -> None:
+def validate(config: Any, num_cores: int) -> live_hyperparameters.LiveHyperparameters:
     """Refuses a config that cannot run, before anything is started.
+
+    Returns:
+      The live hyperparameters, whose schedules are parsed here.
 
     Raises:
       BadInput: with the field, its value and the cure.
     """
-    _check_ranges(config)
-    live_hyperparameters.validate(config)
-    _one_of(config, "algorithm", ALGORITHMS)
+    for field in base.FIELDS:
+        field.check(fields_lib.get(config, field.name))
+    live = live_hyperparameters.of_config(config)
+    check_relations(config, num_cores)
+    return live
+
+
+def check_relations(config: Any, num_cores: int) -> None:
+    """Refuses fields that do not go together.
+
+    Raises:
+      BadInput: with the fields, their values and the cure.
+    """
     check_core(config.network)
-    _check_sizes(config, "network.hidden_sizes")
-    _one_of(config, "loss.reduction", REDUCTIONS)
-    _one_of(config, "loss.reward_clipping", REWARD_CLIPPINGS)
-    _one_of(config, "loss.baseline", BASELINES)
     _check_algorithm(config)
-    optimizers = ("adam", "rmsprop_tensorflow", "rmsprop_torch")
-    _one_of(config, "optimizer.name", optimizers)
-    _one_of(config, "optimizer.schedule", ("linear", "constant"))
-    _one_of(config, "inference.mode", ("actor", "server"))
     if config.inference.mode == "server":
         _check_server(config)
-    _one_of(config, "learner.precision", ("float32", "bfloat16"))
     _require(
         not config.learner.cuda_graph or config.learner.device.startswith("cuda"),
         f"learner.cuda_graph needs a GPU, and learner.device is"
@@ -160,16 +87,10 @@ def validate(config: Any, num_cores: int) -> None:
         f" {config.learner.device!r}: set config.learner.micro_batches to a number; the"
         " smallest for which a batch fits is the fastest.",
     )
-    _one_of(config, "runtime.mode", ("processes", "lockstep"))
     _require(
         config.runtime.mode == "processes" or not config.evaluation.interval_secs,
         f"evaluation.interval_secs ({config.evaluation.interval_secs}) needs processes,"
         " and runtime.mode is lockstep: set config.evaluation.interval_secs=0.",
-    )
-    _require(
-        config.max_policy_lag >= -1,
-        f"max_policy_lag ({config.max_policy_lag}) must be at least 0, or -1 for no"
-        " limit: set config.max_policy_lag.",
     )
     _require(
         config.max_policy_lag < 0 or not config.actors.policy_delay,
@@ -184,7 +105,7 @@ def validate(config: Any, num_cores: int) -> None:
     )
     _check_replay(config)
     _check_effects(config)
-    _check_batch(config, derived.num_actors(config, num_cores))
+    _check_batch(config, derived.num_actors(config.actors, num_cores))
 
 
 def _check_server(config: Any) -> None:
@@ -209,19 +130,9 @@ def _check_replay(config: Any) -> None:
     """
     settings = config.replay
     _require(
-        0.0 <= settings.ratio < 1.0,
-        f"replay.ratio ({settings.ratio!r}) must be at least 0 and below 1, for a"
-        " batch needs fresh trajectories: set config.replay.ratio.",
-    )
-    _require(
-        settings.eviction in EVICTIONS,
-        f"replay.eviction ({settings.eviction!r}) must be one of"
-        f" {', '.join(EVICTIONS)}: set config.replay.eviction.",
-    )
-    _require(
-        0 <= settings.burn_in < config.unroll_length,
-        f"replay.burn_in ({settings.burn_in}) must be at least 0 and below"
-        f" unroll_length ({config.unroll_length}): set config.replay.burn_in.",
+        settings.burn_in < config.unroll_length,
+        f"replay.burn_in ({settings.burn_in}) must be below unroll_length"
+        f" ({config.unroll_length}): set config.replay.burn_in.",
     )
     if settings.ratio:
         _check_shares(config)
@@ -284,11 +195,6 @@ def _check_algorithm(config: Any) -> None:
             f" ({clipping!r}) takes it away before, which makes it pointless: set"
             " config.loss.reward_clipping=none, or config.loss.popart=False."
         )
-    if polyak == 1:
-        raise errors.BadInput(
-            f"target.polyak ({polyak}) must be below 1, or the target network never"
-            " moves: set config.target.polyak."
-        )
     if config.algorithm == "impact" and popart and polyak:
         raise errors.BadInput(
             f"target.polyak ({polyak}) would average weights that loss.popart has"
@@ -304,28 +210,12 @@ def check_core(network: Any) -> None:
       BadInput: with the field, its value and the cure.
     """
     name, size, heads = network.core, network.core_size, network.gtrxl.heads
-    if name not in CORES and ":" not in name:
-        raise errors.BadInput(
-            f"network.core ({name!r}) must be one of {', '.join(CORES)}, or"
-            " module:factory: set config.network.core."
-        )
+    base.BY_NAME["network.core"].check(name)
     if name == "gtrxl" and size % heads:
         raise errors.BadInput(
             f"network.core_size ({size}) must be a multiple of network.gtrxl.heads"
             f" ({heads}): set config.network.core_size to {-(-size // heads) * heads}."
         )
-
-
-ALGORITHMS = ("vtrace", "impact")
-REWARD_CLIPPINGS = ("none", "abs_one", "soft_asymmetric")
-REDUCTIONS = ("sum", "mean")
-BASELINES = ("squared", "huber")
-
-
-CORES = ("none", "lstm", "gru", "gtrxl")
-
-
-EVICTIONS = ("fifo", "priority")
 
 
 def _check_shares(config: Any) -> None:

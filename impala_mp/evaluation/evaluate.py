@@ -50,7 +50,7 @@ def evaluate(
     return {
         **evaluator.summarise(every)._asdict(),
         **{f"mean{k}": statistics.fmean(v) for k, v in several.items()},
-        "protocol": evaluator.protocol(run.config, greedy),
+        "protocol": evaluator.protocol(run.config.environment, greedy),
         "agent_steps": run.agent_steps,
     }
 
@@ -88,13 +88,13 @@ def _play(
     return returns
 
 
-def conclude(config: Any, path: str, evaluate: Callable[[], dict[str, Any]]) -> None:
+def conclude(name: str, path: str, evaluate: Callable[[], dict[str, Any]]) -> None:
     """Prints them, of the run in the folder `path`; `evaluate` gives statistics."""
     print(f"\nFinal evaluation: {_final_evaluation(evaluate)}", flush=True)
     folder = shlex.quote(path)
     print(
         f"Run:            {path}\n"
-        f"Learning curve: {_learning_curve(config, path)}\n"
+        f"Learning curve: {_learning_curve(name, path)}\n"
         f"TensorBoard:    {command('tensorboard')} --logdir={folder}\n"
         f"Evaluate again: {command('impala-eval')} --workdir={folder} --episodes=100"
     )
@@ -119,11 +119,11 @@ def _final_evaluation(evaluate: Callable[[], dict[str, Any]]) -> str:
     )
 
 
-def _learning_curve(config: Any, path: str) -> str:
+def _learning_curve(name: str, path: str) -> str:
     """The name of its picture, or why there is none."""
     image = os.path.join(path, "learning_curve.png")
     try:
-        curves.plot({config.environment.id: [path]}, image)
+        curves.plot({name: [path]}, image)
     except errors.BadInput:
         return "none, for no full game has ended in training."
     except OSError as error:  # a full disk

@@ -18,15 +18,14 @@ class LiveControl:
     def __init__(
         self,
         control: control_block.ControlBlock,
-        config: Any,
+        live: live_hyperparameters.LiveHyperparameters,
         path: str,
         tell: Callable[[str], None],
         action: specs.ActionSpec,
     ) -> None:
         """Refuses values of epsilon that `action` cannot take."""
         self._action = action
-        self._control, self._config, self._tell = control, config, tell
-        self._schedules = live_hyperparameters.of_config(config)
+        self._control, self._live, self._tell = control, live, tell
         self._mailbox = mailbox.Mailbox(path)
         self._log = os.path.join(path, "changes.jsonl")
         self._agent_steps = 0
@@ -69,7 +68,7 @@ class LiveControl:
             if value is not None
         }
         live_hyperparameters.check_order(
-            {**self._schedules, **constants}, self._agent_steps
+            {**self._live.schedules, **constants}, self._agent_steps
         )
         before = {name: self._control.get(name) for name in values}
         self._control.override(values)
@@ -95,12 +94,12 @@ class LiveControl:
     def _source(self, name: str) -> str:
         if name in self._control.overrides():
             return "impala-ctl"
-        return "schedule" if self._config.schedules[name] else "config"
+        return "schedule" if name in self._live.texts else "config"
 
     def _describe(self, name: str) -> str:
         source = self._source(name)
         if source == "schedule":
-            source += f" {self._config.schedules[name]}"
+            source += f" {self._live.texts[name]}"
         return f"{name} = {self._control.get(name):.6g} ({source})"
 
     def not_from_config(self) -> list[str]:

@@ -60,7 +60,7 @@ class Reporter:
         self._writer = metrics.Writer(path)
         self._live = live_control.LiveControl(
             shared.control,
-            shared.config,
+            shared.live,
             path,
             screen.message,
             shared.environment.action,
@@ -116,7 +116,7 @@ class Reporter:
             len(self._actor_rows),
             self._num_cores,
             self._device,
-            derived.server_threads(self._shared.config),
+            derived.server_threads(self._shared.config.inference),
         )
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
 

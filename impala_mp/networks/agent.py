@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from impala_mp import nest, specs, types
-from impala_mp.config import schedules
 from impala_mp.networks import cores, network as network_lib
 from impala_mp.networks.distributions import base, joint
 
@@ -129,7 +128,6 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
       BadInput: the network does not fit the environment.
     """
     distribution = joint.from_spec(environment.action)
-    _check_epsilon(config, environment.action)
     # A mask of the user's own goes first: padded with zeros, as all that tasks observe,
     # it forbids what a task does not have, too.
     mask = config.agent.action_mask_key or environment.action_mask
@@ -138,9 +136,3 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
         config.network, environment, distribution, with_popart=config.loss.popart
     )
     return Agent(network, distribution, environment.action)
-
-
-def _check_epsilon(config: Any, action: specs.ActionSpec) -> None:
-    text = config.schedules.epsilon
-    for value in schedules.parse(text).values if text else (config.actors.epsilon,):
-        specs.check_epsilon(action, value)

@@ -128,27 +128,27 @@ class GRUCore(nn.Module):
         return torch.stack(outputs), (hidden,)
 
 
-def make(config: Any, input_size: int) -> Core:
+def make(settings: Any, input_size: int) -> Core:
     """The core that `config.network` names.
 
     Raises:
       BadInput: there is no such core, or it does not keep the contract.
     """
-    validation.check_core(config)
-    name, size = config.core, config.core_size
+    validation.check_core(settings)
+    name, size = settings.core, settings.core_size
     if ":" in name:
-        return _custom(name, input_size, config)
+        return _custom(name, input_size, settings)
     if name == "gtrxl":
-        return gtrxl.GTrXLCore(input_size, size, **config.gtrxl)
+        return gtrxl.GTrXLCore(input_size, size, **settings.gtrxl)
     if name == "gru":
         return GRUCore(input_size, size)
     return LSTMCore(input_size, size) if name == "lstm" else NoCore(input_size)
 
 
-def _custom(name: str, input_size: int, config: Any) -> Core:
+def _custom(name: str, input_size: int, settings: Any) -> Core:
     """A core of the user's own, tried once."""
     factory = user_code.load("network.core", name, "(input_size, config) -> Module")
-    core = factory(input_size, config)
+    core = factory(input_size, settings)
     for attribute in ("parameters", "output_size", "state_shapes"):
         if not hasattr(core, attribute):
             raise errors.BadInput(

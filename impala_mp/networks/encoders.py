@@ -79,14 +79,16 @@ def default(spec: specs.ArraySpec) -> str:
     return "nature" if large else "minatar"
 
 
-def _make_leaf(field: str, name: str, spec: specs.ArraySpec, config: Any) -> nn.Module:
+def _make_leaf(
+    field: str, name: str, spec: specs.ArraySpec, settings: Any
+) -> nn.Module:
     """The encoder `name`, which `field` of the config says, of numbers [N, ...]."""
     if ":" in name:
-        return _made_by_user(field, name, spec, config)
+        return _made_by_user(field, name, spec, settings)
     if name == "embedding" and isinstance(spec, specs.CategoriesSpec):
         return _Embedding(spec, _EMBEDDING_SIZE)
     if name == "mlp":
-        return torsos.MLP(normalisation.num_inputs(spec), tuple(config.hidden_sizes))
+        return torsos.MLP(normalisation.num_inputs(spec), tuple(settings.hidden_sizes))
     if name in torsos.MINIMUM_SIDE:
         return torsos.conv_encoder(field, name, spec)
     raise errors.BadInput(
@@ -108,16 +110,16 @@ class Leaf(nn.Module):
     """One leaf, from the environment's dtype to features [N, F]."""
 
     def __init__(
-        self, field: str, name: str, spec: specs.ArraySpec, config: Any
+        self, field: str, name: str, spec: specs.ArraySpec, settings: Any
     ) -> None:
         super().__init__()
         name = default(spec) if name == "auto" else name
-        normalise = config.normalise_observations and not isinstance(
+        normalise = settings.normalise_observations and not isinstance(
             spec, specs.CategoriesSpec
         )
         self.inputs = _inputs(name, spec, normalise)
         self.normaliser = normalisation.Normaliser(spec.shape) if normalise else None
-        self.encoder = _make_leaf(field, name, spec, config)
+        self.encoder = _make_leaf(field, name, spec, settings)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         numbers = self.inputs(observation)
@@ -160,45 +162,45 @@ class Encoder(nn.Module):
             leaf.adapt(array, finite)  # type: ignore[operator]
 
 
-def make(config: Any, spec: types.Nest) -> nn.Module:
+def make(settings: Any, spec: types.Nest) -> nn.Module:
     """What `config.network` makes of observations [N, ...]: features [N, F].
 
     Raises:
       BadInput: there is no such encoder, or it does not fit the observation.
     """
-    if ":" in config.torso:
-        return _custom(config, spec)
+    if ":" in settings.torso:
+        return _custom(settings, spec)
     leaves = list(nest.flatten_with_path(spec))
     is_single = isinstance(spec, specs.ArraySpec)
-    if not is_single and config.torso != "auto":
+    if not is_single and settings.torso != "auto":
         raise errors.BadInput(
-            f"network.torso ({config.torso!r}) is for a single array, and observations"
-            f" have {', '.join(path for path, _ in leaves)}: set"
+            f"network.torso ({settings.torso!r}) is for a single array, and"
+            f" observations have {', '.join(path for path, _ in leaves)}: set"
             " config.network.torso=auto, and config.network.encoders for each."
         )
-    _check_paths(config.encoders, [path for path, _ in leaves])
+    _check_paths(settings.encoders, [path for path, _ in leaves])
     made = []
     for path, leaf in leaves:
         field = f"network.encoders.{path}" if path else "network.torso"
-        name = config.encoders.get(path, "auto") if path else config.torso
-        made.append(Leaf(field, name, leaf, config))
-    return made[0] if is_single else Encoder(made, spec, config.joint_size)
+        name = settings.encoders.get(path, "auto") if path else settings.torso
+        made.append(Leaf(field, name, leaf, settings))
+    return made[0] if is_single else Encoder(made, spec, settings.joint_size)
 
 
-def _custom(config: Any, spec: types.Nest) -> nn.Module:
+def _custom(settings: Any, spec: types.Nest) -> nn.Module:
     """A user's own, which sees observations as they are."""
-    _check_paths(config.encoders, [])
-    if config.normalise_observations:
+    _check_paths(settings.encoders, [])
+    if settings.normalise_observations:
         raise errors.BadInput(
             f"network.normalise_observations has no effect on network.torso"
-            f" ({config.torso!r}), which sees observations as they are: set it to"
+            f" ({settings.torso!r}), which sees observations as they are: set it to"
             " False, and normalise there (docs/get-started/your-network.md)."
         )
-    return _made_by_user("network.torso", config.torso, spec, config)
+    return _made_by_user("network.torso", settings.torso, spec, settings)
 
 
-def _made_by_user(field: str, name: str, spec: types.Nest, config: Any) -> nn.Module:
-    made = user_code.load(field, name, _SIGNATURE)(spec, config)
+def _made_by_user(field: str, name: str, spec: types.Nest, settings: Any) -> nn.Module:
+    made = user_code.load(field, name, _SIGNATURE)(spec, settings)
     if not isinstance(made, nn.Module):
         raise errors.BadInput(
             f"{field} ({name!r}) gives {made!r}, which is no torch.nn.Module: return"

@@ -50,7 +50,7 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        config: Any,
+        settings: Any,
         environment: specs.EnvironmentSpec,
         distribution: base.ActionDistribution,
         *,
@@ -59,14 +59,14 @@ class Network(nn.Module):
         super().__init__()
         self._distribution = distribution
         self._mask_path = environment.action_mask
-        self.last_reward, self.last_action = config.last_reward, config.last_action
+        self.last_reward, self.last_action = settings.last_reward, settings.last_action
         self._seen = specs.check_mask(environment)
-        self.torso = encoders.make(config, self._seen)
+        self.torso = encoders.make(settings, self._seen)
         size = encoders.num_features(self.torso, self._seen)
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
-        self.core = cores.make(config, size)
+        self.core = cores.make(settings, size)
         size = self.core.output_size
-        self.policy = PolicyHead(size, distribution, config.initial_std)
+        self.policy = PolicyHead(size, distribution, settings.initial_std)
         self._with_popart, self._task_path = with_popart, environment.task
         head = (
             popart.PopArtHead(size, environment.num_tasks)

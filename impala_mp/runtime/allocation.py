@@ -91,34 +91,36 @@ def needed_bytes(
 ) -> int:
     """Memory of rings, batch and parameters, wherever they are held."""
     slot, batch, num_bytes = slots
-    count = derived.num_actors(config, num_cores)
+    count = derived.num_actors(config.actors, num_cores)
     rings = trajectory_ring.ring_spec(slot, count, config.actors.slots)
     return (
         shared_memory.total_bytes(rings)
         + sum(leaf.nbytes for leaf in nest.flatten(batch))
         # Store, learner and optimizer, target network, actors.
         + num_bytes * (3 + 4 + (config.algorithm == "impact") + count)
-        + replay_size(config, batch)[1]
+        + replay_size(config.replay, config.batch_size, batch)[1]
     )
 
 
-def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
-    """Trajectories and bytes of the replay.
+def replay_size(
+    settings: Any, batch_size: int, batch: types.Trajectory
+) -> tuple[int, int]:
+    """Returns the trajectories and bytes of the replay in `config.replay`.
 
     Raises:
       BadInput: less than a batch fits into it.
     """
-    if not config.replay.ratio:
+    if not settings.ratio:
         return 0, 0
     each = replay.trajectory_bytes(batch)
-    capacity = derived.replay_capacity(config, each)
+    capacity = derived.replay_capacity(settings.memory_mib, batch_size, each)
     return capacity, capacity * each
 
 
 def make_topology(config: Any, num_cores: int) -> topology.Topology:
     """Returns the seats of all processes that a run may have."""
     return topology.make(
-        derived.num_actors(config, num_cores),
+        derived.num_actors(config.actors, num_cores),
         evaluator=bool(config.evaluation.interval_secs),
         inference=config.inference.mode == "server",
     )
@@ -126,6 +128,7 @@ def make_topology(config: Any, num_cores: int) -> topology.Topology:
 
 def allocate(
     config: Any,
+    live: live_hyperparameters.LiveHyperparameters,
     environment: specs.EnvironmentSpec,
     slots: tuple[types.Trajectory, types.Trajectory, int],
     checkpoints: str,
@@ -137,10 +140,11 @@ def allocate(
     count = len(seats.actors)
     threads = derived.learner_threads(config, num_cores)
     control = control_block.ControlBlock(num_processes=len(seats.seats))
-    for name, value in live_hyperparameters.initial(config).items():
+    for name, value in live.initial().items():
         control.set(name, value)
     return shared_lib.Shared(
         config=config,
+        live=live,
         environment=environment,
         batch=batch,
         topology=seats,
@@ -159,7 +163,7 @@ def allocate(
             count,
             config.actors.threads,
             threads,
-            derived.server_threads(config),
+            derived.server_threads(config.inference),
         ),
     )
 
@@ -176,11 +180,18 @@ def release(shared: shared_lib.Shared) -> None:
         owner.close()
 
 
-def make_agent(config: Any, environment: specs.EnvironmentSpec) -> agent.Agent:
-    """The first one of a run.
+def make_agent(
+    config: Any,
+    live: live_hyperparameters.LiveHyperparameters,
+    environment: specs.EnvironmentSpec,
+) -> agent.Agent:
+    """Makes the first agent of a run.
 
     Raises:
-      BadInput: its network does not fit the environment, or memory.
+      BadInput: its network does not fit the environment, or memory; or its actions
+        cannot be drawn with the epsilon that is scheduled.
     """
+    for value in live.schedules["epsilon"].values:
+        specs.check_epsilon(environment.action, value)
     with limited_by_memory():
         return agent.make(config, environment)

@@ -17,6 +17,9 @@ from impala_mp.workers import learner
 _SECS = 0.5  # of each measurement
 _MAX_ENVIRONMENTS = 256  # of one actor
 _SIZES = 6  # numbers of environments that are tried: the largest
+_LIVE = algorithm_base.Live(
+    0.01, 1.0, 1.0, 1.0, 1.0
+)  # an update takes as long with any
 _MICRO_BATCHES = (1, 2, 4, 8, 16)
 
 
@@ -45,7 +48,7 @@ def resolve(
     if not automatic:
         return ""
     torch.set_num_threads(1)
-    serving = derived.server_threads(config)
+    serving = derived.server_threads(config.inference)
     left = max(1, num_cores - serving)  # for actors and learner
     if config.actors.environments == 0 and stored:
         config.actors.environments = stored.actors.environments
@@ -109,7 +112,7 @@ def measure(config: Any, environment: specs.EnvironmentSpec) -> Costs:
     """On one core each, without contention."""
     count = config.actors.environments
     return Costs(
-        _environment_secs(config) / count,
+        _environment_secs(config.environment, count) / count,
         _inference_secs(config, environment) / count,
         _update_secs(config, environment)
         / (derived.num_fresh(config) * config.unroll_length),
@@ -125,8 +128,8 @@ def _seconds_a_call(function: Callable[[], Any]) -> float:
     return (time.perf_counter() - start) / count
 
 
-def _environment_secs(config: Any) -> float:
-    made = factory.make(config.environment, config.actors.environments)
+def _environment_secs(settings: Any, count: int) -> float:
+    made = factory.make(settings, count)
     made.reset(list(range(made.num_envs)))
     actions = specs.example_actions(made.spec.action, made.num_envs)
     seconds = _seconds_a_call(lambda: made.step(actions))
@@ -135,13 +138,16 @@ def _environment_secs(config: Any) -> float:
 
 
 def _zeros(
-    config: Any, environment: specs.EnvironmentSpec, policy: agent.Agent, size: int
+    environment: specs.EnvironmentSpec,
+    policy: agent.Agent,
+    unroll_length: int,
+    size: int,
 ) -> Any:
     spec = specs.trajectory_spec(
         environment,
         policy.distribution.num_logits,
         policy.core_state_spec(),
-        config.unroll_length,
+        unroll_length,
         size,
     )
     arrays = specs.example_trajectory(environment, spec)
@@ -150,7 +156,7 @@ def _zeros(
 
 def _inference_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
     policy, size = agent.make(config, environment), config.actors.environments
-    batch = _zeros(config, environment, policy, size)
+    batch = _zeros(environment, policy, config.unroll_length, size)
     row = nest.map_structure(lambda leaf: leaf[0], batch.time_step)
     state, generator = policy.initial_state(size), torch.Generator()
     with torch.inference_mode():
@@ -159,11 +165,10 @@ def _inference_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
 
 def _update_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
     policy = agent.make(config, environment)
-    batch = _zeros(config, environment, policy, config.batch_size)
+    batch = _zeros(environment, policy, config.unroll_length, config.batch_size)
     the_learner = learner.Learner(config, policy)
-    live = algorithm_base.live_from_config(config)
     sample = replay_correction.all_fresh(config)
-    return _seconds_a_call(lambda: the_learner.update(batch, live, sample))
+    return _seconds_a_call(lambda: the_learner.update(batch, _LIVE, sample))
 
 
 def _cheapest_size(config: Any, environment: specs.EnvironmentSpec) -> int:
@@ -178,7 +183,8 @@ def _cheapest_size(config: Any, environment: specs.EnvironmentSpec) -> int:
     costs = {}
     for size in divisors[-_SIZES:]:
         config.actors.environments = size
-        seconds = _environment_secs(config) + _inference_secs(config, environment)
+        seconds = _environment_secs(config.environment, size)
+        seconds += _inference_secs(config, environment)
         costs[size] = seconds / size
     limit = 1.05 * min(costs.values())
     return next(size for size in sorted(costs) if costs[size] <= limit)

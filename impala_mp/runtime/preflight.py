@@ -9,7 +9,7 @@ import torch
 
 from impala_mp import errors
 from impala_mp.algorithms import cuda
-from impala_mp.config import derived, fields, user_code, validation
+from impala_mp.config import derived, user_code, validation
 from impala_mp.environments import checker, factory
 from impala_mp.runtime import allocation, calibration, program, resources
 from impala_mp.storage import workdir
@@ -49,11 +49,12 @@ def check(config: Any, path: str | None) -> bool:
       BadInput: the config itself is not valid.
     """
     num_cores = len(os.sched_getaffinity(0))
-    validation.validate(config, num_cores)
+    live = validation.validate(config, num_cores)
     report = _Report()
     folder = workdir.Workdir(path) if path else None
-    for field in ("learner.device", "inference.device"):
-        report.run(field, _check_device, report, config, field)
+    for name in ("learner", "inference"):
+        field = f"{name}.device"
+        report.run(field, _check_device, report, field, config[name])
     for finding in checker.check(config):
         report.say(*finding)
     if report.failed:
@@ -61,7 +62,7 @@ def check(config: Any, path: str | None) -> bool:
         return False
     environment = factory.probe(config.environment)
     stored = folder.stored() if folder else None
-    policy = report.run("network", allocation.make_agent, config, environment)
+    policy = report.run("network", allocation.make_agent, config, live, environment)
     if not policy:
         return False
     report.run("cores", _check_cores, report, config, environment, num_cores, stored)
@@ -77,22 +78,27 @@ def check(config: Any, path: str | None) -> bool:
         "memory", allocation.layouts, config, environment, policy, num_cores
     )
     if slots:
-        _report_memory(report, config, slots, num_cores)
-        saved = allocation.replay_size(config, slots[1])[1] * config.replay.save
-        _check_disk(report, config, _COPIES * slots[2] + saved, folder)
+        _report_memory(report, allocation.needed_bytes(config, slots, num_cores))
+        saved = _COPIES * slots[2]
+        if config.replay.save:
+            saved += allocation.replay_size(config.replay, config.batch_size, slots[1])[
+                1
+            ]
+        _check_disk(report, config.checkpoint.keep_last + 1, saved, folder)
     if not report.failed:
-        report.run("a batch", _learn, report, config, environment, slots, num_cores)
+        parts = (config, live, environment, slots, num_cores)
+        report.run("a batch", _learn, report, *parts)
     return not report.failed
 
 
-def _check_device(report: _Report, config: Any, field: str) -> None:
-    device = fields.get(config, field)
+def _check_device(report: _Report, field: str, settings: Any) -> None:
+    device = settings.device
     resources.check_device(field, device)
     if not device.startswith("cuda"):
         report.say(checker.OK, field, device)
         return
     name = torch.cuda.get_device_name(device)
-    if field == "learner.device" and config.learner.precision == "bfloat16":
+    if settings.get("precision") == "bfloat16":  # the learner's
         with torch.cuda.device(device):
             supported = torch.cuda.is_bf16_supported(including_emulation=False)
         if not supported:
@@ -110,11 +116,12 @@ def _check_cores(
 ) -> None:
     """Also replaces what is automatic in `config` by numbers."""
     chosen = calibration.resolve(config, environment, num_cores, stored)
-    validation.validate(config, num_cores)
-    count = derived.num_actors(config, num_cores)
+    if chosen:
+        validation.check_relations(config, num_cores)
+    count = derived.num_actors(config.actors, num_cores)
     threads = derived.learner_threads(config, num_cores)
     cores = sorted(os.sched_getaffinity(0))
-    serving = derived.server_threads(config)
+    serving = derived.server_threads(config.inference)
     plan = resources.plan(cores, count, config.actors.threads, threads, serving)
     explained = resources.explain_cores(plan, threads, serving)
     text = f"{num_cores} available. {explained} {chosen}".rstrip()
@@ -134,9 +141,9 @@ def _check_workdir(report: _Report, config: Any, folder: workdir.Workdir) -> Non
     report.say(checker.OK, "workdir", " ".join([there, *sentences]))
 
 
-def _report_memory(report: _Report, config: Any, slots: Any, num_cores: int) -> None:
-    """After `program.layouts` has found it to be enough."""
-    needed = allocation.needed_bytes(config, slots, num_cores) / _MIB
+def _report_memory(report: _Report, num_bytes: int) -> None:
+    """Reports memory that `allocation.layouts` has found to be enough."""
+    needed = num_bytes / _MIB
     available = shared_memory.available_bytes() / _MIB
     text = (
         f"{needed:,.0f} MiB for trajectories and parameters, {available:,.0f} MiB are"
@@ -146,11 +153,10 @@ def _report_memory(report: _Report, config: Any, slots: Any, num_cores: int) -> 
 
 
 def _check_disk(
-    report: _Report, config: Any, num_bytes: int, folder: workdir.Workdir | None
+    report: _Report, kept: int, num_bytes: int, folder: workdir.Workdir | None
 ) -> None:
-    """`num_bytes` are those of a checkpoint."""
+    """Compares the free disk with `kept` checkpoints of `num_bytes` each."""
     size = num_bytes / _MIB
-    kept = config.checkpoint.keep_last + 1
     text = f"{kept} checkpoints of {size:,.1f} MiB take {kept * size:,.1f} MiB"
     if folder is None:
         report.say(checker.OK, "disk", f"{text}; name a --workdir to see if they fit.")
@@ -175,12 +181,17 @@ def _check_disk(
 
 
 def _learn(
-    report: _Report, config: Any, environment: Any, slots: Any, num_cores: int
+    report: _Report,
+    config: Any,
+    live: Any,
+    environment: Any,
+    slots: Any,
+    num_cores: int,
 ) -> None:
     """One batch of play with fresh parameters, through real slots, learned once."""
     config = config.copy_and_resolve_references()
     config.health.max_crash_files = 0  # nothing is written
-    shared = allocation.allocate(config, environment, slots, "", num_cores)
+    shared = allocation.allocate(config, live, environment, slots, "", num_cores)
     try:
         metrics = _update(shared)
     finally:

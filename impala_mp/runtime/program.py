@@ -33,14 +33,15 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
       ChildFailed: a process failed past its restart budget.
     """
     num_cores = len(os.sched_getaffinity(0))
-    validation.validate(config, num_cores)
+    live = validation.validate(config, num_cores)
     for field in ("learner.device", "inference.device"):
         resources.check_device(field, fields.get(config, field))
     folder = workdir.Workdir(path)
     environment = factory.probe(config.environment)
-    policy = allocation.make_agent(config, environment)
+    policy = allocation.make_agent(config, live, environment)
     chosen = calibration.resolve(config, environment, num_cores, folder.stored())
-    validation.validate(config, num_cores)
+    if chosen:
+        validation.check_relations(config, num_cores)
     changes = [*folder.check(config), chosen]
     folder.check_unused()
     slots = allocation.layouts(config, environment, policy, num_cores)
@@ -48,7 +49,7 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     found: list[str] = []
     overrides, counts = check_checkpoints(folder, found.append)
     shared = allocation.allocate(
-        config, environment, slots, folder.checkpoints, num_cores
+        config, live, environment, slots, folder.checkpoints, num_cores
     )
     try:
         with signals.Ending() as end:
@@ -129,7 +130,9 @@ def _resources(shared: shared_lib.Shared) -> list[str]:
         holders["the target network's"] = 1
     return [
         resources.explain_cores(
-            shared.cores, shared.learner_threads, derived.server_threads(shared.config)
+            shared.cores,
+            shared.learner_threads,
+            derived.server_threads(shared.config.inference),
         ),
         resources.explain_memory(
             holders,
@@ -138,7 +141,9 @@ def _resources(shared: shared_lib.Shared) -> list[str]:
             shared.store.num_bytes,
         ),
         resources.explain_replay(
-            *allocation.replay_size(shared.config, shared.batch),
+            *allocation.replay_size(
+                shared.config.replay, shared.config.batch_size, shared.batch
+            ),
             shared.config.replay.save,
             shared.config.shutdown.deadline_secs,
         ),
@@ -179,5 +184,7 @@ def _alone(state: str) -> health.Status:
 def _conclude(config: Any, policy: agent.Agent, path: str) -> None:
     episodes = config.evaluation.episodes
     evaluate.conclude(
-        config, path, lambda: evaluate.evaluate(path, episodes, policy=policy)
+        config.environment.id,
+        path,
+        lambda: evaluate.evaluate(path, episodes, policy=policy),
     )

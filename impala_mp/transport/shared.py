@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from impala_mp import seeding, specs
+from impala_mp.config import live_hyperparameters
 from impala_mp.transport import (
     control_block,
     inference_requests,
@@ -27,6 +28,7 @@ class Shared(NamedTuple):
     """All that crosses a process boundary, and what is needed to use it."""
 
     config: Any  # a frozen ConfigDict
+    live: live_hyperparameters.LiveHyperparameters  # of the config
     environment: specs.EnvironmentSpec
     batch: Any  # the batch's trajectory spec
     topology: topology_lib.Topology

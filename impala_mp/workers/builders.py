@@ -65,6 +65,7 @@ def make_learner(
     )
     return learner_loop.LearnerLoop(
         config,
+        shared.live,
         learner.Learner(config, agent.make(config, shared.environment)),
         the_batcher,
         rings,
@@ -86,7 +87,11 @@ def _make_replay(
         return None
     return replay.Replay(
         shared.batch,
-        derived.replay_capacity(config, replay.trajectory_bytes(shared.batch)),
+        derived.replay_capacity(
+            config.replay.memory_mib,
+            config.batch_size,
+            replay.trajectory_bytes(shared.batch),
+        ),
         derived.num_replayed(config),
         config.replay,
         shared.seeds("replay", 0, row.get("incarnation")),

@@ -56,13 +56,11 @@ def summarise(returns: list[float]) -> Summary:
     )
 
 
-def protocol(config: Any, greedy: bool) -> str:
-    """What a mean return means: environment, settings, and how actions are chosen."""
-    settings = ", ".join(
-        f"{k}={v}" for k, v in sorted(config.environment.kwargs.items())
-    )
+def protocol(settings: Any, greedy: bool) -> str:
+    """Describes `config.environment`, its settings, and the choice of actions."""
+    kwargs = ", ".join(f"{k}={v}" for k, v in sorted(settings.kwargs.items()))
     choice = "greedy actions" if greedy else "sampled actions"
-    return f"{config.environment.id}({settings}), full games, {choice}"
+    return f"{settings.id}({kwargs}), full games, {choice}"
 
 
 @torch.inference_mode()

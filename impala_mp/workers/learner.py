@@ -20,13 +20,13 @@ _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [
 def metric_names(config: Any) -> tuple[str, ...]:
     """What `update` gives, in this order."""
     own = ("loss/total", "loss/gradient_norm", "health/skipped_share")
-    return (*own, *registry.metric_names(config), *_popart_names(config))
+    algorithm = registry.metric_names(config.algorithm, config.replay)
+    scales = _popart_names(config.environment) if config.loss.popart else ()
+    return (*own, *algorithm, *scales)
 
 
-def _popart_names(config: Any) -> tuple[str, ...]:
-    if not config.loss.popart:
-        return ()
-    suffixes = derived.task_suffixes(config.environment)
+def _popart_names(environment: Any) -> tuple[str, ...]:
+    suffixes = derived.task_suffixes(environment)
     return tuple(f"popart/{x}{s}" for x in ("mean", "scale") for s in suffixes)
 
 
@@ -62,7 +62,7 @@ class Learner:
             self._compute = cuda.GraphedCallable(
                 self._update, lambda work: work[0].agent_output.baseline.data_ptr()
             )
-        self._algorithm_metrics = registry.metric_names(config)
+        self._algorithm_metrics = registry.metric_names(config.algorithm, config.replay)
         self._num_metrics = len(metric_names(config))
         self.raw_metrics = torch.zeros(self._num_metrics, device=device)  # of a step
         self.priorities: torch.Tensor | None = None  # [B] of a step, with replay

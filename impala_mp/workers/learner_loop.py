@@ -45,6 +45,7 @@ class LearnerLoop:
     def __init__(
         self,
         config: Any,
+        live: live_hyperparameters.LiveHyperparameters,
         the_learner: learner.Learner,
         the_batcher: batcher.Batcher,
         rings: trajectory_ring.TrajectoryRings,
@@ -74,7 +75,7 @@ class LearnerLoop:
             control,
             schedules.ladder(len(rings.heads()), config.actors.epsilon_ladder),
         )
-        self._schedules = live_hyperparameters.scheduled(config)
+        self._schedules = live.scheduled()
         self._episodes = episode_statistics.Episodes(
             derived.task_suffixes(config.environment)
         )

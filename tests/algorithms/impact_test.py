@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from impala_mp.algorithms import base, registry
-from impala_mp.config import validation
+from impala_mp.config import base as config_base
 from impala_mp.workers import learner
 from tests.support import builders, learners, vtrace_twin
 
@@ -80,7 +80,7 @@ def _ppo(log_prob, old_log_prob, advantage):
 
 
 def test_each_algorithm_has_a_name_and_each_name_an_algorithm():
-    assert tuple(registry._ALGORITHMS) == validation.ALGORITHMS
+    assert tuple(registry._ALGORITHMS) == config_base.BY_NAME["algorithm"].choices
 
 
 @_CORES

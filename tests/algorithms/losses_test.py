@@ -7,7 +7,7 @@ import torch
 
 from impala_mp import errors
 from impala_mp.algorithms import losses
-from impala_mp.config import validation
+from impala_mp.config import base
 
 _T, _B, _A = 6, 4, 3
 
@@ -33,7 +33,11 @@ def test_reward_clippings(clipping, formula):
 
 
 def test_every_clipping_is_tested_and_others_are_refused():
-    assert validation.REWARD_CLIPPINGS == ("none", "abs_one", "soft_asymmetric")
+    assert base.BY_NAME["loss.reward_clipping"].choices == (
+        "none",
+        "abs_one",
+        "soft_asymmetric",
+    )
     with pytest.raises(errors.BadInput, match=r"'sign'.* one of .*abs_one"):
         losses.clip_rewards(torch.zeros(1), "sign")
 
@@ -77,7 +81,7 @@ def test_the_gradient_of_the_baseline_loss():
 
 
 def test_the_huber_loss_and_its_gradient():
-    assert validation.BASELINES == ("squared", "huber")
+    assert base.BY_NAME["loss.baseline"].choices == ("squared", "huber")
     values = (3.0 * _random(_T, _B)).requires_grad_()
     targets = _random(_T, _B, seed=2).requires_grad_()
     loss = losses.huber_baseline_loss(values, targets, 1.5)
@@ -110,7 +114,7 @@ def test_the_surrogate_has_no_gradient_where_it_was_clipped(advantage, ratio):
 
 
 def test_reduce_counts_learnable_elements_once_and_divides_by_count():
-    assert validation.REDUCTIONS == ("sum", "mean")
+    assert base.BY_NAME["loss.reduction"].choices == ("sum", "mean")
     loss = torch.tensor([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]])
     learnable = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     assert losses.reduce(loss, learnable, "sum", 6).item() == 27.0
@@ -143,7 +147,7 @@ def _gradient(reduction, columns, learnable):
     return weights.grad
 
 
-@pytest.mark.parametrize("reduction", validation.REDUCTIONS)
+@pytest.mark.parametrize("reduction", base.BY_NAME["loss.reduction"].choices)
 @pytest.mark.parametrize("size", [1, 2])
 def test_gradients_of_micro_batches_add_up(reduction, size):
     learnable = torch.ones(_T, _B)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from absl import flags
 
 from impala_mp import config as config_lib, errors
 from impala_mp.cli import command_line
+from impala_mp.config import base
 from impala_mp.environments import factory
 from impala_mp.runtime import program
 
@@ -38,6 +40,14 @@ def test_help(module):
     done = _call(module, "--help")
     assert done.returncode == 0
     assert "--workdir" in done.stdout
+
+
+def test_helpfull_lists_every_field():
+    done = _call("train", "--helpfull")
+    assert done.returncode == 0
+    for field in base.FIELDS:
+        line = re.search(rf"^  {re.escape(field.name)}=.*$", done.stdout, re.M)[0]
+        assert field.meaning.split()[0] in line
 
 
 @pytest.mark.parametrize(
@@ -183,6 +193,27 @@ def test_a_file_that_gives_no_config_is_refused(monkeypatch, tmp_path, text, sen
     path.write_text(text)
     with pytest.raises(errors.BadInput, match=sentence):
         _parse(monkeypatch, tmp_path, f"--config={path}")
+
+
+def test_the_experiment_is_executed_once_at_a_start(tmp_path):
+    path, log = tmp_path / "counted.py", tmp_path / "executions"
+    count = f"open({str(log)!r}, 'a').write"
+    text = _get_config(f"{count}('called ')")
+    path.write_text(f"{text}\n\n{count}('executed ')\n")
+    # The refusal comes from the training, after all flags have been parsed.
+    done = _call(
+        *("train", f"--config={path}", f"--workdir={tmp_path / 'run'}"),
+        *("--config.total_agent_steps=900", "--config.batch_size=33"),
+    )
+    _refused(done, "config.batch_size to 48")
+    assert log.read_text() == "executed called "
+
+
+def test_two_command_lines_share_nothing():
+    first, second = (
+        command_line.load([_CATCH, f"--config.seed={seed}"]) for seed in (1, 2)
+    )
+    assert (first.seed, second.seed) == (1, 2)
 
 
 def test_such_a_file_is_refused_without_a_traceback(tmp_path):

@@ -26,11 +26,10 @@ def test_replay_with(fields):
 
 
 def test_a_replay_smaller_than_a_batch_is_refused():
-    config = builders.base_config(**{"replay.memory_mib": 1.0})
-    assert derived.replay_capacity(config, 2**20 // 32) == 32
+    assert derived.replay_capacity(1.0, 32, 2**20 // 32) == 32
     sentence = r"memory_mib \(1.0\) holds 31 .* a batch \(32\): set .* at least 1.1"
     with pytest.raises(errors.BadInput, match=sentence):
-        derived.replay_capacity(config, 2**20 // 32 + 1)
+        derived.replay_capacity(1.0, 32, 2**20 // 32 + 1)
 
 
 def test_threads_of_the_learner():
@@ -42,4 +41,5 @@ def test_threads_of_the_learner():
     served = {"actors.count": 2, "inference.mode": "server", "inference.threads": 3}
     assert derived.learner_threads(builders.base_config(**served), 8) == 3
     assert derived.learner_threads(builders.base_config(**served), 4) == 1
-    assert derived.num_actors(builders.base_config(**{"actors.count": 0}), 7) == 7
+    none = builders.base_config(**{"actors.count": 0})
+    assert derived.num_actors(none.actors, 7) == 7

@@ -45,7 +45,7 @@ def test_the_order_of_thresholds_holds_at_every_step():
     # What has been is over.
     values = live_hyperparameters.of_config(
         _validate(**{rho: "piecewise(1, 50, 3)", c: "constant(1)"})
-    )
+    ).schedules
     values["clip_c_threshold"] = schedules.constant(2.0)
     live_hyperparameters.check_order(values, agent_steps=50)
     with pytest.raises(errors.BadInput, match="agent step 49"):
@@ -54,7 +54,7 @@ def test_the_order_of_thresholds_holds_at_every_step():
 
 def test_a_schedule_comes_before_the_field():
     config = _validate(**{"actors.epsilon": 0.5, "loss.entropy_cost": 0.25})
-    assert live_hyperparameters.initial(config) == {
+    assert live_hyperparameters.of_config(config).initial() == {
         "epsilon": 0.5,
         "temperature": 1.0,
         "entropy_cost": 0.25,
@@ -64,4 +64,4 @@ def test_a_schedule_comes_before_the_field():
         "clip_c_threshold": 1.0,
     }
     config = _validate(**{"schedules.epsilon": "exponential(0.1, 1, 7)"})
-    assert live_hyperparameters.initial(config)["epsilon"] == 0.1
+    assert live_hyperparameters.of_config(config).initial()["epsilon"] == 0.1

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from impala_mp import config as config_lib, errors
-from impala_mp.config import fields, validation
+from impala_mp.config import base, fields, validation
 from tests.support import builders
 
 _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
@@ -178,3 +178,20 @@ def test_a_network_may_have_no_hidden_layer():
 
 def test_the_base_config_is_valid():
     validation.validate(config_lib.get_base_config(), num_cores=1)
+
+
+def test_every_field_has_a_meaning_and_a_default_by_its_own_rules():
+    assert len(base.BY_NAME) == len(base.FIELDS)
+    for field in base.FIELDS:
+        assert field.meaning, field.name
+        field.check(field.default)
+        value = fields.get(config_lib.get_base_config(), field.name)
+        assert value == field.default or value.to_dict() == field.default
+
+
+def test_every_live_value_has_a_field_and_a_schedule():
+    flat = fields.flatten(config_lib.get_base_config())
+    for name, field in base.LIVE.items():
+        assert (field.name in flat) == (name != "learning_rate_factor")
+        assert f"schedules.{name}" in flat
+        assert field.rules

@@ -20,7 +20,7 @@ class _Answering:
         self.said = []
         self.live = live_control.LiveControl(
             self.control,
-            config,
+            shared.live,
             str(path),
             self.said.append,
             shared.environment.action,

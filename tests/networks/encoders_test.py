@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from impala_mp import errors, nest, specs, types
+from impala_mp.config import live_hyperparameters
 from impala_mp.environments import spaces
 from impala_mp.networks import agent, encoders, normalisation
+from impala_mp.runtime import allocation
 from tests.support import builders, spaces as support_spaces
 
 
@@ -196,8 +198,10 @@ def test_epsilon_and_a_box_are_refused():
         {"actors.epsilon": 0.1},
         {"schedules.epsilon": "linear(1, 0, 100)"},
     ):
+        config = builders.config(**overrides)
+        live = live_hyperparameters.of_config(config)
         with pytest.raises(errors.BadInput, match="actors.epsilon"):
-            agent.make(builders.config(**overrides), environment)
+            allocation.make_agent(config, live, environment)
 
 
 def test_statistics_merge_as_if_all_had_come_at_once():

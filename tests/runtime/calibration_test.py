@@ -40,7 +40,7 @@ def test_environments_that_cost_least_are_chosen(monkeypatch, tmp_path):
     monkeypatch.setattr(
         calibration,
         "_environment_secs",
-        lambda config: costs[config.actors.environments],
+        lambda settings, count: costs[count],
     )
     monkeypatch.setattr(calibration, "_inference_secs", lambda *unused: 0.0)
     config = builders.config(**{"actors.environments": 0, "batch_size": 12})

@@ -32,9 +32,9 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
     taken = []
     monkeypatch.setattr(resources, "take_cores", taken.append)
     monkeypatch.setattr(inference_server, "InferenceServer", _stop)
-    seat = entry_points.Seat("inference", 0, 0, 0, "")
+    (seat,) = shared.topology.of("inference")
     with pytest.raises(_Stop):
-        entry_points._infer(seat, shared, shared.control.row(0))
+        entry_points._infer(seat, 0, shared)
     assert taken == [(1,)]
 
 
@@ -52,8 +52,7 @@ def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, ro
     shared = builders.shared(builders.config(), tmp_path)
     for group in (shared.config.learner, shared.config.inference):
         group.device = "cuda:1"
-    row = shared.control.row(0)
-    seat = entry_points.Seat(role, 0, 0, 0, "")
+    seat = shared.topology.learner()
     taken = []
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(resources, "take_cores", lambda cores: None)
@@ -64,8 +63,8 @@ def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, ro
     ):
         monkeypatch.setattr(owner, name, _stop)
     starts = {
-        "learner": lambda: entry_points._learn(seat, shared, row),
-        "inference": lambda: entry_points._infer(seat, shared, row),
+        "learner": lambda: entry_points._learn(seat, 0, shared),
+        "inference": lambda: entry_points._infer(seat, 0, shared),
         "lockstep": lambda: lockstep.run(shared, print, print),
         "check": lambda: preflight._update(shared),
         "replay": lambda: diagnosis.Diagnosis(_crash(shared.config)),

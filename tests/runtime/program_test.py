@@ -7,7 +7,8 @@ import resource
 import pytest
 
 from impala_mp import errors
-from impala_mp.runtime import program
+from impala_mp.config import schedules, validation
+from impala_mp.runtime import calibration, program
 from tests.support import builders
 
 
@@ -24,6 +25,66 @@ def test_a_refused_run_leaves_the_folder_of_another_as_it_was(tmp_path):
     with pytest.raises(errors.BadInput, match="none of the"):
         program.train(builders.short_training(total_agent_steps=600), str(path))
     assert _everything(path) == before
+
+
+@pytest.mark.parametrize("automatic", [False, True])
+def test_each_schedule_is_parsed_and_the_config_validated_once(
+    tmp_path, monkeypatch, automatic
+):
+    texts = ["linear(0.2, 0.1, 100)", "constant(0.02)"]
+    overrides = dict(
+        zip(("schedules.epsilon", "schedules.entropy_cost"), texts, strict=True)
+    )
+    if automatic:
+        overrides |= {"actors.count": 0, "learner.micro_batches": 0}
+    calls = []
+
+    def watch(module, name, entry):
+        function = getattr(module, name)
+
+        def watched(*args):
+            calls.append(entry(*args))
+            return function(*args)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(schedules, "parse", lambda text: text)
+    watch(validation, "validate", lambda *args: "validated")
+    watch(validation, "check_relations", lambda *args: "related")
+    monkeypatch.setattr(calibration, "_SECS", 0.01)
+    program.train(_config(**overrides), str(tmp_path / "run"))
+    again = ["related"] if automatic else []  # calibration has changed the config
+    assert calls == ["validated", *texts, "related", *again]
+
+
+@pytest.mark.parametrize("automatic", [False, True])
+def test_each_schedule_is_parsed_and_the_config_validated_once(
+    tmp_path, monkeypatch, automatic
+):
+    texts = ["linear(0.2, 0.1, 100)", "constant(0.02)"]
+    overrides = dict(
+        zip(("schedules.epsilon", "schedules.entropy_cost"), texts, strict=True)
+    )
+    if automatic:
+        overrides |= {"actors.count": 0, "learner.micro_batches": 0}
+    calls = []
+
+    def watch(module, name, entry):
+        function = getattr(module, name)
+
+        def watched(*args):
+            calls.append(entry(*args))
+            return function(*args)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(schedules, "parse", lambda text: text)
+    watch(validation, "validate", lambda *args: "validated")
+    watch(validation, "check_relations", lambda *args: "related")
+    monkeypatch.setattr(calibration, "_SECS", 0.01)
+    program.train(builders.short_training(**overrides), str(tmp_path / "run"))
+    again = ["related"] if automatic else []  # calibration has changed the config
+    assert calls == ["validated", *texts, "related", *again]
 
 
 def test_memory_that_cannot_be_had_is_found_before_a_folder_is_made(

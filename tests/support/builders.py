@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from impala_mp import config as config_lib, nest, specs
+from impala_mp.config import live_hyperparameters
 from impala_mp.environments import factory
 from impala_mp.networks import agent
 from impala_mp.runtime import allocation
@@ -62,7 +63,8 @@ def shared(config, checkpoints):
     environment = factory.probe(config.environment)
     policy = agent.make(config, environment)
     slots = allocation.layouts(config, environment, policy, 2)
-    return allocation.allocate(config, environment, slots, str(checkpoints), 2)
+    live = live_hyperparameters.of_config(config)
+    return allocation.allocate(config, live, environment, slots, str(checkpoints), 2)
 
 
 def parts(config, checkpoints):

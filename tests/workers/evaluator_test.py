@@ -190,6 +190,6 @@ def test_the_summary():
 def test_the_protocol_names_what_a_return_means():
     config = config_lib.get_base_config()
     config.environment.kwargs = {"rows": 7}
-    assert evaluator.protocol(config, True) == (
+    assert evaluator.protocol(config.environment, True) == (
         "Catch(rows=7), full games, greedy actions"
     )

@@ -169,7 +169,8 @@ def test_no_trajectory_is_older_than_the_limit_and_nobody_waits_for_ever(
         parts.training._accounts.counts()
     assert parts.training._learner.updates > 10
     if limit == 0:
-        assert parts.shared.control.row(0).get("discarded") > 0
+        learner = parts.shared.topology.learner()
+        assert parts.shared.row(learner).get("discarded") > 0
 
 
 def test_accounting_and_checkpoints_of_training(tmp_path):
@@ -190,7 +191,7 @@ def test_accounting_and_checkpoints_of_training(tmp_path):
     parts.training.save()
     # The learner is killed with a batch in hand, and another takes its seat.
     builders.make_batcher(parts.shared).take()
-    again = worker_builders.make_learner(parts.shared, parts.shared.control.row(0))
+    again = worker_builders.make_learner(parts.shared.topology.learner(), parts.shared)
     again.restore(print)
     record = parts.shared.learner_record.read()
     assert record["updates"] == record["restored/updates"] == 4

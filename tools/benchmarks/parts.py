@@ -139,7 +139,7 @@ def _unroll(context: context_lib.Context) -> Callable[[], None]:
     store = parameter_store.ParameterStore(flat.nbytes)
     store.publish(flat)
     control = control_block.ControlBlock(1)
-    for name, value in live_hyperparameters.initial(context.config).items():
+    for name, value in live_hyperparameters.of_config(context.config).initial().items():
         control.set(name, value)
     the_actor = actor.Actor(
         policy,

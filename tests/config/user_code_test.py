@@ -1,0 +1,28 @@
+"""Where a failure in a user's code is reported."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from impala_mp import errors
+from impala_mp.algorithms import losses
+from impala_mp.config import user_code
+
+
+def test_the_deepest_place_outside_of_the_package_is_named():
+    with pytest.raises(errors.BadInput) as caught:
+        losses.clip_rewards(None, "sign")
+    assert os.path.basename(__file__) in user_code.where(caught.value)
+
+
+def test_the_config_is_read_without_torch():
+    """A second or more of each command that only looks at a run."""
+    code = (
+        "import pkgutil, importlib, sys, impala_mp.config as c\n"
+        "for module in pkgutil.iter_modules(c.__path__, 'impala_mp.config.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
