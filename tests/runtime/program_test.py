@@ -52,36 +52,6 @@ def test_each_schedule_is_parsed_and_the_config_validated_once(
     watch(validation, "validate", lambda *args: "validated")
     watch(validation, "check_relations", lambda *args: "related")
     monkeypatch.setattr(calibration, "_SECS", 0.01)
-    program.train(_config(**overrides), str(tmp_path / "run"))
-    again = ["related"] if automatic else []  # calibration has changed the config
-    assert calls == ["validated", *texts, "related", *again]
-
-
-@pytest.mark.parametrize("automatic", [False, True])
-def test_each_schedule_is_parsed_and_the_config_validated_once(
-    tmp_path, monkeypatch, automatic
-):
-    texts = ["linear(0.2, 0.1, 100)", "constant(0.02)"]
-    overrides = dict(
-        zip(("schedules.epsilon", "schedules.entropy_cost"), texts, strict=True)
-    )
-    if automatic:
-        overrides |= {"actors.count": 0, "learner.micro_batches": 0}
-    calls = []
-
-    def watch(module, name, entry):
-        function = getattr(module, name)
-
-        def watched(*args):
-            calls.append(entry(*args))
-            return function(*args)
-
-        monkeypatch.setattr(module, name, watched)
-
-    watch(schedules, "parse", lambda text: text)
-    watch(validation, "validate", lambda *args: "validated")
-    watch(validation, "check_relations", lambda *args: "related")
-    monkeypatch.setattr(calibration, "_SECS", 0.01)
     program.train(builders.short_training(**overrides), str(tmp_path / "run"))
     again = ["related"] if automatic else []  # calibration has changed the config
     assert calls == ["validated", *texts, "related", *again]
