@@ -1,4 +1,4 @@
-"""What the actor-critic algorithms share: the value side, the sum, the metrics."""
+"""Parts that the actor-critic algorithms share: values, V-trace, the sum, metrics."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 
 from impala_mp import types
 from impala_mp.algorithms import base, losses, replay_correction, vtrace
+from impala_mp.config import derived
 from impala_mp.networks import agent, popart
 
 LOSS_METRICS = ("loss/policy_gradient", "loss/baseline", "loss/entropy")
@@ -20,91 +21,119 @@ VTRACE_METRICS = (
 
 
 class Critic:
-    """V-trace's targets, and how far values are from them; PopArt's scale, if on."""
+    """Settings of values, V-trace and replay; `begin` applies them to a micro-batch."""
 
     def __init__(self, config: Any, policy: agent.Agent) -> None:
-        self._config = config
-        self._distribution = policy.distribution
-        self._network = policy.network
-        self._popart = popart.head(config, policy.network)
+        self.loss, self.vtrace, self.replay = config.loss, config.vtrace, config.replay
+        self.distribution, self.network = policy.distribution, policy.network
+        self.popart = popart.head(config, policy.network)
+        # Replayed transitions of a whole batch.
+        self.num_replayed = config.unroll_length * derived.num_replayed(config)
 
-    def control(
+    def begin(
         self,
         batch: types.Trajectory,
         sample: types.Sample | None,
-        logits: torch.Tensor,
-        values: torch.Tensor,
+        network: agent.NetworkOutput,
+        live: base.Live,
         count: int,
-    ) -> replay_correction.Control:
-        """What replay makes of the loss, given the learner's outputs [T, B, ...]."""
-        if sample is None:
-            return replay_correction.without_replay(batch)
-        errors = self.normalised(batch, values - batch.agent_output.baseline)
+    ) -> "Step":
+        """Starts the loss of a micro-batch; `count` is T * B of the whole batch.
+
+        Args:
+          sample: None without replay.
+          network: the learner's outputs, which carry the gradient: [T+1, B, ...].
+        """
+        return Step(self, batch, sample, network, live, count)
+
+
+class Step:
+    """The loss of one micro-batch: its mask, weights and units, and its sum.
+
+    All tensors are [T, B, ...]. A method takes and returns [T, B] unless it names
+    another shape.
+    """
+
+    logits: torch.Tensor  # of the learner's policy pi, [T, B, L]
+    values: torch.Tensor  # V(x_0..x_{T-1}) under the learner's parameters
+    learnable: torch.Tensor  # 1 where a transition is learned, else 0
+
+    def __init__(
+        self,
+        critic: Critic,
+        batch: types.Trajectory,
+        sample: types.Sample | None,
+        network: agent.NetworkOutput,
+        live: base.Live,
+        count: int,
+    ) -> None:
+        self._critic, self._batch, self._sample = critic, batch, sample
+        self._live, self._count = live, count
+        self.logits, self.values = network.policy_logits[:-1], network.baseline[:-1]
+        task = critic.network.task_of(batch.time_step)
+        self._task = None if task is None else task[:-1]
+        head = critic.popart
+        self._scale = None if head is None else head.scale_of(self._task)
+        self._replay = self._replay_control()
+        self.learnable = self._replay.learnable
+
+    def _replay_control(self) -> replay_correction.Control:
+        learnable = base.learnable(self._batch)
+        if self._sample is None:
+            return replay_correction.without_replay(learnable)
+        recorded = self._batch.agent_output
         return replay_correction.control(
-            batch, sample, logits, errors, self._distribution, self._config, count
+            learnable,
+            self._sample,
+            recorded.policy_logits,
+            self.logits,
+            self.normalised(self.values - recorded.baseline),
+            self._critic.distribution,
+            self._critic.replay,
+            self._critic.num_replayed,
         )
 
-    def priorities(
-        self,
-        batch: types.Trajectory,
-        returns: vtrace.VTraceReturns,
-        control: replay_correction.Control,
-        sample: types.Sample | None,
-    ) -> torch.Tensor | None:
-        """For the replay: [B]; None if there is none."""
-        if sample is None:
-            return None
-        eta = self._config.replay.priority_eta
-        deltas = self.normalised(batch, returns.deltas)
-        return replay_correction.priorities(deltas, control.learnable, eta)
+    def normalised(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Divides values or advantages by PopArt's sigma; without PopArt, does nothing.
+
+        Each task has its own sigma (Hessel et al. 2019, arXiv 1809.04474).
+        """
+        return tensor if self._scale is None else tensor / self._scale
 
     def returns(
-        self,
-        batch: types.Trajectory,
-        live: base.Live,
-        log_rhos: torch.Tensor,
-        values: torch.Tensor,
-        learnable: torch.Tensor,
+        self, log_rhos: torch.Tensor, values: torch.Tensor
     ) -> vtrace.VTraceReturns:
-        """V-trace of a batch; `log_rhos` [T, B], `values` V(x_0..x_T) [T+1, B].
+        """Computes V-trace's targets and advantages; the result has no gradient.
 
-        Its rhos are the true ones, also where targets are made without them.
+        The returned rhos are exp(log_rhos), also with `vtrace.correction` off, which
+        computes targets and advantages as if all ratios were 1.
+
+        Args:
+          values: V(x_0..x_T), [T+1, B].
         """
-        settings, time_step = self._config.loss, batch.time_step
-        log_rhos, corrected = log_rhos.detach(), self._config.vtrace.correction
+        settings, correction = self._critic.loss, self._critic.vtrace.correction
+        time_step, live = self._batch.time_step, self._live
+        log_rhos = log_rhos.detach()
         returns = vtrace.from_importance_weights(
-            log_rhos=log_rhos if corrected else torch.zeros_like(log_rhos),
+            log_rhos=log_rhos if correction else torch.zeros_like(log_rhos),
             discounts=time_step.discount[1:] * settings.discount_factor,
             rewards=losses.clip_rewards(time_step.reward[1:], settings.reward_clipping),
             values=values[:-1].detach(),
             bootstrap_value=values[-1].detach(),
-            learnable=learnable,
+            learnable=self.learnable,
             clip_rho_threshold=live.clip_rho_threshold,
             clip_pg_rho_threshold=live.clip_pg_rho_threshold,
             clip_c_threshold=live.clip_c_threshold,
-            lambda_=self._config.vtrace.lambda_,
+            lambda_=self._critic.vtrace.lambda_,
         )
-        if not corrected:
-            returns = returns._replace(rhos=log_rhos.exp() * learnable)
+        if not correction:
+            returns = returns._replace(rhos=log_rhos.exp() * self.learnable)
         return returns
 
-    def normalised(self, batch: types.Trajectory, tensor: torch.Tensor) -> torch.Tensor:
-        """Values or advantages [T, B] over PopArt's sigma; the same without PopArt."""
-        if self._popart is None:
-            return tensor
-        return tensor / self._popart.scale_of(self._task(batch))
-
-    def _task(self, batch: types.Trajectory) -> torch.Tensor | None:
-        """Of each transition, [T, B]; None if there is but one."""
-        task = self._network.task_of(batch.time_step)
-        return None if task is None else task[:-1]
-
-    def loss(
-        self, batch: types.Trajectory, values: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """baseline_cost times the baseline's loss, in PopArt's units: [T, B]."""
-        settings = self._config.loss
-        values, targets = (self.normalised(batch, each) for each in (values, targets))
+    def baseline_loss(self, vs: torch.Tensor) -> torch.Tensor:
+        """baseline_cost times the error of V(x_t) from vs_t, in PopArt's units."""
+        settings = self._critic.loss
+        values, targets = self.normalised(self.values), self.normalised(vs)
         if settings.baseline == "huber":
             delta = settings.huber_delta
             errors = losses.huber_baseline_loss(values, targets, delta)
@@ -113,67 +142,86 @@ class Critic:
         cost: torch.Tensor = settings.baseline_cost * errors
         return cost
 
-    def moments(
-        self, batch: types.Trajectory, targets: torch.Tensor, learnable: torch.Tensor
-    ) -> torch.Tensor | None:
-        """Of the targets, for PopArt to adapt to."""
-        if self._popart is None:
+    def entropy_loss(self) -> torch.Tensor:
+        """-entropy_cost H(pi(.|x_t)), H in nats: IMPALA, section 4.2."""
+        loss: torch.Tensor = (
+            -self._live.entropy_cost * self._critic.distribution.entropy(self.logits)
+        )
+        return loss
+
+    @torch.no_grad()
+    def mean(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sums over the learnable transitions; divides by T * B of the whole batch."""
+        return (tensor * self.learnable).sum() / self._count
+
+    def finish(
+        self,
+        terms: dict[str, torch.Tensor],
+        log_rhos: torch.Tensor,
+        returns: vtrace.VTraceReturns,
+        metrics: dict[str, torch.Tensor] | None = None,
+    ) -> base.Loss:
+        """Reduces the terms and adds them up with replay's; fills in the metrics.
+
+        Args:
+          terms: the algorithm's terms by metric name.
+          metrics: further scalars of the algorithm, without a gradient.
+        """
+        settings, replay = self._critic.loss, self._replay
+        weighted = ((terms, replay.weights), (replay.terms, replay.term_weights))
+        reduced = {
+            name: losses.reduce(term, weights, settings.reduction, self._count)
+            for part, weights in weighted
+            for name, term in part.items()
+        }
+        return base.Loss(
+            total=torch.stack(list(reduced.values())).sum(),
+            metrics={
+                **{name: scalar.detach() for name, scalar in reduced.items()},
+                **replay.metrics,
+                **(metrics or {}),
+                **self._vtrace_metrics(returns.rhos),
+            },
+            elements={
+                "vtrace/log_rhos": log_rhos,
+                "vtrace/deltas": returns.deltas,
+                "vtrace/vs": returns.vs,
+                "vtrace/pg_advantages": returns.pg_advantages,
+                **terms,
+                **replay.terms,
+            },
+            moments=self._moments(returns.vs),
+            priorities=self._priorities(returns.deltas),
+        )
+
+    @torch.no_grad()
+    def _vtrace_metrics(self, rhos: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Statistics of the importance weights; `effective_sample_size` per part.
+
+        A learned transition that is off-policy has a KL(mu || pi) above 0 nats.
+        """
+        live, count = self._live, self._count
+        recorded = self._batch.agent_output.policy_logits
+        effective = rhos.sum().square() / rhos.square().sum().clamp(min=1e-12)
+        return {
+            "vtrace/rho_mean": rhos.sum() / count,
+            "vtrace/rho_clipped": (rhos > live.clip_rho_threshold).sum() / count,
+            "vtrace/c_clipped": (rhos > live.clip_c_threshold).sum() / count,
+            "vtrace/effective_sample_size": effective / count,
+            "vtrace/kl": self.mean(self._critic.distribution.kl(recorded, self.logits)),
+            "vtrace/value_mean": self.values.sum() / count,
+        }
+
+    def _moments(self, targets: torch.Tensor) -> torch.Tensor | None:
+        """Moments of the targets for PopArt, [tasks, 3]; None without PopArt."""
+        if self._critic.popart is None:
             return None
-        return self._popart.moments(targets, learnable, self._task(batch))
+        return self._critic.popart.moments(targets, self.learnable, self._task)
 
-
-def total(
-    terms: dict[str, torch.Tensor],
-    control: replay_correction.Control,
-    reduction: str,
-    count: int,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The terms [T, B] reduced and added up with replay's, and each as a metric."""
-    reduced = {
-        name: losses.reduce(term, control.weights, reduction, count)
-        for name, term in terms.items()
-    }
-    reduced.update(control.terms)
-    metrics = {name: scalar.detach() for name, scalar in reduced.items()}
-    total = torch.stack(list(reduced.values())).sum()
-    return total, {**metrics, **control.metrics}
-
-
-def elements(
-    log_rhos: torch.Tensor,
-    returns: vtrace.VTraceReturns,
-    terms: dict[str, torch.Tensor],
-    control: replay_correction.Control,
-) -> dict[str, torch.Tensor]:
-    """What the loss is made of, [T, B] each, in the order in which it is computed."""
-    made = {
-        "vtrace/log_rhos": log_rhos,
-        "vtrace/deltas": returns.deltas,
-        "vtrace/vs": returns.vs,
-        "vtrace/pg_advantages": returns.pg_advantages,
-    }
-    return {**made, **terms, **control.elements}
-
-
-@torch.no_grad()
-def vtrace_metrics(
-    rhos: torch.Tensor,
-    kl: torch.Tensor,
-    values: torch.Tensor,
-    live: base.Live,
-    count: int,
-) -> dict[str, torch.Tensor]:
-    """What the importance weights are like; `effective_sample_size` of each part.
-
-    Args:
-      kl: of the behaviour policy and the learner's, [T, B], 0 where not learnable.
-    """
-    effective = rhos.sum().square() / rhos.square().sum().clamp(min=1e-12)
-    return {
-        "vtrace/rho_mean": rhos.sum() / count,
-        "vtrace/rho_clipped": (rhos > live.clip_rho_threshold).sum() / count,
-        "vtrace/c_clipped": (rhos > live.clip_c_threshold).sum() / count,
-        "vtrace/effective_sample_size": effective / count,
-        "vtrace/kl": kl.sum() / count,
-        "vtrace/value_mean": values.sum() / count,
-    }
+    def _priorities(self, deltas: torch.Tensor) -> torch.Tensor | None:
+        """Priorities [B] for the replay; None without replay."""
+        if self._sample is None:
+            return None
+        eta = self._critic.replay.priority_eta
+        deltas = self.normalised(deltas)
+        return replay_correction.priorities(deltas, self.learnable, eta)

@@ -1,4 +1,15 @@
-"""The contract of learner and algorithm: a batch in, a loss and its metrics out."""
+"""Contract of learner and algorithm: a batch in, a loss and its metrics out.
+
+The calls run from the learner to the algorithm and back into the learner. `reference`
+and `loss` get `unroll`, a function of the learner, and call it on the batch:
+
+    learner._step -> algorithm.loss -> learner.unroll -> agent.unroll
+
+The callback keeps precision in one place. The learner knows in what precision the
+network computes, and casts its outputs to float32; an algorithm sees float32 only. An
+algorithm decides how often and with which parameters the network runs: `reference`
+runs it with those of a target network.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -7,18 +18,17 @@ import torch
 
 from impala_mp import types
 from impala_mp.config import live_hyperparameters
-from impala_mp.networks import agent
 
 
 class Live(NamedTuple):
     """Hyperparameters that may change between updates.
 
-    Numbers on the host; for an algorithm scalars on the learner's device, so that a
-    graph of the update reads what they are now.
+    On the host they are numbers. An algorithm gets scalars on the learner's device, so
+    that a graph of the update reads their present values.
     """
 
     entropy_cost: Any
-    learning_rate_factor: Any  # of the schedule's value
+    learning_rate_factor: Any  # multiplies the schedule's value
     clip_rho_threshold: Any
     clip_pg_rho_threshold: Any
     clip_c_threshold: Any
@@ -31,50 +41,58 @@ def live_from_config(config: Any) -> Live:
 
 
 class Loss(NamedTuple):
-    """Of one micro-batch; over those of a batch what is a scalar adds up."""
+    """Result for one micro-batch; scalars are summed over those of a batch."""
 
     total: torch.Tensor  # a scalar, to be differentiated
     metrics: dict[str, torch.Tensor]  # scalars without a gradient, by metric name
-    elements: dict[str, torch.Tensor]  # [T, B] that the scalars are made of, in order
-    moments: torch.Tensor | None  # of value targets, [tasks, 3], for PopArt if it is on
-    priorities: torch.Tensor | None = None  # [B] of its own, for the replay
+    elements: dict[str, torch.Tensor]  # [T, B] parts of the scalars, as computed
+    moments: torch.Tensor | None  # of value targets, [tasks, 3]; None without PopArt
+    priorities: torch.Tensor | None = None  # [B] of this micro-batch, for the replay
 
 
-# The network's view of a batch, in float32: [T+1, B, L] and [T+1, B].
-Unroll = Callable[[types.Trajectory], agent.NetworkOutput]
+# Outputs of the network for a batch, in float32: the nest that the agent's `unroll`
+# returns, of tensors [T+1, B, ...]. For actor-critic it is agent.NetworkOutput.
+Unroll = Callable[[types.Trajectory], types.Nest]
 
 
 class Algorithm(Protocol):
-    """What `config.algorithm` names."""
+    """The algorithm that `config.algorithm` names."""
 
     metric_names: tuple[str, ...]
     state: dict[str, torch.Tensor]  # beside the parameters; changed in place
 
-    def reference(
-        self, batch: types.Trajectory, unroll: Unroll
-    ) -> agent.NetworkOutput | None:
-        """What a micro-batch is held against, the same in all passes; or None."""
+    def reference(self, batch: types.Trajectory, unroll: Unroll) -> types.Nest | None:
+        """Returns outputs that all passes over a micro-batch share; None without any.
+
+        IMPACT returns those of its target network.
+        """
 
     def loss(
         self,
         batch: types.Trajectory,
         sample: types.Sample | None,
-        reference: agent.NetworkOutput | None,
+        reference: Any,
         unroll: Unroll,
         live: Live,
         count: int,
     ) -> Loss:
-        """The loss of a micro-batch; `count` is T * B of the whole batch.
+        """Returns the loss of a micro-batch; never waits for the device.
 
-        `reference` is what the method of that name gave. Nothing here asks anything of
-        the host. Without replay `sample` is None; `off_policy` says what to make of it.
+        Args:
+          sample: weights and origin of the columns; None without replay.
+          reference: the result of `reference` for this micro-batch.
+          count: T * B of the whole batch.
         """
 
     def after_update(self, updates: int) -> None:
-        """Once an update, after all passes over its batch; outside of a CUDA graph."""
+        """Runs once an update, after all passes over its batch, outside of a graph.
+
+        Args:
+          updates: number of updates, this one included.
+        """
 
 
 def learnable(batch: types.Trajectory) -> torch.Tensor:
-    """float32 [T, B]: 0 where LAST leads to FIRST and the action was ignored."""
+    """Returns float32 [T, B]: 0 from LAST to FIRST, where the action is ignored."""
     step_type = batch.time_step.step_type[:-1]
     return (step_type != types.StepType.LAST).float()

@@ -1,8 +1,15 @@
-"""The one place where `config.algorithm` is looked up."""
+"""Table of the algorithms by their names in `config.algorithm`."""
 
 from typing import Any
 
-from impala_mp.algorithms import base, impact, impala, replay_correction, target_network
+from impala_mp.algorithms import (
+    actor_critic,
+    base,
+    impact,
+    impala,
+    replay_correction,
+    target_network,
+)
 from impala_mp.networks import agent, flat_parameters
 
 _ALGORITHMS: dict[str, type[Any]] = {
@@ -14,16 +21,16 @@ _ALGORITHMS: dict[str, type[Any]] = {
 def make(
     config: Any, policy: agent.Agent, online: flat_parameters.FlatParameters
 ) -> base.Algorithm:
-    """The algorithm that `config.algorithm` names.
+    """Builds the algorithm that `config.algorithm` names.
 
     Args:
       online: the parameters of `policy`, which the learner changes in place.
     """
-    owned = []
+    critic = actor_critic.Critic(config, policy)
     if config.algorithm == "impact":
-        owned.append(target_network.TargetNetwork(config.target, online))
-    made: base.Algorithm = _ALGORITHMS[config.algorithm](config, policy, *owned)
-    return made
+        target = target_network.TargetNetwork(config.target, online)
+        return impact.ImpactAlgorithm(config.impact, critic, target)
+    return impala.VTraceAlgorithm(critic)
 
 
 def metric_names(name: str, replay: Any) -> tuple[str, ...]:

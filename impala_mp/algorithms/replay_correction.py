@@ -1,7 +1,7 @@
-"""What a loss makes of replayed trajectories: masks, weights, cloning, priorities.
+"""Replay's part in a loss: mask, importance weights, cloning, priorities.
 
-A transition that replay leaves out is treated like one across a reset: it is not
-learned, and the trace is cut there, so that the one before bootstraps from V.
+A transition that replay leaves out is treated like one across a reset. It is not
+learned, and the trace is cut there: the transition before bootstraps from V.
 """
 
 from typing import Any, NamedTuple
@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import torch
 
 from impala_mp import types
-from impala_mp.algorithms import base, losses
-from impala_mp.config import derived
 from impala_mp.networks.distributions import base as distribution_base
 
 _METRICS = (
@@ -26,71 +24,68 @@ def metric_names(settings: Any) -> tuple[str, ...]:
 
 
 class Control(NamedTuple):
-    """What a loss needs beside its own terms."""
+    """Mask and weights of a loss, and replay's terms of it."""
 
-    learnable: torch.Tensor  # [T, B] 0 or 1, for targets: no trace leads across a 0
-    weights: torch.Tensor  # [T, B], of each element in the loss; 0 where not learnable
-    terms: dict[str, torch.Tensor]  # scalars to be added to the loss, by metric name
-    metrics: dict[str, torch.Tensor]  # further ones, without a gradient
-    elements: dict[str, torch.Tensor]  # [T, B] that the terms are made of
+    learnable: torch.Tensor  # [T, B] 0 or 1, for targets: no trace crosses a 0
+    weights: torch.Tensor  # [T, B], of the algorithm's terms; 0 where not learnable
+    terms: dict[str, torch.Tensor]  # [T, B] to be added to the loss, by metric name
+    term_weights: torch.Tensor  # [T, B], of `terms`
+    metrics: dict[str, torch.Tensor]  # further scalars, without a gradient
 
 
-def without_replay(batch: types.Trajectory) -> Control:
-    """Every transition that was acted counts, and as it is."""
-    learnable = base.learnable(batch)
-    return Control(learnable, learnable, {}, {}, {})
+def without_replay(learnable: torch.Tensor) -> Control:
+    """Leaves the mask [T, B] as it is, and weighs each learnable transition 1."""
+    return Control(learnable, learnable, {}, learnable, {})
 
 
 def control(
-    batch: types.Trajectory,
+    learnable: torch.Tensor,
     sample: types.Sample,
+    recorded_logits: torch.Tensor,
     logits: torch.Tensor,
     value_errors: torch.Tensor,
     distribution: distribution_base.ActionDistribution,
-    config: Any,
-    count: int,
+    settings: Any,
+    num_replayed: int,
 ) -> Control:
-    """Burn-in, trust region, importance weights and cloning, as in config.replay.
+    """Applies burn-in, trust region, weights and cloning to replayed columns.
 
-    They touch replayed columns only.
+    The cloning terms are CLEAR's (Rolnick et al. 2019, arXiv 1811.11682):
+
+        clear_policy_cost KL(mu || pi) + clear_value_cost (V(x_t) - recorded V(x_t))^2
 
     Args:
-      logits: of the learner's policy, [T, B, L].
-      value_errors: V of the learner minus the recorded one, [T, B].
-      count: T * B of the whole batch, not of a micro-batch.
+      learnable: 1 where a transition was acted, else 0: [T, B].
+      recorded_logits: of the behaviour policy mu, [T, B, L].
+      logits: of the learner's policy pi, [T, B, L].
+      value_errors: V of the learner minus the recorded V, [T, B].
+      settings: config.replay.
+      num_replayed: replayed transitions of the whole batch, not of a micro-batch.
     """
-    learnable = base.learnable(batch)
-    settings, recorded = config.replay, batch.agent_output
     learnable = after_burn_in(learnable, sample, settings.burn_in)
-    # Cloning also holds on to what the trust region leaves out; and to the policy as it
-    # acted, epsilon and temperature included, for that is what is recorded.
+    # Cloning also applies to transitions outside of the trust region. It holds on to
+    # the recorded policy, epsilon and temperature included.
     cloned = learnable * sample.weight * sample.replayed
-    clones = {
-        "loss/policy_cloning": settings.clear_policy_cost
-        * distribution.kl(recorded.policy_logits, logits),
-        "loss/value_cloning": settings.clear_value_cost * value_errors.square(),
-    }
     terms = {
-        name: losses.reduce(term, cloned, config.loss.reduction, count)
-        for name, term in clones.items()
+        "loss/policy_cloning": settings.clear_policy_cost
+        * distribution.kl(recorded_logits, logits),
+        "loss/value_cloning": settings.clear_value_cost * value_errors.square(),
     }
     before = learnable
     if settings.trust_region:
-        kl = distribution.kl(logits.detach(), recorded.policy_logits)
+        kl = distribution.kl(logits.detach(), recorded_logits)
         learnable = within_trust_region(learnable, sample, kl, settings.trust_region)
-    dropped = (before - learnable).sum() / (
-        config.unroll_length * derived.num_replayed(config)
-    )
+    dropped = (before - learnable).sum() / num_replayed
     metrics = {"replay/dropped_share": dropped}
-    return Control(learnable, learnable * sample.weight, terms, metrics, clones)
+    return Control(learnable, learnable * sample.weight, terms, cloned, metrics)
 
 
 def after_burn_in(
     learnable: torch.Tensor, sample: types.Sample, burn_in: int
 ) -> torch.Tensor:
-    """`learnable` [T, B] without the first `burn_in` rows of what is replayed.
+    """Clears `learnable` [T, B] in the first `burn_in` rows of replayed columns.
 
-    They make the recurrent state again from the one that was stored, under today's
+    These rows compute the recurrent state from the stored one, under the present
     parameters (R2D2: Kapturowski et al. 2019, section 3). The state carries a gradient.
     """
     if not burn_in:
@@ -105,19 +100,20 @@ def within_trust_region(
     kl: torch.Tensor,
     threshold: float,
 ) -> torch.Tensor:
-    """`learnable` [T, B] without the replayed transitions that are too far off-policy.
+    """Clears `learnable` [T, B] in replayed transitions that are too far off-policy.
 
-    Those are left out whose KL(pi || mu) is above the threshold, over all actions of
-    their state: pi is the learner's current policy, with IMPACT too, and mu the
-    recorded behaviour policy, epsilon and temperature included.
+    KL(pi || mu) must not exceed the threshold, over all actions of the state. pi is the
+    learner's current policy, also with IMPACT. mu is the recorded behaviour policy,
+    epsilon and temperature included.
 
     The idea is LASER's (Schmitt et al. 2020, arXiv 1909.11583, section 4), the measure
-    is not: LASER asks how far the policy that V-trace's clipping implies, in proportion
-    to min(rho-bar mu, pi), is from the target policy. Here neither that nor a target
-    network takes part, and no threshold of the paper's can be taken over.
+    is not. LASER measures how far the policy that V-trace's clipping implies, in
+    proportion to min(rho-bar mu, pi), is from the target policy. Here neither that
+    policy nor a target network takes part, so no threshold of the paper applies.
 
     Args:
       kl: KL(pi || mu) in nats, [T, B].
+      threshold: in nats.
     """
     return learnable * (1.0 - (kl > threshold) * sample.replayed)
 
@@ -125,9 +121,9 @@ def within_trust_region(
 def priorities(
     deltas: torch.Tensor, learnable: torch.Tensor, eta: float
 ) -> torch.Tensor:
-    """eta max |delta| + (1 - eta) mean |delta| over the learnable rows: [B].
+    """Computes eta max |delta| + (1 - eta) mean |delta| over the learnable rows: [B].
 
-    R2D2 (Kapturowski et al. 2019, section 2.3). `deltas` are V-trace's [T, B].
+    R2D2 (Kapturowski et al. 2019, section 2.3). `deltas` are V-trace's, [T, B].
     """
     errors = (deltas * learnable).abs().detach()
     mean = errors.sum(0) / learnable.sum(0).clamp(min=1.0)
@@ -135,7 +131,7 @@ def priorities(
 
 
 def all_fresh(config: Any) -> types.Sample | None:
-    """That of a batch without anything replayed; None if there is no replay."""
+    """Returns the sample of a batch without replayed columns; None without replay."""
     if not config.replay.ratio:
         return None
     device, size = config.learner.device, config.batch_size

@@ -219,13 +219,13 @@ def test_impacts_gradient_is_the_weighted_sum_over_trajectories():
 
 def test_value_errors_are_in_popart_units():
     made, batch, sample = _make(**{**_CLEAR, "loss.popart": True})
-    critic = made._algorithm._critic
-    values, logits = torch.randn(8, 6), batch.agent_output.policy_logits
+    output = agent.NetworkOutput(torch.randn(9, 6, 2), torch.randn(9, 6))
 
     def cloning(variance):
         made._popart.variance.fill_(variance)
-        terms = critic.control(batch, sample, logits, values, 48).terms
-        return terms["loss/value_cloning"].item()
+        part = (batch, sample, None, lambda batch: output)
+        loss = made._algorithm.loss(*part, _LIVE, 48)
+        return loss.metrics["loss/value_cloning"].item()
 
     assert cloning(4.0) == pytest.approx(cloning(1.0) / 4.0)
 
