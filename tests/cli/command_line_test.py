@@ -280,7 +280,7 @@ def _damage(folder):
         ([], "no --workdir=DIR"),
         (["--workdir=nowhere"], "has no config.json"),
         (["--workdir=nowhere", "--episodes=0"], "episodes"),
-        (["--workdir=nowhere", "--video=film.mp4"], "must end in .gif"),
+        (["--workdir=nowhere", "--video=film.mp4"], "Use a name that ends in .gif"),
         (["--workdir=nowhere", "--video=no/c.gif"], "there is no folder no: make it"),
     ],
 )

@@ -345,5 +345,5 @@ def test_a_game_that_gives_what_is_no_number_ends_in_a_sentence(runs, monkeypatc
         return np.full_like(observation, np.nan), *rest
 
     monkeypatch.setattr(CatchVectorEnv, "step", spoiled)
-    with pytest.raises(errors.BadInput, match="Catch gave what cannot be played on"):
+    with pytest.raises(errors.BadInput, match="Catch returned bad data"):
         _play(runs["Catch"])

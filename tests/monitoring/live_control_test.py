@@ -314,7 +314,7 @@ def test_what_a_person_set_is_in_the_checkpoint_and_stays(tmp_path):
     control = builders.shared(builders.config(), tmp_path).control
     sentences = live_control.restore(control, state["overrides"])
     assert (control.get("entropy_cost"), control.get("epsilon")) == (0.5, 0.0)
-    assert "entropy_cost stays 0.5, as impala-ctl has set it" in sentences[0]
+    assert "entropy_cost stays 0.5, as set by impala-ctl" in sentences[0]
 
 
 def test_a_change_after_the_checkpoint_of_an_update_is_in_its_last_one(tmp_path):
@@ -408,8 +408,8 @@ def test_questions_and_answers(tmp_path):
         ({"set": {"entropy_cost": 0.5, "temperature": 0.0}}, "between 0.001 and 1000"),
         ({"set": {"clip_c_threshold": 2.0}}, "(2) must not exceed"),
         ({"set": {"entropy_cost": float("nan")}}, "(nan) must be finite"),
-        ({"put": {}}, "is no question for a run"),
-        ("{not JSON", "is no question for a run"),
+        ({"put": {}}, "is not a request"),
+        ("{not JSON", "is not a request"),
     ],
 )
 def test_what_is_refused_changes_nothing(tmp_path, message, sentence):

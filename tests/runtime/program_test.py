@@ -62,9 +62,9 @@ def test_a_training_in_which_no_game_ended_ends_well(tmp_path, capsys):
     config = _config("EndlessGame-v0")
     config.environment.kwargs.always = True
     lines = _conclusion(tmp_path / "run", capsys, config)
-    assert lines[0].startswith("none, for no game has ended. 10 of 10 games are left")
+    assert lines[0].startswith("none; no game has ended. 10 of 10 games are left")
     assert "raise config.evaluation.max_steps" in lines[0]
-    assert "Learning curve: none, for no full game has ended" in lines[2]
+    assert "Learning curve: none; no full game has ended" in lines[2]
 
 
 def test_the_evaluation_comes_before_the_learning_curve(tmp_path, capsys, monkeypatch):
@@ -87,7 +87,7 @@ def test_what_training_survives_the_final_evaluation_survives(tmp_path, capsys):
 
 def test_an_evaluation_without_an_end_is_refused_by_impala_eval(tmp_path, capsys):
     program.train(_config("EndlessGame-v0"), str(tmp_path / "run"))
-    with pytest.raises(errors.BadInput, match="for no game has ended"):
+    with pytest.raises(errors.BadInput, match="no game has ended"):
         evaluate.evaluate(str(tmp_path / "run"), 5)
     assert evaluate.evaluate(str(tmp_path / "run"), 3)["episodes"] == 3
 

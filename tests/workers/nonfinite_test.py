@@ -81,13 +81,13 @@ _FINITE = [
     (_huge_rewards, "First: vtrace/vs is inf at step 1 of", "whose reward is 3e+38"),
     (
         _large_rewards,
-        "First: loss/total is inf, though all that it is made of is finite; the"
+        "First: loss/total is inf, but all elements of the loss are finite; the"
         " largest: loss/baseline is 5.625e+37 at step 3 of",
         "whose reward is 1.5e+19",
     ),
     (
         _large_reward,
-        "First: loss/gradient_norm is inf, though all that it is made of is finite; the"
+        "First: loss/gradient_norm is inf, but all elements of the loss are finite; the"
         " largest: loss/baseline is 5.625e+37 at step 2 of",
         "whose reward is 1.5e+19",
     ),
@@ -259,7 +259,7 @@ def test_after_too_many_in_a_row_the_learner_ends(tmp_path):
     parts = _parts(tmp_path, **limits)
     with torch.no_grad():
         parts.training._learner.agent.network.policy.bias[0] = np.inf
-    with pytest.raises(errors.RunFailed, match="4 updates in a row.*replay.*/2.pt"):
+    with pytest.raises(errors.RunFailed, match="4 updates in a row.*diagnose.*/2.pt"):
         _train(parts, 10)
     assert len(_crashes(tmp_path)) == 2
     assert not (tmp_path / "checkpoints").exists()  # of parameters that are infinite
