@@ -44,7 +44,7 @@ def test_help(module):
     ("arguments", "sentence"),
     [
         ([], "no --config=FILE.py is given"),
-        (["--config=experiments/cath.py"], "is not there"),
+        (["--config=experiments/cath.py"], "does not exist"),
         ([_CATCH], "no --workdir=DIR"),
         ([_CATCH + ":two"], "has no variants"),
         (
@@ -104,7 +104,7 @@ def test_a_space_is_as_good_as_an_equals_sign(monkeypatch, tmp_path, arguments):
 def test_a_space_form_is_refused_by_the_same_sentences(monkeypatch, tmp_path):
     for arguments, sentence in (
         (["--config"], "no --config=FILE.py is given"),
-        (["--config", "nowhere.py"], "is not there"),
+        (["--config", "nowhere.py"], "does not exist"),
         (["--config", "BASE", "--config.batchsize", "3"], "Did you mean 'batch_size'"),
         (["--config", "BASE", "--config.batch_size", "many"], "config.batch_size"),
     ):
@@ -159,14 +159,14 @@ def _get_config(statement, result="config"):
     [
         ("", r"defines no get_config\(\)"),
         ("get_config = 3", r"defines no get_config\(\)"),
-        ("{", "is no Python file with get_config.*never closed"),
-        ("All work and no play", "is no Python file"),
-        ("\0", "is no Python file.*null bytes"),
-        ("def get_config(variant): ...", "needs a variant: say --config=.*py:VARIANT"),
-        (_get_config("", "None"), "returns None, and that is no config: begin with"),
-        (_get_config("", "config.to_dict()"), "and that is no config"),
-        (_get_config("", "config.actors"), "its config lacks .* more: begin with"),
-        (_get_config("config.seed = None"), "its config lacks seed: begin"),
+        ("{", "is not a Python file with get_config.*never closed"),
+        ("All work and no play", "is not a Python file"),
+        ("\0", "is not a Python file.*null bytes"),
+        ("def get_config(variant): ...", "needs a variant. Use --config=.*py:VARIANT"),
+        (_get_config("", "None"), "returns None, which is not a config. Start from"),
+        (_get_config("", "config.to_dict()"), "which is not a config"),
+        (_get_config("", "config.actors"), "its config lacks .* more. Start from"),
+        (_get_config("config.seed = None"), "its config lacks seed. Start from"),
         (
             _get_config("config.batch_sise = 3"),
             r"no field 'batch_sise'. Did you mean 'batch_size'\? \(.*py, line 6\)",

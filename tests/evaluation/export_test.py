@@ -260,7 +260,7 @@ def test_an_onnx_file_names_its_inputs_and_rows(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "one folder is needed, and none is given: impala-export DIR"),
+        ([], "one folder is required, but none is given. Use: impala-export DIR"),
         (["a", "b"], "not 'a', 'b'"),
         (["a", "--format=tf"], "should be one of <torch|onnx>"),
     ],

@@ -307,7 +307,7 @@ def _main(monkeypatch, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "one folder is needed, and none is given: impala-play DIR"),
+        ([], "one folder is required, but none is given. Use: impala-play DIR"),
         (["nowhere"], "nowhere has no config.json"),
         (["nowhere", "--episodes=0"], "episodes"),
         (["nowhere", "--delay_secs=-1"], "delay_secs"),
