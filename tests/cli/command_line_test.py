@@ -250,7 +250,7 @@ def test_a_life_of_a_run(tmp_path):
     assert "Final evaluation: mean return" in done.stdout
     assert (workdir / "learning_curve.png").exists()
     done = _call("train", *run, "--config.total_agent_steps=12800")
-    assert "Going on from update 10" in done.stdout
+    assert "Resuming from update 10" in done.stdout
     assert "total_agent_steps changes from 6400 to 12800" in done.stdout
     done = _call("train", *run, "--config.loss.baseline_cost=0.25")
     _refused(done, "loss.baseline_cost is 0.5 there, 0.25 here")

@@ -114,7 +114,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_goes_on_from_it(start, num
     again.until(lambda: again.metrics()[-1]["agent_steps"] > stopped["agent_steps"])
     again.process.send_signal(number)
     assert again.wait() == 0
-    assert f"Going on from update {stopped['updates']:,}" in again.text()
+    assert f"Resuming from update {stopped['updates']:,}" in again.text()
     records = again.metrics()
     assert len({record["agent_steps"] for record in records}) == len(records)
     assert runs_lib.never_backwards(records)

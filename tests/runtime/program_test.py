@@ -62,8 +62,10 @@ def test_a_training_in_which_no_game_ended_ends_well(tmp_path, capsys):
     config = _config("EndlessGame-v0")
     config.environment.kwargs.always = True
     lines = _conclusion(tmp_path / "run", capsys, config)
-    assert lines[0].startswith("none; no game has ended. 10 of 10 games are left")
-    assert "raise config.evaluation.max_steps" in lines[0]
+    assert lines[0].startswith(
+        "none; no game has ended. 10 of 10 games are not counted"
+    )
+    assert "Raise config.evaluation.max_steps" in lines[0]
     assert "Learning curve: none; no full game has ended" in lines[2]
 
 

@@ -252,7 +252,7 @@ def test_memory_is_counted():
         {"published": 3, "others": 3}, 3 * 2**20, 2**20, 2**19
     )
     assert "3.0 MiB of trajectory rings" in text
-    assert "6 copies of them: 3 published, 3 others." in text
+    assert "6 copies: 3 published, 3 others." in text
 
 
 def test_a_replay_that_cannot_be_saved_in_time_is_said():
