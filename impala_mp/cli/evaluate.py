@@ -26,7 +26,7 @@ _GREEDY = flags.DEFINE_boolean(
     flag_values=FLAGS,
 )
 _VIDEO = flags.DEFINE_string(
-    "video", None, "Write a .gif of the first environment.", flag_values=FLAGS
+    "video", None, "A .gif file for a film of the first environment.", flag_values=FLAGS
 )
 
 

@@ -32,7 +32,7 @@ def _status() -> None:
 
     from impala_mp.monitoring import health
 
-    # A shell that starts this in the background ignores the signal.
+    # A shell that starts this in the background has set SIGINT to ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     console = rich.console.Console()
     healthy, again = False, True

@@ -67,9 +67,7 @@ class Reporter:
         )
         self._learned = 0  # trajectories
         self._evaluation: dict[str, float] = {}
-        self._unwritten: dict[
-            str, float
-        ] = {}  # an evaluation that no record contains yet
+        self._unwritten: dict[str, float] = {}  # an evaluation not in a record yet
         self._before: dict[str, float] = {}
         self._incarnation = -1.0  # of the learner
         self._carried: dict[str, float] = {}  # the last record of earlier runs

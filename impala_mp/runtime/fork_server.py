@@ -10,10 +10,7 @@ from typing import Any
 
 _DESCRIPTORS = "/proc/self/fd/"
 _PRELOAD = ["impala_mp.runtime.preload"]
-_OTHERS = {
-    signal.SIGTERM,
-    signal.SIGINT,
-}  # signals that the resource tracker handles itself
+_OTHERS = {signal.SIGTERM, signal.SIGINT}  # the resource tracker handles these
 
 
 def start() -> None:

@@ -158,7 +158,7 @@ class DriftDetector:
 
 
 class _Behaviour:
-    """Possible values of epsilon and temperature since a moment.
+    """Possible values of epsilon and temperature since its creation.
 
     The learner knows the values of its schedules. A change by impala-ctl comes at any
     time; the values are known only if there was none.

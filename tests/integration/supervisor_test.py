@@ -279,7 +279,7 @@ def test_a_learner_that_is_late_costs_the_last_checkpoint_and_says_so(start):
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 1
     assert "learner (incarnation 0) did not stop within 1 s" in run.text()
-    assert "The same command goes on" not in run.text()
+    assert "The same command resumes" not in run.text()
 
 
 def test_a_killed_fork_server_takes_its_children_along(start):

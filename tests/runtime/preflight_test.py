@@ -358,7 +358,7 @@ def test_too_many_threads_for_the_cores(monkeypatch, capsys):
     config = builders.config(**{"actors.count": 4})
     assert preflight.check(config, None)
     out = capsys.readouterr().out
-    assert re.search(r"warning  cores .* set config.actors.count=auto", out)
+    assert re.search(r"warning  cores .* Set config.actors.count=auto", out)
 
 
 def test_a_folder_of_another_run_and_one_in_use(tmp_path, capsys):

@@ -84,7 +84,7 @@ def test_what_training_survives_the_final_evaluation_survives(tmp_path, capsys):
     program.train(config, str(tmp_path / "run"))
     out, err = capsys.readouterr()
     assert "over 100 episodes" in out
-    assert "The evaluation started its environments anew" in err
+    assert "The evaluation restarted its environments" in err
 
 
 def test_an_evaluation_without_an_end_is_refused_by_impala_eval(tmp_path, capsys):
