@@ -23,7 +23,10 @@ ENVIRONMENT = {
 
 
 def set_environment() -> None:
-    """Sets the unset variables, for later processes. Call it before importing torch."""
+    """Sets the variables that the user has not set, for this and later processes.
+
+    Must run before torch is imported.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
