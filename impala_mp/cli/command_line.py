@@ -1,4 +1,4 @@
-"""What the binaries share: flags, configs, and how bad input and failures end."""
+"""Flag parsing, config loading and exit codes shared by all commands."""
 
 import functools
 import inspect
@@ -18,16 +18,16 @@ from ml_collections.config_dict import config_dict
 from impala_mp import errors
 from impala_mp.config import base as base_lib, fields as fields_lib
 
-# Any name is a field there: the factory holds it against the environment's arguments.
+# Any name is a field there; the factory compares it to the environment's arguments.
 _ENVIRONMENT_ARGUMENT = re.compile(r"environment\.kwargs\.\w+")
 
-# In what a ConfigDict says.
+# Parts of a ConfigDict's errors.
 _UNKNOWN_KEY = re.compile("""(?:Key )?["'](.+?)["']""")
 _MEANT_KEY = re.compile('Did you mean "(.+?)"')
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs `main`; bad input is a sentence and exit code 2, no traceback."""
+    """Runs `main`; bad input prints a sentence and exits with 2, without traceback."""
     try:
         main()
     except errors.BadInput as error:
@@ -39,7 +39,7 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
     """Parses sys.argv; --help prints `doc` and the flags, --helpfull the fields, too.
 
     Returns:
-      What is no flag; nothing, unless `positional` allows it.
+      The arguments that are not flags; none unless `positional`.
 
     Raises:
       BadInput: an unknown flag, a missing one, or a value of the wrong type.
@@ -57,7 +57,7 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
     rest = _read(values, [sys.argv[0], *map(_automatic, arguments)])
     if rest and not positional:
         raise errors.BadInput(
-            f"{rest[0]!r} is not a flag: flags look like --name=value. See --help."
+            f"{rest[0]!r} is not a flag. Flags look like --name=value. See --help."
         )
     return rest
 
@@ -82,7 +82,7 @@ def fields_help() -> str:
 
 
 def load(arguments: list[str]) -> Any:
-    """The config that these flags of impala-train give.
+    """Returns the config that these flags of impala-train describe.
 
     Raises:
       BadInput: an unknown field, or a value of the wrong type.
@@ -97,7 +97,7 @@ def load(arguments: list[str]) -> Any:
 
 
 def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
-    """What is no flag. Raises BadInput."""
+    """Returns the arguments that are not flags. Raises BadInput."""
     try:
         return list(values(argv)[1:])
     except flags.Error as error:
@@ -105,20 +105,20 @@ def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
 
 
 def parse_folder(values: flags.FlagValues, doc: str, usage: str) -> str:
-    """As `parse`, for a binary that takes one folder beside its flags: `usage`.
+    """Parses flags and one folder, and returns the folder. `usage` shows both.
 
     Raises:
-      BadInput: also if there is no folder, or more than one.
+      BadInput: as in `parse`, or there is not exactly one folder.
     """
     folders = parse(values, doc, positional=True)
     if len(folders) != 1:
-        got = f"not {', '.join(map(repr, folders))}" if folders else "and none is given"
-        raise errors.BadInput(f"one folder is needed, {got}: {usage}.")
+        got = f"not {', '.join(map(repr, folders))}" if folders else "but none is given"
+        raise errors.BadInput(f"one folder is required, {got}. Use: {usage}.")
     return folders[0]
 
 
 def _automatic(argument: str) -> str:
-    """`auto` is written 0 in a config, whose fields keep their types."""
+    """Replaces `auto` by 0, because the fields of a config keep their types."""
     name, _, value = argument.lstrip("-").partition("=")
     if value == "auto" and name.removeprefix("config.") in base_lib.AUTOMATIC:
         return f"--{name}=0"
@@ -126,9 +126,9 @@ def _automatic(argument: str) -> str:
 
 
 def define_config(values: flags.FlagValues, argv: list[str] | None = None) -> Any:
-    """Defines --config, with --config.field=value for every field of `argv`.
+    """Defines --config, with --config.field=value for every field in `argv`.
 
-    None: of sys.argv.
+    argv: None: sys.argv.
     """
     holder = config_flags.DEFINE_config_file(
         "config",
@@ -167,20 +167,20 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
-    """Refuses a --config that cannot be loaded, and fields that are not there.
+    """Checks that --config can be loaded and that all fields exist.
 
     Returns:
       `arguments` with a = between every field and its value.
 
     Raises:
-      BadInput: with the nearest thing that is there. A bug inside the file keeps its
+      BadInput: with the nearest name that exists. A bug inside the file keeps its
         traceback.
     """
     arguments = _join(arguments, lambda name: name == "config")
     named = [a for a in arguments if a.lstrip("-").startswith("config=")]
     if not named:
         raise errors.BadInput(
-            "no --config=FILE.py is given: try --config=experiments/catch.py."
+            "no --config=FILE.py is given. Try --config=experiments/catch.py."
         )
     fields = fields_lib.flatten(parser.parse(named[-1].split("=", 1)[1]))
     arguments = _join(
@@ -201,7 +201,7 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
 
 
 def _join(arguments: list[str], takes_value: Callable[[str], bool]) -> list[str]:
-    """`--name value` as `--name=value`, where a name takes a value."""
+    """Rewrites `--name value` as `--name=value` where a name takes a value."""
     joined, rest = [], iter(arguments)
     for argument in rest:
         name = argument.lstrip("-")
@@ -218,7 +218,7 @@ def _load(path: str, variant: str) -> Any:
         there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         files = [name for name in there if name.endswith(".py")]
         raise errors.BadInput(
-            f"--config={path} is not there; {folder} has"
+            f"--config={path} does not exist. {folder} has"
             f" {', '.join(files) or 'no experiments'}."
         )
     _check_python(path)
@@ -237,13 +237,13 @@ def _load(path: str, variant: str) -> Any:
 
 
 def _check_python(path: str) -> None:
-    """Raises BadInput if `path` cannot be compiled; runs nothing."""
+    """Raises BadInput if `path` cannot be compiled; executes nothing."""
     try:
         with open(path, "rb") as file:
             compile(file.read(), path, "exec")
     except (OSError, SyntaxError, ValueError) as error:
         raise errors.BadInput(
-            f"--config={path} is no Python file with get_config(): {error}."
+            f"--config={path} is not a Python file with get_config(): {error}."
         ) from error
 
 
@@ -255,15 +255,15 @@ def _get_config(path: str, arguments: list[str]) -> Any:
         inspect.signature(get_config).bind(*arguments)
     except TypeError as error:
         raise errors.BadInput(
-            f"--config={path} has no variants, but got :{arguments[0]}."
+            f"--config={path} has no variants. Remove :{arguments[0]}."
             if arguments
-            else f"--config={path} needs a variant: say --config={path}:VARIANT."
+            else f"--config={path} needs a variant. Use --config={path}:VARIANT."
         ) from error
     return get_config(*arguments)
 
 
 def _explain(error: Any) -> str:
-    """What a ConfigDict has against a field or its value, in a sentence."""
+    """Turns a ConfigDict's error on a field or its value into a sentence."""
     while isinstance(error, Exception):
         error = error.args[0]
     text = str(error).replace(" (reference)", "")
@@ -276,12 +276,12 @@ def _explain(error: Any) -> str:
 
 
 def _check_whole(path: str, config: Any) -> None:
-    """Raises BadInput unless `config` has all fields there are, and no others."""
-    cure = "begin with config = impala_mp.config.get_base_config()."
+    """Raises BadInput unless `config` has exactly the fields of the base config."""
+    cure = "Start from config = impala_mp.config.get_base_config()."
     if not isinstance(config, config_dict.ConfigDict):
         raise errors.BadInput(
-            f"--config={path}: get_config() returns {config!r:.40}, and that is no"
-            f" config: {cure}"
+            f"--config={path}: get_config() returns {config!r:.40}, which is not a"
+            f" config. {cure}"
         )
     base = base_lib.get_base_config()
     fields = fields_lib.flatten(config)
@@ -289,7 +289,7 @@ def _check_whole(path: str, config: Any) -> None:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise errors.BadInput(
-            f"--config={path}: its config lacks {', '.join(missing[:3])}{more}: {cure}"
+            f"--config={path}: its config lacks {', '.join(missing[:3])}{more}. {cure}"
         )
     try:
         base.update(config)

@@ -4,9 +4,8 @@
     impala-ctl DIR set NAME=VALUE [NAME=VALUE ...]
     impala-ctl DIR unset NAME [NAME ...]    # back to its schedule, or to the config
 
-What is set is in force when the command ends, enters the next checkpoint, and stays
-when the run is gone on with. The exit code is 0, 1 if the run does not answer, 2 if it
-refuses.
+A value is active when the command ends. It enters the next checkpoint and survives a
+resume. The exit code is 0, 1 if the run does not answer, 2 if it refuses.
 """
 
 import sys
@@ -20,21 +19,21 @@ from impala_mp.storage import mailbox, workdir
 
 FLAGS = flags.FlagValues()
 
-_TIMEOUT_SECS = 10.0  # beside the interval at which the run looks
+_TIMEOUT_SECS = 10.0  # in addition to the interval at which the run reads requests
 
 
-def _question(verb: str, arguments: list[str]) -> dict[str, Any]:
-    """What the run is asked.
+def _request(verb: str, arguments: list[str]) -> dict[str, Any]:
+    """Converts the arguments to a request for the run.
 
     Raises:
-      BadInput: the arguments make no question.
+      BadInput: the arguments are not a request.
     """
     if verb == "get" or (verb == "unset" and arguments):
         return {verb: arguments}
     if verb == "set" and arguments:
         return {verb: dict(map(_assignment, arguments))}
     raise errors.BadInput(
-        f"{' '.join([verb, *arguments])!r} is no command: use get [NAME ...], set"
+        f"{' '.join([verb, *arguments])!r} is not a command. Use get [NAME ...], set"
         " NAME=VALUE ... or unset NAME ... See --help."
     )
 
@@ -46,22 +45,24 @@ def _assignment(argument: str) -> tuple[str, float]:
             return name, float(value)
     except ValueError:
         pass
-    raise errors.BadInput(f"{argument!r} is not NAME=VALUE with a number.")
+    raise errors.BadInput(f"{argument!r} is not NAME=VALUE. VALUE must be a number.")
 
 
 def _ctl() -> None:
     arguments = command_line.parse(FLAGS, str(__doc__), positional=True)
     if len(arguments) < 2:
-        raise errors.BadInput("a folder and a command are needed: impala-ctl DIR get.")
+        raise errors.BadInput(
+            "a folder and a command are required. Use: impala-ctl DIR get."
+        )
     path, verb, *rest = arguments
-    question = _question(verb, rest)
-    interval = workdir.read_config(path).logging.interval_secs
+    request = _request(verb, rest)
+    timeout = workdir.read_config(path).logging.interval_secs + _TIMEOUT_SECS
     try:
-        answer = mailbox.ask(path, question, interval + _TIMEOUT_SECS)
+        answer = mailbox.ask(path, request, timeout)
     except mailbox.NoAnswer:
         print(
-            f"impala-ctl: the run in {path} does not answer; nothing was asked of it"
-            " any more.",
+            f"impala-ctl: the run in {path} did not answer within {timeout:g} s. The"
+            " request was withdrawn.",
             file=sys.stderr,
         )
         sys.exit(1)
@@ -71,7 +72,7 @@ def _ctl() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     command_line.run(_ctl)
 
 

@@ -1,4 +1,4 @@
-"""impala-diagnose: repeats a skipped update, and finds its first non-finite tensor.
+"""impala-diagnose: repeats a skipped update and finds its first non-finite tensor.
 
 impala-diagnose runs/x/crashes/1234.pt
 """
@@ -13,7 +13,7 @@ from impala_mp.cli import command_line
 
 FLAGS = flags.FlagValues()
 _FILE = flags.DEFINE_string(
-    "file", None, "A file in a run's crashes folder.", flag_values=FLAGS
+    "file", None, "File in the crashes folder of a run.", flag_values=FLAGS
 )
 
 
@@ -22,7 +22,7 @@ def _diagnose() -> None:
         sys.argv[1] = f"--file={sys.argv[1]}"  # impala-diagnose FILE
     command_line.parse(FLAGS, str(__doc__))
     if not _FILE.value:
-        raise errors.BadInput("no file is given: name one of a run's crashes folder.")
+        raise errors.BadInput("no file is given. Name one in a run's crashes folder.")
     sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import diagnosis
     from impala_mp.storage import crash_file
@@ -31,13 +31,13 @@ def _diagnose() -> None:
     same = diagnosis.Diagnosis(crash).repeats()
     print(
         f"Update {crash.update} on {crash.device}:"
-        f" {'the same again, bit for bit' if same else 'another result than then'}."
+        f" {'the same again, bit for bit' if same else 'a different result'}."
     )
     print(f"First: {diagnosis.Diagnosis(crash).culprit()}.")
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     if os.path.basename(sys.argv[0]) == "impala-replay":
         print("impala-replay is now called impala-diagnose.", file=sys.stderr)
     command_line.run(_diagnose)

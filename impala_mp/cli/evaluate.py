@@ -1,4 +1,4 @@
-"""impala-eval: plays whole games with the newest checkpoint of a run.
+"""impala-eval: plays full games with the newest checkpoint of a run.
 
     impala-eval --workdir=runs/catch --episodes=100 [--greedy] [--video=FILE.gif]
 
@@ -20,17 +20,20 @@ _EPISODES = flags.DEFINE_integer(
     "episodes", 100, "Games to play.", lower_bound=1, flag_values=FLAGS
 )
 _GREEDY = flags.DEFINE_boolean(
-    "greedy", None, "Likeliest actions; default: as in the config.", flag_values=FLAGS
+    "greedy",
+    None,
+    "Take the most likely action; default: as in the config.",
+    flag_values=FLAGS,
 )
 _VIDEO = flags.DEFINE_string(
-    "video", None, "A .gif to film the first environment into.", flag_values=FLAGS
+    "video", None, "A .gif file for a film of the first environment.", flag_values=FLAGS
 )
 
 
 def _evaluate() -> None:
     command_line.parse(FLAGS, str(__doc__))
     if not _WORKDIR.value:
-        raise errors.BadInput("no --workdir=DIR is given: name the folder of a run.")
+        raise errors.BadInput("no --workdir=DIR is given. Name the folder of a run.")
     sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import evaluate
 
@@ -41,7 +44,7 @@ def _evaluate() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     command_line.run(_evaluate)
 
 

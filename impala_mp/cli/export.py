@@ -2,8 +2,8 @@
 
     impala-export DIR [--format=torch|onnx] [--output=FILE]
 
-FILE takes observations as the environment gives them and gives actions as it takes
-them; FILE.json says what goes in and out.
+FILE maps the environment's observations to its actions. FILE.json describes inputs and
+outputs.
 """
 
 import os
@@ -18,11 +18,14 @@ _FORMAT = flags.DEFINE_enum(
     "format",
     "torch",
     ["torch", "onnx"],
-    "torch: a program for torch.export.load (.pt2); onnx: needs impala_mp[onnx].",
+    "torch: program for torch.export.load (.pt2); onnx: needs impala_mp[onnx].",
     flag_values=FLAGS,
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The file; default: policy.pt2 or .onnx in DIR.", flag_values=FLAGS
+    "output",
+    None,
+    "File to write; default: policy.pt2 or policy.onnx in DIR.",
+    flag_values=FLAGS,
 )
 
 
@@ -36,7 +39,7 @@ def _export() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     command_line.run(_export)
 
 

@@ -2,7 +2,7 @@
 
     impala-new DIR [--name=my_project]
 
-They train as they are, and are meant to be changed. DIR/README.md says how to go on.
+They train unchanged and are a start for your own. DIR/README.md lists the next steps.
 """
 
 import importlib.machinery
@@ -19,35 +19,35 @@ from impala_mp.cli import command_line
 
 FLAGS = flags.FlagValues()
 _NAME = flags.DEFINE_string(
-    "name", "my_project", "Of the Python package in DIR.", flag_values=FLAGS
+    "name", "my_project", "Name of the Python package in DIR.", flag_values=FLAGS
 )
 
 
-# As they stand in the template.
+# Names in the template.
 _PLACEHOLDER, _PLACEHOLDER_CLASS = "my_project", "MyProject"
 _TEMPLATE = pathlib.Path(__file__).parent / "template"
 _TAKEN = ("experiment", "impala_mp")
 
 
 def write(folder: str, name: str = _PLACEHOLDER) -> list[str]:
-    """Makes the folder, with `name` as that of its package; the files in it.
+    """Creates the folder with a package called `name`; returns its files.
 
     Raises:
-      BadInput: something lies there, or no package can be called so.
+      BadInput: the folder is not empty, or `name` is not a package name.
     """
     _check_name(name)
     root = pathlib.Path(folder)
     if root.exists() and not root.is_dir():
-        raise errors.BadInput(f"{folder} is a file: name a folder that is new.")
+        raise errors.BadInput(f"{folder} is a file. Name a new folder.")
     if root.is_dir() and any(root.iterdir()):
-        raise errors.BadInput(f"{folder} is not empty: name a folder that is new.")
+        raise errors.BadInput(f"{folder} is not empty. Name a new folder.")
     return [_copy(source, root, name) for source in _sources()]
 
 
 def _check_name(name: str) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise errors.BadInput(
-            f"--name={name} cannot be the name of a package: use lower-case letters,"
+            f"--name={name} cannot be the name of a package. Use lower-case letters,"
             " digits and _."
         )
     elsewhere = [path for path in sys.path if path not in ("", os.getcwd())]
@@ -56,7 +56,7 @@ def _check_name(name: str) -> None:
         or importlib.machinery.PathFinder.find_spec(name, elsewhere) is not None
     ):
         raise errors.BadInput(
-            f"--name={name} is a module that there is already: choose another name."
+            f"--name={name} is an existing module. Choose another name."
         )
 
 
@@ -84,13 +84,11 @@ def _new() -> None:
     folder = command_line.parse_folder(FLAGS, str(__doc__), "impala-new DIR")
     for path in write(folder, _NAME.value):
         print(path)
-    print(
-        f"Go on with: cd {folder} && pytest; then {os.path.join(folder, 'README.md')}"
-    )
+    print(f"Next: cd {folder} && pytest; then see {os.path.join(folder, 'README.md')}")
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     command_line.run(_new)
 
 

@@ -2,8 +2,9 @@
 
     impala-play DIR [--episodes=1] [--greedy] [--window] [--delay_secs=0.05]
 
-In a terminal: the picture, or else the observation's numbers; beside it what the policy
-says of actions, the value, reward and return. Elsewhere a line a step. Ctrl-C ends it.
+A terminal shows the picture or else the observation; beside it the policy's
+probabilities, value, reward and return. Without a terminal, each step is one line.
+Ctrl-C ends it.
 """
 
 import os
@@ -18,15 +19,18 @@ _EPISODES = flags.DEFINE_integer(
     "episodes", 1, "Games to show.", lower_bound=1, flag_values=FLAGS
 )
 _GREEDY = flags.DEFINE_boolean(
-    "greedy", None, "Likeliest actions; default: as in the config.", flag_values=FLAGS
+    "greedy",
+    None,
+    "Take the most likely action; default: as in the config.",
+    flag_values=FLAGS,
 )
 _WINDOW = flags.DEFINE_boolean(
-    "window", False, "In a window instead of the terminal.", flag_values=FLAGS
+    "window", False, "Show a window instead of the terminal.", flag_values=FLAGS
 )
 _DELAY_SECS = flags.DEFINE_float(
     "delay_secs",
     None,
-    "Seconds between steps; default: 0.05, and 0 where there is no terminal.",
+    "Seconds between steps; default: 0.05, and 0 without a terminal.",
     lower_bound=0.0,
     flag_values=FLAGS,
 )
@@ -43,11 +47,11 @@ def _play() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     try:
         command_line.run(_play)
     except KeyboardInterrupt:
-        sys.exit(0)  # the spectator has seen enough
+        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""impala-status: the processes and the numbers of a run, from a second terminal.
+"""impala-status: shows the processes and metrics of a run in a second terminal.
 
     impala-status DIR [--watch]
 
-The exit code is 0 if the run is healthy or has ended well, else 1. A process that is
-hung or lost for good, and a run that has learned nothing for a while, are not healthy.
+The exit code is 0 if the run is healthy or has ended well, else 1. A run is not healthy
+if a process is hung or lost for good, or if nothing has been learned for a while.
 """
 
 import signal
@@ -18,7 +18,7 @@ from impala_mp.cli import command_line
 FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", flag_values=FLAGS)
 _WATCH = flags.DEFINE_boolean(
-    "watch", False, "Again every second, until the run ends.", flag_values=FLAGS
+    "watch", False, "Refresh every second until the run ends.", flag_values=FLAGS
 )
 
 
@@ -27,12 +27,12 @@ def _status() -> None:
         sys.argv[1] = f"--workdir={sys.argv[1]}"  # impala-status DIR
     command_line.parse(FLAGS, str(__doc__))
     if not _WORKDIR.value:
-        raise errors.BadInput("no folder is given: impala-status DIR.")
+        raise errors.BadInput("no folder is given. Use: impala-status DIR.")
     import rich.console
 
     from impala_mp.monitoring import health
 
-    # Also where a shell has started this in the background, with the signal ignored.
+    # A shell that starts this in the background has set SIGINT to ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     console = rich.console.Console()
     healthy, again = False, True
@@ -45,12 +45,12 @@ def _status() -> None:
             healthy, again = report.healthy, _WATCH.value and report.running
             time.sleep(again)
     except KeyboardInterrupt:
-        pass  # who watches has seen enough
+        pass  # the normal end of --watch
     sys.exit(not healthy)
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     command_line.run(_status)
 
 

@@ -2,8 +2,8 @@
 
     impala-train --config=experiments/catch.py --workdir=runs/catch
 
-The same command again goes on from the newest checkpoint. With --check it looks for
-what would go wrong, the environment's contract first, and trains nothing.
+The same command again resumes from the newest checkpoint. With --check it looks for
+problems, in the environment first, and trains nothing.
 """
 
 import os
@@ -23,27 +23,27 @@ def _train() -> None:
     workdir = flags.DEFINE_string(
         "workdir",
         None,
-        "Folder of the run; made if it is not there.",
+        "Folder of the run; created if missing.",
         flag_values=values,
     )
     profile = flags.DEFINE_integer(
         "profile_updates",
         0,
-        "Traces so many updates of the learner and unrolls of actor 0 (in lockstep: of"
-        " everyone), into profiles/.",
+        "Number of updates and of actor 0's unrolls (in lockstep: of all actors) to"
+        " trace into profiles/; 0: none.",
         lower_bound=0,
         flag_values=values,
     )
     check = flags.DEFINE_boolean(
         "check",
         False,
-        "Trains nothing and writes nothing: looks for what would go wrong, and"
-        " reports.",
+        "Check the run for problems and print a report; train nothing and write"
+        " nothing.",
         flag_values=values,
     )
     command_line.parse(values, str(__doc__))
     if not check.value and not workdir.value:
-        raise errors.BadInput("no --workdir=DIR is given: name a folder for the run.")
+        raise errors.BadInput("no --workdir=DIR is given. Name a folder for the run.")
     sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     launch.set_environment()
     if check.value:
@@ -52,7 +52,7 @@ def _train() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     signals.exit_on_signals(os._exit)  # before the imports, which take a second
     from impala_mp.cli import command_line
 

@@ -1,4 +1,4 @@
-"""Repeats a learner step from a crash file, and finds where it first went bad."""
+"""Repeats a learner step from a crash file and finds its first non-finite tensor."""
 
 import collections
 import math
@@ -16,12 +16,12 @@ from impala_mp.workers import learner
 
 
 class Diagnosis:
-    """A step set up again, on the device and with the threads that it ran on."""
+    """One crashed step, restored with its device and number of threads."""
 
     def __init__(self, crash: crash_file.CrashFile) -> None:
         self._crash = crash
         self._config = fields.from_json(crash.config)
-        self._config.learner.cuda_graph = False  # the same kernels, one by one
+        self._config.learner.cuda_graph = False  # the same kernels, without a graph
         cuda.take_device(self._config.learner.device)
         torch.set_num_threads(crash.threads)
         environment = factory.probe(self._config.environment)
@@ -47,19 +47,19 @@ class Diagnosis:
             (),
         )
 
-    def _as_it_was(self) -> None:
-        """What is drawn from here on is what the step drew."""
+    def _restore_random_state(self) -> None:
+        """Makes the next draws repeat those of the step."""
         device = self._learner.parameters.flat.device
         crash_file.set_random_state(self._crash.random_state, device)
 
     def culprit(self) -> str:
-        """A sentence on the first tensor that is not finite, and where it came from."""
+        """Names the first tensor that is not finite, and its trajectory."""
         return (
             self._in_batch()
             or self._in_forward()
             or self._in_loss()
             or self._in_update()
-            or "everything is finite here"
+            or "all tensors are finite here"
         )
 
     def _in_batch(self) -> str:
@@ -83,7 +83,7 @@ class Diagnosis:
         )
 
     def _in_forward(self) -> str:
-        """The first layer, and its first row: from there on a core remembers it."""
+        """Finds the first bad layer, in its first row: a core carries it further."""
         found: list[str] = []
         calls: collections.Counter[str] = collections.Counter()
 
@@ -101,7 +101,7 @@ class Diagnosis:
             for name, module in self._policy.network.named_modules()
             if name and not list(module.children())
         ]
-        self._as_it_was()
+        self._restore_random_state()
         with torch.no_grad():
             self._learner.unroll(self._batch)
         for each in hooks:
@@ -109,9 +109,9 @@ class Diagnosis:
         return found[0] if found else ""
 
     def _first_in(self, output: torch.Tensor, row: int) -> list[str]:
-        """What is not finite in a layer's output, and where: one or none.
+        """Returns at most one description: the first bad value and its place.
 
-        It is of all rows, [rows, B, ...] or [rows * B, ...], or of one, `row`.
+        A layer's output has all rows, [rows, B, ...] or [rows * B, ...], or only `row`.
         """
         if output.isfinite().all():
             return []
@@ -125,12 +125,11 @@ class Diagnosis:
         return [f"{output[tuple(first)].item()} {self._place(row, first[1])}"]
 
     def _in_loss(self) -> str:
-        """The first part of the loss, and its last row.
+        """Finds the first bad part of the loss, in its last row.
 
-        V-trace goes from the last row to the first: what went bad later in a trajectory
-        is found in all that was before.
+        V-trace runs from the last row to the first. A bad row spoils those before it.
         """
-        self._as_it_was()
+        self._restore_random_state()
         loss = self._learner.loss(self._batch, self._live, self._sample)
         for name, element in loss.elements.items():
             bad = (~element.isfinite()).nonzero()
@@ -146,10 +145,10 @@ class Diagnosis:
         )
 
     def _in_update(self) -> str:
-        """In what is added up over the batch, or over the network."""
-        self._as_it_was()
+        """Finds the first bad sum, over the batch or over the network."""
+        self._restore_random_state()
         loss = self._learner.loss(self._batch, self._live, self._sample)
-        self._as_it_was()
+        self._restore_random_state()
         self._learner.update(self._batch, self._live, self._sample)
         names = learner.metric_names(self._config)
         values = dict(zip(names, self._learner.raw_metrics.tolist(), strict=True))
@@ -160,15 +159,16 @@ class Diagnosis:
         most = max(terms, key=lambda name: terms[name].abs().max().item())
         size = terms[most].shape[1]
         row, column = divmod(int(terms[most].abs().argmax()), size)
-        it = "it" if self._config.learner.passes == 1 else "its first pass"
+        once = self._config.learner.passes == 1
+        loss_name = "the loss" if once else "the first pass's loss"
         return (
-            f"{bad[0]} is {values[bad[0]]}, though all that {it} is made of is finite;"
+            f"{bad[0]} is {values[bad[0]]}, but all elements of {loss_name} are finite;"
             f" the largest: {self._element(most, terms[most], row, column)}"
         )
 
     def repeats(self) -> bool:
-        """Whether the step gives the same metrics again, bit for bit."""
-        self._as_it_was()
+        """Returns True if the step gives the same metrics again, bit for bit."""
+        self._restore_random_state()
         self._learner.update(self._batch, self._live, self._sample)
         raw = self._learner.raw_metrics.cpu().contiguous()
         return torch.equal(raw.view(torch.int32), self._crash.metrics.view(torch.int32))

@@ -30,11 +30,11 @@ def evaluate(
     policy: agent.Agent | None = None,
     video: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluates the newest checkpoint in `path`; the statistics by name.
+    """Evaluates the newest checkpoint in `path`; returns the statistics by name.
 
     Raises:
-      BadInput: there is no run, or no sound checkpoint.
-      NoGameEnded: and so there are no statistics.
+      BadInput: there is no run, or no valid checkpoint.
+      NoGameEnded: there are no returns.
     """
     if video:
         check_film(video)
@@ -63,8 +63,8 @@ def _play(
     task: int,
     video: str | None,
 ) -> list[float]:
-    """The returns of `episodes` games of a task; `video` names a film of the first."""
-    settings, said = run.config.evaluation, list[str]()
+    """Returns of `episodes` games of a task; `video` is a file for environment 0."""
+    settings, warnings = run.config.evaluation, list[str]()
     count = min(episodes, settings.environments)
     environment = run.environment(count, task, "rgb_array" if video else None)
     film = Film(environment) if video else None
@@ -76,20 +76,20 @@ def _play(
         run.seed(),
         film or (lambda: True),
         settings.max_steps,
-        said.append,
+        warnings.append,
     )
     environment.close()
     if film and video:
         film.save(video)
     if not returns:
-        raise evaluator.NoGameEnded(f"for no game has ended. {' '.join(said)}")
-    for sentence in said:
+        raise evaluator.NoGameEnded(f"no game has ended. {' '.join(warnings)}")
+    for sentence in warnings:
         print(sentence, file=sys.stderr)
     return returns
 
 
 def conclude(name: str, path: str, evaluate: Callable[[], dict[str, Any]]) -> None:
-    """Prints them, of the run in the folder `path`; `evaluate` gives statistics."""
+    """Prints the final report of the run in `path`; `evaluate` gives the statistics."""
     print(f"\nFinal evaluation: {_final_evaluation(evaluate)}", flush=True)
     folder = shlex.quote(path)
     print(
@@ -101,7 +101,7 @@ def conclude(name: str, path: str, evaluate: Callable[[], dict[str, Any]]) -> No
 
 
 def command(name: str) -> str:
-    """As a shell finds it: what is not on PATH stands beside Python."""
+    """Returns `name`, or its path beside Python if it is not on PATH; shell-quoted."""
     beside = os.path.join(os.path.dirname(sys.executable), name)
     hidden = shutil.which(name) is None and os.path.exists(beside)
     return shlex.quote(beside) if hidden else name
@@ -111,7 +111,7 @@ def _final_evaluation(evaluate: Callable[[], dict[str, Any]]) -> str:
     try:
         result = evaluate()
     except evaluator.NoGameEnded as error:
-        return f"none, {error}"
+        return f"none; {error}"
     return (
         f"mean return {result['mean']:.3f}, standard deviation"
         f" {result['std']:.3f}, over {result['episodes']} episodes"
@@ -120,12 +120,12 @@ def _final_evaluation(evaluate: Callable[[], dict[str, Any]]) -> str:
 
 
 def _learning_curve(name: str, path: str) -> str:
-    """The name of its picture, or why there is none."""
+    """Draws the learning curve; returns its file, or why there is none."""
     image = os.path.join(path, "learning_curve.png")
     try:
         curves.plot({name: [path]}, image)
     except errors.BadInput:
-        return "none, for no full game has ended in training."
+        return "none; no full game has ended in training."
     except OSError as error:  # a full disk
         return f"none ({error})."
     return image
@@ -135,13 +135,13 @@ def check_film(path: str) -> None:
     """Raises BadInput unless `path` can be written as a film."""
     if not path.endswith(".gif"):
         raise errors.BadInput(
-            f"--video={path} must end in .gif: animated GIF is what is written."
+            f"--video={path} is not an animated GIF. Use a name that ends in .gif."
         )
     files.check_place("video", path)
 
 
 class Film:
-    """Call it before each step; it keeps the picture of environment 0."""
+    """Recorder of environment 0; called before each step."""
 
     def __init__(self, environment: vector.VectorEnvironment) -> None:
         self._environment = environment

@@ -1,4 +1,4 @@
-"""A run's greedy policy as one file, which needs nothing of this package."""
+"""Exports a run's greedy policy as one file that does not need this package."""
 
 import contextlib
 import importlib
@@ -24,13 +24,13 @@ Tensors = dict[str, torch.Tensor]
 
 
 class GreedyPolicy(nn.Module):
-    """From named inputs [N, ...] to named outputs [N, ...], N as large as one likes.
+    """Module from named inputs [N, ...] to named outputs [N, ...], for any N.
 
-    In, as far as the agent takes notice of it: `observation`, in the environment's
-    own dtype; `first`, bool, whether an episode begins with it; `reward`, float32, of
-    the step that led here, 0 at the first; `core_state/0` and so on. Out: `action`, as
-    the environment takes it; `policy_logits`; `baseline`; `next_core_state/0` and so
-    on. An observation or action of several arrays is one name a leaf, by its path:
+    Inputs, where the agent uses them: `observation`, in the environment's dtype;
+    `first`, bool, True at the start of an episode; `reward`, float32, of the step that
+    led here, 0 at the first; `core_state/0` and so on. Outputs: `action`, as the
+    environment takes it; `policy_logits`; `baseline`; `next_core_state/0` and so on.
+    Each leaf of a nested observation or action has a name with its path, such as
     `observation/arm/0`.
     """
 
@@ -53,7 +53,7 @@ class GreedyPolicy(nn.Module):
         self.carried = {f"next_{name}": name for name in self._state}  # output: input
 
     def forward(self, inputs: Tensors) -> Tensors:
-        """The greedy action for each row, and all that is known of it."""
+        """Returns greedy action, logits, baseline and next core state of each row."""
         output, state = self._policy.step(
             self._time_step(inputs),
             tuple(inputs[name] for name in self._state),
@@ -82,7 +82,7 @@ class GreedyPolicy(nn.Module):
         )
 
     def rows(self, time_step: types.TimeStep, state: cores.CoreState) -> Tensors:
-        """The inputs that say what `time_step` [N, ...] and `state` do."""
+        """Returns `time_step` [N, ...] and `state` as named inputs."""
         there = {
             **dict(_named("observation", time_step.observation)),
             "first": time_step.step_type == types.StepType.FIRST,
@@ -93,21 +93,21 @@ class GreedyPolicy(nn.Module):
 
 
 def _named(prefix: str, structure: types.Nest) -> list[tuple[str, Any]]:
-    """(name, leaf) of each leaf."""
+    """Returns (name, leaf) for each leaf."""
     return [
         (f"{prefix}/{path}" if path else prefix, leaf)
         for path, leaf in nest.flatten_with_path(structure)
     ]
 
 
-_ROWS = 3  # of the example; neither 0 nor 1, which torch takes for constants
+_ROWS = 3  # of the example; torch treats 0 and 1 as constants
 _BATCH = "N"
 _Function = Callable[[Tensors], Tensors]
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
 def export(path: str, format_name: str, output: str | None) -> list[str]:
-    """Writes the policy of the run in `path`, and beside it a description of it.
+    """Writes the policy of the run in `path`, and a JSON description beside it.
 
     Args:
       format_name: one of FORMATS.
@@ -117,7 +117,7 @@ def export(path: str, format_name: str, output: str | None) -> list[str]:
       The paths of the two files.
 
     Raises:
-      BadInput: with what is missing, or why the network cannot be exported.
+      BadInput: something is missing, or the network cannot be exported.
     """
     make, load, ending = FORMATS[format_name]
     if output:
@@ -142,11 +142,12 @@ def _check_output(output: str, ending: str) -> None:
     folder = os.path.dirname(output) or "."
     if not output.endswith(ending):
         raise errors.BadInput(
-            f"--output={output} must end in {ending}, as files of that format do."
+            f"--output={output} has the wrong ending. Use a name that ends in {ending}."
         )
     if not os.path.isdir(folder):
         raise errors.BadInput(
-            f"--output={output}: there is no folder {folder}: make it, or name another."
+            f"--output={output}: there is no folder {folder}. Create it, or choose"
+            " another."
         )
 
 
@@ -156,15 +157,15 @@ def _check_extra() -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise errors.BadInput(
-                f"--format=onnx needs an extra that is not installed ({name}): pip"
-                " install 'impala_mp[onnx]'."
+                f"--format=onnx needs a package that is not installed ({name}). Run"
+                " pip install 'impala_mp[onnx]'."
             ) from error
 
 
 def _policy_and_rows(
     run: saved_run.SavedRun,
 ) -> tuple[GreedyPolicy, Tensors]:
-    """The policy as it is to be used, and its inputs at the start of some episodes."""
+    """Returns the module to export, and its inputs at the start of some episodes."""
     environment = run.environment(_ROWS)
     try:
         policy = run.agent()
@@ -182,24 +183,24 @@ def _made(
     policy: GreedyPolicy,
     inputs: Tensors,
 ) -> bytes:
-    """What `make` gives.
+    """Returns the bytes that `make` creates.
 
     Raises:
-      BadInput: torch cannot follow the network; with what it says, and where.
+      BadInput: torch cannot trace the network; with torch's reason and the place.
     """
     try:
         return make(policy, inputs)
     except Exception as error:  # the user's network runs, under torch's tracer
         raise errors.BadInput(
             f"the network cannot be exported: {_first_line(error)}"
-            f"{user_code.where(error)}. A torso or core of your own has to go without"
-            " branches that depend on values, and with any number of rows."
+            f"{user_code.where(error)}. A custom torso or core must not branch on"
+            " tensor values and must accept any number of rows."
         ) from error
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Without what torch logs and warns of: none of it is for the user."""
+    """Suppresses the logs and warnings of torch's exporter."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -215,10 +216,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _check_equal(expected: Tensors, found: Tensors) -> None:
-    """Actions apart, which a tie may decide either way.
+    """Compares logits and baseline; not actions, because a tie may go either way.
 
     Raises:
-      BadInput: the file says something else than the network.
+      BadInput: the file computes something else than the network.
     """
     for name in ("policy_logits", "baseline"):
         try:
@@ -227,8 +228,9 @@ def _check_equal(expected: Tensors, found: Tensors) -> None:
             )
         except AssertionError as error:
             raise errors.BadInput(
-                f"the network cannot be exported: its {name} changes from call to"
-                " call, or depends on what no file can hold."
+                f"the network cannot be exported: its {name} differs between network"
+                " and file. It must be the same in each call, and must depend on"
+                " inputs and parameters only."
             ) from error
 
 
@@ -236,26 +238,26 @@ def _check_equal(expected: Tensors, found: Tensors) -> None:
 
 
 def program(policy: GreedyPolicy, inputs: Tensors) -> torch.export.ExportedProgram:
-    """The policy for any number of rows, given `inputs` as an example."""
+    """Traces the policy for any number of rows, with `inputs` as an example."""
     rows = torch.export.Dim(_BATCH, min=1)
     shapes = {name: {0: rows} for name in inputs}
     return torch.export.export(policy, (inputs,), dynamic_shapes=(shapes,))
 
 
 def to_torch(policy: GreedyPolicy, inputs: Tensors) -> bytes:
-    """A program that torch.export.load reads: a dict of tensors to another one."""
+    """Returns a file for torch.export.load; its program maps a dict to a dict."""
     buffer = io.BytesIO()
     torch.export.save(program(policy, inputs), buffer)
     return buffer.getvalue()
 
 
 def from_torch(data: bytes) -> _Function:
-    """What a file of `to_torch` computes."""
+    """Loads a file of `to_torch` as a function."""
     return torch.export.load(io.BytesIO(data)).module()
 
 
 def to_onnx(policy: GreedyPolicy, inputs: Tensors) -> bytes:
-    """An ONNX model with the policy's names, parameters included."""
+    """Returns an ONNX model with the policy's names, parameters included."""
     made: Any = torch.onnx.export(
         program(policy, inputs),
         input_names=list(inputs),
@@ -273,7 +275,7 @@ def to_onnx(policy: GreedyPolicy, inputs: Tensors) -> bytes:
 
 
 def from_onnx(data: bytes) -> _Function:
-    """What a file of `to_onnx` computes."""
+    """Loads a file of `to_onnx` as a function."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -296,7 +298,7 @@ FORMATS = {
 
 
 def describe(policy: GreedyPolicy, inputs: Tensors) -> dict[str, Any]:
-    """Names, dtypes and shapes of all that goes in and out, and how state is kept."""
+    """Returns names, dtypes and shapes of inputs and outputs, and the use of state."""
     outputs = policy(inputs)
     return {
         "inputs": {name: _layout(leaf) for name, leaf in inputs.items()},
@@ -328,6 +330,6 @@ def _origin(run: saved_run.SavedRun, format_name: str) -> dict[str, Any]:
 
 
 def _write(path: str, data: bytes) -> None:
-    """Whole or not at all."""
+    """Writes the whole file or nothing."""
     files.write_durably(f"{path}.writing", data)
     os.replace(f"{path}.writing", path)

@@ -1,4 +1,4 @@
-"""Episodes of the newest checkpoint, moment by moment, before a spectator's eyes."""
+"""Plays episodes of the newest checkpoint, moment by moment, for a spectator."""
 
 import contextlib
 import time
@@ -13,7 +13,7 @@ from impala_mp.environments import bad_data, vector
 from impala_mp.evaluation import saved_run, spectators
 from impala_mp.networks import agent
 
-_DELAY_SECS = 0.05  # where a person watches
+_DELAY_SECS = 0.05  # on a terminal or in a window
 
 
 def play(
@@ -25,15 +25,15 @@ def play(
     console: rich.console.Console | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Shows `episodes` of the run in `path`; if it has several tasks, of each.
+    """Shows `episodes` of each task of the run in `path`.
 
     Args:
       greedy: None: as in evaluations.
-      delay_secs: between two moments; None: as the spectator likes it.
-      sleep: waits so long.
+      delay_secs: between two moments; None: the spectator's default.
+      sleep: waits for a number of seconds.
 
     Raises:
-      BadInput: there is no run, no sound checkpoint, or no display for a window.
+      BadInput: there is no run, no valid checkpoint, or no display for a window.
     """
     run = saved_run.SavedRun(path)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
@@ -47,7 +47,7 @@ def play(
         for moment in moments:
             if not spectator.show(moment):
                 break
-            if not window:  # which waits by itself
+            if not window:  # a window waits by itself
                 sleep(delay_secs)
 
 
@@ -64,7 +64,7 @@ def _spectator(
 def _all(
     run: saved_run.SavedRun, episodes: int, greedy: bool
 ) -> Generator[spectators.Moment]:
-    """`episodes` of each task."""
+    """Yields the moments of `episodes` of each task."""
     policy = run.agent()
     for task, suffix in enumerate(run.tasks):
         environment = _open(run, task)
@@ -75,15 +75,15 @@ def _all(
                     break
         except bad_data.BadData as error:
             raise errors.BadInput(
-                f"{run.config.environment.id} gave what cannot be played on: {error}."
-                " What is wrong with it, impala-train --check says."
+                f"{run.config.environment.id} returned bad data: {error}. Run"
+                " impala-train --check to see what is wrong with it."
             ) from error
         finally:
             environment.close()
 
 
 def _open(run: saved_run.SavedRun, task: int) -> vector.VectorEnvironment:
-    """One copy, which draws pictures if it can."""
+    """Makes one copy, with pictures if it can draw them."""
     environment = run.environment(1, task)
     if not environment.draws:
         return environment
@@ -92,7 +92,7 @@ def _open(run: saved_run.SavedRun, task: int) -> vector.VectorEnvironment:
 
 
 class _Camera:
-    """Pictures as long as there are some; then the reason why not."""
+    """Source of pictures; once there are none, `without` is the reason."""
 
     def __init__(self, environment: vector.VectorEnvironment) -> None:
         self._environment = environment
@@ -114,7 +114,7 @@ def _moments(
     environment: vector.VectorEnvironment,
     greedy: bool,
 ) -> Iterator[spectators.Moment]:
-    """One episode after the other, without end."""
+    """Yields the moments of one episode after the other, without end."""
     generator = torch.Generator().manual_seed(seeding.torch_seed(run.seed()))
     camera, state = _Camera(environment), policy.initial_state(1)
     to_environment = specs.to_environment(environment.spec.action)
@@ -150,5 +150,5 @@ def _moments(
 
 
 def _only(rows: types.Nest) -> np.ndarray:
-    """The one row of an array or tensor [1, ...], kept from the next step."""
+    """Copies the one row of an array or tensor [1, ...]."""
     return np.array(rows[0])

@@ -1,4 +1,4 @@
-"""A run as it lies in its folder: its config, and the newest of its checkpoints."""
+"""A run read from its folder: its config and its newest checkpoint."""
 
 import sys
 from typing import Any
@@ -13,10 +13,10 @@ from impala_mp.storage import checkpoint, workdir
 
 
 class SavedRun:
-    """Reads at once; what of it is damaged is told on stderr."""
+    """Config and newest checkpoint of a run; damaged files are reported on stderr."""
 
     def __init__(self, path: str) -> None:
-        """Raises BadInput if there is no run in `path`, or no sound checkpoint."""
+        """Raises BadInput if there is no run in `path`, or no valid checkpoint."""
         self.path = path
         self.config = workdir.read_config(path)
         self._state = _newest(path)
@@ -25,13 +25,13 @@ class SavedRun:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Suffixes of the tasks; "" if there is but one."""
+        """Returns the suffixes of the tasks; "" if there is only one."""
         return derived.task_suffixes(self.config.environment)
 
     def environment(
         self, num_envs: int, task: int = 0, render_mode: str | None = None
     ) -> vector.VectorEnvironment:
-        """Copies of a task's environment that play full games."""
+        """Makes copies of a task's environment that play full games."""
         return factory.make(
             self.config.environment,
             num_envs,
@@ -41,7 +41,7 @@ class SavedRun:
         )
 
     def agent(self, policy: agent.Agent | None = None) -> agent.Agent:
-        """The run's agent (`policy`, if it is there already) with these parameters."""
+        """Returns the run's agent, or `policy` if given, with these parameters."""
         if policy is None:
             spec = factory.probe(self.config.environment)
             policy = agent.make(self.config, spec)
@@ -49,7 +49,7 @@ class SavedRun:
         return policy
 
     def seed(self) -> np.random.SeedSequence:
-        """Of all that is played with it."""
+        """Returns the seed of all games that this run plays."""
         return seeding.sequence(self.config.seed, "evaluator")
 
 
@@ -63,11 +63,11 @@ def _newest(path: str) -> dict[str, Any]:
         raise errors.BadInput(str(error)) from error
     if state is None:
         raise errors.BadInput(
-            f"{path} has no checkpoint yet: train first, or name another run."
+            f"{path} has no checkpoint yet. Train first, or name another run."
         )
     return state
 
 
 def load_parameters(policy: agent.Agent, state: dict[str, Any]) -> None:
-    """Takes the parameters of a checkpoint."""
+    """Loads the parameters of a checkpoint into `policy`."""
     policy.network.load_state_dict(state["learner"]["parameters"])

@@ -1,4 +1,4 @@
-"""Ways to watch an agent play: on a terminal, line by line, or in a window."""
+"""Spectators of an agent: a terminal, plain lines, or a window."""
 
 import itertools
 from collections.abc import Callable
@@ -21,16 +21,16 @@ _BAR = 20  # characters of a probability of 1
 
 
 class Moment(NamedTuple):
-    """One row of an episode, and what the agent makes of it."""
+    """One row of an episode, with the policy and value that the agent computes."""
 
-    task: str  # "" if there is but one
+    task: str  # "" if there is only one
     episode: int  # from 1
     step: int  # of the episode, from 0
     picture: np.ndarray | None  # uint8 [H, W, 3]
     without: str  # why there is no picture; "" if there is, or if none is drawn
     observation: types.Nest  # arrays of one copy
     elements: list[base.Element]  # of the policy
-    action: types.Nest  # arrays, as the environment takes it; ignored if it is over
+    action: types.Nest  # arrays, as the environment takes it; ignored if `over`
     value: float
     reward: float  # of the step that led here
     episode_return: float  # so far
@@ -38,26 +38,26 @@ class Moment(NamedTuple):
 
 
 class Spectator(Protocol):
-    """A context manager that is shown one moment after the other."""
+    """Context manager that shows one moment after the other."""
 
     def __enter__(self) -> "Spectator": ...
 
     def __exit__(self, *unused: object) -> None: ...
 
     def show(self, moment: Moment) -> bool:
-        """False if the spectator has left."""
+        """Returns False if the window is closed."""
 
 
 # Words.
 
 
 def _words(structure: types.Nest, separator: str = ", ") -> str:
-    """`arm/0 [1, 0], gears [2, 1]`; numbers with three digits."""
-    said = [
+    """Formats a nest as `arm/0 [1, 0], gears [2, 1]`; numbers with three digits."""
+    parts = [
         f"{path} {_numbers(leaf)}".lstrip()
         for path, leaf in nest.flatten_with_path(structure)
     ]
-    return separator.join(said)
+    return separator.join(parts)
 
 
 def _numbers(array: Any) -> str:
@@ -82,20 +82,20 @@ def _facts(moment: Moment) -> list[tuple[str, str]]:
 
 
 def _instead(moment: Moment) -> str:
-    """What there is to see without a picture."""
+    """Returns the observation, and the reason why there is no picture."""
     return f"{_words(moment.observation, chr(10))}\n{moment.without}".rstrip()
 
 
 def line(moment: Moment) -> str:
-    """All but picture and observation."""
-    said = ", ".join(f"{name} {text}" for name, text in _facts(moment))
+    """Formats a moment as one line, without picture and observation."""
+    facts = ", ".join(f"{name} {text}" for name, text in _facts(moment))
     if moment.over:
-        return f"{said}: the episode has ended"
-    return f"{said} | {'; '.join(element.text for element in moment.elements)}"
+        return f"{facts}: the episode has ended"
+    return f"{facts} | {'; '.join(element.text for element in moment.elements)}"
 
 
 class Lines:
-    """A plain line a moment, where there is no terminal."""
+    """Spectator without a terminal: prints one plain line per moment."""
 
     def __init__(self, console: rich.console.Console) -> None:
         self._console = console
@@ -117,7 +117,7 @@ class Lines:
 
 
 def half_blocks(picture: np.ndarray, columns: int, rows: int) -> rich.text.Text:
-    """uint8 [H, W, 3] as large as it fits, two pixels a character."""
+    """Draws uint8 [H, W, 3] as large as fits, two pixels per character."""
     height, width = picture.shape[:2]
     scale = min(columns / width, 2 * rows / height)
     size = max(1, int(width * scale)), 2 * max(1, int(height * scale / 2))
@@ -141,7 +141,7 @@ def _half_block_line(upper: list[Any], lower: list[Any]) -> rich.text.Text:
 
 
 class Terminal:
-    """The picture in coloured characters, or the observation; the agent beside it."""
+    """Spectator on a terminal: picture or observation, and the agent beside it."""
 
     def __init__(self, console: rich.console.Console) -> None:
         self._console = console
@@ -193,7 +193,7 @@ def _side(moment: Moment) -> rich.table.Table:
 
 
 class Window:
-    """A figure with the picture, if there is one, and the words beside it."""
+    """Spectator in a window: picture or observation, and the agent beside it."""
 
     def __init__(
         self,
@@ -219,9 +219,9 @@ class Window:
     def show(self, moment: Moment) -> bool:
         if not self._is_open():
             return False
-        said = [f"{name:<8} {text}" for name, text in _facts(moment)]
-        said += [] if moment.over else [element.text for element in moment.elements]
-        self._text.set_text("\n".join(said))
+        lines = [f"{name:<8} {text}" for name, text in _facts(moment)]
+        lines += [] if moment.over else [element.text for element in moment.elements]
+        self._text.set_text("\n".join(lines))
         self._draw(moment)
         self._pause()
         return True
@@ -236,10 +236,10 @@ class Window:
 
 
 def open_window(delay_secs: float) -> Window:
-    """A window of matplotlib's.
+    """Opens a window with matplotlib.
 
     Raises:
-      BadInput: there is no display, or no library that could open a window on it.
+      BadInput: there is no display, or no library to open a window on it.
     """
     import matplotlib
     from matplotlib import pyplot
@@ -251,8 +251,8 @@ def open_window(delay_secs: float) -> Window:
         raise _no_window(str(error)) from error
     if backend.lower() not in _interactive(matplotlib):
         pyplot.close(figure)
-        raise _no_window(f"matplotlib can only write files here, by {backend}")
-    seconds = max(delay_secs, 1e-3)  # 0 would be without end
+        raise _no_window(f"matplotlib's backend {backend} can only write files")
+    seconds = max(delay_secs, 1e-3)  # 0 would wait forever
     return Window(
         figure,
         lambda: pyplot.pause(seconds),
@@ -268,6 +268,6 @@ def _interactive(matplotlib: Any) -> set[str]:
 
 def _no_window(reason: str) -> errors.BadInput:
     return errors.BadInput(
-        f"--window finds no display to open a window on ({reason}): set DISPLAY, or"
-        " leave --window out to watch on the terminal."
+        f"--window finds no display to open a window on ({reason}). Set DISPLAY, or"
+        " omit --window to watch on the terminal."
     )

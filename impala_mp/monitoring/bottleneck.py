@@ -1,8 +1,8 @@
-"""What limits a run, in words, from the numbers of one record."""
+"""Explains what limits a run, from the numbers of one record."""
 
 import math
 
-_IDLE = 0.15  # share of its time below which nobody calls a process idle
+_IDLE = 0.15  # a process that waits for a smaller share of its time is busy
 
 
 def explain(
@@ -12,7 +12,7 @@ def explain(
     device: str,
     server_threads: int = 0,
 ) -> str:
-    """One sentence or two; "" while there is nothing to go by.
+    """Returns one or two sentences; "" while the numbers are missing.
 
     Args:
       record: has `time/learner_wait`, `time/actor_*` (shares of wall-clock time) and
@@ -25,23 +25,23 @@ def explain(
     environment = record["time/environment_step_ms"]
     inference = record["time/inference_step_ms"]
     costs = (
-        f"an agent step takes {environment:.3g} ms of environment and"
-        f" {inference:.3g} ms of inference"
+        f"An agent step takes {environment:.3g} ms of environment and"
+        f" {inference:.3g} ms of inference."
     )
     if waits > _IDLE and waits >= actors_wait:
         free = num_cores - num_actors - (device == "cpu") - server_threads
         return (
-            f"The learner waited {100 * waits:.0f} % of its time for data; {costs};"
+            f"The learner waited {100 * waits:.0f} % of its time for data. {costs}"
             f" {_more_actors(waits, num_actors, free, num_cores)}"
         )
     if actors_wait > _IDLE:
-        cure = "more learner.threads or a GPU" if device == "cpu" else "a faster GPU"
+        cure = "More learner.threads or a GPU" if device == "cpu" else "A faster GPU"
         return (
             f"The learner is the limit: the actors waited {100 * actors_wait:.0f} % of"
-            f" their time for it; {costs}; {cure} would speed it up, and"
+            f" their time for it. {costs} {cure} would help;"
             f" {_enough(actors_wait, num_actors)} of {num_actors} actors would do."
         )
-    return f"Actors and learner keep each other busy; {costs}."
+    return f"Actors and learner keep each other busy. {costs}"
 
 
 def _enough(actors_wait: float, num_actors: int) -> int:
@@ -51,14 +51,14 @@ def _enough(actors_wait: float, num_actors: int) -> int:
 def _more_actors(waits: float, num_actors: int, free: int, num_cores: int) -> str:
     wanted = math.ceil(num_actors * waits / max(0.01, 1.0 - waits))
     if wanted <= free:
-        return f"{wanted} more actors would fill it."
+        return f"{wanted} more actors would keep it busy."
     if free > 0:
-        return f"{wanted} more actors would fill it, and there are cores for {free}."
-    return f"all {num_cores} cores are taken: more of them, or a faster environment."
+        return f"{wanted} more actors would keep it busy; {free} cores are free."
+    return f"All {num_cores} cores are taken. Add cores, or speed up the environment."
 
 
 def explain_stall(quiet_secs: float, processes: list[tuple[str, str]]) -> str:
-    """Who waits for whom, by the (role, state) of every process."""
+    """Reports which process waits for which, from the (role, state) of each."""
     counts: dict[str, dict[str, int]] = {}
     for role, state in processes:
         states = counts.setdefault(role, {})
@@ -71,6 +71,6 @@ def explain_stall(quiet_secs: float, processes: list[tuple[str, str]]) -> str:
         if role not in ("learner", "supervisor")
     ]
     return (
-        f"Nothing was learned for {quiet_secs:.0f} s: the learner is {learner};"
+        f"No update for {quiet_secs:.0f} s. The learner is {learner};"
         f" {'; '.join(others)}."
     )

@@ -1,4 +1,4 @@
-"""Learning curves: several runs and seeds, with confidence bands."""
+"""Plots of learning curves over runs and seeds, with confidence bands."""
 
 import os
 from typing import Any
@@ -17,32 +17,32 @@ _LABELS = {
     "episode/return_mean": "episode return (full game, mean of the last 100)",
     "throughput/agent_steps_per_sec": "agent steps a second",
 }
-# 97.5 % points of Student's t, by degrees of freedom from 1; then the normal's.
+# 97.5 % points of Student's t, by degrees of freedom from 1; beyond: the normal's.
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 Series = tuple[np.ndarray, np.ndarray]
 
 
 def load(folder: str, x: str, key: str) -> Series:
-    """(x, y) of one run.
+    """Returns (x, y) of one run.
 
     Raises:
-      BadInput: it has no such numbers.
+      BadInput: the run has no records with both.
     """
     records = [r for r in metrics.read(folder) if x in r and key in r]
     if not records:
         known = sorted({k for r in metrics.read(folder) for k in r})
         raise errors.BadInput(
-            f"{folder} has no metrics with {x} and {key}; it has"
+            f"{folder} has no record with {x} and {key}. It has"
             f" {', '.join(known) or 'none at all'}."
         )
     return np.array([r[x] for r in records]), np.array([r[key] for r in records])
 
 
 def band(series: list[Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(x, mean, half width) over the range that all runs cover.
+    """Returns (x, mean, half width) over the range that all runs cover.
 
-    The half width is Student's 95 % confidence interval of the mean over seeds.
+    The half width is that of Student's 95 % confidence interval of the mean over seeds.
     """
     low = max(x[0] for x, _ in series)
     high = min(x[-1] for x, _ in series)
@@ -52,7 +52,7 @@ def band(series: list[Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _half_width(values: np.ndarray) -> np.ndarray:
-    """Of the interval around the means over axis 0, which are two or more seeds."""
+    """Returns the half width of the interval around the mean over axis 0, the seeds."""
     count = len(values)
     t = _STUDENT[count - 2] if count - 2 < len(_STUDENT) else 1.96
     return t * values.std(0, ddof=1) / count**0.5
@@ -90,10 +90,10 @@ def plot(
     key: str = "episode/return_mean",
     x: str = "agent_steps",
 ) -> None:
-    """Writes a PNG: a line for each group of runs (its seeds), evaluations as dots.
+    """Writes a PNG with a line for each group of runs (its seeds); evaluations as dots.
 
     Raises:
-      BadInput: a folder lacks the numbers.
+      BadInput: a folder has no records with `x` and `key`.
     """
     figure, axes = _figure()
     for label, folders in groups.items():
@@ -105,11 +105,11 @@ def plot(
 
 
 def plot_against(lines: dict[str, dict[Any, list[float]]], path: str, x: str) -> None:
-    """Writes a PNG: final returns against the values of the config's field `x`.
+    """Writes a PNG of final returns against the values of the config's field `x`.
 
-    Each line has, by value, the return of each seed: dots, their mean, and Student's
-    95 % confidence interval of it. The values stand side by side in order, whatever
-    lies between them.
+    A line maps each value to the returns of its seeds. They are drawn as dots, with
+    their mean and its 95 % confidence interval (Student's t). The values are sorted and
+    equally spaced.
     """
     figure, axes = _figure()
     ticks = sorted({value for line in lines.values() for value in line})

@@ -1,4 +1,4 @@
-"""What a person sees: a live display on a terminal, plain lines elsewhere."""
+"""Display of a run: a live table on a terminal, plain lines elsewhere."""
 
 import contextlib
 import math
@@ -26,7 +26,7 @@ def _digits(value: float | None) -> int:
 
 
 def _split(record: Record, prefix: str) -> str:
-    """`wait 12 %, update 80 %` of the keys under a prefix."""
+    """Formats the keys under a prefix as `wait 12 %, update 80 %`."""
     shares = {
         key.removeprefix(prefix): value
         for key, value in record.items()
@@ -47,7 +47,7 @@ def _returns(record: Record) -> str:
 
 
 def rows(record: Record) -> list[tuple[str, str]]:
-    """The lines of the live display: label and text."""
+    """Returns the lines of the live display as (label, text)."""
     get = record.get
     return [
         ("return of the last 100 games", _returns(record)),
@@ -80,7 +80,7 @@ def rows(record: Record) -> list[tuple[str, str]]:
 
 
 def plain(record: Record, total_agent_steps: int) -> str:
-    """One log line."""
+    """Formats a record as one log line."""
     steps = int(record["agent_steps"])
     mean = record.get("episode/return_mean")
     return (
@@ -96,7 +96,7 @@ def plain(record: Record, total_agent_steps: int) -> str:
 
 
 class Display:
-    """A context manager; `update` takes the newest record, `message` a sentence."""
+    """Context manager that shows records (`update`) and sentences (`message`)."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Display:
         console: rich.console.Console | None = None,
         log: str | None = None,
     ) -> None:
-        """`log` names a file that keeps the messages, with their time."""
+        """`log` is a file for the messages, with their time."""
         self._log = log
         self._total = total_agent_steps
         self._console = console or rich.console.Console()
@@ -140,7 +140,7 @@ class Display:
             self._print()
 
     def update(self, record: Record, bottleneck: str = "") -> None:
-        """The newest numbers; keys that are missing are shown as –."""
+        """Shows the newest record; missing keys appear as –."""
         self._record, self._bottleneck = record, bottleneck
         self._progress.update(self._task, completed=record["agent_steps"])
         if self._live is not None:
@@ -150,7 +150,7 @@ class Display:
             self._print()
 
     def message(self, text: str) -> None:
-        """A sentence, above the live display."""
+        """Prints a sentence above the live display, and appends it to the log."""
         self._show(text)
         if self._log is not None:
             with contextlib.suppress(OSError), open(self._log, "a") as file:

@@ -14,11 +14,11 @@ from impala_mp.monitoring import display
 from impala_mp.storage import files, metrics, workdir
 
 _KEYS = {"time", "bottleneck", "stall", "processes"}
-_STALE_SECS = 15.0  # health.json is written anew every 5, if there is room
+_STALE_SECS = 15.0  # health.json is rewritten every 5 s, if the disk has space
 
 
 class Status(NamedTuple):
-    """One process, as health.json tells it."""
+    """One process in health.json."""
 
     role: str
     index: int
@@ -31,7 +31,7 @@ class Status(NamedTuple):
 
 
 class HealthReport(NamedTuple):
-    """What `impala-status` shows."""
+    """Content and verdict of `impala-status`."""
 
     table: rich.console.Group
     running: bool
@@ -42,22 +42,22 @@ def write(folder: str, health: dict[str, Any]) -> None:
     """Replaces health.json in `folder`.
 
     Raises:
-      OSError: the disk is full; the file's time says that the supervisor lives.
+      OSError: the disk is full. The file's time still shows a live supervisor.
     """
     path = os.path.join(folder, "health.json")
     try:
         files.write_atomically(path, json.dumps(health, indent=1) + "\n", durable=False)
     except OSError:
         with contextlib.suppress(OSError):
-            os.utime(path)  # takes no room
+            os.utime(path)  # takes no space
         raise
 
 
 def read(path: str) -> HealthReport:
-    """The state of the run in `path`.
+    """Reads the state of the run in `path`.
 
     Raises:
-      BadInput: no run has been there, or not one of this version.
+      BadInput: there is no run, or it is from another version.
     """
     health = _load(path)
     record = metrics.last(path)
@@ -69,43 +69,43 @@ def read(path: str) -> HealthReport:
 
 
 def _judge_live(path: str, health: dict[str, Any]) -> tuple[str, bool]:
-    """What is to be said of the supervisor, and whether all is well."""
+    """Returns a sentence on the supervisor ("" if it is well), and healthy or not."""
     now = time.time()
     age = now - health["time"]
     touched = now - os.path.getmtime(os.path.join(path, "health.json"))
     if min(age, touched) > _STALE_SECS:
-        return f"The supervisor lives, and has been silent for {touched:.0f} s.", False
+        return f"The supervisor is alive but silent for {touched:.0f} s.", False
     sick = [p for p in health["processes"] if p["state"] in ("hung", "lost")]
     healthy = not sick and not health["stall"]
     if age > _STALE_SECS:
-        return f"The run goes on. This is {age:.0f} s old: is the disk full?", healthy
+        return f"The run continues. This is {age:.0f} s old: is the disk full?", healthy
     return "", healthy
 
 
 def _judge_ended(state: str) -> tuple[str, bool]:
     if state == "running":
-        return "The supervisor was killed: it is gone.", False
+        return "The supervisor was killed.", False
     return "", state in ("finished", "stopped")
 
 
 def _load(path: str) -> dict[str, Any]:
-    """health.json, with every key that is used here."""
+    """Loads health.json and checks its keys."""
     try:
         with open(os.path.join(path, "health.json")) as file:
             health = json.load(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise errors.BadInput(
-            f"{path} has no health.json: name the --workdir of a run."
+            f"{path} has no health.json. Name the --workdir of a run."
         ) from error
     except ValueError as error:
         raise errors.BadInput(
-            f"health.json in {path} is half-written or damaged ({error}): a live run"
-            " writes it anew every few seconds."
+            f"health.json in {path} is half-written or damaged ({error}). A live run"
+            " rewrites it every few seconds."
         ) from error
     if not _is_whole(health):
         raise errors.BadInput(
-            f"health.json in {path} was written by another version of impala-train:"
-            " look at it with that one, or go on with the run first."
+            f"health.json in {path} was written by another version of impala-train."
+            " Use the impala-status of that version, or resume the run first."
         )
     return health
 

@@ -1,4 +1,4 @@
-"""Live hyperparameters by hand: answers `impala-ctl`, and tells who says what."""
+"""Handles `impala-ctl` requests: reads and overrides live hyperparameters."""
 
 import json
 import os
@@ -13,25 +13,25 @@ from impala_mp.transport import control_block
 
 
 class LiveControl:
-    """The supervisor's side. A question is a dict with `get`, `set` or `unset`."""
+    """The supervisor's side of `impala-ctl`; a request has `get`, `set` or `unset`."""
 
     def __init__(
         self,
         control: control_block.ControlBlock,
         live: live_hyperparameters.LiveHyperparameters,
         path: str,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         action: specs.ActionSpec,
     ) -> None:
         """Refuses values of epsilon that `action` cannot take."""
         self._action = action
-        self._control, self._live, self._tell = control, live, tell
+        self._control, self._live, self._report = control, live, report
         self._mailbox = mailbox.Mailbox(path)
         self._log = os.path.join(path, "changes.jsonl")
         self._agent_steps = 0
 
     def tick(self, agent_steps: int) -> None:
-        """Answers what has been asked."""
+        """Answers all pending requests."""
         self._agent_steps = agent_steps
         for question in self._mailbox.take():
             try:
@@ -55,12 +55,12 @@ class LiveControl:
             case {"unset": list(names)}:
                 _check_names(names)
                 return self._change(dict.fromkeys(names))
-        raise errors.BadInput(f"{message!r} is no question for a run.")
+        raise errors.BadInput(f"{message!r} is not a request. Use get, set or unset.")
 
     def _change(self, values: dict[str, float | None]) -> list[str]:
-        """All of `values`, or none of them."""
+        """Changes all of `values` or none of them."""
         if self._control.stopping:
-            raise errors.BadInput("the run is stopping: nothing is changed any more.")
+            raise errors.BadInput("the run is stopping and accepts no changes.")
         merged = {**self._control.overrides(), **values}
         constants = {
             name: schedules.constant(value)
@@ -78,7 +78,7 @@ class LiveControl:
     def _log_change(self, name: str, before: float) -> str:
         after = self._control.get(name)
         sentence = f"{name} changes from {before:.6g} to {after:.6g} (impala-ctl)."
-        self._tell(sentence)
+        self._report(sentence)
         line = {
             "time": time.time(),
             "agent_steps": self._agent_steps,
@@ -103,7 +103,7 @@ class LiveControl:
         return f"{name} = {self._control.get(name):.6g} ({source})"
 
     def not_from_config(self) -> list[str]:
-        """`name = value (who says so)` of what is not simply a field of the config."""
+        """Returns `name = value (source)` of values that are not the config's."""
         return [
             self._describe(name)
             for name in live_hyperparameters.NAMES
@@ -114,11 +114,11 @@ class LiveControl:
 def restore(
     control: control_block.ControlBlock, overrides: dict[str, float]
 ) -> list[str]:
-    """Puts what a checkpoint kept in force again; sentences on it."""
+    """Restores the overrides of a checkpoint; returns a sentence for each."""
     control.override(dict(overrides))
     return [
-        f"{name} stays {value:.6g}, as impala-ctl has set it; impala-ctl DIR unset"
-        f" {name} gives it back to the config."
+        f"{name} stays {value:.6g}, as set by impala-ctl. To return to the config's"
+        f" value: impala-ctl DIR unset {name}."
         for name, value in overrides.items()
     ]
 
@@ -128,6 +128,6 @@ def _check_names(names: list[Any]) -> None:
         if name not in live_hyperparameters.NAMES:
             hint = fields.nearest(str(name), list(live_hyperparameters.NAMES))
             raise errors.BadInput(
-                f"there is no live value {name!r}; there are"
+                f"there is no live value {name!r}. There are"
                 f" {', '.join(live_hyperparameters.NAMES)}.{hint}"
             )

@@ -1,18 +1,18 @@
-"""A trace of some turns of a process's loop, for chrome://tracing or Perfetto."""
+"""Traces some iterations of a process's loop, for chrome://tracing or Perfetto."""
 
 import os
 from typing import Any
 
 import torch
 
-_SKIPPED = 10  # turns: warm-up
+_SKIPPED = 10  # turns of warm-up
 
 
 class Profile:
-    """Call `turn` once a turn of the loop; the trace is written after the last one."""
+    """Profile of a loop that calls `turn` once per turn; written after the last."""
 
     def __init__(self, path: str, turns: int) -> None:
-        """`turns` of 0 profiles nothing."""
+        """`turns`: number to trace; 0: none."""
         self._path, self._left = path, turns
         self._skip = _SKIPPED
         self._profiler: Any = None
@@ -37,7 +37,7 @@ class Profile:
         self._profiler.start()
 
     def close(self) -> None:
-        """Writes what there is."""
+        """Writes the trace so far."""
         if self._profiler is None:
             return
         self._profiler.stop()

@@ -1,4 +1,4 @@
-"""One record of the whole run, an interval: to the files, the display, health.json."""
+"""Writes one record of the run per interval to files, display and health.json."""
 
 import math
 import os
@@ -15,9 +15,9 @@ from impala_mp.storage import metrics
 from impala_mp.transport import shared as shared_lib
 from impala_mp.workers import learner_metrics, policy_lag
 
-_STALL_SECS = 20.0  # without an update; then it is said who waits for whom
+_STALL_SECS = 20.0  # without an update; then a stall is reported
 _SPLIT = ("environment", "inference", "wait")
-# Counters that begin anew with a supervisor; in the metrics they go on.
+# Counters that restart with the supervisor; the metrics add the earlier runs.
 _CARRIED = (
     "health/restarts",
     "health/bad_data",
@@ -27,19 +27,19 @@ _CARRIED = (
 
 
 class _OnceAMinute:
-    """Says things at most once a minute."""
+    """Filter of messages: at most one a minute."""
 
     def __init__(self, screen: display.Display) -> None:
-        self._screen, self._said = screen, -math.inf
+        self._screen, self._reported = screen, -math.inf
 
-    def say(self, text: str) -> None:
-        if time.monotonic() - self._said >= 60.0:
+    def report(self, text: str) -> None:
+        if time.monotonic() - self._reported >= 60.0:
             self._screen.message(text)
-            self._said = time.monotonic()
+            self._reported = time.monotonic()
 
 
 class Reporter:
-    """Merges what the processes publish, and hands it on."""
+    """Merges the records of all processes, and writes them."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class Reporter:
         self._learner_rows = [shared.row(seat) for seat in shared.topology.learners]
         self._actor_rows = [shared.row(seat) for seat in shared.topology.actors]
         self._failed_checkpoints = 0
-        self._news = time.monotonic()  # when the learner had last learned something
-        self._stall_said = False
+        self._news = time.monotonic()  # time of the last update
+        self._stall_reported = False
         self._disk = _OnceAMinute(screen)
         self._num_cores = len(os.sched_getaffinity(0))
         self._device = torch.device(shared.config.learner.device).type
@@ -67,20 +67,20 @@ class Reporter:
         )
         self._learned = 0  # trajectories
         self._evaluation: dict[str, float] = {}
-        self._unwritten: dict[str, float] = {}  # an evaluation, until a record has it
+        self._unwritten: dict[str, float] = {}  # an evaluation not in a record yet
         self._before: dict[str, float] = {}
         self._incarnation = -1.0  # of the learner
-        self._carried: dict[str, float] = {}  # the last record of the runs before
+        self._carried: dict[str, float] = {}  # the last record of earlier runs
         self._actor_ns = np.zeros(len(_SPLIT))
         self._actor_steps = 0
         self._time = time.monotonic()
 
     def tick(self, statuses: list[health.Status]) -> None:
-        """One interval. Nothing is written while the learner has no news."""
+        """Handles one interval; writes no record without a new update."""
         self._look_for_news()
         self._guarded(self._live.tick, int(self._before.get("agent_steps", 0)))
         self._guarded(self._write_health, statuses)
-        self._say_what_failed()
+        self._report_failed_checkpoints()
         record = self._shared.learner_record.read()
         if record is None:
             return
@@ -129,20 +129,20 @@ class Reporter:
             self._evaluation = self._unwritten = evaluation
 
     def _guarded(self, write: Callable[..., None], *arguments: Any) -> None:
-        """A disk that is full stops nobody; it is said once a minute."""
+        """Calls `write`; a full disk is reported once a minute and stops nothing."""
         try:
             write(*arguments)
         except OSError as error:
-            self._disk.say(f"{error}: the run goes on without writing that down.")
+            self._disk.report(f"{error}: this is not written, and the run continues.")
 
-    def _say_what_failed(self) -> None:
-        """What the learner could not write."""
+    def _report_failed_checkpoints(self) -> None:
+        """Reports checkpoints that the learner could not write."""
         failed = sum(row.get("failed_checkpoints") for row in self._learner_rows)
         if failed > self._failed_checkpoints:
             self._failed_checkpoints = failed
-            self._disk.say(
-                f"{failed} checkpoints could not be written (see logs/learner-0.log);"
-                " training goes on, and the newest good one stays."
+            self._disk.report(
+                f"{failed} checkpoints could not be written (see logs/learner-0.log)."
+                " Training continues, and the newest valid one is kept."
             )
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class Reporter:
         }
 
     def _actor_split(self) -> dict[str, float]:
-        """Shares of the actors' time since the interval before."""
+        """Returns shares of the actors' time since the last interval."""
         rows = self._actor_rows
         totals = np.array(
             [sum(row.get(f"{name}_ns") for row in rows) for name in _SPLIT], float
@@ -169,7 +169,7 @@ class Reporter:
         now = time.monotonic()
         wall_ns = max(1e-9, now - self._time) * 1e9 * len(rows)
         spent = totals - self._actor_ns
-        # A wait counts where it ends, and may have begun in the interval before.
+        # A wait counts where it ends; it may have begun in an earlier interval.
         shares = spent / max(wall_ns, spent.sum())
         step_ms = spent * 1e-6 / max(1, steps - self._actor_steps)
         self._actor_ns, self._actor_steps, self._time = totals, steps, now
@@ -182,7 +182,7 @@ class Reporter:
         }
 
     def _memory(self, statuses: list[health.Status]) -> dict[str, float]:
-        """MiB that each role's processes hold for themselves."""
+        """Returns the private MiB of the processes of each role, and of the arena."""
         arena = self._shared.rings.memory.nbytes + 3 * self._shared.store.num_bytes
         found: dict[str, float] = {"memory/arena_mib": arena / 2**20}
         for status in statuses:
@@ -210,15 +210,15 @@ class Reporter:
         return found
 
     def _stall(self, statuses: list[health.Status]) -> str:
-        """Who waits for whom, when nothing has been learned for a while; said once."""
+        """Returns the explanation of a stall, else ""; each stall is reported once."""
         quiet = time.monotonic() - self._news
         if quiet < _STALL_SECS or statuses[0].state != "running":
-            self._stall_said = False
+            self._stall_reported = False
             return ""
         text = bottleneck.explain_stall(quiet, [(s.role, s.state) for s in statuses])
-        if not self._stall_said:
+        if not self._stall_reported:
             self._screen.message(text)
-            self._stall_said = True
+            self._stall_reported = True
         return text
 
     def _write_health(self, statuses: list[health.Status]) -> None:
@@ -233,7 +233,7 @@ class Reporter:
 
 
 def _as_integers(record: dict[str, float]) -> dict[str, float]:
-    """Counts as integers, so that they read as counts."""
+    """Converts counts to integers, so that they read as counts."""
     return {
         key: int(value)
         if key in ("agent_steps", "env_frames", "updates")
@@ -247,10 +247,9 @@ _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def private_mib(pid: int) -> float:
-    """MiB of a process that nobody shares with it by name; 0 when it is gone.
+    """Returns a process's MiB without the arena and mapped files; 0 if it is gone.
 
-    Pages that a forkserver child still shares with its parent are counted for both:
-    what is left out is the arena, and mapped files.
+    Pages that a forkserver child still shares with its parent are counted for both.
     """
     try:
         with open(f"/proc/{pid}/statm") as file:

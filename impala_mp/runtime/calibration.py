@@ -1,4 +1,4 @@
-"""How many actors, learner threads and micro-batches, by a short measurement."""
+"""Chooses actors, learner threads and micro-batches by a short measurement."""
 
 import math
 import time
@@ -16,15 +16,14 @@ from impala_mp.workers import learner
 
 _SECS = 0.5  # of each measurement
 _MAX_ENVIRONMENTS = 256  # of one actor
-_SIZES = 6  # numbers of environments that are tried: the largest
-_LIVE = algorithm_base.Live(
-    0.01, 1.0, 1.0, 1.0, 1.0
-)  # an update takes as long with any
+_SIZES = 6  # number of environment counts to try, the largest ones
+# The time of an update does not depend on these.
+_LIVE = algorithm_base.Live(0.01, 1.0, 1.0, 1.0, 1.0)
 _MICRO_BATCHES = (1, 2, 4, 8, 16)
 
 
 class Costs(NamedTuple):
-    """Core-seconds an agent step."""
+    """Core-seconds per agent step."""
 
     environment: float
     inference: float
@@ -34,15 +33,15 @@ class Costs(NamedTuple):
 def resolve(
     config: Any, environment: specs.EnvironmentSpec, num_cores: int, stored: Any = None
 ) -> str:
-    """Replaces what is automatic in `config` by numbers; a sentence, or "".
+    """Replaces automatic fields of `config` by numbers; returns a sentence or "".
 
-    Batch size and unroll length are left alone, because they change what is learned;
-    so is the number of environments of a run that is gone on with (`stored`).
+    Batch size and unroll length stay unchanged, because they change what is learned. So
+    does the number of environments of a resumed run (`stored`).
 
-    The main process never touches CUDA: with a learner on a GPU, actors get every core
-    but one. A lockstep run has as few as fill a batch; it is to be repeated with the
-    number of micro-batches that is found here, for timings differ. An inference server
-    has its cores in any case, and takes inference off the actors.
+    The main process never touches CUDA. With a learner on a GPU, actors get every core
+    but one. A lockstep run gets the fewest actors that fill a batch. To repeat it
+    exactly, set the number of micro-batches found here, because timings differ. An
+    inference server always has its cores, and relieves the actors of inference.
     """
     automatic = [f for f in base.AUTOMATIC if fields.get(config, f) == 0]
     if not automatic:
@@ -86,30 +85,30 @@ def _sentence(config: Any, automatic: list[str], why: str) -> str:
 
 
 def choose(costs: Costs, num_cores: int) -> tuple[int, int]:
-    """(actors, learner threads) for which no core has to be idle.
+    """Returns (actors, learner threads) that leave no core idle.
 
-    Each side gets its share of the cores, rounded up: a thread too many waits for its
-    ring, a thread too few leaves a core without work.
+    Each side gets its share of the cores, rounded up. A thread too many waits for its
+    ring; a thread too few leaves a core idle.
     """
     acting = costs.environment + costs.inference
     share = acting / (acting + costs.learning)
     actors = max(1, math.ceil(num_cores * share - 0.1))
     threads = max(1, math.ceil(num_cores * (1.0 - share) - 0.1))
     if actors + threads > num_cores:
-        # They share cores: one more actor takes what a learner that waits leaves.
+        # They share cores: one more actor uses the core of a waiting learner.
         actors = min(num_cores, actors + 1)
     return actors, threads
 
 
 def _enough_slots(config: Any, count: int) -> int:
-    """At least as many actors as it takes to fill a batch."""
+    """Returns `count`, or more if a batch requires more actors."""
     trajectories = config.actors.slots * config.actors.environments
     fresh = derived.num_fresh(config)
     return max(count, math.ceil(fresh / trajectories))
 
 
 def measure(config: Any, environment: specs.EnvironmentSpec) -> Costs:
-    """On one core each, without contention."""
+    """Measures each cost on one core, without contention."""
     count = config.actors.environments
     return Costs(
         _environment_secs(config.environment, count) / count,
@@ -172,7 +171,7 @@ def _update_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
 
 
 def _cheapest_size(config: Any, environment: specs.EnvironmentSpec) -> int:
-    """The number of environments whose steps cost least; few where that is as good."""
+    """Returns the smallest number of environments within 5 % of the lowest cost."""
     fresh = derived.num_fresh(config)
     step = 2 if config.inference.mode == "server" else 1
     divisors = [
@@ -191,7 +190,7 @@ def _cheapest_size(config: Any, environment: specs.EnvironmentSpec) -> int:
 
 
 def _fastest_cut(config: Any, environment: specs.EnvironmentSpec) -> int:
-    """The number of micro-batches with the fastest update."""
+    """Returns the number of micro-batches with the fastest update."""
     seconds = {}
     for parts in _MICRO_BATCHES:
         if config.batch_size % parts == 0:

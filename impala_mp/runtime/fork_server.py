@@ -1,4 +1,4 @@
-"""The fork server: it holds torch, so that a child starts in 20 ms."""
+"""Fork server with torch preloaded, so that a child starts in 20 ms."""
 
 import multiprocessing
 import os
@@ -10,18 +10,18 @@ from typing import Any
 
 _DESCRIPTORS = "/proc/self/fd/"
 _PRELOAD = ["impala_mp.runtime.preload"]
-_OTHERS = {signal.SIGTERM, signal.SIGINT}  # what the resource tracker sees to itself
+_OTHERS = {signal.SIGTERM, signal.SIGINT}  # the resource tracker handles these
 
 
 def start() -> None:
-    """Starts it, unless it runs, reachable through a descriptor alone.
+    """Starts the server unless it runs; it is reachable through a descriptor only.
 
-    No kill leaves a file behind. `timeout` and Slurm signal everyone; what that means
-    the supervisor decides. The server and the resource tracker inherit that the
-    signals are blocked, and the children unblock them (`workers`).
+    No kill leaves a file behind. `timeout` and Slurm signal all processes, but only the
+    supervisor acts on it. The server and the resource tracker inherit blocked signals,
+    and the children unblock them (`entry_points`).
 
     Raises:
-      OSError: there is no room for it, say.
+      OSError: for example, the disk is full.
     """
     if _runs():
         return
@@ -36,7 +36,7 @@ def start() -> None:
 
 
 def _runs() -> bool:
-    """Whether there is one that has not ended; leaves its exit code to be fetched."""
+    """Returns True if a server is alive; does not reap a dead one."""
     pid = _server()._forkserver_pid
     flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
     return pid is not None and os.waitid(os.P_PID, pid, flags) is None
@@ -61,6 +61,6 @@ def _start() -> None:
 
 
 def _hide_address(server: Any) -> None:
-    """A socket has an inode as long as it is open; /proc leads to it without a name."""
+    """Replaces the socket's name by a path in /proc, which works while it is open."""
     socket = os.open(server._forkserver_address, os.O_PATH | os.O_CLOEXEC)
     server._forkserver_address = f"{_DESCRIPTORS}{socket}"

@@ -1,4 +1,4 @@
-"""The first moments of `impala-train`: environment, signals, then the imports."""
+"""Start of `impala-train`: environment variables, signals, then the imports."""
 
 import contextlib
 import os
@@ -7,13 +7,13 @@ from typing import Any
 
 from impala_mp.runtime import fork_server, signals
 
-# For this process and its children. One thread a process unless torch is told
-# otherwise; and an allocator that keeps what it has: giving a batch back to the
-# kernel and faulting it in again costs a CPU learner up to half of its speed.
+# For this process and its children. One thread per process unless torch sets more. The
+# allocator keeps its memory: returning a batch to the kernel and faulting it in again
+# costs a CPU learner up to half of its speed.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    # A learner's threads that spin while they wait take the cores of the actors: Pong
-    # with the deep network trains at 264 steps/s with that, at 334 without.
+    # Learner threads that spin while they wait take the actors' cores: Pong with the
+    # deep network trains at 264 steps/s with spinning, at 334 without.
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
     "MALLOC_MMAP_MAX_": "0",
@@ -23,7 +23,10 @@ ENVIRONMENT = {
 
 
 def set_environment() -> None:
-    """For processes started from now on; what the user has set stays. Before torch."""
+    """Sets the variables that the user has not set, for this and later processes.
+
+    Must run before torch is imported.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -31,19 +34,17 @@ def set_environment() -> None:
 def train(config: Any, path: str, profile_updates: int) -> int:
     """Trains; returns the exit code."""
     if config.runtime.mode == "processes":
-        signals.exit_on_signals(
-            sys.exit
-        )  # so that the socket's folder goes in any case
-        with contextlib.suppress(OSError):  # the supervisor tries again, and says so
+        # sys.exit removes the folder of the socket.
+        signals.exit_on_signals(sys.exit)
+        with contextlib.suppress(OSError):  # the supervisor retries and reports it
             fork_server.start()  # it imports torch while this process does
         signals.exit_on_signals(os._exit)
     from impala_mp import errors
     from impala_mp.runtime import program, streams
     from impala_mp.workers import learner_loop
 
-    signals.exit_on_signals(
-        sys.exit
-    )  # imports might have swallowed it; now all is cleaned up
+    # An import may swallow the exception of sys.exit; from here on it cleans up.
+    signals.exit_on_signals(sys.exit)
     streams.survive_errors()
     try:
         program.train(config, path, profile_updates)
@@ -55,7 +56,7 @@ def train(config: Any, path: str, profile_updates: int) -> int:
 
 
 def check(config: Any, path: str | None) -> int:
-    """Looks at what would go wrong in a training; returns the exit code."""
+    """Checks a training; returns the exit code."""
     from impala_mp.runtime import preflight
 
     return 0 if preflight.check(config, path) else 2

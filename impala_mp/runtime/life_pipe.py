@@ -1,7 +1,7 @@
-"""Nothing outlives the supervisor: a pipe whose closing kills.
+"""Life pipe: its closing kills all children, so none outlives the supervisor.
 
 The supervisor holds the only write end. A child asks the kernel for SIGKILL when the
-pipe closes, and so dies with the supervisor even while it hangs in somebody's C code.
+pipe closes. So it dies with the supervisor even while it hangs in C code.
 (PR_SET_PDEATHSIG would watch the fork server, which lives longer.)
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class LifePipe:
-    """Held by the supervisor. Picklable to a child, which calls `bind`."""
+    """The supervisor's ends. Pickled to a child, it becomes a `ChildEnd`."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_CLOEXEC)
@@ -35,9 +35,9 @@ class ChildEnd:
         self._inherited = duplicate.detach()
 
     def bind(self) -> None:
-        """From here on this process dies with the supervisor."""
+        """Binds the life of this process to the supervisor's."""
         # Owner and signal belong to the open file description, which all children
-        # share: each opens one of its own.
+        # share. So each child opens a separate one.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(f"/proc/self/fd/{self._inherited}", flags)
         os.close(self._inherited)

@@ -1,4 +1,4 @@
-"""What would go wrong, before it does: every check of a training, and no training."""
+"""Runs every check of a training, and reports what would fail; trains nothing."""
 
 import math
 import os
@@ -18,32 +18,32 @@ from impala_mp.workers import builders, learner, learner_loop
 
 _MIB = 2**20
 _SPARE_MIB = 100  # of disk, for metrics and logs
-_COPIES = 3  # of the parameters in a checkpoint: they, and Adam's two moments
+_COPIES = 3  # of the parameters in a checkpoint: values and Adam's two moments
 
 
 class _Report:
-    """Prints a line a finding."""
+    """Printer of findings, one per line."""
 
     def __init__(self) -> None:
         self.failed = False
 
-    def say(self, verdict: str, subject: str, text: str) -> None:
+    def add(self, verdict: str, subject: str, text: str) -> None:
         self.failed = self.failed or verdict == checker.FAIL
         print(f"{verdict:<8} {subject:<17} {text}", flush=True)
 
     def run(self, subject: str, function: Callable[..., Any], *args: Any) -> Any:
-        """What `function` returns, or None with a FAIL for what it raises."""
+        """Returns the result of `function`; an exception becomes a FAIL and None."""
         try:
             return function(*args)
         except errors.BadInput as error:
-            self.say(checker.FAIL, subject, str(error))
-        except Exception as error:  # of the user's network, of the driver ...
-            self.say(checker.FAIL, subject, user_code.explain(error))
+            self.add(checker.FAIL, subject, str(error))
+        except Exception as error:  # from the user's network, the driver ...
+            self.add(checker.FAIL, subject, user_code.explain(error))
         return None
 
 
 def check(config: Any, path: str | None) -> bool:
-    """Prints a report on a training in the folder `path`; False if it would fail.
+    """Prints a report on a training in the folder `path`; returns False on a FAIL.
 
     Raises:
       BadInput: the config itself is not valid.
@@ -56,9 +56,9 @@ def check(config: Any, path: str | None) -> bool:
         field = f"{name}.device"
         report.run(field, _check_device, report, field, config[name])
     for finding in checker.check(config):
-        report.say(*finding)
+        report.add(*finding)
     if report.failed:
-        report.say(checker.WARNING, "the rest", "not looked at, until that is mended.")
+        report.add(checker.WARNING, "the rest", "skipped until this is fixed.")
         return False
     environment = factory.probe(config.environment)
     stored = folder.stored() if folder else None
@@ -73,7 +73,7 @@ def check(config: Any, path: str | None) -> bool:
     seats = allocation.make_topology(config, num_cores)
     text = report.run("file descriptors", resources.check_descriptors, config, seats)
     if text:
-        report.say(checker.OK, "file descriptors", text)
+        report.add(checker.OK, "file descriptors", text)
     slots = report.run(
         "memory", allocation.layouts, config, environment, policy, num_cores
     )
@@ -95,7 +95,7 @@ def _check_device(report: _Report, field: str, settings: Any) -> None:
     device = settings.device
     resources.check_device(field, device)
     if not device.startswith("cuda"):
-        report.say(checker.OK, field, device)
+        report.add(checker.OK, field, device)
         return
     name = torch.cuda.get_device_name(device)
     if settings.get("precision") == "bfloat16":  # the learner's
@@ -103,18 +103,18 @@ def _check_device(report: _Report, field: str, settings: Any) -> None:
             supported = torch.cuda.is_bf16_supported(including_emulation=False)
         if not supported:
             text = (
-                f"{device} ({name}) computes no bfloat16: set"
+                f"{device} ({name}) does not compute bfloat16. Set"
                 " config.learner.precision=float32."
             )
-            report.say(checker.FAIL, field, text)
+            report.add(checker.FAIL, field, text)
             return
-    report.say(checker.OK, field, f"{device} is there: {name}.")
+    report.add(checker.OK, field, f"{device} is available: {name}.")
 
 
 def _check_cores(
     report: _Report, config: Any, environment: Any, num_cores: int, stored: Any
 ) -> None:
-    """Also replaces what is automatic in `config` by numbers."""
+    """Checks the placement; replaces automatic fields of `config` by numbers."""
     chosen = calibration.resolve(config, environment, num_cores, stored)
     if chosen:
         validation.check_relations(config, num_cores)
@@ -126,30 +126,30 @@ def _check_cores(
     explained = resources.explain_cores(plan, threads, serving)
     text = f"{num_cores} available. {explained} {chosen}".rstrip()
     if count * config.actors.threads + threads + serving > 2 * num_cores:
-        text += " That is more than twice as many: set config.actors.count=auto."
-        report.say(checker.WARNING, "cores", text)
+        text += " There are over twice as many threads. Set config.actors.count=auto."
+        report.add(checker.WARNING, "cores", text)
     else:
-        report.say(checker.OK, "cores", text)
+        report.add(checker.OK, "cores", text)
 
 
 def _check_workdir(report: _Report, config: Any, folder: workdir.Workdir) -> None:
-    """As a training does, but makes nothing."""
+    """Checks the folder as a training does, but creates nothing."""
     sentences = folder.check(config)
     folder.check_unused()
     program.check_checkpoints(folder, sentences.append)
-    there = "a run lies there." if folder.stored() else "free."
-    report.say(checker.OK, "workdir", " ".join([there, *sentences]))
+    there = "contains a run." if folder.stored() else "free."
+    report.add(checker.OK, "workdir", " ".join([there, *sentences]))
 
 
 def _report_memory(report: _Report, num_bytes: int) -> None:
-    """Reports memory that `allocation.layouts` has found to be enough."""
+    """Reports the memory; `allocation.layouts` has found it sufficient."""
     needed = num_bytes / _MIB
     available = shared_memory.available_bytes() / _MIB
     text = (
         f"{needed:,.0f} MiB for trajectories and parameters, {available:,.0f} MiB are"
-        " available (each process takes some 200 MiB for itself besides)."
+        " available. Each process takes about 200 MiB in addition."
     )
-    report.say(checker.OK, "memory", text)
+    report.add(checker.OK, "memory", text)
 
 
 def _check_disk(
@@ -159,7 +159,7 @@ def _check_disk(
     size = num_bytes / _MIB
     text = f"{kept} checkpoints of {size:,.1f} MiB take {kept * size:,.1f} MiB"
     if folder is None:
-        report.say(checker.OK, "disk", f"{text}; name a --workdir to see if they fit.")
+        report.add(checker.OK, "disk", f"{text}. Set --workdir to check the space.")
         return
     there = folder.path
     while not os.path.isdir(there):
@@ -168,16 +168,16 @@ def _check_disk(
     free = status.f_bavail * status.f_frsize / _MIB
     text += f", {free:,.0f} MiB are free at {there}."
     if not os.access(there, os.W_OK | os.X_OK):
-        text = f"{there} cannot be written to: choose another --workdir."
-        report.say(checker.FAIL, "disk", text)
+        text = f"{there} is not writable. Choose another --workdir."
+        report.add(checker.FAIL, "disk", text)
     elif free < kept * size:
         text += " Choose another --workdir, or lower config.checkpoint.keep_last."
-        report.say(checker.FAIL, "disk", text)
+        report.add(checker.FAIL, "disk", text)
     elif free < kept * size + _SPARE_MIB:
-        text += " Little is left for metrics and logs: choose another --workdir."
-        report.say(checker.WARNING, "disk", text)
+        text += " Little space is left for metrics and logs. Choose another --workdir."
+        report.add(checker.WARNING, "disk", text)
     else:
-        report.say(checker.OK, "disk", text)
+        report.add(checker.OK, "disk", text)
 
 
 def _learn(
@@ -188,7 +188,7 @@ def _learn(
     slots: Any,
     num_cores: int,
 ) -> None:
-    """One batch of play with fresh parameters, through real slots, learned once."""
+    """Plays one batch with fresh parameters, through real slots, and learns it."""
     config = config.copy_and_resolve_references()
     config.health.max_crash_files = 0  # nothing is written
     shared = allocation.allocate(config, live, environment, slots, "", num_cores)
@@ -203,21 +203,21 @@ def _learn(
     ]
     if bad or metrics["health/updates_skipped"]:
         text = (
-            f"its update is not finite ({', '.join(bad) or 'the gradient'}): look at"
+            f"its update is not finite ({', '.join(bad) or 'the gradient'}). Check"
             " the network, config.optimizer and config.loss."
         )
-        report.say(checker.FAIL, "a batch", text)
+        report.add(checker.FAIL, "a batch", text)
         return
     text = (
         f"{config.batch_size} trajectories of {config.unroll_length} steps learned:"
         f" loss {metrics['loss/total']:.4g}, gradient norm"
         f" {metrics['loss/gradient_norm']:.4g}."
     )
-    report.say(checker.OK, "a batch", text)
+    report.add(checker.OK, "a batch", text)
 
 
 def _update(shared: shared_lib.Shared) -> dict[str, float]:
-    """The learner's record after one update."""
+    """Returns the learner's record after one update."""
     config = shared.config
     cuda.take_device(config.learner.device)
     torch.set_num_threads(shared.learner_threads)

@@ -1,7 +1,7 @@
-"""What the fork server imports: all that its children need, and a quick end.
+"""Imports of the fork server, which its children share, and its quick exit.
 
-It ends when the supervisor is gone. To take torch down in an orderly way takes seconds
-on a busy machine, and nothing is to outlive the supervisor. Children end by themselves.
+The server ends with the supervisor, which no process may outlive. An orderly shutdown
+of torch takes seconds on a busy machine. Children end by themselves.
 """
 
 import atexit

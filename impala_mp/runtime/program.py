@@ -1,4 +1,4 @@
-"""One training, wired together: read it top to bottom."""
+"""One training, wired top to bottom."""
 
 import os
 from collections.abc import Callable
@@ -26,10 +26,10 @@ from impala_mp.workers import accounting
 
 
 def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -> None:
-    """Trains in the folder `path`, going on from what lies there.
+    """Trains in the folder `path`, and resumes a run that it contains.
 
     Raises:
-      BadInput: before anything is started or written.
+      BadInput: raised before anything is started or written.
       ChildFailed: a process failed past its restart budget.
     """
     num_cores = len(os.sched_getaffinity(0))
@@ -61,7 +61,7 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
                 kept = live_control.restore(shared.control, overrides)
                 news = [*found, *changes, *kept, *_resources(shared)]
                 finished = _show(shared, folder, news, end)
-            except errors.BadInput:  # of a child
+            except errors.BadInput:  # from a child
                 folder.withdraw()
                 raise
             finally:
@@ -69,14 +69,14 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
             if finished:
                 _conclude(config, policy, folder.path)
             else:
-                print(f"Stopped. The same command goes on from {folder.path}.")
+                print(f"Stopped. The same command resumes {folder.path}.")
     finally:
         folder.close()
     if end.cut_short:
         command = evaluate.command("impala-eval")
         print(
-            "Cut short on request. What was learned is saved:"
-            f" {command} --workdir={folder.path} evaluates it."
+            "Stopped early on request. The run is saved. To evaluate it:"
+            f" {command} --workdir={folder.path}"
         )
 
 
@@ -86,7 +86,7 @@ def _show(
     news: list[str],
     end: signals.Ending,
 ) -> bool:
-    """Runs the training before a person's eyes; True when it is finished."""
+    """Runs the training with a display; returns True when it is finished."""
     with display.Display(
         shared.config.environment.id,
         shared.config.total_agent_steps,
@@ -98,28 +98,28 @@ def _show(
 
 
 def check_checkpoints(
-    folder: workdir.Workdir, tell: Callable[[str], None]
+    folder: workdir.Workdir, report: Callable[[str], None]
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """What a person had set and what was counted by the newest checkpoint.
+    """Returns the overrides and the counts of the newest checkpoint.
 
     Raises:
-      BadInput: nothing there is sound.
+      BadInput: there are checkpoints, but none is valid.
     """
     try:
-        state = checkpoint.load_newest(folder.checkpoints, tell)
+        state = checkpoint.load_newest(folder.checkpoints, report)
     except checkpoint.Damaged as error:
         raise errors.BadInput(str(error)) from error
     if state is None:
         return {}, {}
-    tell(
-        f"Going on from update {state['learner']['updates']:,}, after"
+    report(
+        f"Resuming from update {state['learner']['updates']:,}, after"
         f" {state['learner']['agent_steps']:,} agent steps."
     )
     return state.get("overrides", {}), state.get("counts", {})
 
 
 def _resources(shared: shared_lib.Shared) -> list[str]:
-    """What the run takes of the machine, in sentences."""
+    """Returns sentences on the cores and the memory of the run."""
     batch_bytes = sum(leaf.nbytes for leaf in nest.flatten(shared.batch))
     holders = {"published": 3, "the learner's (beside gradient and optimizer)": 1}
     if shared.config.inference.mode == "server":
@@ -156,7 +156,7 @@ def _run(
     screen: display.Display,
     end: signals.Ending,
 ) -> bool:
-    """Runs the training; True when it is finished, False when it was stopped."""
+    """Runs the training; returns True when finished, False when stopped."""
     reporter = reporter_lib.Reporter(shared, folder.path, screen)
     try:
         if shared.config.runtime.mode == "lockstep":
@@ -177,7 +177,7 @@ def _run(
 
 
 def _alone(state: str) -> health.Status:
-    """This process, if it is the only one."""
+    """Returns the status of the only process of a lockstep run."""
     return health.Status("lockstep", 0, os.getpid(), 0, state, 0, 0.0, "")
 
 

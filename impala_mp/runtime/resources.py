@@ -1,4 +1,4 @@
-"""Which process runs on which cores and which GPU, decided once and said aloud."""
+"""Plans cores, devices, memory and descriptors; checks and explains them."""
 
 import itertools
 import os
@@ -10,8 +10,8 @@ import torch
 from impala_mp import errors
 from impala_mp.transport import shared, topology
 
-# Where there are more threads than cores, the learner's come first: an actor that
-# waits for a core fills its ring later, a learner that waits makes everybody wait.
+# With more threads than cores, the learner goes first: an actor that waits for a core
+# fills its ring later, but a learner that waits delays all actors.
 ACTOR_NICENESS = 5
 
 
@@ -22,7 +22,7 @@ def plan(
     learner_threads: int,
     server_threads: int = 0,
 ) -> shared.Cores:
-    """Cores of one's own for every thread, if there are enough of them."""
+    """Assigns a core to every thread, or none if there are too few."""
     threads = [learner_threads, server_threads, *[actor_threads] * num_actors]
     if sum(threads) > len(cores):
         return shared.Cores((), ((),) * num_actors)
@@ -55,7 +55,7 @@ def explain_cores(
 
 
 def take_cores(cores: tuple[int, ...], niceness: int = 0) -> None:
-    """Binds this process to `cores`, or makes it the nicer one where it has none."""
+    """Binds this process to `cores`; without any, raises its niceness."""
     if cores:
         os.sched_setaffinity(0, cores)
     else:
@@ -71,43 +71,43 @@ def _cores(cores: tuple[int, ...]) -> str:
 
 
 def check_device(field: str, device: str) -> None:
-    """Raises BadInput unless `device` is there; touches no CUDA."""
+    """Raises BadInput unless `device` is available; creates no CUDA context."""
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise errors.BadInput(
-            f"{field} ({device!r}) must be cpu, cuda or cuda:N: set config.{field}."
+            f"{field} ({device!r}) must be cpu, cuda or cuda:N. Set config.{field}."
         ) from error
     if kind not in ("cpu", "cuda"):
         raise errors.BadInput(
-            f"{field} ({device!r}) is not supported: use cpu, cuda or cuda:N."
+            f"{field} ({device!r}) is not supported. Use cpu, cuda or cuda:N."
         )
     # The supervisor never touches CUDA: NVML can be asked without a context.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     index = torch.device(device).index or 0
     if kind == "cuda" and index >= torch.cuda.device_count():
         raise errors.BadInput(
-            f"{field} ({device!r}) is not there: {torch.cuda.device_count()}"
+            f"{field} ({device!r}) is not available: {torch.cuda.device_count()}"
             f" CUDA devices are visible. Set config.{field}=cpu, or install the"
             " driver and a CUDA build of torch."
         )
 
 
 def descriptors_needed(num_actors: int, num_children: int, num_open: int) -> int:
-    """Of the supervisor, which holds most, at a child's start.
+    """Returns the supervisor's descriptors at a child's start, the most of any process.
 
-    Six blocks of memory with two each (Python's mmap keeps one of its own), doorbells,
-    two a child, and some for the life pipe, a start, and the files of a run.
+    Six blocks of memory with two each (Python's mmap duplicates its own), doorbells,
+    two per child, and a reserve for the life pipe, a start, and the files of a run.
     """
     memory, bells, spare = 2 * 6, num_actors + 2, 20
     return num_open + memory + bells + 2 * num_children + spare
 
 
 def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
-    """What a run of so many actors needs, in a sentence.
+    """Returns a sentence on the descriptors that the run needs.
 
     Raises:
-      BadInput: that is more than this process may have.
+      BadInput: the limit of this process is lower.
     """
     count, children = len(the_topology.actors), len(the_topology.seats)
     if config.runtime.mode == "lockstep":
@@ -116,13 +116,14 @@ def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY and number > limit:
         raise errors.BadInput(
-            f"about {number} file descriptors are needed, and {limit} allowed: raise"
-            f" the limit, with `ulimit -n {2 * number}`, or lower config.actors.count."
+            f"about {number} file descriptors are needed, but {limit} are allowed."
+            f" Raise the limit with `ulimit -n {2 * number}`, or lower"
+            " config.actors.count."
         )
     return f"about {number} are needed, {limit} allowed."
 
 
-_SAVE_SECS = 10.0  # a GiB of a checkpoint, hashed and on a slow disk
+_SAVE_SECS = 10.0  # per GiB of a checkpoint, hashed and written to a slow disk
 
 
 def _mib(count: float) -> str:
@@ -132,16 +133,16 @@ def _mib(count: float) -> str:
 def explain_memory(
     holders: dict[str, int], ring_bytes: int, batch_bytes: int, parameter_bytes: int
 ) -> str:
-    """What is allocated at the start, in a sentence.
+    """Returns a sentence on the memory that is allocated at the start.
 
     Args:
-      holders: who holds copies of the parameters, and how many.
+      holders: number of copies of the parameters, by holder.
     """
 
     return (
-        f"Memory: {_mib(ring_bytes)} of trajectory rings, {_mib(batch_bytes)} a staging"
-        f" batch; the parameters are {_mib(parameter_bytes)}, and there are"
-        f" {sum(holders.values())} copies of them:"
+        f"Memory: {_mib(ring_bytes)} of trajectory rings, {_mib(batch_bytes)} per"
+        f" staging batch. The parameters are {_mib(parameter_bytes)};"
+        f" {sum(holders.values())} copies:"
         f" {', '.join(f'{count} {name}' for name, count in holders.items())}."
     )
 
@@ -149,10 +150,10 @@ def explain_memory(
 def explain_replay(
     capacity: int, num_bytes: int, saved: bool, deadline_secs: float
 ) -> str:
-    """What the replay may hold, in a sentence; "" if there is none.
+    """Returns a sentence on the size of the replay; "" without replay.
 
-    With a second one if a stop, whose first half is for learning what is left, leaves
-    too little time to write it.
+    A second sentence warns if the stop leaves too little time to write it. The first
+    half of a stop is for learning the remaining trajectories.
     """
     if not capacity:
         return ""
@@ -160,8 +161,8 @@ def explain_replay(
     seconds = _SAVE_SECS * num_bytes / 2**30
     if saved and seconds > deadline_secs / 2.0:
         text += (
-            f" A checkpoint of it may take {seconds:,.0f} s, and shutdown.deadline_secs"
-            f" ({deadline_secs:g}) leaves {deadline_secs / 2.0:g} to the last one: set"
+            f" A checkpoint of it may take {seconds:,.0f} s, but shutdown.deadline_secs"
+            f" ({deadline_secs:g}) leaves {deadline_secs / 2.0:g} for the last one. Set"
             f" config.shutdown.deadline_secs={2.0 * seconds:.0f}, or"
             " config.replay.save=False."
         )

@@ -1,4 +1,4 @@
-"""Signals once all is saved: what is left to do is cut short, and all is well."""
+"""Signal handling before the supervisor starts and after the last checkpoint."""
 
 import signal
 from collections.abc import Callable
@@ -8,13 +8,13 @@ _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 
 class CutShort(BaseException):
-    """What is left to do is not to be done."""
+    """A signal after the last checkpoint: the remaining work is skipped."""
 
 
 class Ending:
-    """A context: once `saved` was called, the first signal ends it, later ones nothing.
+    """Context that the first signal after `saved` ends; later ones do nothing.
 
-    Until then signals mean what they meant before.
+    Before `saved`, the earlier signal handlers act.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Ending:
         return self
 
     def saved(self) -> None:
-        """The newest checkpoint is the last one."""
+        """Marks the newest checkpoint as the last one."""
         self._saved = True
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -46,15 +46,16 @@ class Ending:
 
 
 def ignore_signals() -> None:
-    """For the last moments of a process: the interpreter takes some to end."""
+    """Ignores signals while the interpreter shuts down."""
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def exit_on_signals(leave: Callable[[int], Any]) -> None:
-    """SIGTERM and SIGINT `leave` with 143 and 130, until the supervisor takes them.
+    """Makes SIGTERM and SIGINT call `leave` with 143 and 130.
 
-    SIGUSR1 asks for a checkpoint of what has not begun: nothing is done.
+    The supervisor replaces these handlers. SIGUSR1 requests a checkpoint; before the
+    training starts it does nothing.
     """
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Standard output and error that nobody dies of: a disk may be full, a pipe closed."""
+"""Standard output and error that survive a full disk and a closed pipe."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class _Raw(io.FileIO):
-    """What cannot be written is lost."""
+    """File that discards the bytes that cannot be written."""
 
     def write(self, data: Any) -> int:
         try:
@@ -16,7 +16,7 @@ class _Raw(io.FileIO):
 
 
 def survive_errors() -> None:
-    """Puts such streams in the place of sys.stdout and sys.stderr."""
+    """Replaces sys.stdout and sys.stderr by such streams."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         encoding = getattr(getattr(sys, name), "encoding", None)
         setattr(sys, name, _stream(number, encoding))

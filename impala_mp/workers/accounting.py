@@ -1,7 +1,7 @@
-"""What became of each trajectory: committed = learned + discarded + in flight, exactly.
+"""Trajectory accounting: committed = learned + discarded + in flight, exactly.
 
-Counted since the first run in a workdir: a checkpoint keeps the counts, and what a run
-had committed and not learned by then is discarded for the run that goes on from it.
+Counts start with the first run in a workdir, and a checkpoint keeps them. For a resumed
+run, trajectories that were committed but not learned by then count as discarded.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from impala_mp.workers import batcher
 
 
 class Accounts:
-    """The books of one learner."""
+    """Trajectory counts of one learner."""
 
     def __init__(
         self,
@@ -20,31 +20,31 @@ class Accounts:
         row: control_block.ProcessRow,
         slot_size: int,
     ) -> None:
-        """`slot_size` is of the rings, in trajectories."""
+        """`slot_size`: trajectories per slot of the rings."""
         self._rings, self._batcher, self._row = rings, the_batcher, row
         self._slot_size = slot_size
         self._num_learned = 0  # batches of this incarnation
         self._saved: dict[str, int] = {}
 
     def learned_one(self) -> None:
-        """To be told of every batch."""
+        """Counts one learned batch."""
         self._row.add("learned", self._batcher.num_fresh)
         self._num_learned += 1
         self._saved = {}
 
     def saved(self, counts: dict[str, int]) -> None:
-        """`counts` are in a checkpoint of what has been learned so far.
+        """Fixes the counts of this update to those in its checkpoint.
 
-        No others are told of that update from here on: what goes on from there would
-        fall behind them.
+        Until the next update `counts` returns them, so that a run resumed from the
+        checkpoint never reports smaller ones.
         """
         self._saved = counts
 
     def counts(self) -> dict[str, int]:
-        """Trajectories by what became of them.
+        """Returns the number of trajectories by outcome.
 
-        In flight is what lies in the rings, and what has been taken from them and not
-        yet learned.
+        In flight are those in the rings, and those taken from the rings but not yet
+        learned.
 
         Raises:
           RuntimeError: the sum is wrong.
@@ -61,20 +61,20 @@ class Accounts:
             + staged * self._batcher.num_fresh,
         }
         if counts["committed"] != sum(list(counts.values())[1:]):
-            raise RuntimeError(f"trajectories are lost or counted twice: {counts}")
+            raise RuntimeError(f"trajectories are lost or counted twice: {counts}.")
         return counts
 
     def discard_lost(self) -> None:
-        """What an earlier incarnation had taken and not learned. For a new learner."""
+        """Discards what an earlier incarnation took but did not learn; at its start."""
         taken = self._since_the_first_run(self._rings.tails())
         self._row.set("discarded", taken - self._row.get("learned"))
 
     def _since_the_first_run(self, slots: Any) -> int:
-        """Trajectories, where `slots` are of this run, by ring."""
+        """Returns trajectories of all runs; `slots` are those of this run, by ring."""
         return self._row.get("carried_over") + int(slots.sum()) * self._slot_size
 
 
 def carry_over(row: control_block.ProcessRow, counts: dict[str, int]) -> None:
-    """Goes on from a checkpoint's `counts`. The supervisor's, before any learner."""
+    """Restores a checkpoint's `counts`; the supervisor calls it before any learner."""
     row.set("carried_over", counts.get("committed", 0))
     row.set("learned", counts.get("learned", 0))

@@ -1,4 +1,4 @@
-"""The batcher: whole slots, in arrival order, into one batch [T+1, B, ...]."""
+"""Batcher: copies whole slots, in arrival order, into one batch [T+1, B, ...]."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,15 +12,15 @@ from impala_mp.transport import doorbell, trajectory_ring
 
 
 class Batch(NamedTuple):
-    """B trajectories on the device, and what the host wants to know of them."""
+    """B trajectories on the device, and their host-side headers and statistics."""
 
-    trajectory: types.Trajectory  # tensors on the device; what is the host's is ()
+    trajectory: types.Trajectory  # tensors on the device; host-only fields are ()
     header: types.Header  # arrays int64 [B], valid until the next but one `take`
     episode_end: types.EpisodeEnd  # arrays [T, num_fresh], likewise
     parameter_version: np.ndarray  # int64 [T, B], likewise
-    num_fresh: int  # the first columns: those that come from the rings
+    num_fresh: int  # the first columns, which come from the rings
     sample: types.Sample | None  # tensors on the device; None without replay
-    draw: replay.Draw | None  # what the replay calls the columns
+    draw: replay.Draw | None  # the replay's ids of the columns
 
 
 class _Stage:
@@ -47,15 +47,15 @@ class _Stage:
 
 
 class Batcher:
-    """Copies each slot once, and releases it.
+    """Consumer of the rings: copies each slot once, and releases it.
 
-    What is replayed is drawn after what is fresh has been inserted, on the host, so
-    that there is always something to draw.
+    Fresh trajectories are inserted into the replay before replayed ones are drawn, on
+    the host, so that there is always something to draw.
 
-    A batch is taken only when all of its slots are there, so that what the learner
-    has not begun to learn stays in the rings, and survives it. On a GPU two stagings
-    let the host gather a batch while the device works on the one before; that costs
-    one update of policy lag. On a CPU there is nothing to overlap, and one staging.
+    A batch is taken only when all of its slots are there. Until then the trajectories
+    stay in the rings and survive the learner. On a GPU two stagings let the host gather
+    a batch while the device works on the last one; that costs one update of policy lag.
+    On a CPU nothing overlaps, and one staging is enough.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Batcher:
         discarded: Callable[[int], None] = lambda count: None,
         the_replay: replay.Replay | None = None,
     ) -> None:
-        """Slots of a version before `oldest_version()` are thrown away.
+        """Slots of a version before `oldest_version()` are discarded.
 
-        `discarded` is told how many trajectories they had. `the_replay` keeps what
-        comes from the rings, and gives the last columns of a batch.
+        `discarded` is called with their number of trajectories. `the_replay` keeps the
+        fresh trajectories, and fills the last columns of a batch.
         """
         self._oldest_version, self._discarded = oldest_version, discarded
         self._rings, self._bell = rings, bell
@@ -102,18 +102,18 @@ class Batcher:
                 ring.release(1)
 
     def ready(self) -> bool:
-        """Whether the rings hold a batch."""
+        """Returns True if the rings hold a batch."""
         self._discard_stale()
         return sum(ring.num_committed() for ring in self._rings) >= self._num_slots
 
     def wait(self, timeout_secs: float) -> bool:
-        """Whether the rings hold a batch, after at most one ring of the doorbell."""
+        """Waits for at most one ring of the doorbell; returns `ready()`."""
         if not self.ready():
             self._bell.wait(timeout_secs)
         return self.ready()
 
     def take(self) -> Batch:
-        """The oldest trajectories in the rings, and replayed ones. Only if `ready`."""
+        """Takes the oldest trajectories, and replayed ones. Only if `ready`."""
         if self._cuda and self.num_taken:
             used = self._stages[(self.num_taken - 1) % 2].used
             used.record(torch.cuda.current_stream(self._device))

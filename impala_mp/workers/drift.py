@@ -1,7 +1,7 @@
-"""Does the learner see what the actor saw? Recomputes logits at the version that acted.
+"""Recomputes an actor's logits in the learner, with the parameters that acted.
 
-A difference beyond rounding means that recurrent state, preprocessing or precision is
-not the same on both sides; V-trace would correct for a policy lag that is not there.
+A difference beyond rounding means that recurrent state, preprocessing or precision
+differs between the two. V-trace would correct for a policy lag that does not exist.
 """
 
 import itertools
@@ -17,13 +17,13 @@ from impala_mp.workers import batcher, learner
 
 
 class _Tolerance(NamedTuple):
-    """What rounding may come to."""
+    """Largest differences that rounding explains."""
 
-    log_probs: float  # nats; where they are above 1, a share of them
-    layers: float  # likewise, of how far a layer's outputs are apart
+    log_probs: float  # nats; relative where they are above 1
+    layers: float  # likewise, relative to the spread of a layer's outputs
 
 
-# By what the learner's network computes in; a GPU rounds float32 to TF32 on its way.
+# By the precision of the learner's network; a GPU rounds float32 to TF32.
 # Measured in bfloat16: up to 0.06 and 0.07, in the deep network with an LSTM.
 _TOLERANCES = {
     "float32": _Tolerance(2e-3, 1e-3),
@@ -39,7 +39,7 @@ def _tolerance(precision: str, device: torch.device) -> _Tolerance:
 
 
 class DriftDetector:
-    """Checks one trajectory every so many updates; `worst` is the newest difference."""
+    """Check of one trajectory per interval; `worst` is the newest difference."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class DriftDetector:
     ) -> None:
         """`interval` is in updates; 0 never checks.
 
-        `published` is the buffer that versions are made of: the learner's, or an older
-        one.
+        `published` is the buffer whose values are published: the learner's, or an
+        older one.
         """
         self._learner, self._agent = the_learner, the_learner.agent
         self._flat, self._interval = the_learner.parameters, interval
@@ -67,9 +67,9 @@ class DriftDetector:
         self.alarms = 0
 
     def published(self, version: int, updates: int) -> None:
-        """Keeps what has been published, if a check is due.
+        """Keeps the published parameters if a check is due.
 
-        To be called after scheduled values have changed, before others act on them.
+        Called after scheduled values have changed, and before actors use them.
         """
         if self._version:
             self._behaviour.note(self._control)
@@ -88,7 +88,7 @@ class DriftDetector:
         columns = (versions == self._version).all(0).nonzero()[0]
         self._version = 0
         if not len(columns) or not self._behaviour.is_known(self._control):
-            # Nobody acted with it, or with who knows what epsilon: try the next one.
+            # No trajectory of this version, or an unknown epsilon: try the next one.
             self._next = 0
             return ""
         column = int(columns[0])
@@ -102,9 +102,9 @@ class DriftDetector:
         header = batch.header
         return (
             f"Drift: the learner's log-probabilities differ by {difference:.3g}"
-            f" max(1, |log mu|) nats from those that acted (row {row} of actor"
+            f" max(1, |log mu|) nats from the actor's (row {row} of actor"
             f" {header.actor[column]}, sequence {header.sequence[column]}, same"
-            f" parameters); first in {layer}."
+            f" parameters). First difference: {layer}."
         )
 
     def _acting_parameters(self) -> "_Swapped":
@@ -115,7 +115,7 @@ class DriftDetector:
     def _compare(
         self, batch: types.Trajectory, column: int, exponent: float
     ) -> tuple[float, int, str]:
-        """(largest difference, its row, the layer that differs first)."""
+        """Returns (largest difference, its row, the layer that differs first)."""
         one = _column(batch, column)
         logits = one.agent_output.policy_logits
         unrolled: dict[str, list[torch.Tensor]] = {}
@@ -128,7 +128,7 @@ class DriftDetector:
             )
             normalise = self._agent.distribution.normalise
             recorded = normalise(logits)
-            scale = recorded.abs().clamp(min=1.0)  # so does rounding
+            scale = recorded.abs().clamp(min=1.0)  # rounding scales likewise
             each.append(((normalise(mine) - recorded).abs() / scale).amax((1, 2)))
         rows = torch.stack(each).amin(0)
         worst = rows.max().item()
@@ -136,7 +136,7 @@ class DriftDetector:
         return worst, row, self._layer(one, unrolled)
 
     def _layer(self, one: types.Trajectory, unrolled: dict[str, Any]) -> str:
-        """Where stepping through the rows, as actors do, parts from unrolling them."""
+        """Returns the first layer where steps, as in actors, differ from an unroll."""
         stepped: dict[str, list[torch.Tensor]] = {}
         state, network = one.core_state, self._agent.network
         with _Watched(network, stepped):
@@ -154,14 +154,14 @@ class DriftDetector:
             limit = self._tolerance.layers * apart.clamp(min=1.0)
             if (whole[:shared] - parts[:shared]).abs().max() > limit:
                 return name
-        return "what the actor was given or recorded: all layers agree"
+        return "none of the layers; the actor's inputs or records differ"
 
 
 class _Behaviour:
-    """What epsilon and temperature may have been since a moment.
+    """Possible values of epsilon and temperature since its creation.
 
-    The learner knows what its schedules said; a person's changes come at any time, and
-    what they say is known only while there are none.
+    The learner knows the values of its schedules. A change by impala-ctl comes at any
+    time; the values are known only if there was none.
     """
 
     def __init__(self, control: control_block.ControlBlock) -> None:
@@ -171,7 +171,7 @@ class _Behaviour:
         self.note(control)
 
     def note(self, control: control_block.ControlBlock) -> None:
-        """Adds what they are now."""
+        """Adds the current values."""
         self._epsilons.add(control.get("epsilon"))
         self._temperatures.add(control.get("temperature"))
 
@@ -180,12 +180,12 @@ class _Behaviour:
         return changes % 2 == 0 and control.num_changes == changes
 
     def candidates(self) -> list[tuple[float, float]]:
-        """All pairs: each value is read by itself."""
+        """Returns all pairs, because actors read each value separately."""
         return list(itertools.product(self._epsilons, self._temperatures))
 
 
 class _Swapped:
-    """Puts other parameters into place for a while."""
+    """Context with other parameters in place."""
 
     def __init__(
         self, flat: flat_parameters.FlatParameters, other: torch.Tensor
@@ -201,7 +201,7 @@ class _Swapped:
 
 
 class _Watched:
-    """Collects what the layers of a network give, in the order in which they run."""
+    """Context that collects the outputs of a network's layers, in execution order."""
 
     def __init__(self, network: torch.nn.Module, into: dict[str, Any]) -> None:
         self._network, self._into = network, into
@@ -226,7 +226,7 @@ class _Watched:
 
 
 def _column(batch: types.Trajectory, column: int) -> types.Trajectory:
-    """One trajectory of a batch, B = 1."""
+    """Selects one trajectory of a batch, B = 1."""
 
     time_step, agent_output = nest.map_structure(
         lambda leaf: leaf[:, column : column + 1],

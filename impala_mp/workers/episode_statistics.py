@@ -1,4 +1,4 @@
-"""The last full games that were learned from, and how many there were."""
+"""Statistics of the last full games in learned batches, and the number of games."""
 
 import collections
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 
 
 def task_names(suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    """Of the numbers of each of several tasks; none of a single one."""
+    """Returns the metric names per task; none if there is only one task."""
     several = suffixes if len(suffixes) > 1 else ()
     return tuple(f"episode/{x}{s}" for s in several for x in ("return_mean", "count"))
 
 
 class _Games:
-    """The last 100, and how many there were."""
+    """The last 100 games as (return, length), and the number of all."""
 
     def __init__(self) -> None:
         self.last: collections.deque[tuple[float, float]] = collections.deque(
@@ -30,15 +30,15 @@ class _Games:
 
 
 class Episodes:
-    """Of all tasks together, and of each."""
+    """Statistics of all tasks together, and of each."""
 
     def __init__(self, suffixes: tuple[str, ...] = ("",)) -> None:
-        """A task's numbers have its suffix; actor i plays task i modulo their count."""
+        """`suffixes` name the tasks; actor i plays task i modulo their number."""
         self._all = _Games()
         self._by_task = {suffix: _Games() for suffix in suffixes}
 
     def add(self, returns: np.ndarray, lengths: np.ndarray, actors: np.ndarray) -> None:
-        """Takes the games that ended in a batch.
+        """Adds the games that ended in a batch.
 
         Args:
           returns, lengths: [T, B], as `types.EpisodeEnd` has them.
@@ -59,7 +59,7 @@ class Episodes:
             mine.add(new)
 
     def metrics(self) -> dict[str, float]:
-        """The numbers under episode/."""
+        """Returns the metrics under episode/."""
         if not self._all.last:
             return {"episode/count": 0}
         returns, lengths = zip(*self._all.last, strict=True)

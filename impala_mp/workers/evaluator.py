@@ -1,4 +1,4 @@
-"""Whole games with fixed parameters, by the agent and environment of training."""
+"""Plays full games with fixed parameters, in the environment of training."""
 
 import math
 import statistics
@@ -12,7 +12,7 @@ from impala_mp import errors, nest, seeding
 from impala_mp.environments import bad_data, vector
 from impala_mp.networks import agent
 
-_MAX_BAD_IN_A_ROW = 100  # starts without a game that ended; then it gives up
+_MAX_BAD_IN_A_ROW = 100  # restarts without an ended game; then the evaluation ends
 
 _RECORD = (
     "evaluation/return_mean",
@@ -25,17 +25,17 @@ _RECORD = (
 
 
 def record_names(suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    """What `as_record` gives, for tasks with these suffixes."""
+    """Returns the names of `as_record`, for tasks with these suffixes."""
     several = suffixes if len(suffixes) > 1 else ()
     return (*_RECORD, *(f"evaluation/return_mean{suffix}" for suffix in several))
 
 
 class NoGameEnded(errors.BadInput):
-    """An evaluation that has nothing to say."""
+    """Evaluation without a single return."""
 
 
 class Summary(NamedTuple):
-    """Of the full-game returns, undiscounted and unclipped."""
+    """Statistics of full-game returns, undiscounted and unclipped."""
 
     mean: float
     median: float
@@ -72,16 +72,17 @@ def evaluate(
     seed: np.random.SeedSequence,
     each_step: Callable[[], bool] = lambda: True,
     max_steps: float = math.inf,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> list[float]:
-    """Full-game returns of exactly `episodes` games, or of fewer, and `tell` says why.
+    """Plays `episodes` games and returns their full-game returns.
 
-    Every copy plays a share that is fixed beforehand: taking the first games to end
-    would favour short ones. After bad data all copies start anew.
+    Every copy plays a fixed share, because taking the first games to end would favour
+    short ones. After bad data all copies restart.
 
     Args:
       each_step: called before each step; False ends the evaluation early.
-      max_steps: that one game may take; a copy plays no more after a longer one.
+      max_steps: limit of one game; a copy stops playing after a longer one.
+      report: receives a sentence if fewer games are counted.
     """
     num_envs = environment.num_envs
     generator = torch.Generator().manual_seed(seeding.torch_seed(seed))
@@ -105,25 +106,25 @@ def evaluate(
             time_step, ended = environment.step(action)
         except bad_data.BadData as error:
             time_step = None
-            games.throw_away(error)
+            games.discard(error)
             continue
         games.count(ended.episode_return)
     for sentence in games.explain():
-        tell(sentence)
+        report(sentence)
     return games.returns
 
 
 class _Games:
-    """What each copy has yet to play, and the returns of what they have played."""
+    """Games that each copy has yet to play, and the returns of ended ones."""
 
     def __init__(self, episodes: int, num_envs: int, max_steps: float) -> None:
         self._episodes, self._max_steps = episodes, max_steps
         copies = np.arange(num_envs)
         self._shares = episodes // num_envs + (copies < episodes % num_envs)
-        self._ages = np.zeros(num_envs, np.int64)  # steps of the games going on
+        self._ages = np.zeros(num_envs, np.int64)  # steps of the games in progress
         self.returns: list[float] = []
-        self._num_endless = 0  # games that were left out
-        self._num_bad = self._bad_in_a_row = 0  # starts of all copies
+        self._num_endless = 0  # games that are not counted
+        self._num_bad = self._bad_in_a_row = 0  # restarts of all copies
         self._last_bad = ""
 
     def are_left(self) -> bool:
@@ -133,7 +134,7 @@ class _Games:
         return self._bad_in_a_row >= _MAX_BAD_IN_A_ROW
 
     def count(self, episode_return: np.ndarray) -> None:
-        """One step of all copies: the returns [E] of what ended, else NaN."""
+        """Counts one step of all copies: returns [E] of ended games, else NaN."""
         over = ~np.isnan(episode_return)
         counted = over & (self._shares > 0)
         if counted.any():
@@ -145,35 +146,35 @@ class _Games:
         self._num_endless += int(self._shares[endless].sum())
         self._shares[endless] = 0
 
-    def throw_away(self, error: bad_data.BadData) -> None:
-        """The games that are going on."""
+    def discard(self, error: bad_data.BadData) -> None:
+        """Discards the games in progress."""
         self._ages[:] = 0
         self._num_bad += 1
         self._bad_in_a_row += 1
         self._last_bad = str(error)
 
     def explain(self) -> list[str]:
-        """What is to be known of the returns, in sentences."""
+        """Returns sentences on the games that are not counted."""
         sentences = []
         if self._num_bad:
-            gave_up = ", and gave up" if self._is_hopeless() else ""
+            gave_up = ", then gave up," if self._is_hopeless() else ""
             sentences.append(
-                f"The evaluation started its environments anew {self._num_bad} times"
-                f"{gave_up}, for what they gave (the last time: {self._last_bad});"
-                " games that were going on then are left out."
+                f"The evaluation restarted its environments {self._num_bad} times"
+                f"{gave_up} because they returned bad data (last: {self._last_bad})."
+                " Games in progress at that moment are not counted."
             )
         if self._num_endless:
             sentences.append(
-                f"{self._num_endless} of {self._episodes} games are left out, for their"
-                " copies of the environment came to one that did not end within"
-                f" evaluation.max_steps ({self._max_steps:,}): raise"
+                f"{self._num_endless} of {self._episodes} games are not counted:"
+                " their copies of the environment played one that did not end within"
+                f" evaluation.max_steps ({self._max_steps:,}). Raise"
                 " config.evaluation.max_steps, or give the environment a time limit."
             )
         return sentences
 
 
 def as_record(by_task: dict[str, list[float]], version: int) -> dict[str, float]:
-    """Of the returns of each task, by its suffix."""
+    """Returns the record of the returns of each task, by suffix."""
     summary = summarise([each for returns in by_task.values() for each in returns])
     several = by_task if len(by_task) > 1 else {}
     return {

@@ -1,10 +1,10 @@
-"""Watches for learner steps that were skipped, and keeps what made them so.
+"""Detects skipped learner steps, and keeps their inputs in crash files.
 
-The learner decides on the device whether a step is taken. On a CPU the answer is read
-at once. On a GPU it is read when the update after has been queued, so that the host
-never waits for the one in hand; the parameters before each step are kept until then.
-So they are on a CPU where a skipped step does not leave all as it was: another pass may
-have been taken, or a target network moved.
+The learner decides on the device whether to take a step. On a CPU the result is read
+immediately. On a GPU it is read after the next update has been queued, so that the host
+never waits for the current one; the parameters before each step are kept until then. A
+CPU keeps them only where a skipped step may still change tensors: in another pass, or
+in a target network.
 """
 
 import collections
@@ -27,14 +27,14 @@ class _Step(NamedTuple):
     tensors: dict[str, torch.Tensor]
     agent_steps: int
     random_state: list[torch.Tensor]
-    skipped: cuda.HostCopy  # a share of the passes; 0: none
+    skipped: cuda.HostCopy  # share of the passes; 0: none
     raw_metrics: torch.Tensor
     live: base.Live
     update: int
 
 
 class Guard:
-    """Call `before` and `after` each update."""
+    """Guard of the learner; `before` and `after` are called around each update."""
 
     def __init__(self, config: Any, the_learner: learner.Learner, folder: str) -> None:
         self._config, self._learner, self._folder = config, the_learner, folder
@@ -46,14 +46,14 @@ class Guard:
             {name: torch.empty_like(tensor) for name, tensor in self._tensors.items()}
             for _ in range((2 if self._cuda else 1) if self._keeps else 0)
         )
-        self._agent_steps = 0  # before the update in hand; likewise
+        self._agent_steps = 0  # before the current update; likewise
         self._random_state: list[torch.Tensor] = []
         self._pending: collections.deque[_Step] = collections.deque()
         self._in_a_row = 0
         self._newest = ""  # crash file
 
     def before(self) -> None:
-        """Keeps what the update depends on, as it is."""
+        """Copies the state that the update depends on."""
         self._agent_steps = self._learner.agent_steps
         self._random_state = crash_file.random_state(self._device)
         if self._keeps:
@@ -64,7 +64,7 @@ class Guard:
     def after(
         self, batch: batcher.Batch, metrics: torch.Tensor, live: base.Live
     ) -> None:
-        """Looks at the newest update whose outcome is known.
+        """Checks the newest update whose outcome is known.
 
         Raises:
           RunFailed: too many steps in a row were skipped.
@@ -86,18 +86,18 @@ class Guard:
         self._in_a_row += 1
         self._newest = self._keep(step) or self._newest
         sentence = (
-            f"the loss or the gradient of update {step.update} is not finite, and the"
-            f" step was skipped.{self._see()}"
+            f"the loss or the gradient of update {step.update} is not finite; the step"
+            f" was skipped.{self._see()}"
         )
         print(sentence, flush=True)
         if self._in_a_row >= self._config.health.max_skipped_updates:
             raise errors.RunFailed(f"{self._in_a_row} updates in a row: {sentence}")
 
     def _see(self) -> str:
-        return f" See impala-diagnose {self._newest}." if self._newest else ""
+        return f" Run impala-diagnose {self._newest}." if self._newest else ""
 
     def _keep(self, step: _Step) -> str:
-        """Writes the crash file, unless there are enough of them."""
+        """Writes a crash file, unless there are max_crash_files already."""
         there = os.listdir(self._folder) if os.path.isdir(self._folder) else []
         if len(there) >= self._config.health.max_crash_files:
             return ""

@@ -1,7 +1,7 @@
-"""Policy lag by transition, in fixed buckets: from the learner to TensorBoard.
+"""Policy lag per transition, in fixed buckets, from the learner to TensorBoard.
 
-Each row of an unroll says which version acted, so that what should not be shows: an
-unroll that more than one version acted in.
+Each row of an unroll records the version that acted. So an unroll with more than one
+version, which must not happen, is counted.
 """
 
 import math
@@ -13,23 +13,23 @@ from impala_mp.storage import metrics
 
 EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # updates; the last is open
 STATISTICS = ("lag/mean", "lag/max", "lag/p50", "lag/p95")
-HISTOGRAM = "lag/histogram"  # in the files of a run
+HISTOGRAM = "lag/histogram"  # in the run's files
 NAMES = tuple(f"lag/from_{edge}" for edge in EDGES)  # in the learner's record
 
 
 class Lags:
-    """The lags of what has been learned since the last record: exact, in few words."""
+    """Exact counts of the lags of all transitions learned since the last record."""
 
     def __init__(self) -> None:
-        self.mixed_unrolls = 0  # trajectories that more than one version acted in
+        self.mixed_unrolls = 0  # trajectories with more than one version
         self.clear()
 
     def clear(self) -> None:
-        """To be called after each record."""
+        """Resets the counts; called after each record."""
         self._counts = np.zeros(EDGES[-1] + 1, np.int64)  # by lag
 
     def add(self, newest: int, versions: npt.NDArray[np.int64]) -> int:
-        """Of every transition, [T, N]; how many of the N are not of one version."""
+        """Adds transitions [T, N]; returns how many of the N have mixed versions."""
         mixed = int((versions != versions[0]).any(0).sum())
         rows = versions if mixed else versions[:1]  # one row counts for all
         lags = (newest - rows).ravel()
@@ -41,7 +41,7 @@ class Lags:
         return mixed
 
     def metrics(self) -> dict[str, float]:
-        """Mean, maximum, percentiles and buckets; NaN and zeros if there were none."""
+        """Returns mean, maximum, percentiles and buckets; NaN and zeros if empty."""
         buckets = np.add.reduceat(self._counts, EDGES).tolist()
         histogram = dict(zip(NAMES, map(float, buckets), strict=True))
         total = self._counts.sum()
@@ -60,13 +60,13 @@ class Lags:
 
 
 def take(record: dict[str, float]) -> list[int]:
-    """Moves the counts out of `record`; none if nothing was learned."""
+    """Removes the counts from `record`; returns [] if nothing was learned."""
     counts = [int(record.pop(name)) for name in NAMES]
     return counts if any(counts) else []
 
 
 def raw(counts: list[int]) -> metrics.RawHistogram:
-    """A bucket's lags count as its middle; the open one is drawn as twice its edge."""
+    """Makes a histogram with lags at their bucket's middle; the last ends at 128."""
     limits = [edge - 0.5 for edge in (*EDGES[1:], 2 * EDGES[-1])]
     middles = (np.array(limits) + [-0.5, *limits[:-1]]) / 2.0
     return metrics.RawHistogram(

@@ -54,7 +54,7 @@ def test_helpfull_lists_every_field():
     ("arguments", "sentence"),
     [
         ([], "no --config=FILE.py is given"),
-        (["--config=experiments/cath.py"], "is not there"),
+        (["--config=experiments/cath.py"], "does not exist"),
         ([_CATCH], "no --workdir=DIR"),
         ([_CATCH + ":two"], "has no variants"),
         (
@@ -114,7 +114,7 @@ def test_a_space_is_as_good_as_an_equals_sign(monkeypatch, tmp_path, arguments):
 def test_a_space_form_is_refused_by_the_same_sentences(monkeypatch, tmp_path):
     for arguments, sentence in (
         (["--config"], "no --config=FILE.py is given"),
-        (["--config", "nowhere.py"], "is not there"),
+        (["--config", "nowhere.py"], "does not exist"),
         (["--config", "BASE", "--config.batchsize", "3"], "Did you mean 'batch_size'"),
         (["--config", "BASE", "--config.batch_size", "many"], "config.batch_size"),
     ):
@@ -169,14 +169,14 @@ def _get_config(statement, result="config"):
     [
         ("", r"defines no get_config\(\)"),
         ("get_config = 3", r"defines no get_config\(\)"),
-        ("{", "is no Python file with get_config.*never closed"),
-        ("All work and no play", "is no Python file"),
-        ("\0", "is no Python file.*null bytes"),
-        ("def get_config(variant): ...", "needs a variant: say --config=.*py:VARIANT"),
-        (_get_config("", "None"), "returns None, and that is no config: begin with"),
-        (_get_config("", "config.to_dict()"), "and that is no config"),
-        (_get_config("", "config.actors"), "its config lacks .* more: begin with"),
-        (_get_config("config.seed = None"), "its config lacks seed: begin"),
+        ("{", "is not a Python file with get_config.*never closed"),
+        ("All work and no play", "is not a Python file"),
+        ("\0", "is not a Python file.*null bytes"),
+        ("def get_config(variant): ...", "needs a variant. Use --config=.*py:VARIANT"),
+        (_get_config("", "None"), "returns None, which is not a config. Start from"),
+        (_get_config("", "config.to_dict()"), "which is not a config"),
+        (_get_config("", "config.actors"), "its config lacks .* more. Start from"),
+        (_get_config("config.seed = None"), "its config lacks seed. Start from"),
         (
             _get_config("config.batch_sise = 3"),
             r"no field 'batch_sise'. Did you mean 'batch_size'\? \(.*py, line 6\)",
@@ -281,7 +281,7 @@ def test_a_life_of_a_run(tmp_path):
     assert "Final evaluation: mean return" in done.stdout
     assert (workdir / "learning_curve.png").exists()
     done = _call("train", *run, "--config.total_agent_steps=12800")
-    assert "Going on from update 10" in done.stdout
+    assert "Resuming from update 10" in done.stdout
     assert "total_agent_steps changes from 6400 to 12800" in done.stdout
     done = _call("train", *run, "--config.loss.baseline_cost=0.25")
     _refused(done, "loss.baseline_cost is 0.5 there, 0.25 here")
@@ -311,7 +311,7 @@ def _damage(folder):
         ([], "no --workdir=DIR"),
         (["--workdir=nowhere"], "has no config.json"),
         (["--workdir=nowhere", "--episodes=0"], "episodes"),
-        (["--workdir=nowhere", "--video=film.mp4"], "must end in .gif"),
+        (["--workdir=nowhere", "--video=film.mp4"], "Use a name that ends in .gif"),
         (["--workdir=nowhere", "--video=no/c.gif"], "there is no folder no: make it"),
     ],
 )

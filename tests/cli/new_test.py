@@ -109,7 +109,7 @@ def test_no_package_can_be_called_so(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["json", "numpy", "impala_mp", "experiment", "sys"])
 def test_a_name_that_is_taken_is_refused(tmp_path, name):
-    with pytest.raises(errors.BadInput, match="is a module that there is already"):
+    with pytest.raises(errors.BadInput, match="is an existing module"):
         new.write(str(tmp_path / "new"), name)
 
 
@@ -135,9 +135,9 @@ def test_an_empty_folder_will_do_and_a_name_of_an_earlier_project(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "one folder is needed, and none is given: impala-new DIR"),
+        ([], "one folder is required, but none is given. Use: impala-new DIR"),
         (["."], ". is not empty"),
-        (["new", "--name=json"], "--name=json is a module"),
+        (["new", "--name=json"], "--name=json is an existing module"),
     ],
 )
 def test_bad_input_is_a_sentence(arguments, sentence):

@@ -59,13 +59,13 @@ _FINITE = [
     (_huge_rewards, "First: vtrace/vs is inf at step 1 of", "whose reward is 3e+38"),
     (
         _large_rewards,
-        "First: loss/total is inf, though all that it is made of is finite; the"
+        "First: loss/total is inf, but all elements of the loss are finite; the"
         " largest: loss/baseline is 5.625e+37 at step 3 of",
         "whose reward is 1.5e+19",
     ),
     (
         _large_reward,
-        "First: loss/gradient_norm is inf, though all that it is made of is finite; the"
+        "First: loss/gradient_norm is inf, but all elements of the loss are finite; the"
         " largest: loss/baseline is 5.625e+37 at step 2 of",
         "whose reward is 1.5e+19",
     ),

@@ -49,9 +49,11 @@ def test_a_training_in_which_no_game_ended_ends_well(tmp_path, capsys):
     config = builders.short_training("EndlessGame-v0")
     config.environment.kwargs.always = True
     lines = _conclusion(tmp_path / "run", capsys, config)
-    assert lines[0].startswith("none, for no game has ended. 10 of 10 games are left")
-    assert "raise config.evaluation.max_steps" in lines[0]
-    assert "Learning curve: none, for no full game has ended" in lines[2]
+    assert lines[0].startswith(
+        "none; no game has ended. 10 of 10 games are not counted"
+    )
+    assert "Raise config.evaluation.max_steps" in lines[0]
+    assert "Learning curve: none; no full game has ended" in lines[2]
 
 
 def test_the_evaluation_comes_before_the_learning_curve(tmp_path, capsys, monkeypatch):
@@ -69,12 +71,12 @@ def test_what_training_survives_the_final_evaluation_survives(tmp_path, capsys):
     program.train(config, str(tmp_path / "run"))
     out, err = capsys.readouterr()
     assert "over 100 episodes" in out
-    assert "The evaluation started its environments anew" in err
+    assert "The evaluation restarted its environments" in err
 
 
 def test_an_evaluation_without_an_end_is_refused_by_impala_eval(tmp_path, capsys):
     program.train(builders.short_training("EndlessGame-v0"), str(tmp_path / "run"))
-    with pytest.raises(errors.BadInput, match="for no game has ended"):
+    with pytest.raises(errors.BadInput, match="no game has ended"):
         evaluate.evaluate(str(tmp_path / "run"), 5)
     assert evaluate.evaluate(str(tmp_path / "run"), 3)["episodes"] == 3
 

@@ -260,7 +260,7 @@ def test_an_onnx_file_names_its_inputs_and_rows(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "one folder is needed, and none is given: impala-export DIR"),
+        ([], "one folder is required, but none is given. Use: impala-export DIR"),
         (["a", "b"], "not 'a', 'b'"),
         (["a", "--format=tf"], "should be one of <torch|onnx>"),
     ],
@@ -276,7 +276,7 @@ def test_bad_flags_are_a_sentence(arguments, sentence):
     ("output", "sentence"),
     [
         (None, "nowhere has no config.json"),
-        ("policy.onnx", "must end in .pt2"),
+        ("policy.onnx", "Use a name that ends in .pt2"),
         ("nowhere/policy.pt2", "there is no folder nowhere"),
     ],
 )
@@ -294,7 +294,7 @@ def test_a_run_without_a_checkpoint_is_refused(run, tmp_path):
 def test_a_missing_extra_is_named(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(
-        errors.BadInput, match=r"\(onnxscript\): pip install 'impala_mp"
+        errors.BadInput, match=r"\(onnxscript\)\. Run pip install 'impala_mp"
     ):
         export.export(run, "onnx", None)
 
@@ -355,7 +355,7 @@ def test_what_is_for_training_only_is_off(tmp_path):
     [
         ("branches", r"data-dependent.*export_test.py:\d+, in forward\)"),
         ("counts", "Constraints violated"),
-        ("random", "its policy_logits changes from call to call"),
+        ("random", "its policy_logits differs between network and file"),
     ],
 )
 def test_a_network_that_cannot_be_exported(tmp_path, fault, sentence):

@@ -307,7 +307,7 @@ def _main(monkeypatch, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "one folder is needed, and none is given: impala-play DIR"),
+        ([], "one folder is required, but none is given. Use: impala-play DIR"),
         (["nowhere"], "nowhere has no config.json"),
         (["nowhere", "--episodes=0"], "episodes"),
         (["nowhere", "--delay_secs=-1"], "delay_secs"),
@@ -345,5 +345,5 @@ def test_a_game_that_gives_what_is_no_number_ends_in_a_sentence(runs, monkeypatc
         return np.full_like(observation, np.nan), *rest
 
     monkeypatch.setattr(CatchVectorEnv, "step", spoiled)
-    with pytest.raises(errors.BadInput, match="Catch gave what cannot be played on"):
+    with pytest.raises(errors.BadInput, match="Catch returned bad data"):
         _play(runs["Catch"])

@@ -298,6 +298,6 @@ def test_a_signal_during_the_final_evaluation_ends_it_well(start, tmp_path, numb
             run.process.send_signal(number)
     assert run.wait() == 0, run.text()
     last = run.text().splitlines()[-1]
-    assert "Cut short on request. What was learned is saved" in last
+    assert "Stopped early on request. The run is saved." in last
     assert "Traceback" not in run.text()
     assert list((run.workdir / "checkpoints").glob("[0-9]*"))

@@ -24,7 +24,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_goes_on_from_it(start, num
     again.until(lambda: again.records()[-1]["agent_steps"] > stopped["agent_steps"])
     again.process.send_signal(number)
     assert again.wait() == 0
-    assert f"Going on from update {stopped['updates']:,}" in again.text()
+    assert f"Resuming from update {stopped['updates']:,}" in again.text()
     records = again.records()
     assert len({record["agent_steps"] for record in records}) == len(records)
     assert harness.never_backwards(records)
@@ -77,7 +77,7 @@ def test_a_learner_that_is_late_costs_the_last_checkpoint_and_says_so(start):
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 1
     assert "learner (incarnation 0) did not stop within 1 s" in run.text()
-    assert "The same command goes on" not in run.text()
+    assert "The same command resumes" not in run.text()
 
 
 def test_a_checkpoint_on_demand(start):

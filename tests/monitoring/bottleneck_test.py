@@ -21,15 +21,15 @@ def _explain(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (_explain(0.75, 0.0), "12 more actors would fill it."),
+        (_explain(0.75, 0.0), "12 more actors would keep it busy."),
         (_explain(0.75, 0.0), "The learner waited 75 % of its time for data"),
         (_explain(0.75, 0.0), "4.1 ms of environment and 0.25 ms of inference"),
-        (_explain(0.75, 0.0, num_cores=8), "and there are cores for 4"),
-        (_explain(0.75, 0.0, num_cores=8, serving=1), "and there are cores for 3"),
-        (_explain(0.75, 0.0, num_cores=4), "all 4 cores are taken"),
+        (_explain(0.75, 0.0, num_cores=8), "busy; 4 cores are free."),
+        (_explain(0.75, 0.0, num_cores=8, serving=1), "busy; 3 cores are free."),
+        (_explain(0.75, 0.0, num_cores=4), "All 4 cores are taken."),
         (_explain(0.0, 0.6), "the actors waited 60 %"),
         (_explain(0.0, 0.6), "2 of 4 actors would do"),
-        (_explain(0.0, 0.6, device="cpu"), "more learner.threads or a GPU"),
+        (_explain(0.0, 0.6, device="cpu"), "More learner.threads or a GPU"),
         (_explain(0.05, 0.1), "keep each other busy"),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_stall_says_who_waits_for_whom():
         ],
     )
     assert text == (
-        "Nothing was learned for 21 s: the learner is waiting for data;"
+        "No update for 21 s. The learner is waiting for data;"
         " actors: 2 starting, 1 waiting for slot."
     )
 

@@ -50,7 +50,7 @@ def test_a_picture_is_drawn(runs, tmp_path):
 
 
 def test_numbers_that_are_not_there_are_refused(runs, tmp_path):
-    with pytest.raises(errors.BadInput, match="it has agent_steps"):
+    with pytest.raises(errors.BadInput, match="It has agent_steps"):
         curves.plot({"a": runs}, str(tmp_path / "x.png"), key="loss/none")
     with pytest.raises(errors.BadInput, match="none at all"):
         curves.plot({"a": [str(tmp_path)]}, str(tmp_path / "x.png"))

@@ -57,11 +57,11 @@ def test_what_is_not_known_is_a_dash():
 def test_plain_lines_where_there_is_no_terminal():
     console = _console(terminal=False)
     with display.Display("Catch", 2000, console) as screen:
-        screen.message("Going on from [update 3].")
+        screen.message("Resuming from [update 3].")
         screen.update(_RECORD)
         screen.update({**_RECORD, "agent_steps": 1300})  # too soon; shown at the end
     lines = console.file.getvalue().splitlines()
-    assert lines[0] == "Going on from [update 3]."
+    assert lines[0] == "Resuming from [update 3]."
     assert lines[1].startswith("agent steps 1,200 of 2,000 (60 %)  return 12.35")
     assert lines[2].startswith("agent steps 1,300")
     assert len(lines) == 3

@@ -69,20 +69,20 @@ def test_who_has_the_lock_lives_however_old_the_file_is(live):
     _write(live, age_secs=3600.0, touched_secs=60.0)
     report = health.read(str(live))
     assert (report.running, report.healthy) == (True, False)
-    assert "lives, and has been silent for 60 s" in _text(report)
+    assert "is alive but silent for 60 s" in _text(report)
 
 
 def test_who_has_no_lock_is_gone_however_new_the_file_is(tmp_path):
     _write(tmp_path)
     report = health.read(str(tmp_path))
     assert (report.running, report.healthy) == (False, False)
-    assert "it is gone" in _text(report)
+    assert "was killed" in _text(report)
 
 
 @pytest.mark.parametrize(
     ("changes", "healthy"),
     [
-        ({"stall": "Nothing was learned for 3600 s."}, False),
+        ({"stall": "No update for 3600 s."}, False),
         ({"processes": _processes("running", "hung")}, False),
         ({"processes": _processes("running", "lost")}, False),
         ({"processes": _processes("running", "slow")}, True),
@@ -95,11 +95,11 @@ def test_what_is_healthy(live, changes, healthy):
     _write(live, **changes)
     report = health.read(str(live))
     assert report.healthy == healthy
-    assert "gone" not in _text(report)
+    assert "was killed" not in _text(report)
 
 
 def test_ctrl_c_ends_the_watch_with_the_verdict(live):
-    for stall, code in (("", 0), ("Nothing was learned for 99 s.", 1)):
+    for stall, code in (("", 0), ("No update for 99 s.", 1)):
         _write(live, stall=stall)
         watch = subprocess.Popen(
             [sys.executable, "-m", "impala_mp.cli.status", str(live), "--watch"],

@@ -84,8 +84,8 @@ def test_questions_and_answers(tmp_path):
         ({"set": {"entropy_cost": 0.5, "temperature": 0.0}}, "between 0.001 and 1000"),
         ({"set": {"clip_c_threshold": 2.0}}, "(2) must not exceed"),
         ({"set": {"entropy_cost": float("nan")}}, "(nan) must be finite"),
-        ({"put": {}}, "is no question for a run"),
-        ("{not JSON", "is no question for a run"),
+        ({"put": {}}, "is not a request"),
+        ("{not JSON", "is not a request"),
     ],
 )
 def test_what_is_refused_changes_nothing(tmp_path, message, sentence):

@@ -71,7 +71,7 @@ def test_a_stall_is_what_was_not_learned_not_what_was_not_recorded(tmp_path, clo
         run.learn(record=False)
         assert run.tick()["stall"] == ""
     clock[0] += 25.0
-    assert "Nothing was learned for 25 s: the learner is waiting" in run.tick()["stall"]
+    assert "No update for 25 s. The learner is waiting" in run.tick()["stall"]
     assert len(run.screen.messages) == 1
     run.learn(record=False)
     assert run.tick()["stall"] == ""  # at once

@@ -99,7 +99,7 @@ def test_a_device_without_bfloat16(monkeypatch, capsys):
         faulty_environments.config(fault="reward", **overrides), None
     )
     first, _ = _failures(capsys)
-    assert "cuda (a Pascal) computes no bfloat16: set" in first
+    assert "cuda (a Pascal) does not compute bfloat16. Set" in first
 
 
 class _Nothing:
@@ -118,7 +118,7 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch, capsys):
     config = builders.config(**{"network.hidden_sizes": (512, 512)})  # 4 x 3 MiB
     for free, verdict, words in (
         (3, "FAIL", "Choose another --workdir, or lower"),
-        (50, "warning", "Little is left"),
+        (50, "warning", "Little space is left"),
         (200, "ok", "200 MiB are free"),
     ):
         monkeypatch.setattr(os, "statvfs", _statvfs(free))
@@ -146,7 +146,7 @@ def test_a_saved_replay_needs_its_place_on_the_disk(tmp_path, monkeypatch, capsy
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert not preflight.check(builders.config(), str(tmp_path / "run"))
-    assert "cannot be written to" in _only_failure(capsys)
+    assert "is not writable" in _only_failure(capsys)
 
 
 def test_too_many_threads_for_the_cores(monkeypatch, capsys):
@@ -154,7 +154,7 @@ def test_too_many_threads_for_the_cores(monkeypatch, capsys):
     config = builders.config(**{"actors.count": 4})
     assert preflight.check(config, None)
     out = capsys.readouterr().out
-    assert re.search(r"warning  cores .* set config.actors.count=auto", out)
+    assert re.search(r"warning  cores .* Set config.actors.count=auto", out)
 
 
 def test_a_folder_of_another_run_and_one_in_use(tmp_path, capsys):
@@ -167,7 +167,7 @@ def test_a_folder_of_another_run_and_one_in_use(tmp_path, capsys):
     folder.close()
     before = sorted(path.rglob("*"))
     assert preflight.check(config, str(path))
-    assert "a run lies there" in capsys.readouterr().out
+    assert "contains a run" in capsys.readouterr().out
     config.unroll_length = 6
     assert not preflight.check(config, str(path))
     assert "belongs to another config" in _only_failure(capsys)
@@ -236,10 +236,10 @@ def test_too_few_file_descriptors(tmp_path):
     run = tmp_path / "run"
     refused = _train(_CATCH, f"--workdir={run}", *many, limit=128)
     assert refused.returncode == 2
-    assert "file descriptors are needed, and 128 allowed: raise" in refused.stderr
+    assert "file descriptors are needed, but 128 are allowed. Raise" in refused.stderr
     assert not run.exists()
     assert re.search(
-        r"FAIL +file descriptors +about \d+ file descriptors are needed, and 128",
+        r"FAIL +file descriptors +about \d+ file descriptors are needed, but 128",
         done.stdout,
     )
 

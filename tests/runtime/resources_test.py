@@ -66,7 +66,7 @@ def test_memory_is_counted():
         {"published": 3, "others": 3}, 3 * 2**20, 2**20, 2**19
     )
     assert "3.0 MiB of trajectory rings" in text
-    assert "6 copies of them: 3 published, 3 others." in text
+    assert "6 copies: 3 published, 3 others." in text
 
 
 def test_a_replay_that_cannot_be_saved_in_time_is_said():
@@ -76,5 +76,5 @@ def test_a_replay_that_cannot_be_saved_in_time_is_said():
     assert plain == "Replay: up to 5 trajectories, in 3,072.0 MiB."
     late = resources.explain_replay(5, size, True, 15.0)
     assert "may take 30 s" in late
-    assert "set config.shutdown.deadline_secs=60" in late
+    assert "Set config.shutdown.deadline_secs=60" in late
     assert resources.explain_replay(5, size, True, 60.0) == plain

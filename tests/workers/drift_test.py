@@ -44,7 +44,10 @@ def test_the_detector_sees_what_the_actor_did_not_do(tmp_path, capsys, spoil):
             spoil(parts.shared.rings.ring(i).peek(0))
         parts.training.step()
     assert parts.training._drift.alarms > 0
-    assert "first in what the actor was given or recorded" in capsys.readouterr().out
+    assert (
+        "First difference: none of the layers; the actor's inputs"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_the_detector_names_a_layer_that_steps_unlike_it_unrolls(
     for _ in range(6):
         builders.act(parts)
         parts.training.step()
-    assert f"first in {layer}." in capsys.readouterr().out
+    assert f"First difference: {layer}." in capsys.readouterr().out
 
 
 _ROUGH = {
@@ -105,7 +108,7 @@ def test_the_detector_sees_what_the_learner_computes_in_and_lets_it_round(tmp_pa
 
 def test_the_detector_names_a_layer_that_bfloat16_is_too_rough_for(tmp_path, capsys):
     assert _rough(tmp_path, offset=3000.0).alarms > 0
-    assert "first in policy." in capsys.readouterr().out
+    assert "First difference: policy." in capsys.readouterr().out
 
 
 def _learn(parts):

@@ -116,12 +116,12 @@ def test_a_game_without_an_end_ends_the_share_of_its_copy_and_it_is_said():
         seed=np.random.SeedSequence(0),
         each_step=lambda: steps.append(0) or True,
         max_steps=30,
-        tell=sentences.append,
+        report=sentences.append,
     )
     assert sorted(returns) == [0.0] * 2 + [1.0] * 5 + [2.0] * 5
     assert len(steps) == 2 + 31
     assert len(sentences) == 1
-    assert sentences[0].startswith("8 of 20 games are left out")
+    assert sentences[0].startswith("8 of 20 games are not counted")
     assert "evaluation.max_steps (30)" in sentences[0]
 
 
@@ -157,12 +157,12 @@ def test_bad_data_starts_all_games_anew_with_other_seeds():
         10,
         False,
         np.random.SeedSequence(0),
-        tell=sentences.append,
+        report=sentences.append,
     )
     assert sorted(returns) == [0.0] * 3 + [1.0] * 3 + [2.0] * 2 + [3.0] * 2
     assert len(set(environment.seeds)) == 4
     (sentence,) = sentences
-    assert "anew 3 times, for what they gave (the last time: a reward is" in sentence
+    assert "3 times because they returned bad data (last: a reward is" in sentence
 
 
 def test_an_environment_that_gives_nothing_else_is_given_up():
@@ -173,10 +173,10 @@ def test_an_environment_that_gives_nothing_else_is_given_up():
         10,
         False,
         np.random.SeedSequence(0),
-        tell=sentences.append,
+        report=sentences.append,
     )
     assert sorted(returns) == [0.0] * 3 + [1.0, 2.0]
-    assert "anew 100 times, and gave up, for what they gave" in sentences[0]
+    assert "100 times, then gave up, because they returned bad data" in sentences[0]
 
 
 def test_the_summary():

@@ -252,7 +252,7 @@ def test_what_a_person_set_is_in_the_checkpoint_and_stays(tmp_path):
     control = builders.shared(builders.config(), tmp_path).control
     sentences = live_control.restore(control, state["overrides"])
     assert (control.get("entropy_cost"), control.get("epsilon")) == (0.5, 0.0)
-    assert "entropy_cost stays 0.5, as impala-ctl has set it" in sentences[0]
+    assert "entropy_cost stays 0.5, as set by impala-ctl" in sentences[0]
 
 
 def test_a_change_after_the_checkpoint_of_an_update_is_in_its_last_one(tmp_path):
