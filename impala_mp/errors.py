@@ -1,15 +1,15 @@
-"""How a run ends badly: by what the user can mend, or by what no restart mends."""
+"""The two ways a run ends badly: the user can fix it, or no restart can."""
 
 
 class BadInput(ValueError):
-    """What was wrong, the value, and the cure, in a sentence.
+    """A wrong input: its text gives the value, what is required and what to set.
 
-    The binaries print it without a traceback and exit with code 2.
+    Every command prints it without a traceback and exits with code 2.
     """
 
 
 class RunFailed(Exception):
-    """The run cannot go on, and a restart would not help; why, in a sentence.
+    """A failure that no restart can repair; its text gives the reason.
 
     `impala-train` prints it without a traceback and exits with code 1.
     """

@@ -11,7 +11,7 @@ from impala_mp.types import Nest
 
 
 def _children(structure: Nest) -> list[tuple[str, Nest]] | None:
-    """(name, child) pairs of a node, or None for a leaf."""
+    """Returns the (name, child) pairs of a node, or None for a leaf."""
     if isinstance(structure, dict):
         return [(str(key), structure[key]) for key in sorted(structure)]
     if isinstance(structure, tuple) and hasattr(structure, "_fields"):
@@ -40,7 +40,7 @@ def flatten_with_path(structure: Nest, path: str = "") -> Iterator[tuple[str, An
 
 
 def flatten(structure: Nest) -> list[Any]:
-    """The leaves, depth first."""
+    """Returns the leaves, depth first."""
     return [leaf for _, leaf in flatten_with_path(structure)]
 
 
@@ -63,10 +63,10 @@ def map_structure(function: Callable[..., Any], *structures: Nest) -> Nest:
 
 
 def at(structure: Nest, path: str) -> Nest:
-    """What lies at a slash-separated path; "" is all of it.
+    """Returns the part at a slash-separated path; "" is the whole structure.
 
     Raises:
-      KeyError: nothing does.
+      KeyError: there is no such path.
     """
     for name in path.split("/") if path else ():
         structure = dict(_children(structure) or ())[name]
@@ -74,7 +74,7 @@ def at(structure: Nest, path: str) -> Nest:
 
 
 def without(structure: Nest, path: str) -> Nest:
-    """A copy of nested dicts without the entry at `path`."""
+    """Copies nested dicts without the entry at `path`."""
     name, _, rest = path.partition("/")
     return {
         key: without(child, rest) if key == name else child
@@ -84,7 +84,7 @@ def without(structure: Nest, path: str) -> Nest:
 
 
 def tensors(time_step: types.TimeStep) -> types.TimeStep:
-    """Rows of an environment as an agent takes them; they may share its memory."""
+    """Converts rows of an environment to tensors, which may share their memory."""
     return map_structure(
         lambda array: torch.from_numpy(np.ascontiguousarray(array)), time_step
     )

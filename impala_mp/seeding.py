@@ -9,23 +9,24 @@ _ROLES = ("learner", "actor", "evaluator", "inference", "replay")
 def sequence(
     seed: int, role: str, index: int = 0, incarnation: int = 0, run: int = 0
 ) -> np.random.SeedSequence:
-    """The node of one incarnation of one process; its children are independent.
+    """Returns the node of one incarnation of one process.
 
-    Each `run` in a folder has a tree of its own, and its number stands above the 96
-    bits of a seed: a word more in the key would make it a child of the run before.
+    Its children are independent. Each `run` in a folder has a separate tree: its
+    number stands above the 96 bits of a seed. A longer key would make it a child of
+    the previous run instead.
     """
     key = (_ROLES.index(role), index, incarnation)
     return np.random.SeedSequence(seed + (run << 96), spawn_key=key)
 
 
 def torch_seed(node: np.random.SeedSequence) -> int:
-    """A 63-bit seed for a torch.Generator."""
+    """Returns a 63-bit seed for a torch.Generator."""
     child = np.random.SeedSequence(node.entropy, spawn_key=(*node.spawn_key, 0))
     return int(child.generate_state(1, np.uint64)[0] >> 1)
 
 
 class EnvironmentSeeds:
-    """Each call gives the seeds of one more start of a process's environments."""
+    """Seeds of a process's environments; each call returns those of the next start."""
 
     def __init__(self, node: np.random.SeedSequence, num_envs: int) -> None:
         self._node, self._num_envs = node, num_envs
@@ -39,7 +40,7 @@ class EnvironmentSeeds:
 def environment_seeds(
     node: np.random.SeedSequence, num_envs: int, start: int = 0
 ) -> list[int]:
-    """A 31-bit seed for each of `num_envs` environments (what ALE accepts)."""
+    """Returns a seed for each environment: 31 bits, which ALE accepts."""
     parent = np.random.SeedSequence(
         node.entropy, spawn_key=(*node.spawn_key, 1 + start)
     )

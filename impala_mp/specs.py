@@ -1,4 +1,4 @@
-"""Shapes and dtypes of everything that crosses a process boundary."""
+"""Shapes and dtypes of all data that crosses a process boundary."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -22,15 +22,15 @@ class ArraySpec:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def example(self) -> np.ndarray:
-        """An array that fits."""
+        """Returns an array of this shape and dtype, with allowed values."""
         return np.zeros(self.shape, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
 class CategoriesSpec(ArraySpec):
-    """An array whose elements are names of categories, not quantities."""
+    """An array whose elements are categories, not quantities."""
 
-    num_values: tuple[int, ...]  # of each element, flat; values start at `start`
+    num_values: tuple[int, ...]  # per element, flat; values start at `start`
     start: tuple[int, ...]
 
     def example(self) -> np.ndarray:
@@ -39,7 +39,7 @@ class CategoriesSpec(ArraySpec):
 
 @dataclasses.dataclass(frozen=True)
 class DiscreteSpec:
-    """Actions 0..num_actions-1; the environment's own begin at `start`."""
+    """Actions 0..num_actions-1; those of the environment begin at `start`."""
 
     num_actions: int
     start: int = 0
@@ -54,7 +54,7 @@ class MultiDiscreteSpec:
     """Several discrete actions at once, as one array."""
 
     shape: tuple[int, ...]
-    num_actions: tuple[int, ...]  # of each element, flat
+    num_actions: tuple[int, ...]  # per element, flat
     start: tuple[int, ...]
 
     @property
@@ -64,7 +64,7 @@ class MultiDiscreteSpec:
 
 @dataclasses.dataclass(frozen=True)
 class MultiBinarySpec:
-    """Several yes-or-no actions at once, 0 or 1."""
+    """Several binary actions at once, 0 or 1."""
 
     shape: tuple[int, ...]
 
@@ -75,15 +75,15 @@ class MultiBinarySpec:
 
 @dataclasses.dataclass(frozen=True)
 class BoxSpec:
-    """Real numbers; the environment's own lie within [low, high].
+    """Real-valued actions; the environment takes them within [low, high].
 
-    Where all bounds are finite, what flows is the number before tanh brings it there:
-    nothing is lost at the bounds.
+    If all bounds are finite, trajectories hold the number before tanh and scaling,
+    which loses no precision at the bounds.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype  # the environment's
-    low: tuple[float, ...]  # of each element, flat
+    low: tuple[float, ...]  # per element, flat
     high: tuple[float, ...]
 
     @property
@@ -95,18 +95,18 @@ class BoxSpec:
         return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
 
 
-ActionSpec = types.Nest  # of the four above, in tuples and dicts
+ActionSpec = types.Nest  # tuples and dicts of the four specs above
 
 
 @dataclasses.dataclass(frozen=True)
 class EnvironmentSpec:
-    """What an agent has to know of one environment (no batch dimension)."""
+    """Layout of one environment, without a batch dimension."""
 
     observation: types.Nest  # of ArraySpec
     action: ActionSpec
-    frames_per_step: int  # environment frames of one agent step
-    action_mask: str = ""  # path in the observation of what is allowed; "": everything
-    task: str = ""  # path in the observation of the task's number; "": a single task
+    frames_per_step: int  # environment frames per agent step
+    action_mask: str = ""  # path of the mask in the observation; "": no mask
+    task: str = ""  # path of the task number in the observation; "": a single task
     num_tasks: int = 1
 
 
@@ -118,10 +118,11 @@ def array_spec(shape: Sequence[int], dtype: object) -> ArraySpec:
 
 
 def to_environment(spec: ActionSpec) -> Callable[[types.Nest], types.Nest]:
-    """Returns a function from the agent's actions to those of the environment's space.
+    """Returns a function from the agent's actions to those of the environment.
 
-    Both are nests of tensors [..., *shape]. Discrete actions move by their start; a
-    bounded Box is tanh of the number, scaled to its bounds; any other is clipped.
+    Both are nests of tensors [..., *shape]. Discrete actions are shifted by their
+    start. A bounded Box is tanh of the number, scaled to the bounds. Any other Box is
+    clipped.
     """
     moves = nest.map_structure(_to_environment, spec)
 
@@ -160,21 +161,21 @@ def _to_box(spec: BoxSpec) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def check_epsilon(spec: ActionSpec, epsilon: float) -> None:
-    """Refuses an exploration rate where no uniform distribution exists.
+    """Refuses epsilon for actions that have no uniform distribution.
 
     Raises:
-      BadInput: with the value and the cure.
+      BadInput: epsilon is not 0 and the actions have a Box.
     """
     if epsilon and any(isinstance(leaf, BoxSpec) for leaf in nest.flatten(spec)):
         raise errors.BadInput(
-            f"actors.epsilon ({epsilon:.6g}) needs actions of which there are finitely"
-            " many, and these have a Box: set it to 0, and explore with"
+            f"actors.epsilon ({epsilon:.6g}) cannot explore a Box of actions. It needs"
+            " a finite number of actions. Set config.actors.epsilon=0, and explore with"
             " config.actors.temperature or config.loss.entropy_cost."
         )
 
 
 def check_mask(environment: EnvironmentSpec) -> types.Nest:
-    """Returns the spec of what the encoder sees: the observation without its mask.
+    """Checks the action mask; returns the spec of the observation without it.
 
     Raises:
       BadInput: the mask is missing, or does not fit the actions.
@@ -185,20 +186,22 @@ def check_mask(environment: EnvironmentSpec) -> types.Nest:
     leaves = dict(nest.flatten_with_path(environment.observation))
     if path not in leaves or len(leaves) == 1:
         raise errors.BadInput(
-            f"agent.action_mask_key ({path!r}) is no part of the observation beside"
-            f" others; there are {', '.join(map(repr, leaves))}: set"
+            f"agent.action_mask_key ({path!r}) is no part of the observation, or its"
+            f" only one. The parts are {', '.join(map(repr, leaves))}. Set"
             " config.agent.action_mask_key."
         )
     if not isinstance(action, (DiscreteSpec, MultiDiscreteSpec)):
         raise errors.BadInput(
-            f"agent.action_mask_key ({path!r}) needs Discrete or MultiDiscrete actions,"
-            f" and these are {action}: leave it empty."
+            f"agent.action_mask_key ({path!r}) does not fit the actions ({action})."
+            " A mask needs Discrete or MultiDiscrete actions. Leave"
+            " config.agent.action_mask_key empty."
         )
     size, needed = leaves[path].example().size, int(np.sum(action.num_actions))
     if size != needed:
         raise errors.BadInput(
-            f"agent.action_mask_key ({path!r}) has {size} elements, and there are"
-            f" {needed} actions to allow: one element each is needed."
+            f"agent.action_mask_key ({path!r}) has {size} elements for {needed}"
+            " actions. It needs one element per action. Correct the mask in the"
+            " environment, or set config.agent.action_mask_key."
         )
     return nest.without(environment.observation, path)
 
@@ -207,7 +210,7 @@ def check_mask(environment: EnvironmentSpec) -> types.Nest:
 
 
 def pick(spec: types.Nest, observation: types.Nest) -> types.Nest:
-    """What of an observation `spec` has: the rest is ignored."""
+    """Returns the parts of an observation that `spec` has; the rest is ignored."""
     if isinstance(spec, dict):
         return {name: pick(part, observation[name]) for name, part in spec.items()}
     if isinstance(spec, tuple):
@@ -216,7 +219,7 @@ def pick(spec: types.Nest, observation: types.Nest) -> types.Nest:
 
 
 def example_actions(spec: ActionSpec, count: int) -> types.Nest:
-    """Arrays [count, ...] of actions of the agent that are allowed."""
+    """Returns valid agent actions, arrays [count, ...]."""
     return nest.map_structure(
         lambda leaf: np.zeros((count, *leaf.array.shape), leaf.array.dtype), spec
     )
@@ -225,7 +228,7 @@ def example_actions(spec: ActionSpec, count: int) -> types.Nest:
 def example_trajectory(
     environment: EnvironmentSpec, spec: types.Trajectory
 ) -> types.Trajectory:
-    """Arrays of `spec`, of zeros but for observations that cannot be 0."""
+    """Returns arrays of `spec`: zeros, except observations that cannot be 0."""
     arrays = nest.map_structure(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec)
     nest.map_structure(
         lambda rows, leaf: np.copyto(rows, leaf.example()),
@@ -242,7 +245,7 @@ def trajectory_spec(
     unroll_length: int,
     batch_size: int,
 ) -> types.Trajectory:
-    """The layout of `batch_size` trajectories: of a slot (B = E) or of a batch.
+    """Returns the layout of `batch_size` trajectories: a slot (B = E) or a batch.
 
     Args:
       core_state: specs without the batch dimension.

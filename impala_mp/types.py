@@ -1,4 +1,4 @@
-"""What flows between actor, ring and learner. Time first, batch second."""
+"""Data that flows between actor, ring and learner. Time first, batch second."""
 
 import enum
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ Nest = Any  # arrays, tensors or specs in tuples, named tuples and dicts
 
 
 class StepType(enum.IntEnum):
-    """The place of a time step in its episode, nothing else."""
+    """Place of a time step in its episode, nothing else."""
 
     FIRST = 0
     MID = 1
@@ -15,31 +15,31 @@ class StepType(enum.IntEnum):
 
 
 class TimeStep(NamedTuple):
-    """What an environment says: [T+1, B, ...], or [B, ...] in a step."""
+    """Output of an environment: [T+1, B, ...], or [B, ...] for one step."""
 
     step_type: Nest  # uint8, a StepType
     reward: Nest  # float32, of the transition that led here; 0 at FIRST
     discount: Nest  # float32, 0 iff the episode terminated here
-    observation: Nest  # the environment's own dtype
+    observation: Nest  # in the environment's dtype
 
 
 class AgentOutput(NamedTuple):
-    """What the behaviour policy did: [T, B, ...], or [B, ...] in a step."""
+    """Output of the behaviour policy: [T, B, ...], or [B, ...] for one step."""
 
     action: Nest
-    policy_logits: Nest  # float32 [..., L], of the very distribution that was sampled
+    policy_logits: Nest  # float32 [..., L], of the distribution that was sampled
     baseline: Nest  # float32
 
 
 class EpisodeEnd(NamedTuple):
-    """Full-game statistics at the transition that ended a game, else NaN and 0."""
+    """Full-game statistics at transitions that end a game; NaN and 0 elsewhere."""
 
     episode_return: Nest  # float32 [T, B], undiscounted and unclipped
     episode_length: Nest  # int32 [T, B], agent steps
 
 
 class Header(NamedTuple):
-    """Where a trajectory comes from: int64 [B] each."""
+    """Origin of each trajectory: int64 [B] each."""
 
     actor: Nest
     incarnation: Nest
@@ -50,8 +50,8 @@ class Header(NamedTuple):
 class Trajectory(NamedTuple):
     """T+1 time steps, T agent outputs, and the core state before row 0.
 
-    Each row says which publication acted, so that a change within an unroll, which
-    nobody makes, would show.
+    Parameters never change within an unroll. Each row has its own version, so that
+    a change would show.
     """
 
     time_step: TimeStep  # [T+1, B, ...]
@@ -63,9 +63,9 @@ class Trajectory(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """How trajectories came into a batch with replay: float32 [B] each."""
+    """Origin and loss weight of the trajectories of a batch: float32 [B] each."""
 
-    weight: Nest  # of the loss: the importance weight of a replayed one; else 1
+    weight: Nest  # importance weight of a replayed trajectory; 1 for a fresh one
     replayed: Nest  # 1 from the replay, 0 from the rings
 
 

@@ -1,4 +1,4 @@
-"""Atari by ale-py's C++ vector environment: pixels last, whole games counted."""
+"""Atari through ale-py's C++ vector environment: planes last, whole games counted."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from impala_mp.environments import vector
 class AtariEnvironment(vector.VectorEnvironment):
     """Images uint8 [84, 84, 4], newest plane last.
 
-    With `episodic_life` a lost life is LAST with discount 0 for the learner, and the
-    game goes on: the row after it is FIRST, and not learned from. (ale-py's own option
-    of that name starts a new game instead, so that nobody sees a second life.) The
-    episode return is that of the whole game either way.
+    With `episodic_life`, a lost life is LAST with discount 0 for the learner, but the
+    game continues. The row after it is FIRST, and its transition is not learned from.
+    (ale-py's option of that name starts a new game instead, so that no agent sees a
+    second life.) The episode return always covers the whole game.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class AtariEnvironment(vector.VectorEnvironment):
 
     def _observation(self, observation: np.ndarray) -> np.ndarray:
         self._newest = observation[0, -1]
-        # Plane by plane: a copy of the transposed view takes six times as long.
+        # Plane by plane: copying the transposed view takes six times as long.
         for plane in range(observation.shape[1]):
             self._images[..., plane] = observation[:, plane]
         return self._images
@@ -51,7 +51,7 @@ class AtariEnvironment(vector.VectorEnvironment):
     def _terminated(self, terminated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         if not self._episodic_life:
             return terminated
-        # After a game is over the count jumps up again, which is no loss.
+        # After the end of a game the count jumps up again: no life is lost.
         lost = info["lives"] < self._lives
         self._lives = info["lives"]
         return terminated | lost
@@ -61,6 +61,6 @@ class AtariEnvironment(vector.VectorEnvironment):
         return True
 
     def frame(self) -> np.ndarray:
-        """The newest plane of copy 0, grey, three times its size."""
+        """Returns the newest plane of copy 0, grey, enlarged three times."""
         large = self._newest.repeat(3, axis=0).repeat(3, axis=1)
         return np.stack([large] * 3, axis=-1)

@@ -1,4 +1,4 @@
-"""Between a vector environment's spaces and what flows: checks in, actions out."""
+"""Bad data from an environment: its exception, and the checks that raise it."""
 
 import traceback
 from typing import Any
@@ -8,14 +8,14 @@ import numpy as np
 
 
 class BadData(Exception):
-    """What an environment gave cannot be learned from; `counter` counts such things."""
+    """Environment data that cannot be learned from, counted by the metric `counter`."""
 
     def __init__(self, counter: str, sentence: str) -> None:
         super().__init__(sentence)
         self.counter = counter
 
 
-# Where Gymnasium puts together what its copies gave: nobody else's code runs there.
+# Gymnasium's code that stacks the data of its copies; no user code runs in it.
 _STACKING = {
     function.__code__
     for function in gymnasium.vector.utils.concatenate.registry.values()
@@ -24,20 +24,21 @@ _STEP = gymnasium.vector.SyncVectorEnv.step.__code__
 
 
 def raise_as_bad_data(error: Exception) -> None:
-    """Raises BadData if a copy gave what has no place in a batch.
+    """Raises BadData if the data of a copy does not fit into a batch.
 
-    A bug of the environment itself is none: it ends the actor, with its traceback.
+    A bug in the environment's code is not bad data: it ends the actor with its
+    traceback.
     """
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not _STACKING.isdisjoint(codes):
         raise BadData(
             "bad_observations",
-            f"an observation is not what the space says: {error}",
+            f"an observation does not fit the space: {error}",
         ) from error
-    # Too few values to unpack: that is another interface, not a reward.
+    # A failed unpacking means another interface, not a bad reward.
     if codes[-1] is _STEP and "unpack" not in str(error):
         raise BadData(
-            "bad_rewards", f"a reward, or an end, is no number: {error}"
+            "bad_rewards", f"a reward or an end is not a number: {error}"
         ) from error
 
 

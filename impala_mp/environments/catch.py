@@ -1,4 +1,4 @@
-"""Catch: a ball falls, a paddle has to be under it (Mnih et al. 2014; bsuite)."""
+"""Catch: a paddle must be under a falling ball (Mnih et al. 2014; bsuite)."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from impala_mp import errors
 
 
 class CatchVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """A board of `rows` x `columns`: the ball starts on top and falls a row a step.
+    """Board of `rows` x `columns`; the ball starts on top and falls one row per step.
 
     Actions: left, stay, right. Reward at the end: 1 if caught, else -1. Observations
     float32 [rows, columns], 1 at the ball and at the paddle.
@@ -31,8 +31,9 @@ class CatchVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         whole = isinstance(rows, int) and isinstance(columns, int)
         if not whole or rows < 2 or columns < 1:
             raise errors.BadInput(
-                f"Catch needs whole numbers, rows >= 2 and columns >= 1, not {rows!r}"
-                f" and {columns!r}: set config.environment.kwargs."
+                f"Catch cannot use rows={rows!r} and columns={columns!r}. It needs"
+                " whole numbers, rows >= 2 and columns >= 1. Set"
+                " config.environment.kwargs."
             )
         self.num_envs = num_envs
         self.render_mode = render_mode
@@ -44,7 +45,7 @@ class CatchVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         self._start(np.ones(num_envs, bool))
 
     def _start(self, where: np.ndarray) -> None:
-        """A new ball where `where`."""
+        """Starts a new ball in the copies `where`, bool [E]."""
         if where.all():
             self._ball_row = np.zeros(self.num_envs, np.int64)
             self._ball = np.zeros(self.num_envs, np.int64)

@@ -1,4 +1,4 @@
-"""Does an environment keep its contract? Judged by what a training makes of it."""
+"""Checker of an environment's contract: plays it and reports what training meets."""
 
 from typing import Any, NamedTuple
 
@@ -10,11 +10,11 @@ from impala_mp.environments import random_play, tasks
 
 OK, WARNING, FAIL = "ok", "warning", "FAIL"
 _COPIES = 2  # of the environment, at most
-_LARGE = 100.0  # reward, beyond which values are hard to learn as they are
-_WIDE = 1000.0  # from bound to bound; beyond it is reported
+_LARGE = 100.0  # reward; larger ones make unscaled values hard to learn
+_WIDE = 1000.0  # from bound to bound; wider boxes are reported
 _NO_CHOICE = specs.DiscreteSpec(1)
 _NEXT_STEP = (
-    " In autoreset mode NEXT_STEP that step resets, and its action is ignored: mend the"
+    " In autoreset mode NEXT_STEP that step resets and ignores its action. Fix the"
     " vector environment, or leave autoreset to Gymnasium."
 )
 
@@ -28,9 +28,9 @@ class Finding(NamedTuple):
 
 
 def check(config: Any) -> list[Finding]:
-    """Plays copies of `config.environment` at random, up to three times over.
+    """Plays copies of `config.environment` at random, up to three times.
 
-    Each of several tasks by itself.
+    Several tasks are played one by one.
     """
     settings = config.environment
     each = zip(
@@ -40,7 +40,7 @@ def check(config: Any) -> list[Finding]:
     for name, suffix in each:
         own = config.copy_and_resolve_references()
         own.environment.id = name
-        if suffix:  # alone, a task's observations are not under a key
+        if suffix:  # a single task has its observations under no key
             under, _, key = own.agent.action_mask_key.partition("/")
             own.agent.action_mask_key = key if under == tasks.OBSERVATION else ""
         findings += [
@@ -94,7 +94,7 @@ def _summary(spec: Any) -> str:
     if isinstance(spec, specs.MultiDiscreteSpec):
         return f"{list(spec.shape)}, of {list(spec.num_actions)} actions"
     if isinstance(spec, specs.MultiBinarySpec):
-        return f"{list(spec.shape)} of yes or no"
+        return f"{list(spec.shape)} binary actions"
     return (
         f"{spec.dtype} {list(spec.shape)} from {min(spec.low):.6g} to"
         f" {max(spec.high):.6g}"
@@ -102,27 +102,27 @@ def _summary(spec: Any) -> str:
 
 
 def _concern(spec: Any) -> str:
-    """Returns what makes these actions hard to learn, with the cure; or ""."""
+    """Returns why these actions are hard to learn, with the cure; or ""."""
     if spec == specs.DiscreteSpec(1, getattr(spec, "start", 0)):
-        return "there is no other, so nothing can be learned: add some"
+        return "with a single action nothing can be learned. Add actions"
     return _concern_of_bounds(spec) if isinstance(spec, specs.BoxSpec) else ""
 
 
 def _concern_of_bounds(spec: specs.BoxSpec) -> str:
-    """Returns what a fresh policy, whose normal is N(0, 1), makes of the bounds."""
+    """Returns why a fresh policy, whose normal is N(0, 1), fits the bounds badly."""
     if not spec.is_bounded:
         return (
-            "not all bounds are finite, so nothing is scaled to them: a fresh policy"
-            " draws from N(0, 1), clipped to a bound that there is, and hardly ever"
-            " tries what is beyond 3. Give the space finite bounds"
+            "not all bounds are finite, so actions are not scaled to them. A fresh"
+            " policy draws from N(0, 1), clipped to any finite bound, and rarely goes"
+            " beyond 3. Give the space finite bounds"
         )
     width = float(np.subtract(spec.high, spec.low).max())
     if width <= _WIDE:
         return ""
     return (
-        "a fresh policy tries all of that alike, and an action moves by"
-        f" {0.005 * width:.3g} where its mean moves by 0.01: narrow the bounds to what"
-        " makes a difference"
+        "a fresh policy explores this whole range. An action moves by"
+        f" {0.005 * width:.3g} when its mean moves by 0.01. Narrow the bounds to the"
+        " range that matters"
     )
 
 
@@ -144,28 +144,28 @@ def _judge_observations(watch: random_play.LeafWatch) -> Finding:
     layout = f"{space.dtype} {list(space.shape)}"
     if watch.num_bad:
         text = (
-            f"{watch.num_bad} of {watch.num_values} values are not finite, and training"
-            " would throw their unrolls away: mend the environment."
+            f"{watch.num_bad} of {watch.num_values} values are not finite. Training"
+            " would discard their unrolls. Fix the environment."
         )
         return Finding(FAIL, subject, text)
     if watch.num_outside:
         text = (
-            f"{watch.num_outside} of {watch.num_values} values lie outside of"
-            f" observation_space: they go from {watch.lowest:.6g} to"
+            f"{watch.num_outside} of {watch.num_values} values are outside"
+            f" observation_space. They go from {watch.lowest:.6g} to"
             f" {watch.highest:.6g}, its bounds from {watch.bounds.low.min():.6g} to"
             f" {watch.bounds.high.max():.6g}. "
         )
         if watch.bounds.strict:
-            text += "Training would throw their unrolls away: mend the environment."
+            text += "Training would discard their unrolls. Fix the environment."
             return Finding(FAIL, subject, text)
         text += (
-            "Training takes them as they are, and counts them; correct the bounds, or"
-            " the observations if they are what is wrong."
+            "Training uses them unchanged and counts them. Correct the bounds or the"
+            " observations."
         )
         return Finding(WARNING, subject, text)
     if watch.cast:
         text = (
-            f"they come as {watch.cast}, and are cast to {layout} at every step: return"
+            f"they are {watch.cast} and are cast to {layout} at every step. Return"
             f" observation.astype(numpy.{space.dtype})."
         )
         return Finding(WARNING, subject, text)
@@ -174,27 +174,27 @@ def _judge_observations(watch: random_play.LeafWatch) -> Finding:
 
 
 def _judge_rewards(tape: random_play.Tape, loss: Any) -> Finding:
-    """Of the steps that are no resets."""
+    """Judges the rewards of all steps that are not resets."""
     pairs = zip(tape.rows, tape.rows[1:], strict=False)
     rewards = np.concatenate([row.reward[~before.ended] for before, row in pairs])
     num_bad = int((~np.isfinite(rewards.astype(float))).sum())
     if num_bad:
         text = (
-            f"{num_bad} of {len(rewards)} are not finite, and training would throw"
-            " their unrolls away: mend the environment."
+            f"{num_bad} of {len(rewards)} are not finite. Training would discard their"
+            " unrolls. Fix the environment."
         )
         return Finding(FAIL, "rewards", text)
     low, high = float(rewards.min()), float(rewards.max())
     text = f"from {low:.6g} to {high:.6g} in {len(rewards)} steps."
     if max(-low, high) > _LARGE and not _is_scaled(loss):
         text += (
-            " So large are the errors of values, then, and they drown the policy's"
-            " gradient: set config.loss.popart=True, or"
-            " config.loss.reward_clipping=abs_one, or divide them in the environment."
+            " Value errors of this size drown the policy gradient. Set"
+            " config.loss.popart=True or config.loss.reward_clipping=abs_one, or divide"
+            " the rewards in the environment."
         )
         return Finding(WARNING, "rewards", text)
     if not rewards.any():
-        text += " Random play has met no other: they are rare, or missing."
+        text += " Random play found no other reward: rewards are rare or missing."
     elif low == high:
         return _judge_constant(text, tape)
     return Finding(OK, "rewards", text)
@@ -205,16 +205,16 @@ def _is_scaled(loss: Any) -> bool:
 
 
 def _judge_constant(text: str, tape: random_play.Tape) -> Finding:
-    """A reward for each step is a fair task if an episode's length is the matter."""
+    """Judges a constant reward: it is useful only if the episode length varies."""
     lengths = {length for i in range(tape.num_envs) for length in tape.lengths(i)}
     if len(lengths) == 1:
         text += (
-            f" It is the same in every step, and so was the length of every episode"
-            f" ({lengths.pop()} steps): no action has made a difference. Look whether"
-            " the reward is what it should be."
+            " Every step had this reward, and every episode had the same length"
+            f" ({lengths.pop()} steps). No action made a difference. Check the reward"
+            " function."
         )
         return Finding(WARNING, "rewards", text)
-    text += " It is the same in every step: what counts is an episode's length."
+    text += " Every step had this reward, so only the episode length matters."
     return Finding(OK, "rewards", text)
 
 
@@ -224,8 +224,9 @@ def _judge_episodes(tape: random_play.Tape) -> Finding:
     if count:
         return Finding(OK, "episodes", f"{count} ended in {steps} random steps.")
     text = (
-        f"none ended in {steps} random steps. Returns are reported where episodes end:"
-        " if none ever does, register the environment with max_episode_steps."
+        f"none ended in {steps} random steps. Returns are reported at the end of an"
+        " episode. If episodes never end, register the environment with"
+        " max_episode_steps."
     )
     return Finding(WARNING, "episodes", text)
 
@@ -235,9 +236,9 @@ def _judge_determinism(where: str) -> Finding:
         text = "the same seeds and actions gave the same play."
         return Finding(OK, "determinism", text)
     text = (
-        f"the same seeds and actions gave another play, first {where}. It can be"
-        " trained on, but no run can be repeated: call super().reset(seed=seed), and"
-        " draw all that is random from self.np_random."
+        f"the same seeds and actions gave another play, first {where}. Training works,"
+        " but runs cannot be repeated. Call super().reset(seed=seed), and draw all"
+        " random numbers from self.np_random."
     )
     return Finding(WARNING, "determinism", text)
 
@@ -245,17 +246,17 @@ def _judge_determinism(where: str) -> Finding:
 def _judge_autoreset(
     tape: random_play.Tape, play: random_play.RandomPlay, deterministic: bool
 ) -> Finding:
-    """Whether the step after an end is a reset: no reward, no end, no action."""
+    """Judges the step after an end: a reset without reward, end or action."""
     subject = "autoreset"
     if not any(row.ended.any() for row in tape.rows[:-1]):
         return Finding(WARNING, subject, "not seen, because no episode ended.")
     for t, (before, row) in enumerate(zip(tape.rows, tape.rows[1:], strict=False)):
-        after = f"step {t + 1} comes after an end, and"
+        after = f"step {t + 1} follows an end but"
         if row.ended[before.ended].any():
-            return Finding(FAIL, subject, f"{after} is an end again.{_NEXT_STEP}")
+            return Finding(FAIL, subject, f"{after} is another end.{_NEXT_STEP}")
         rewards = row.reward[before.ended]
         if rewards.any():
-            text = f"{after} has the reward {rewards[0]:.6g}.{_NEXT_STEP}"
+            text = f"{after} has reward {rewards[0]:.6g}.{_NEXT_STEP}"
             return Finding(FAIL, subject, text)
     if not deterministic or play.action == _NO_CHOICE:
         text = "the step after an end has no reward and no end."

@@ -1,4 +1,4 @@
-"""From `config.environment` to a vector environment."""
+"""Factory of vector environments, from `config.environment`."""
 
 import copy
 import importlib
@@ -23,7 +23,7 @@ _BUILT_IN: dict[str, Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]] =
     "Catch": catch.CatchVectorEnv,
     "Recall": recall.RecallVectorEnv,
 }
-# What an id begins with, the module that registers it, and the extra that has it.
+# Prefix of an id: the module that registers it, and the extra that installs it.
 _EXTRAS = {
     "ALE/": ("ale_py", "atari"),
     "MinAtar/": ("minatar.gym", "minatar"),
@@ -41,13 +41,13 @@ def make(
     render_mode: str | None = None,
     task: int = 0,
 ) -> vector.VectorEnvironment:
-    """`num_envs` copies of what `config.environment` names.
+    """Makes `num_envs` copies of the environment in `config.environment`.
 
     Args:
       environment: has `id`, `kwargs` and `ignored`.
-      training: False plays full games, whatever ends an episode for the learner.
-      render_mode: "rgb_array" where pictures are wanted.
-      task: which of several, modulo their number.
+      training: False plays full games, even if a lost life ends a training episode.
+      render_mode: "rgb_array" to draw pictures.
+      task: number of the task, modulo the number of tasks.
 
     Raises:
       BadInput: there is no such environment, its extra is not installed, it does not
@@ -62,7 +62,7 @@ def make(
 
 
 def _joint_spec(environment: Any) -> specs.EnvironmentSpec:
-    """What all tasks have in common, from one copy of each."""
+    """Returns the joint spec of all tasks, from one copy of each."""
     ids, parts, spaces = derived.task_names(environment), [], []
     for name in ids:
         made = _make_one(environment, name, 1, True, None)
@@ -97,10 +97,10 @@ def _make_one(
 
 
 def probe(environment: Any) -> specs.EnvironmentSpec:
-    """The spec of what `make` makes, from one copy that is closed again.
+    """Returns the spec of `make`'s environment, from one copy that is closed again.
 
     Raises:
-      BadInput: as `make`; or what is ignored is not there.
+      BadInput: as in `make`, or an ignored path is not in the observation.
     """
     made = make(environment, 1)
     try:
@@ -113,7 +113,7 @@ def probe(environment: Any) -> specs.EnvironmentSpec:
 
 
 def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
-    """The registered spec, with the module or extra that registers it imported."""
+    """Imports the module or extra that registers `name`; returns its spec."""
     plain = name.rpartition(":")[2]
     for prefix in _EXTRAS:
         if name.startswith(prefix):
@@ -124,7 +124,7 @@ def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
         known = [*_BUILT_IN, *gymnasium.registry]
         raise errors.BadInput(
             f"environment.id ({name!r}) is not registered with Gymnasium"
-            f"{', and no factory of that name' if ':' in name else ''}."
+            f"{' and names no factory' if ':' in name else ''}."
             f"{fields.nearest(plain, known)} Set config.environment.id."
         ) from error
 
@@ -142,13 +142,13 @@ def _import_extra(name: str, module_name: str, extra: str) -> None:
 
 def _missing_extra(name: str, extra: str) -> errors.BadInput:
     return errors.BadInput(
-        f"environment.id ({name!r}) needs an extra that is not installed: pip"
+        f"environment.id ({name!r}) needs an extra that is not installed. Run pip"
         f" install 'impala_mp[{extra}]'."
     )
 
 
 def _own_factory(name: str) -> Callable[..., Any] | None:
-    """What "module:factory" stands for; None if it is an id, in a module or not."""
+    """Returns the factory of "module:factory"; None if `name` is a registered id."""
     module_name, _, plain = name.rpartition(":")
     if not module_name:
         return None
@@ -163,7 +163,7 @@ def _make_own(
     kwargs: dict[str, Any],
     render_mode: str | None,
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    """A vector environment if the factory takes num_envs, else one copy a call."""
+    """Calls the factory once if it takes num_envs, otherwise once per copy."""
     _check_arguments(name, factory, kwargs, {"num_envs", "render_mode"})
     parameters = inspect.signature(factory).parameters
     if render_mode and "render_mode" in parameters:
@@ -184,9 +184,9 @@ def _make_own(
 def _check_type(name: str, made: Any, expected: type) -> None:
     if not isinstance(made, expected):
         raise errors.BadInput(
-            f"environment.id ({name!r}) gives a {type(made).__name__}: return a"
-            f" gymnasium.{expected.__name__}, which takes num_envs if it is a"
-            " VectorEnv."
+            f"environment.id ({name!r}) returns a {type(made).__name__}. It must return"
+            " a gymnasium.VectorEnv if it takes num_envs, otherwise a gymnasium.Env."
+            f" Return a gymnasium.{expected.__name__}."
         )
 
 
@@ -205,7 +205,7 @@ def _make(
         return gymnasium.make_vec(
             spec, num_envs, vectorization_mode="vector_entry_point", **kwargs
         )
-    # A process of its own is what an actor is already. The checker wraps every step.
+    # "sync": an actor is a separate process already. The checker wraps every step.
     spec = copy.deepcopy(spec)
     spec.disable_env_checker = True
     try:
@@ -226,7 +226,7 @@ def _make_atari(
         "num_envs",
         "num_threads",
         "batch_size",
-        "reward_clipping",  # the learner clips; what is reported is not
+        "reward_clipping",  # the learner clips; reported returns are unclipped
         "autoreset_mode",
         "life_loss_info",
         "continuous",
@@ -263,5 +263,5 @@ def _check_arguments(
         if key not in known:
             raise errors.BadInput(
                 f"environment.kwargs.{key} is not an argument of {name}, which takes"
-                f" {', '.join(known) or 'none'}."
+                f" {', '.join(known) or 'none'}. Set config.environment.kwargs."
             )

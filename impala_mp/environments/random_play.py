@@ -1,4 +1,4 @@
-"""Random play of an environment, kept as a tape that can be played again."""
+"""Random play of an environment, recorded on a tape that can be replayed."""
 
 import dataclasses
 import functools
@@ -15,18 +15,18 @@ from impala_mp.environments import factory, spaces, vector
 
 
 class NothingAllowed(Exception):
-    """An action mask leaves no choice; the text is a sentence."""
+    """An action mask that leaves no choice; the text is a full sentence."""
 
 
 class RandomActions:
-    """Draws actions [E, ...] as the environment takes them, always the same ones."""
+    """Source of actions [E, ...] of the environment, the same in every run."""
 
     def __init__(
         self, space: gymnasium.Space[Any], count: int, mask_path: str = ""
     ) -> None:
-        """`space` is of a single copy; `mask_path`, in its observations.
+        """Takes the action space of one copy, and the mask's path in an observation.
 
-        Where no mask is, the space itself is drawn from.
+        Without a mask, the space itself is sampled.
 
         Raises:
           BadInput: the space is not supported.
@@ -38,16 +38,17 @@ class RandomActions:
         self._generator = np.random.default_rng(0)
 
     def anything(self) -> types.Nest:
-        """Of the whole space, whatever is allowed."""
+        """Draws from the whole space and ignores the mask."""
         return self._space.sample()
 
     def draw(self, observation: types.Nest, is_over: np.ndarray) -> types.Nest:
-        """What `observation` [E, ...] allows.
+        """Draws actions that `observation` [E, ...] allows.
 
-        Where an episode `is_over`, bool [E], the action is ignored, and may be any.
+        Where `is_over`, bool [E], the environment ignores the action, and the mask is
+        not checked.
 
         Raises:
-          NothingAllowed: it allows nothing.
+          NothingAllowed: the mask leaves no choice.
         """
         if not self._mask_path:
             return self.anything()
@@ -60,7 +61,7 @@ class RandomActions:
         return action.reshape(len(mask), *self._spec.array.shape)
 
     def _by_element(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Splits [E, all choices] into the choices of each element of an action."""
+        """Splits [E, all choices] into the choices per element of an action."""
         sizes = np.atleast_1d(self._spec.num_actions)
         return np.split(rows, np.cumsum(sizes)[:-1], -1)
 
@@ -70,21 +71,21 @@ class RandomActions:
             if not part.any(-1).all():
                 where = f" for element {i} of an action" if len(parts) > 1 else ""
                 raise NothingAllowed(
-                    f"the mask {self._mask_path!r} allows nothing{where}, and an agent"
-                    " then plays what is forbidden: allow at least one."
+                    f"the mask {self._mask_path!r} allows no action{where}. An agent"
+                    " would then play a forbidden one. Allow at least one."
                 )
 
 
-_MIN_STEPS, _MAX_STEPS = 300, 3000  # of each copy; beyond the first for an episode
+_MIN_STEPS, _MAX_STEPS = 300, 3000  # per copy; above the minimum until an episode ends
 _MAX_SECS = 10.0  # of one play
 
 
 class Broken(Exception):
-    """The environment cannot be played on; the text is a sentence."""
+    """An environment that cannot continue; the text is a full sentence."""
 
 
 class Row(NamedTuple):
-    """What one step of every copy gave: [E] each."""
+    """Results of one step of all copies: [E] each."""
 
     observation: list[bytes]  # digests
     reward: np.ndarray
@@ -97,7 +98,7 @@ class Row(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """One play: row 0 is the reset, and action t leads to row t + 1."""
+    """One play: row 0 is the reset; action t leads to row t + 1."""
 
     rows: list[Row]
     actions: list[types.Nest]
@@ -108,25 +109,25 @@ class Tape(NamedTuple):
         return len(self.rows[0].reward)
 
     def lengths(self, index: int) -> list[int]:
-        """Steps of each episode of one copy that has ended."""
+        """Returns the steps of each finished episode of one copy."""
         ends = [t for t, row in enumerate(self.rows) if row.ended[index]]
         starts = [0, *(t + 1 for t in ends)]  # the rows of resets
         return [end - start for start, end in zip(starts, ends, strict=False)]
 
 
 class LeafWatch:
-    """Holds one leaf of the observations against its space as they come."""
+    """Comparison of one leaf of the observations with its space, during a play."""
 
     def __init__(self, path: str, space: Any) -> None:
         self.path, self.space = path, space
         self.bounds = spaces.observation_bounds(space)
         self._name = f"an observation {path!r}" if path else "an observation"
-        self.cast = ""  # a dtype that is not the space's, but can be stored in it
+        self.cast = ""  # dtype that differs from the space's but can be cast to it
         self.num_bad = self.num_outside = self.num_values = 0
         self.lowest, self.highest = np.inf, -np.inf
 
     def see(self, observation: Any, *leading: int) -> None:
-        """Takes note of one observation, or, with `leading`, of one of each copy.
+        """Notes one observation, or one per copy with a `leading` dimension.
 
         Raises:
           Broken: it does not fit into an array of the space's shape and dtype.
@@ -135,15 +136,15 @@ class LeafWatch:
         shape = (*leading, *space.shape)
         if array.shape != shape:
             raise Broken(
-                f"{self._name} has shape {list(array.shape)}, and by"
-                f" observation_space it is {list(shape)}: correct one of the two."
+                f"{self._name} has shape {list(array.shape)}. By observation_space it"
+                f" must be {list(shape)}. Correct one of the two."
             )
         if array.dtype != space.dtype:
-            # Gymnasium stacks single copies with a cast; a batch is taken as it is.
+            # Gymnasium casts when it stacks single copies. A batch is not cast.
             if leading or not np.can_cast(array.dtype, space.dtype, "same_kind"):
                 raise Broken(
-                    f"{self._name} is {array.dtype}, and by observation_space it is"
-                    f" {space.dtype}: return observation.astype(numpy.{space.dtype}),"
+                    f"{self._name} is {array.dtype}. By observation_space it must be"
+                    f" {space.dtype}. Return observation.astype(numpy.{space.dtype}),"
                     " or correct the space."
                 )
             self.cast = str(array.dtype)
@@ -158,10 +159,10 @@ class LeafWatch:
 
 
 class Watch:
-    """Holds whole observations against the space as they come."""
+    """Comparison of whole observations with the space, during a play."""
 
     def __init__(self, spec: types.Nest, space: gymnasium.Space) -> None:
-        """`spec` has the leaves of the space that are looked at."""
+        """Takes the spec of the leaves to compare, and the whole space."""
         self._spec = spec
         self.leaves = [
             LeafWatch(path, spaces.space_at(space, path))
@@ -169,20 +170,20 @@ class Watch:
         ]
 
     def see(self, observation: Any, *leading: int) -> None:
-        """As `LeafWatch.see`, of each leaf."""
+        """Notes one observation, leaf by leaf, as in `LeafWatch.see`."""
         try:
             picked = nest.flatten(specs.pick(self._spec, observation))
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise Broken(
-                f"an observation is not built as observation_space says ({error!r}):"
-                " return a dict with its keys, or a tuple with its parts."
+                f"an observation is not built like observation_space ({error!r}). It"
+                " needs the same keys or parts. Return a dict or tuple with them."
             ) from error
         for leaf, array in zip(self.leaves, picked, strict=True):
             leaf.see(array, *leading)
 
 
 class _Watched(gymnasium.Wrapper):
-    """A single copy whose observations are seen before Gymnasium stacks them."""
+    """A single copy whose observations are noted before Gymnasium stacks them."""
 
     def __init__(self, env: gymnasium.Env, watch: Watch) -> None:
         super().__init__(env)
@@ -203,11 +204,11 @@ class RandomPlay:
     """Plays of one environment from the same seeds, one at a time."""
 
     def __init__(self, environment: Any, seeds: list[int], mask_path: str = "") -> None:
-        """`environment` is `config.environment`; `mask_path` says what it allows.
+        """Takes `config.environment` and the mask's path in an observation.
 
         Raises:
           BadInput: the mask does not fit the actions.
-          Broken: `reset` or `step` returns other things than Gymnasium says.
+          Broken: `reset` or `step` does not return Gymnasium's values.
         """
         self._environment, self._seeds = environment, seeds
         made = factory.make(environment, 1)
@@ -223,7 +224,7 @@ class RandomPlay:
             made.close()
 
     def first(self) -> tuple[Tape, Watch]:
-        """Random actions, until an episode has ended or time is up."""
+        """Plays random actions until an episode has ended or time is up."""
 
         def choose(
             t: int, has_ended: bool, secs: float, observation: Any, last: Row
@@ -247,13 +248,13 @@ class RandomPlay:
         return self._play(made, choose, see), watch
 
     def again(self, actions: list[types.Nest]) -> Tape:
-        """Another play, with these actions."""
+        """Plays again with these actions."""
         made = factory.make(self._environment, len(self._seeds))
         upcoming = iter(actions)
         return self._play(made, lambda *_: next(upcoming, None), lambda _: None)
 
     def others(self, actions: types.Nest, where: np.ndarray) -> types.Nest:
-        """`actions` [E, ...], newly drawn `where` [E] is true."""
+        """Copies `actions` [E, ...], drawn again where `where`, bool [E], is true."""
 
         def choose(old: np.ndarray, new: np.ndarray) -> np.ndarray:
             chosen = np.array(old)
@@ -268,8 +269,10 @@ class RandomPlay:
         choose: Callable[[int, bool, float, Any, Row], types.Nest],
         see: Callable[[Any], None],
     ) -> Tape:
-        """`choose` is told the step, whether an episode has ended, the seconds, the
-        newest observations and their row. None ends the play.
+        """Plays until `choose` returns None.
+
+        `choose` takes the step, whether an episode has ended, the seconds, the newest
+        observations and their row.
         """
         try:
             return self._tape(made, choose, see)
@@ -297,11 +300,11 @@ class RandomPlay:
             _check_batch(count, reward, terminated, truncated)
             rows.append(Row(digests(observation), reward, terminated, truncated))
             actions.append(action)
-            has_ended = has_ended or bool(rows[-2].ended.any())  # and one step more
+            has_ended = has_ended or bool(rows[-2].ended.any())  # one step later
 
 
 def difference(one: Tape, other: Tape) -> str:
-    """Where two plays first differ, or nothing."""
+    """Returns where two plays first differ, in words; or ""."""
     for t, rows in enumerate(zip(one.rows, other.rows, strict=True)):
         for field, *values in zip(Row._fields, *rows, strict=True):
             for i, (x, y) in enumerate(zip(*values, strict=True)):
@@ -312,12 +315,12 @@ def difference(one: Tape, other: Tape) -> str:
 
 
 def _same(x: Any, y: Any) -> bool:
-    """NaN equals itself."""
+    """Compares two values; NaN equals itself."""
     return bool(x == y) or bool(x != x and y != y)
 
 
 def _singles(made: vector.VectorEnvironment) -> list[gymnasium.Env]:
-    """The single copies that Gymnasium has made a vector environment of, if so."""
+    """Returns the single copies in Gymnasium's SyncVectorEnv; else an empty list."""
     envs = made.unwrapped.unwrapped
     is_sync = isinstance(envs, gymnasium.vector.SyncVectorEnv)
     return list(envs.envs) if is_sync else []
@@ -328,7 +331,7 @@ def _check_results(env: Any, seed: int, is_masked: bool) -> None:
     result = env.reset(seed=seed)
     _check_result("reset", ("observation", "info"), result)
     if is_masked:
-        return  # what is allowed, a wrapper may be the first to know
+        return  # the bare environment may not know the mask of its wrapper
     names = ("observation", "reward", "terminated", "truncated", "info")
     _check_result("step", names, env.step(env.action_space.sample()))
 
@@ -338,9 +341,8 @@ def _check_result(name: str, values: tuple[str, ...], result: Any) -> None:
         is_tuple = isinstance(result, tuple)
         got = f"{len(result)} values" if is_tuple else f"a {type(result).__name__}"
         raise Broken(
-            f"{name}() returns {got}, and has to return {len(values)} values:"
-            f" {', '.join(values)}. That is Gymnasium's interface; change the"
-            " environment, or wrap it."
+            f"{name}() returns {got}. Gymnasium's interface requires {len(values)}"
+            f" values: {', '.join(values)}. Change the environment, or wrap it."
         )
 
 
@@ -348,15 +350,17 @@ def _check_batch(count: int, *arrays: np.ndarray) -> None:
     for name, array in zip(Row._fields[1:], arrays, strict=True):
         if array.shape != (count,):
             raise Broken(
-                f"the {name} of {count} copies has shape {list(array.shape)}: return an"
-                f" array of shape [{count}]."
+                f"the {name} of {count} copies has shape {list(array.shape)}. It must"
+                f" have one element per copy. Return an array of shape [{count}]."
             )
         if name != "reward" and array.dtype != bool:
-            raise Broken(f"{name} is {array.dtype}: return {name}.astype(bool).")
+            raise Broken(
+                f"{name} is {array.dtype}. It must be bool. Return {name}.astype(bool)."
+            )
 
 
 def _digests(spec: types.Nest, count: int, observation: types.Nest) -> list[bytes]:
-    """One of each copy; what is ignored may differ."""
+    """Returns one digest per copy, without the ignored parts."""
     leaves = nest.flatten(specs.pick(spec, observation))
     return [
         hashlib.blake2b(

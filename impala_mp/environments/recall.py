@@ -1,4 +1,4 @@
-"""Recall: a cue, a delay, and the action that matches. Solvable only with memory."""
+"""Recall: a cue, a delay, then the matching action. Only memory solves it."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from impala_mp import errors
 
 
 class RecallVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """The first observation shows one of `num_cues`; `delay` blank ones follow.
+    """One of `num_cues` cues, `delay` blank observations, then a question.
 
-    Then a flag asks: the action that equals the cue is worth 1, any other 0, and the
-    episode ends. Actions before that do nothing. Without memory the mean return is
+    A flag asks for the cue. The matching action earns 1, any other 0, and the episode
+    ends. Earlier actions have no effect. Without memory the mean return is
     1 / num_cues. Observations float32 [num_cues + 1], the flag last.
     """
 
@@ -32,8 +32,9 @@ class RecallVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndar
         whole = isinstance(num_cues, int) and isinstance(delay, int)
         if not whole or num_cues < 2 or delay < 0:
             raise errors.BadInput(
-                f"Recall needs whole numbers, num_cues >= 2 and delay >= 0, not"
-                f" {num_cues!r} and {delay!r}: set config.environment.kwargs."
+                f"Recall cannot use num_cues={num_cues!r} and delay={delay!r}. It needs"
+                " whole numbers, num_cues >= 2 and delay >= 0. Set"
+                " config.environment.kwargs."
             )
         self.num_envs = num_envs
         self.render_mode = render_mode

@@ -1,8 +1,8 @@
-"""Exact state of environments written in Python, without running code to load it.
+"""Exact state of environments written in Python; loading it runs no code.
 
-Walks the attributes of an object graph. Numbers, strings, arrays and random
-generators are state; functions, classes and spaces are not; anything else that cannot
-be looked into (an emulator's handle) is refused.
+A walk over the attributes of an object graph. Numbers, strings, arrays and random
+generators are state. Functions, classes and spaces are not. Any other object that
+Python cannot look into (an emulator's handle) is refused.
 """
 
 import collections
@@ -35,10 +35,10 @@ _CONSTANTS = ("metadata", "spec")  # by Gymnasium's conventions
 
 
 def take(root: Any) -> dict[str, Any]:
-    """The state of every object that `root` leads to, by path.
+    """Returns the state of every object that `root` leads to, by path.
 
     Raises:
-      BadInput: something on the way cannot be saved.
+      BadInput: one of the objects cannot be saved.
     """
     state: dict[str, Any] = {}
     _Walk(lambda path, value: state.__setitem__(path, _encode(value))).visit(root)
@@ -46,12 +46,12 @@ def take(root: Any) -> dict[str, Any]:
 
 
 def restore(root: Any, state: dict[str, Any]) -> None:
-    """Puts `state` back into a graph of the same shape."""
+    """Writes `state` back into a graph of the same shape."""
     writes = _Walk(lambda path, value: None)
     writes.visit(root)
     if writes.paths.keys() != state.keys():
         odd = sorted(writes.paths.keys() ^ state.keys())[0]
-        raise ValueError(f"the saved environment is of another kind: {odd}")
+        raise ValueError(f"the saved environment has other attributes: {odd}")
     for path, (owner, name, value) in writes.paths.items():
         decoded = _decode(value, state[path])
         if decoded is not value:
@@ -59,7 +59,7 @@ def restore(root: Any, state: dict[str, Any]) -> None:
 
 
 class _Walk:
-    """Calls `see` for every attribute that is state, each object once."""
+    """Walk that calls `see` for every attribute that is state, each object once."""
 
     def __init__(self, see: Any) -> None:
         self._see = see
@@ -92,15 +92,15 @@ class _Walk:
     def _object(self, value: Any, path: str) -> None:
         if not hasattr(value, "__dict__"):
             raise errors.BadInput(
-                f"the environment cannot save its state: {path} is a"
-                f" {type(value).__module__}.{type(value).__qualname__}, which cannot"
-                " be looked into."
+                f"the environment cannot save its state. {path} is a"
+                f" {type(value).__module__}.{type(value).__qualname__}, whose content"
+                " Python cannot read."
             )
         self.visit(value, path)
 
 
 def _is_data(value: Any) -> bool:
-    """Whether `value` can be written down, containers of data included."""
+    """Returns True for data that can be saved, containers of data included."""
     if isinstance(value, dict):
         return all(isinstance(k, _PLAIN) and _is_data(v) for k, v in value.items())
     if isinstance(value, (list, tuple, collections.deque)):
@@ -112,7 +112,7 @@ def _is_data(value: Any) -> bool:
 
 
 def _encode(value: Any) -> Any:
-    """As torch.load(weights_only=True) takes it."""
+    """Converts `value` to types that torch.load(weights_only=True) accepts."""
     if isinstance(value, np.random.Generator):
         return value.bit_generator.state
     if isinstance(value, np.random.RandomState):
@@ -129,7 +129,7 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(current: Any, saved: Any) -> Any:
-    """`saved` in the form of `current`; generators and arrays are changed in place."""
+    """Converts `saved` to the type of `current`, whose arrays are filled in place."""
     if isinstance(current, np.random.Generator):
         current.bit_generator.state = saved
         return current

@@ -1,4 +1,4 @@
-"""From Gymnasium spaces to specs, bounds, and checked observations and actions."""
+"""Specs, bounds and checks of Gymnasium spaces, for observations and actions."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ from impala_mp.environments import bad_data
 
 
 class Bounds(NamedTuple):
-    """What the values of an observation's leaf must lie within."""
+    """Bounds of the values of one leaf of an observation."""
 
     low: np.ndarray
     high: np.ndarray
-    strict: bool  # outside of them there is nothing that could be learned from
+    strict: bool  # values outside cannot be learned from
 
 
 # Observations.
@@ -25,10 +25,10 @@ class Bounds(NamedTuple):
 def observation_spec(
     space: gymnasium.Space[Any], ignored: Sequence[str] = (), path: str = ""
 ) -> types.Nest:
-    """The layout of one observation: a nest of ArraySpec.
+    """Returns the layout of one observation: a nest of ArraySpec.
 
     Args:
-      ignored: slash-separated paths of Dict entries that are left out.
+      ignored: slash-separated paths of Dict entries to leave out.
 
     Raises:
       BadInput: the space, or a part of it, is not supported.
@@ -56,8 +56,8 @@ def _dict_spec(
         is_ignored = _join(path, str(name)) in ignored
         if not is_ignored and (not isinstance(name, str) or "/" in name):
             raise errors.BadInput(
-                f"observation space {_named(space, path)} has the key {name!r}, and a"
-                " path of keys is written with slashes: use strings without a slash."
+                f"observation space {_named(space, path)} has the key {name!r}. Slashes"
+                " separate the keys of a path. Use strings without a slash."
             )
     kept = {
         name: observation_spec(part, ignored, _join(path, str(name)))
@@ -66,8 +66,8 @@ def _dict_spec(
     }
     if not kept:
         raise errors.BadInput(
-            f"observation space {_named(space, path)} has nothing left in it: shorten"
-            " config.environment.ignored."
+            f"observation space {_named(space, path)} has only ignored entries. At"
+            " least one must remain. Shorten config.environment.ignored."
         )
     return kept
 
@@ -78,9 +78,9 @@ def _named(space: gymnasium.Space[Any], path: str) -> str:
 
 def _empty(what: str, space: gymnasium.Space[Any], path: str) -> errors.BadInput:
     return errors.BadInput(
-        f"{what} space {_named(space, path)} has nothing in it: leave it out of the"
-        " space"
-        f"{' or with config.environment.ignored' if what == 'observation' else ''}."
+        f"{what} space {_named(space, path)} is empty. It needs at least one element."
+        " Remove it from the space"
+        f"{' or set config.environment.ignored' if what == 'observation' else ''}."
     )
 
 
@@ -91,7 +91,7 @@ def _leaf_spec(space: gymnasium.Space[Any], path: str) -> specs.ArraySpec:
         if space.dtype == np.longdouble:
             raise errors.BadInput(
                 f"observation dtype {space.dtype} of {_named(space, path)} has no torch"
-                " counterpart: cast it in the environment, for example to float32."
+                " counterpart. Cast it in the environment, for example to float32."
             )
         return specs.array_spec(space.shape, space.dtype)
     if isinstance(space, gymnasium.spaces.Discrete):
@@ -104,18 +104,18 @@ def _leaf_spec(space: gymnasium.Space[Any], path: str) -> specs.ArraySpec:
     if isinstance(space, gymnasium.spaces.MultiBinary):
         return specs.array_spec(space.shape, space.dtype)
     cure = (
-        f"leave it out with config.environment.ignored='({path!r},)', or turn it into"
-        " numbers in the environment"
+        f"Set config.environment.ignored='({path!r},)', or turn it into numbers in the"
+        " environment"
         if path
-        else "use numbers (for example through gymnasium.wrappers.FlattenObservation)"
+        else "Use numbers (for example through gymnasium.wrappers.FlattenObservation)"
     )
     raise errors.BadInput(
-        f"observation space {_named(space, path)} is not supported: {cure}."
+        f"observation space {_named(space, path)} is not supported. {cure}."
     )
 
 
 def space_at(space: gymnasium.Space[Any], path: str) -> gymnasium.Space[Any]:
-    """The part of a Dict or Tuple at a slash-separated path; "" is all of it."""
+    """Returns the part of a space at a slash-separated path; "" is the whole space."""
     for name in path.split("/") if path else ():
         parts: Any = space
         is_tuple = isinstance(space, gymnasium.spaces.Tuple)
@@ -126,18 +126,19 @@ def space_at(space: gymnasium.Space[Any], path: str) -> gymnasium.Space[Any]:
 def check_ignored(
     ignored: Sequence[str], spaces: Sequence[gymnasium.Space[Any]]
 ) -> None:
-    """Refuses, as BadInput, a path to be ignored that none of the `spaces` has."""
+    """Raises BadInput for an ignored path that none of the `spaces` has."""
     entries = {entry for space in spaces for entry in _entries(space)}
     for path in ignored:
         if path not in entries:
             raise errors.BadInput(
                 f"environment.ignored has {path!r}, which is no entry of a Dict in the"
-                f" observations (of {sorted(entries)}): set config.environment.ignored."
+                f" observations. The entries are {sorted(entries)}. Set"
+                " config.environment.ignored."
             )
 
 
 def _entries(space: gymnasium.Space[Any], path: str = "") -> Iterator[str]:
-    """The paths of all entries of Dicts."""
+    """Yields the paths of all entries of Dicts."""
     is_dict = isinstance(space, gymnasium.spaces.Dict)
     parts: Any = getattr(space, "spaces", ())
     for name, part in parts.items() if is_dict else enumerate(parts):
@@ -148,7 +149,7 @@ def _entries(space: gymnasium.Space[Any], path: str = "") -> Iterator[str]:
 
 
 def observation_bounds(space: gymnasium.Space[Any]) -> Bounds | None:
-    """The bounds of a leaf; None if it can hold nothing else."""
+    """Returns the bounds of a leaf, or None if they allow every value of its dtype."""
     if isinstance(space, gymnasium.spaces.Discrete):
         low = np.asarray(space.start)
         return Bounds(low, low + space.n - 1, strict=True)
@@ -198,7 +199,7 @@ def action_spec(space: gymnasium.Space[Any], path: str = "") -> specs.ActionSpec
     if isinstance(space, gymnasium.spaces.Box):
         return _box_spec(space, path)
     raise errors.BadInput(
-        f"action space {_named(space, path)} is not supported: use Discrete,"
+        f"action space {_named(space, path)} is not supported. Use Discrete,"
         " MultiDiscrete, MultiBinary, a Box of floats, or a Tuple or Dict of these."
     )
 
@@ -207,14 +208,14 @@ def _box_spec(space: gymnasium.spaces.Box, path: str) -> specs.BoxSpec:
     named = f"action space {_named(space, path)}"
     if space.dtype.kind != "f" or space.dtype == np.longdouble:
         raise errors.BadInput(
-            f"{named} is of {space.dtype}: use a Box of float32, or MultiDiscrete for"
-            " whole numbers."
+            f"{named} has dtype {space.dtype}. It must be a float that torch has. Use a"
+            " Box of float32, or MultiDiscrete for whole numbers."
         )
     if (space.low >= space.high).any():
         where = np.argwhere(space.low >= space.high)[0].tolist()
         raise errors.BadInput(
-            f"{named} leaves no choice at {where}, where its bounds meet: leave that"
-            " element out of the space."
+            f"{named} leaves no choice at {where}, because its bounds meet. Remove that"
+            " element from the space."
         )
     shape = tuple(int(n) for n in space.shape)
     return specs.BoxSpec(shape, space.dtype, _floats(space.low), _floats(space.high))
@@ -229,7 +230,7 @@ def _floats(values: Any) -> tuple[float, ...]:
 
 
 class Interface:
-    """What the spaces of one environment say, for a vector of copies."""
+    """Conversions and checks by the spaces of one environment, for E copies."""
 
     def __init__(
         self,
@@ -237,14 +238,14 @@ class Interface:
         action: gymnasium.Space[Any],
         ignored: Sequence[str],
     ) -> None:
-        """The spaces are of a single copy.
+        """Takes the spaces of a single copy.
 
         Raises:
           BadInput: one of them is not supported.
         """
         self.observation = observation_spec(observation, ignored)
         self.action = action_spec(action)
-        self.num_outside = 0  # observations that have left their space, and were used
+        self.num_outside = 0  # observations outside their space that were used
         self._checks = [
             _LeafCheck(path, spec, observation_bounds(space_at(observation, path)))
             for path, spec in nest.flatten_with_path(self.observation)
@@ -252,10 +253,10 @@ class Interface:
         self._to_environment = _converter(self.action)
 
     def observe(self, observation: types.Nest) -> types.Nest:
-        """What is not ignored, of observations [E, ...].
+        """Checks observations [E, ...]; returns them without the ignored parts.
 
         Raises:
-          BadData: they are not what the space says.
+          BadData: they do not fit the space.
         """
         picked = specs.pick(self.observation, observation)
         self.num_outside += sum(
@@ -265,12 +266,12 @@ class Interface:
         return picked
 
     def act(self, action: types.Nest) -> types.Nest:
-        """Actions [E, ...] as the environment takes them."""
+        """Converts the agent's actions [E, ...] to those of the environment."""
         return self._to_environment(action)
 
 
 class _LeafCheck:
-    """Shape, dtype, finiteness and bounds of one leaf."""
+    """Check of shape, dtype, finiteness and bounds of one leaf."""
 
     def __init__(self, path: str, spec: specs.ArraySpec, bounds: Bounds | None) -> None:
         self._name = f"observations {path!r}" if path else "observations"
@@ -278,15 +279,15 @@ class _LeafCheck:
         self._bounds = bounds
 
     def __call__(self, array: Any) -> int:
-        """How many of the rows [E, ...] lie outside of the bounds.
+        """Counts the rows [E, ...] outside the bounds.
 
         Raises:
-          BadData: nothing can be learned from them.
+          BadData: they cannot be learned from.
         """
         shape, dtype = array.shape[1:], array.dtype
         if shape != self._shape or dtype != self._dtype:
             raise self._bad(
-                f"are {dtype} {list(shape)}, and the space says"
+                f"are {dtype} {list(shape)}, but the space has"
                 f" {self._dtype} {list(self._shape)}"
             )
         if dtype.kind == "f" and not np.isfinite(array).all():
@@ -299,7 +300,7 @@ class _LeafCheck:
             return 0
         if strict:
             raise self._bad(
-                f"go from {array.min()} to {array.max()}, and the space from"
+                f"go from {array.min()} to {array.max()}, but the space goes from"
                 f" {low.min()} to {high.max()}"
             )
         return int(outside.reshape(len(array), -1).any(1).sum())
@@ -309,7 +310,7 @@ class _LeafCheck:
 
 
 def _converter(spec: specs.ActionSpec) -> Callable[[types.Nest], types.Nest]:
-    """From the agent's actions to the environment's, arrays [E, ...] both."""
+    """Returns a map from the agent's actions to the environment's, arrays [E, ...]."""
     if isinstance(spec, specs.DiscreteSpec):
         start = spec.start
         return (lambda action: action + start) if start else (lambda action: action)

@@ -1,4 +1,4 @@
-"""One of several tasks: its observations padded, its number, what it allows."""
+"""One of several tasks: padded observations, the task number, an action mask."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ OBSERVATION, TASK, ALLOWED = "observation", "task", "allowed"  # keys
 def joint_spec(
     ids: Sequence[str], parts: Sequence[specs.EnvironmentSpec]
 ) -> specs.EnvironmentSpec:
-    """What the environments `ids` are as one.
+    """Returns one spec for all the environments `ids`.
 
     Raises:
       BadInput: they have too little in common.
@@ -22,7 +22,7 @@ def joint_spec(
     first = parts[0]
     for name, part in zip(ids, parts, strict=True):
         if part.frames_per_step != first.frames_per_step:
-            raise _different(ids[0], name, "frames a step", first, part)
+            raise _different(ids[0], name, "frames per step", first, part)
     observation = first.observation
     for name, part in zip(ids[1:], parts[1:], strict=True):
         try:
@@ -51,13 +51,13 @@ def _different(
     one: str, other: str, what: str, a: specs.EnvironmentSpec, b: specs.EnvironmentSpec
 ) -> errors.BadInput:
     return errors.BadInput(
-        f"environment.id: {one} and {other} have {what} that cannot be padded to the"
-        f" same ({a} and {b}): choose tasks that can."
+        f"environment.id names {one} and {other}, which differ in {what} ({a} and {b})."
+        " Tasks of one run must be padded to the same layout. Choose tasks that can."
     )
 
 
 def _larger(one: specs.ArraySpec, other: specs.ArraySpec) -> specs.ArraySpec:
-    """The array that both fit into.
+    """Returns the smallest array that both fit into.
 
     Raises:
       ValueError: there is none.
@@ -81,7 +81,7 @@ def _largest_action(
 
 
 class TaskEnvironment(vector.VectorEnvironment):
-    """A vector environment as all tasks of a run have it."""
+    """Vector environment of one task, with the joint spec of all tasks of a run."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class TaskEnvironment(vector.VectorEnvironment):
         task: int,
         joint: specs.EnvironmentSpec,
     ) -> None:
-        """`joint` is what `tasks.joint_spec` gives."""
+        """Takes the task's environment and number, and the spec of `joint_spec`."""
         self._inner, self.spec = inner, joint
         self.num_envs = inner.num_envs
         count = self.num_envs
@@ -105,7 +105,7 @@ class TaskEnvironment(vector.VectorEnvironment):
             self._rows[OBSERVATION],
             inner.spec.observation,
         )
-        self._corners = nest.flatten(corners)  # views of what the task has itself
+        self._corners = nest.flatten(corners)  # views of the parts without padding
 
     def _padded(self, time_step: types.TimeStep) -> types.TimeStep:
         leaves = nest.flatten(time_step.observation)
@@ -120,7 +120,7 @@ class TaskEnvironment(vector.VectorEnvironment):
         time_step, episode_end = self._inner.step(action)
         return self._padded(time_step), episode_end
 
-    # All else is the task's own.
+    # The rest is passed to the task's environment.
 
     @property
     def unwrapped(self) -> Any:

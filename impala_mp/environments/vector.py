@@ -1,4 +1,4 @@
-"""Any Gymnasium vector environment in NEXT_STEP mode, as time steps."""
+"""Adapter of Gymnasium vector environments in NEXT_STEP mode, to time steps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from impala_mp.environments import bad_data, snapshot, spaces
 
 
 class VectorEnvironment:
-    """E copies of one environment. What it returns may be reused by the next call."""
+    """E copies of one environment. The next call may overwrite returned arrays."""
 
     frames_per_step = 1
 
@@ -21,13 +21,17 @@ class VectorEnvironment:
         envs: gymnasium.vector.VectorEnv[Any, Any, Any],
         ignored: Sequence[str] = (),
     ) -> None:
-        """`ignored` are paths in the observation that nobody is to see."""
+        """Takes the vector environment, and paths to leave out of observations.
+
+        Raises:
+          BadInput: its autoreset mode is not NEXT_STEP, or a space is not supported.
+        """
         mode = envs.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
             raise errors.BadInput(
-                f"{envs} has autoreset mode {mode}: give it"
-                " gymnasium.vector.AutoresetMode.NEXT_STEP (metadata"
-                " 'autoreset_mode'), in which LAST and FIRST are rows of their own."
+                f"{envs} has autoreset mode {mode}. LAST and FIRST must be separate"
+                " rows. Set its metadata 'autoreset_mode' to"
+                " gymnasium.vector.AutoresetMode.NEXT_STEP."
             )
         self._envs = envs
         self.num_envs = envs.num_envs
@@ -41,12 +45,12 @@ class VectorEnvironment:
 
     @property
     def unwrapped(self) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-        """What Gymnasium gave."""
+        """The vector environment of Gymnasium."""
         return self._envs
 
     @property
     def num_outside(self) -> int:
-        """Observations so far that have left their space, and were used."""
+        """Number of observations so far that were outside their space and used."""
         return self._interface.num_outside
 
     def _clear(self) -> None:
@@ -56,7 +60,11 @@ class VectorEnvironment:
         self._lengths = np.zeros(self.num_envs, np.int32)
 
     def reset(self, seeds: Sequence[int]) -> types.TimeStep:
-        """Starts every copy anew: rows [E, ...], all FIRST."""
+        """Restarts every copy; returns rows [E, ...], all FIRST.
+
+        Raises:
+          BadData: an observation does not fit the space.
+        """
         self._clear()
         try:
             observation, info = self._envs.reset(seed=self.seed_argument(seeds))
@@ -73,9 +81,12 @@ class VectorEnvironment:
         )
 
     def step(self, action: types.Nest) -> tuple[types.TimeStep, types.EpisodeEnd]:
-        """One step of every copy; `action` is the agent's, a nest of [E, ...].
+        """Steps every copy with the agent's `action`, a nest of [E, ...].
 
-        A copy whose row before was LAST ignores its action and gives FIRST.
+        A copy whose previous row was LAST ignores its action and returns FIRST.
+
+        Raises:
+          BadData: an observation or a reward cannot be learned from.
         """
         try:
             observation, reward, terminated, truncated, info = self._envs.step(
@@ -86,7 +97,7 @@ class VectorEnvironment:
             raise
         observation = self._interface.observe(observation)
         if not bad_data.are_rewards(reward, self.num_envs):
-            text = f"rewards are not finite, or not one a copy: {reward!r}"
+            text = f"rewards are not finite, or not one per copy: {reward!r}"
             raise bad_data.BadData("bad_rewards", text)
         game_over = terminated | truncated
         terminated = self._terminated(terminated, info)
@@ -115,10 +126,10 @@ class VectorEnvironment:
         self._lengths[game_over] = 0
         return types.EpisodeEnd(returns, lengths)
 
-    # What a particular vector environment does in its own way.
+    # Parts that subclasses replace.
 
     def seed_argument(self, seeds: Sequence[int]) -> Any:
-        """In the form that the vector environment takes."""
+        """Converts seeds to the form that the vector environment takes."""
         if isinstance(self._envs.unwrapped, gymnasium.vector.SyncVectorEnv):
             return list(seeds)
         return int(seeds[0])  # one generator for all copies
@@ -127,53 +138,53 @@ class VectorEnvironment:
         return observation
 
     def _note(self, info: dict[str, Any]) -> None:
-        """Sees the info of a reset."""
+        """Notes the info of a reset."""
 
     def _terminated(self, terminated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-        """Where the episode terminates for the learner."""
+        """Returns where the episode terminates for the learner, bool [E]."""
         return terminated
 
     # Pictures and snapshots.
 
     @property
     def draws(self) -> bool:
-        """Whether `frame` has pictures, given that render_mode is rgb_array."""
+        """True if `frame` has pictures with render_mode rgb_array."""
         return "rgb_array" in (self._envs.metadata.get("render_modes") or ())
 
     def frame(self) -> np.ndarray:
-        """A picture of copy 0: uint8 [H, W, 3].
+        """Draws copy 0: uint8 [H, W, 3].
 
         Raises:
-          BadInput: the environment draws none.
+          BadInput: the environment draws no pictures.
         """
         try:
             drawn = self._envs.render()
         except gymnasium.error.DependencyNotInstalled as error:
             cure = str(error)
             if "pygame" in cure:
-                cure = "pip install 'impala_mp[classic-control]' for pygame."
+                cure = "Run pip install 'impala_mp[classic-control]' for pygame."
             raise errors.BadInput(
-                f"{self._envs} renders no pictures: {cure}"
+                f"{self._envs} renders no pictures. {cure}"
             ) from error
-        except NotImplementedError:  # Gymnasium's, of who has no `render`
+        except NotImplementedError:  # Gymnasium's default `render`
             drawn = None
         if drawn is None or not len(drawn) or drawn[0] is None:
             raise errors.BadInput(
-                f"{self._envs} renders no pictures: it has no render mode rgb_array, or"
-                " its factory does not take render_mode and pass it on."
+                f"{self._envs} renders no pictures. It needs the render mode rgb_array."
+                " Declare it, and let the factory take render_mode and pass it on."
             )
         return _picture(np.asarray(drawn[0]))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on; numbers, strings and tensors.
+        """Returns the state that the next step depends on: numbers, strings, tensors.
 
         Raises:
-          BadInput: the environment keeps state that cannot be read from Python.
+          BadInput: the environment keeps state that Python cannot read.
         """
         return snapshot.take(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what an environment of the same kind gave, after a reset."""
+        """Restores the state of an environment of the same kind, after a reset."""
         snapshot.restore(self, state)
 
     def close(self) -> None:
@@ -181,7 +192,7 @@ class VectorEnvironment:
 
 
 def _picture(drawn: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3], of grey, RGB or RGBA, in bytes or from 0 to 1.
+    """Converts grey, RGB or RGBA, in bytes or from 0 to 1, to uint8 [H, W, 3].
 
     Raises:
       BadInput: it is no picture.
@@ -193,8 +204,8 @@ def _picture(drawn: np.ndarray) -> np.ndarray:
         or drawn.dtype.kind not in "buif"
     ):
         raise errors.BadInput(
-            f"render() gives {drawn.dtype} {list(drawn.shape)}, which is no picture:"
-            " return uint8 [height, width, 3]."
+            f"render() returns {drawn.dtype} {list(drawn.shape)}. It must return a"
+            " picture. Return uint8 [height, width, 3]."
         )
     if drawn.dtype.kind in "bf":  # MinAtar's
         grey = np.rint(255.0 * grey)

@@ -1,9 +1,9 @@
 """Checkpoints: atomic, verified, and never a mixture.
 
-`checkpoints/<update>/` holds `state.pt` and `SHA256`. It is written beside its place
-and renamed, so that it is there whole or not at all. The hash is needed because a
-flipped byte loads without complaint. A saved replay may make it larger than what is
-left of the memory: it is written and read without a copy.
+`checkpoints/<update>/` holds `state.pt` and `SHA256`. It is written under a temporary
+name and renamed, so that it exists whole or not at all. The hash is needed because a
+flipped byte loads without an error. With a saved replay a checkpoint may exceed the
+free memory, so it is written and read without a copy.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from impala_mp.storage import files
 FORMAT_VERSION = 1
 
 _STATE, _HASH, _KEPT = "state.pt", "SHA256", "KEEP"
-_PIECE_BYTES = 2**25  # that are hashed, or brought to the disk, between two beats
+_PIECE_BYTES = 2**25  # hashed or written to the disk between two beats
 
 
 class Damaged(Exception):
-    """A checkpoint that cannot be used, in a sentence."""
+    """A checkpoint that cannot be used; the text is a full sentence."""
 
 
 def _nothing() -> None:
@@ -32,7 +32,7 @@ def _nothing() -> None:
 
 
 class _Stream:
-    """Takes what torch.save writes: hashes it, brings it to the disk, and beats."""
+    """File for torch.save that hashes its bytes, writes them to the disk, and beats."""
 
     def __init__(self, file: BinaryIO, beat: Callable[[], None]) -> None:
         self._file, self._beat = file, beat
@@ -52,7 +52,7 @@ class _Stream:
             self._file.write(piece)
             if len(piece) == _PIECE_BYTES:
                 self.flush()
-        except OSError as error:  # torch would make another of it, in other words
+        except OSError as error:  # torch would replace it with a vaguer one
             self._error = error
         self._beat()
 
@@ -61,7 +61,7 @@ class _Stream:
         os.fsync(self._file.fileno())
 
     def finish(self) -> str:
-        """The digest of what is on the disk. Raises OSError if not all of it is."""
+        """Returns the digest of the written file. Raises OSError if it is not whole."""
         if self._error is not None:
             raise self._error
         self.flush()
@@ -76,14 +76,17 @@ def save(
     replace: bool = False,
     beat: Callable[[], None] = _nothing,
 ) -> str:
-    """Writes `state` as the checkpoint of `update`, and returns its path.
+    """Writes `state` as the checkpoint of `update`; returns its path.
 
     Args:
       state: what torch.load(weights_only=True) accepts: tensors, numbers, strings,
         lists, tuples and dicts.
-      keep: never to be removed by `prune`.
-      replace: else a sound checkpoint of that update is left as it is.
+      keep: `prune` never removes it.
+      replace: replaces a sound checkpoint of that update; False leaves it unchanged.
       beat: called while it is written.
+
+    Raises:
+      OSError: it cannot be written; no part of it is left.
     """
     final = os.path.join(folder, str(update))
     there = _is_sound(final, beat)
@@ -104,7 +107,7 @@ def save(
         if there:
             _exchange(temporary, final, digest)
         else:
-            shutil.rmtree(final, ignore_errors=True)  # there, but damaged
+            shutil.rmtree(final, ignore_errors=True)  # a damaged one, if any
             os.rename(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -114,7 +117,7 @@ def save(
 
 
 def _exchange(temporary: str, final: str, digest: str) -> None:
-    """Moves the new state to its place, file by file: `final` is sound throughout."""
+    """Replaces the state in `final` file by file; `final` is sound throughout."""
     both = b" ".join([*_digests(final), digest.encode()])
     files.write_durably(os.path.join(final, f".{_HASH}"), both)
     os.replace(os.path.join(final, f".{_HASH}"), os.path.join(final, _HASH))
@@ -127,7 +130,7 @@ def _exchange(temporary: str, final: str, digest: str) -> None:
 
 
 def _digests(path: str) -> list[bytes]:
-    """The hash of its state; of two while one replaces the other."""
+    """Returns the hash of its state, or both hashes during an exchange."""
     with open(os.path.join(path, _HASH), "rb") as file:
         return file.read().split()
 
@@ -138,12 +141,12 @@ def prune(
     sound: Container[int] = (),
     beat: Callable[[], None] = _nothing,
 ) -> None:
-    """Removes what is older than the newest `keep_last`, unless saved with `keep`.
+    """Removes all but the newest `keep_last` checkpoints and those with `keep`.
 
     Args:
-      keep_last: damaged ones do not count; at least 1.
-      sound: updates whose checkpoints need not be read to know that.
-      beat: called while others are read.
+      keep_last: at least 1; damaged checkpoints do not count.
+      sound: updates whose checkpoints are known to be sound, and are not read.
+      beat: called while other checkpoints are read.
     """
     kept = 0
     for update in reversed(files.updates(folder)):
@@ -153,15 +156,15 @@ def prune(
         elif not os.path.exists(os.path.join(path, _KEPT)):
             shutil.rmtree(path)
     for name in os.listdir(folder):
-        if name.startswith(".writing-"):  # of a writer that was killed
+        if name.startswith(".writing-"):  # left by a killed writer
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
 def load(path: str, beat: Callable[[], None] = _nothing) -> dict[str, Any]:
-    """The state in one checkpoint folder, on the CPU: tensors are pages of its file.
+    """Loads one checkpoint folder to the CPU; tensors are pages of its file.
 
     Raises:
-      Damaged: it is incomplete, altered, or of another format.
+      Damaged: it is incomplete, altered, or has another format.
     """
     name = os.path.join(path, _STATE)
     try:
@@ -174,7 +177,7 @@ def load(path: str, beat: Callable[[], None] = _nothing) -> dict[str, Any]:
     found = state.pop("format_version", "none")
     if found != FORMAT_VERSION:
         raise Damaged(
-            f"checkpoint {path} has format {found}; this version reads"
+            f"checkpoint {path} has format {found}. This version reads format"
             f" {FORMAT_VERSION}."
         )
     return state
@@ -192,8 +195,8 @@ def _digest(name: str, beat: Callable[[], None]) -> bytes:
 def _unpickle(path: str, name: str) -> dict[str, Any]:
     try:
         state = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever another writer's bytes set off in torch
-        # Of what torch says the first sentence; others recommend to run the code in it.
+    except Exception as error:  # bytes of other writers raise any error in torch
+        # The first sentence of torch's text; later ones recommend running its code.
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise Damaged(f"checkpoint {path} cannot be unpickled ({reason}).") from error
     if not isinstance(state, dict):
@@ -212,14 +215,14 @@ def _is_sound(path: str, beat: Callable[[], None]) -> bool:
 def load_newest(
     folder: str, report: Callable[[str], None], beat: Callable[[], None] = _nothing
 ) -> dict[str, Any] | None:
-    """The newest sound checkpoint, or None if there is none at all.
+    """Loads the newest sound checkpoint; returns None if there are no checkpoints.
 
     Args:
-      report: is told, in sentences, of each one that had to be passed over.
-      beat: called while it is read.
+      report: called with a sentence on each skipped checkpoint.
+      beat: called while checkpoints are read.
 
     Raises:
-      Damaged: there are checkpoints, and none is sound.
+      Damaged: there are checkpoints, but none is sound.
     """
     updates, reasons = files.updates(folder), []
     for update in reversed(updates):
@@ -231,11 +234,11 @@ def load_newest(
         for reason in reasons:
             report(reason)
         if reasons:
-            report("Going on from the one before.")
+            report("Resuming from the previous checkpoint.")
         return state
     if updates:
         raise Damaged(
-            f"none of the {len(updates)} checkpoints in {folder} can be read: remove"
-            f" the folder to start anew. Of the newest: {reasons[0]}"
+            f"none of the {len(updates)} checkpoints in {folder} can be read. Newest:"
+            f" {reasons[0]} Remove the folder to restart from the beginning."
         )
     return None

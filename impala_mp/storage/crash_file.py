@@ -1,4 +1,4 @@
-"""A learner step that went bad, with all that it takes to repeat it."""
+"""Crash file: a failed learner step, with all data needed to repeat it."""
 
 import io
 import os
@@ -13,25 +13,25 @@ _FORMAT = 5
 
 
 class CrashFile(NamedTuple):
-    """What `impala-diagnose` needs; tensors are on the CPU."""
+    """Input of `impala-diagnose`; tensors are on the CPU."""
 
     config: str  # JSON
     device: str
     tensors: dict[str, torch.Tensor]  # `Learner.tensors`, before the step
-    agent_steps: int  # learned before it: the learning rate depends on them
+    agent_steps: int  # learned before the step; they set the learning rate
     batch: list[torch.Tensor]  # leaves of the batch's trajectory, [T+1, B, ...]
     header: dict[str, torch.Tensor]  # int64 [B] each
     parameter_version: torch.Tensor  # int64 [T, B]
-    sample: list[torch.Tensor]  # as types.Sample has them; empty without replay
-    metrics: torch.Tensor  # what the step gave
-    live: dict[str, float]  # hyperparameters, as `algorithm.Live` has them
-    random_state: list[torch.Tensor]  # before the step, as `random_state` gives it
-    threads: int  # of torch: how sums are cut decides on their last bits
+    sample: list[torch.Tensor]  # leaves of types.Sample; empty without replay
+    metrics: torch.Tensor  # of the step
+    live: dict[str, float]  # hyperparameters, those of `algorithm.Live`
+    random_state: list[torch.Tensor]  # before the step, from `random_state`
+    threads: int  # of torch; they split sums, which changes the last bits
     update: int
 
 
 def random_state(device: torch.device) -> list[torch.Tensor]:
-    """Of torch's own generators, the CPU's and the device's; waits for nothing."""
+    """Copies the states of torch's CPU and device generators; does not wait."""
     states = [torch.get_rng_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
@@ -39,7 +39,7 @@ def random_state(device: torch.device) -> list[torch.Tensor]:
 
 
 def set_random_state(states: list[torch.Tensor], device: torch.device) -> None:
-    """Puts back what `random_state` gave."""
+    """Restores generator states from `random_state`."""
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)
@@ -49,7 +49,7 @@ def save(folder: str, crash: CrashFile) -> str:
     """Writes it as `<update>.pt`, whole or not at all; returns the path.
 
     Raises:
-      OSError: the disk is full, say.
+      OSError: it cannot be written, for example because the disk is full.
     """
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"{crash.update}.pt")
@@ -61,13 +61,13 @@ def save(folder: str, crash: CrashFile) -> str:
 
 
 def load(path: str) -> CrashFile:
-    """Reads what `save` wrote.
+    """Reads a file of `save`.
 
     Raises:
-      BadInput: it is not there, or something else.
+      BadInput: there is no such file, or it is no crash file of this version.
     """
     if not os.path.isfile(path):
-        raise errors.BadInput(f"{path} is not there: name a file under crashes/.")
+        raise errors.BadInput(f"{path} does not exist. Name a file under crashes/.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state.pop("format_version") != _FORMAT:
@@ -75,7 +75,7 @@ def load(path: str) -> CrashFile:
         return CrashFile(**state)
     except Exception as error:
         raise errors.BadInput(
-            f"{path} is no crash file of this version: name a file under crashes/."
+            f"{path} is no crash file of this version. Name a file under crashes/."
         ) from error
 
 
@@ -83,13 +83,13 @@ _KEPT = ("time_step", "agent_output", "core_state")
 
 
 def leaves(batch: types.Trajectory) -> list[torch.Tensor]:
-    """Copies of a batch's tensors, on the CPU; header and episode ends left out."""
+    """Copies a batch's tensors to the CPU, without header and episode ends."""
     kept = [getattr(batch, name) for name in _KEPT]
     return [leaf.detach().cpu().clone() for leaf in nest.flatten(kept)]
 
 
 def names(batch: types.Trajectory) -> list[str]:
-    """What the leaves are called, in the same order."""
+    """Returns the names of `leaves`, in the same order."""
     return [
         path
         for name in _KEPT

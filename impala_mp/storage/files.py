@@ -7,7 +7,10 @@ from impala_mp import errors
 
 
 def write_atomically(path: str, text: str, durable: bool = True) -> None:
-    """Whole or not at all for whoever reads it; `durable`: also after a power cut."""
+    """Writes a file that readers see whole or not at all.
+
+    With `durable` this also holds after a power cut.
+    """
     temporary = f"{path}.writing"
     try:
         with open(temporary, "w") as file:
@@ -16,25 +19,26 @@ def write_atomically(path: str, text: str, durable: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
     except OSError:
-        with contextlib.suppress(FileNotFoundError):  # there was no room for a name
+        with contextlib.suppress(FileNotFoundError):  # the disk had no room for a name
             os.unlink(temporary)
         raise
     os.replace(temporary, path)
 
 
 def check_place(flag: str, path: str) -> None:
-    """Raises BadInput unless the file that a flag names can be written later."""
+    """Raises BadInput unless the file named by a flag can be written later."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise errors.BadInput(
-            f"--{flag}={path}: there is no folder {folder}: make it, or name another."
+            f"--{flag}={path} is in the folder {folder}, which does not exist. Make it,"
+            " or name another file."
         )
     if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
-        raise errors.BadInput(f"--{flag}={path} cannot be written: name another file.")
+        raise errors.BadInput(f"--{flag}={path} cannot be written. Name another file.")
 
 
 def write_durably(path: str, data: bytes) -> None:
-    """A file that is there after a power cut."""
+    """Writes a file that survives a power cut."""
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
@@ -50,12 +54,12 @@ def fsync_folder(path: str) -> None:
 
 
 def updates(folder: str) -> list[int]:
-    """The checkpoints there are, oldest first."""
+    """Returns the updates of all checkpoints, oldest first."""
     if not os.path.isdir(folder):
         return []
     return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
 
 
 def newest_update(folder: str) -> int:
-    """The number of the newest checkpoint, sound or not; -1 if there is none."""
+    """Returns the update of the newest checkpoint, sound or not; -1 without any."""
     return max(updates(folder), default=-1)

@@ -1,7 +1,7 @@
-"""Questions to a running training, and its answers, as files in its folder.
+"""Mailbox of a running training: questions and answers as files in its folder.
 
-A question is a file that appears whole. The run takes it by removing it, so that one
-is answered at most once, and one that was withdrawn never.
+A question is a file that appears whole. The run takes it by removing it. So it is
+answered at most once, and never after it was withdrawn.
 """
 
 import contextlib
@@ -14,25 +14,25 @@ from impala_mp import errors
 from impala_mp.storage import files, workdir
 
 _POLL_SECS = 0.02
-_LAST_SECS = 2.0  # for the answer to a question that could not be withdrawn any more
+_LAST_SECS = 2.0  # to wait for the answer once a question can no longer be withdrawn
 
 
 class Question(NamedTuple):
-    """What somebody asked; `message` is None if it cannot be read."""
+    """One question; `message` is None if it cannot be read."""
 
     name: str
     message: Any
 
 
 class NoAnswer(Exception):
-    """The run did not take the question in time."""
+    """No answer: the run did not take the question in time."""
 
 
 class Mailbox:
-    """The run's side: `DIR/questions/`."""
+    """The run's side of the mailbox: `DIR/questions/`."""
 
     def __init__(self, path: str) -> None:
-        """Questions to an earlier run, which nobody took, are thrown away."""
+        """Discards unanswered questions to an earlier run."""
         self._folder = _folder(path)
         os.makedirs(self._folder, exist_ok=True)
         for name in os.listdir(self._folder):
@@ -41,7 +41,7 @@ class Mailbox:
                     os.unlink(os.path.join(self._folder, name))
 
     def take(self) -> list[Question]:
-        """Who asked first comes first."""
+        """Takes all questions, oldest first."""
         names = [n for n in os.listdir(self._folder) if n.endswith(".question")]
         found = []
         for name in sorted(names):
@@ -60,15 +60,15 @@ class Mailbox:
 
 
 def ask(path: str, message: Any, timeout_secs: float) -> Any:
-    """The answer of the run in `path`.
+    """Asks the run in `path`; returns its answer.
 
     Raises:
-      BadInput: there is no run, or it is not alive.
-      NoAnswer: within `timeout_secs`; the question is withdrawn.
+      BadInput: there is no live run.
+      NoAnswer: no answer came within `timeout_secs`; the question is withdrawn.
     """
     if not workdir.is_live(path):
         raise errors.BadInput(
-            f"the run in {path} is not alive: start it again with impala-train."
+            f"the run in {path} is not alive. Resume it with impala-train."
         )
     os.makedirs(_folder(path), exist_ok=True)  # the run may be starting
     name = os.path.join(_folder(path), f"{time.time_ns():020d}-{os.getpid()}")

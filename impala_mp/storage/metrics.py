@@ -1,4 +1,4 @@
-"""One record, two places: a line of metrics.jsonl and TensorBoard's scalars."""
+"""Metrics of a run: each record is a line of metrics.jsonl and TensorBoard scalars."""
 
 import contextlib
 import errno
@@ -9,29 +9,29 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 COUNTERS = ("agent_steps", "env_frames", "updates", "time_secs")
-_BLOCK_BYTES = 2**16  # that are read at a time, from the end
+_BLOCK_BYTES = 2**16  # read at a time, from the end
 
 
 class RawHistogram(NamedTuple):
-    """What TensorBoard's `add_histogram_raw` takes, in its order."""
+    """Arguments of TensorBoard's `add_histogram_raw`, in its order."""
 
     min: float
     max: float
     num: int
     sum: float
     sum_squares: float
-    bucket_limits: list[float]  # upper ones
+    bucket_limits: list[float]  # upper limits
     bucket_counts: list[int]
 
 
 class Writer:
-    """Appends records to the files of a run."""
+    """Writer that appends records to the files of a run."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._path = os.path.join(folder, "metrics.jsonl")
         self._events: Any = None
-        self._cut(lambda record: True)  # half a line of a run that was killed
+        self._cut(lambda record: True)  # drops half a line of a killed run
         self._file = open(self._path, "a")  # noqa: SIM115 closed by `close`
 
     def write(
@@ -39,14 +39,14 @@ class Writer:
         record: dict[str, float],
         histograms: Mapping[str, RawHistogram] | None = None,
     ) -> None:
-        """Writes one record, which holds the four COUNTERS, without non-finite values.
+        """Writes one record with the four COUNTERS, without its non-finite values.
 
         Args:
           histograms: by name; the line gets the counts of their buckets.
 
         Raises:
-          OSError: the disk is full, say; what is there is whole, and the next write
-            may succeed.
+          OSError: the record cannot be written, for example because the disk is
+            full. The files stay whole, and the next write may succeed.
         """
         steps = int(record["agent_steps"])
         histograms = histograms or {}
@@ -58,7 +58,7 @@ class Writer:
             for name, each in histograms.items():
                 self._events.add_histogram_raw(name, *each, global_step=steps)
         except OSError:
-            self._events = None  # its thread has died with the error
+            self._events = None  # the error ended its thread
             raise
 
     def _append(self, line: str) -> None:
@@ -82,14 +82,14 @@ class Writer:
             self._events.add_scalar(tag, value, steps)
 
     def rewind(self, agent_steps: int) -> None:
-        """Forgets what lies beyond `agent_steps`: the run goes on from there."""
+        """Removes records beyond `agent_steps`, where the run resumes."""
         self._cut(lambda record: record["agent_steps"] <= agent_steps)
         if self._events is not None:
             self._events.close()
         self._open_events(agent_steps + 1)
 
     def _open_events(self, purge_step: int | None) -> None:
-        # Importing TensorBoard takes a second, which would delay the first actor.
+        # Not at the top: importing TensorBoard takes a second and delays the actors.
         from torch.utils import tensorboard
 
         folder = os.path.join(self._folder, "tensorboard")
@@ -109,10 +109,10 @@ class Writer:
 
 
 def _end_of_newest(path: str, wanted: Callable[[dict[str, float]], bool]) -> int:
-    """Where the line of the newest record that is `wanted` ends; 0 if there is none.
+    """Returns the end of the newest `wanted` record's line; 0 if there is none.
 
-    A line that is cut off or damaged is no record. A run of many days has a long file,
-    and a rewind goes back a minute: it is read from the end.
+    A line that is cut off or damaged is no record. The file is read from its end,
+    because it may be days long and a rewind goes back a minute.
     """
     with open(path, "rb") as file:
         for line, end in _lines_backwards(file):
@@ -123,9 +123,9 @@ def _end_of_newest(path: str, wanted: Callable[[dict[str, float]], bool]) -> int
 
 
 def _lines_backwards(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Whole lines, the last one first, each with the offset of what follows it."""
+    """Yields whole lines, the last one first, each with the offset of its end."""
     start = file.seek(0, os.SEEK_END)
-    block, whole = b"", False  # what follows the last newline is no line
+    block, whole = b"", False  # bytes after the last newline are no line
     while start > 0:
         size = min(start, _BLOCK_BYTES)
         start -= size
@@ -141,7 +141,7 @@ def _lines_backwards(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _record(line: bytes) -> dict[str, float] | None:
-    """None for a line that a power cut has damaged."""
+    """Parses a line; returns None if a power cut has damaged it."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -151,7 +151,7 @@ def _record(line: bytes) -> dict[str, float] | None:
 
 
 def last(folder: str) -> dict[str, float]:
-    """The newest record of a run; empty if it has written none."""
+    """Returns the newest record of a run; empty if there is none."""
     path = os.path.join(folder, "metrics.jsonl")
     if not os.path.exists(path):
         return {}
@@ -161,9 +161,9 @@ def last(folder: str) -> dict[str, float]:
 
 
 def read(folder: str) -> list[dict[str, float]]:
-    """The records of a run, oldest first; none if it has written none.
+    """Returns the records of a run, oldest first; empty if there are none.
 
-    A line that is cut off or damaged, as a power cut leaves it, is no record.
+    A line that a power cut has cut off or damaged is no record.
     """
     path = os.path.join(folder, "metrics.jsonl")
     if not os.path.exists(path):

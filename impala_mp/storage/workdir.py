@@ -1,4 +1,4 @@
-"""The folder of a run: one live owner, one config."""
+"""Folder of a run, with one live owner and one config."""
 
 import contextlib
 import fcntl
@@ -13,36 +13,35 @@ from impala_mp.storage import files
 
 
 class Workdir:
-    """Paths in a run's folder, locked while this object lives.
+    """Paths in a run's folder, and its lock while this object is open.
 
-    The lock is the kernel's, on an open file: a run that is killed cannot leave it
-    behind.
+    The lock is the kernel's, on an open file, so a killed run cannot leave it behind.
     """
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self.checkpoints = os.path.join(self.path, "checkpoints")
         self.logs = os.path.join(self.path, "logs")
-        self.run = 0  # how many have been here before the one that opens it
+        self.run = 0  # number of earlier runs in this folder
         self._config = os.path.join(self.path, "config.json")
         self._lock = -1
-        self._made: list[str] = []  # folders, by `open`, the innermost first
+        self._made: list[str] = []  # folders made by `open`, the innermost first
 
     def stored(self) -> config_dict.ConfigDict | None:
-        """The config of the run that lies here, if there is one."""
+        """Returns the config of the run in this folder, or None without a run."""
         return read_config(self.path) if os.path.exists(self._config) else None
 
     def check(self, new: config_dict.ConfigDict) -> list[str]:
-        """Sentences on what this run changes of the config that lies here.
+        """Compares `new` with the config in the folder; returns a line per change.
 
         Raises:
-          BadInput: the folder belongs to another experiment.
+          BadInput: the folder belongs to another experiment, or cannot be made.
         """
         there = _nearest(self.path)
         if not os.path.isdir(there):
             raise errors.BadInput(
-                f"--workdir={self.path} cannot be made, for {there} is a file: name a"
-                " folder."
+                f"--workdir={self.path} cannot be made, because {there} is a file. Name"
+                " a folder."
             )
         if not os.path.exists(self._config):
             self._refuse_strangers()
@@ -54,15 +53,15 @@ class Workdir:
                 f"{k} is {a!r} there, {b!r} here" for k, (a, b) in foreign.items()
             )
             raise errors.BadInput(
-                f"--workdir={self.path} belongs to another config ({lines}): choose"
-                " another folder, or the same values."
+                f"--workdir={self.path} belongs to another config ({lines}). Choose"
+                " another folder, or set the same values."
             )
         return [f"{k} changes from {a!r} to {b!r}." for k, (a, b) in changed.items()]
 
     def _refuse_strangers(self) -> None:
         if files.newest_update(self.checkpoints) >= 0:
             raise errors.BadInput(
-                f"--workdir={self.path} has checkpoints but no config.json: choose"
+                f"--workdir={self.path} has checkpoints but no config.json. Choose"
                 " another folder."
             )
 
@@ -70,7 +69,7 @@ class Workdir:
         """Makes the folder, locks it, and writes the config into it.
 
         Raises:
-          BadInput: a live run has it, or it cannot be written; then all is as before.
+          BadInput: a live run has it, or it cannot be written. Nothing is changed.
         """
         self._made, path = [], self.path
         while not os.path.lexists(path):
@@ -86,7 +85,7 @@ class Workdir:
         except OSError as error:
             self._undo()
             raise errors.BadInput(
-                f"--workdir={self.path} cannot be written to ({error}): choose another"
+                f"--workdir={self.path} cannot be written to ({error}). Choose another"
                 " folder."
             ) from error
 
@@ -100,12 +99,12 @@ class Workdir:
             raise self._in_use() from error
 
     def withdraw(self) -> None:
-        """Removes what this run has made, unless something was learned in it."""
+        """Removes all folders of this run, unless it has learned something."""
         if files.newest_update(self.checkpoints) <= 0:
             self._undo()
 
     def _undo(self) -> None:
-        """Removes folders that were made, if nobody uses them."""
+        """Removes the folders that `open` made, unless another run uses them."""
         if self._lock >= 0 and self.path in self._made:
             shutil.rmtree(self.path, ignore_errors=True)
         self.close()
@@ -114,7 +113,7 @@ class Workdir:
                 os.rmdir(path)
 
     def _count(self) -> int:
-        """How many runs there were. Each adds a byte to the lock, whatever ends it."""
+        """Counts earlier runs; each added one byte to the lock file at its start."""
         before = os.fstat(self._lock).st_size
         os.pwrite(self._lock, b".", before)
         os.fsync(self._lock)
@@ -122,12 +121,12 @@ class Workdir:
 
     def _in_use(self) -> errors.BadInput:
         return errors.BadInput(
-            f"--workdir={self.path} is in use by a live run: choose another folder, or"
+            f"--workdir={self.path} is in use by a live run. Choose another folder, or"
             " stop that run first."
         )
 
     def check_unused(self) -> None:
-        """Raises BadInput if a live run has it; takes and makes nothing."""
+        """Raises BadInput if a live run has it; locks and writes nothing."""
         if is_live(self.path):
             raise self._in_use()
 
@@ -138,17 +137,16 @@ class Workdir:
 
 
 def _nearest(path: str) -> str:
-    """`path`, or the innermost folder around it that is there."""
+    """Returns `path`, or its innermost parent that exists."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
 
 
 def is_live(path: str) -> bool:
-    """Whether a live run has the folder.
+    """Returns True if a live run has the folder.
 
-    For an instant this holds the lock as a reader, in which a run that starts would
-    be refused.
+    It holds the lock as a reader for an instant. A run that starts then is refused.
     """
     try:
         lock = os.open(os.path.join(path, "lock"), os.O_RDONLY | os.O_CLOEXEC)
@@ -164,15 +162,15 @@ def is_live(path: str) -> bool:
 
 
 def read_config(path: str) -> config_dict.ConfigDict:
-    """The config of the run in `path`.
+    """Reads the config of the run in `path`.
 
     Raises:
-      BadInput: no run has been there.
+      BadInput: no run has been there, or its config cannot be read.
     """
     file_path = os.path.join(path, "config.json")
     if not os.path.exists(file_path):
         raise errors.BadInput(
-            f"{path} has no config.json: name the --workdir of a run of impala-train."
+            f"{path} has no config.json. Name the --workdir of a run of impala-train."
         )
     with open(file_path, errors="replace") as file:
         text = file.read()

@@ -312,7 +312,10 @@ def _damage(folder):
         (["--workdir=nowhere"], "has no config.json"),
         (["--workdir=nowhere", "--episodes=0"], "episodes"),
         (["--workdir=nowhere", "--video=film.mp4"], "Use a name that ends in .gif"),
-        (["--workdir=nowhere", "--video=no/c.gif"], "there is no folder no: make it"),
+        (
+            ["--workdir=nowhere", "--video=no/c.gif"],
+            "in the folder no, which does not exist. Make it",
+        ),
     ],
 )
 def test_evaluations_are_refused(arguments, sentence):

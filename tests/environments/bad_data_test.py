@@ -25,7 +25,11 @@ class _Spoiled(CatchVectorEnv):
         (lambda o, r: (o, r * np.nan), "bad_rewards", "not finite"),
         (lambda o, r: (o, r + np.inf), "bad_rewards", "not finite"),
         (lambda o, r: (o / 0.0, r), "bad_observations", "not finite"),
-        (lambda o, r: (o[:, 1:], r), "bad_observations", r"\[9, 5\], and the space"),
+        (
+            lambda o, r: (o[:, 1:], r),
+            "bad_observations",
+            r"\[9, 5\], but the space has",
+        ),
         (lambda o, r: (o.astype(np.int32), r), "bad_observations", "int32"),
     ],
 )
@@ -153,7 +157,7 @@ def test_what_has_no_place_in_a_batch_is_bad_data(
 def test_a_reset_may_give_bad_data_too(ordinary):
     environment, spoil = ordinary
     spoil("reset_gives", lambda: np.zeros(3, np.uint8))
-    with pytest.raises(bad_data.BadData, match="not what the space says"):
+    with pytest.raises(bad_data.BadData, match="does not fit the space"):
         environment.reset([0, 1, 2])
 
 

@@ -69,21 +69,26 @@ def _check(overrides=None, **kwargs):
     ("actions", "subject", "verdict", "words"),
     [
         ("discrete", "actions", "ok", "one of 3 actions."),
-        ("one", "actions", "warning", "one of 1 actions: there is no other"),
+        ("one", "actions", "warning", "one of 1 actions: with a single action nothing"),
         ("box", "actions", "ok", "float32 [2] from -2 to 1."),
-        ("wide", "actions", "warning", "an action moves by 25 where its mean moves"),
-        ("open", "actions", "warning", "hardly ever tries what is beyond 3"),
+        ("wide", "actions", "warning", "An action moves by 25 when its mean moves"),
+        ("open", "actions", "warning", "rarely goes beyond 3"),
         (
             "half open",
             "actions",
             "warning",
             "float32 [2] from -1 to inf: not all bounds",
         ),
-        ("nested", "actions arm/0", "ok", "[2] of yes or no."),
-        ("nested", "actions arm/1", "warning", "moves by 1e+04 where"),
-        ("whole", "environment", "FAIL", "at 'legs' is of int32: use a Box of float32"),
-        ("long", "environment", "FAIL", "is of float128: use a Box of float32"),
-        ("fixed", "environment", "FAIL", "leaves no choice at [1], where its bounds"),
+        ("nested", "actions arm/0", "ok", "[2] binary actions."),
+        ("nested", "actions arm/1", "warning", "moves by 1e+04 when"),
+        (
+            "whole",
+            "environment",
+            "FAIL",
+            "at 'legs' has dtype int32. It must be a float",
+        ),
+        ("long", "environment", "FAIL", "has dtype float128. It must be a float"),
+        ("fixed", "environment", "FAIL", "leaves no choice at [1], because its bounds"),
     ],
 )
 def test_what_is_said_of_actions(actions, subject, verdict, words):
@@ -96,7 +101,7 @@ def test_what_is_said_of_actions(actions, subject, verdict, words):
     assert others <= {checker.OK}, found
 
 
-_LARGE = "drown the policy's gradient: set config.loss.popart=True"
+_LARGE = "drown the policy gradient. Set config.loss.popart=True"
 _CLIP = {"loss.reward_clipping": "abs_one"}
 
 
@@ -107,9 +112,9 @@ _CLIP = {"loss.reward_clipping": "abs_one"}
         ("large", {}, "warning", _LARGE),
         ("large", _CLIP, "ok", "steps."),
         ("large", {"loss.popart": True}, "ok", "steps."),
-        ("constant", {}, "warning", "the length of every episode (5 steps): no action"),
-        ("length", {}, "ok", "in every step: what counts is an episode's length."),
-        ("silent", {}, "ok", "they are rare, or missing."),
+        ("constant", {}, "warning", "had the same length (5 steps). No action"),
+        ("length", {}, "ok", "had this reward, so only the episode length matters."),
+        ("silent", {}, "ok", "rewards are rare or missing."),
     ],
 )
 def test_what_is_said_of_rewards(rewards, overrides, verdict, words):

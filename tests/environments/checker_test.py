@@ -48,11 +48,11 @@ def test_nothing_is_found_in_a_healthy_environment(config):
         ("step raises", "environment", "FAIL", "ValueError: no level to go on with ("),
         ("old reset", "environment", "FAIL", "reset() returns a ndarray"),
         ("old step", "environment", "FAIL", "step() returns 4 values"),
-        ("shape", "environment", "FAIL", "has shape [1], and by observation_space"),
-        ("complex", "environment", "FAIL", "is complex64, and by observation_space"),
+        ("shape", "environment", "FAIL", "has shape [1]. By observation_space"),
+        ("complex", "environment", "FAIL", "is complex64. By observation_space"),
         ("not finite", "observations", "FAIL", "values are not finite"),
-        ("float64", "observations", "warning", "come as float64, and are cast"),
-        ("outside", "observations", "warning", "lie outside of observation_space"),
+        ("float64", "observations", "warning", "are float64 and are cast"),
+        ("outside", "observations", "warning", "are outside observation_space"),
         ("reward", "rewards", "FAIL", "are not finite"),
         ("endless", "episodes", "warning", "none ended in"),
         ("unseeded", "determinism", "warning", "in the observation of copy 0 after"),
@@ -69,13 +69,17 @@ def test_faults_of_single_copies_are_found(fault, subject, verdict, words):
 @pytest.mark.parametrize(
     ("fault", "subject", "words"),
     [
-        ("reward after the end", "autoreset", "has the reward 1"),
-        ("end after the end", "autoreset", "is an end again"),
+        ("reward after the end", "autoreset", "but has reward 1"),
+        ("end after the end", "autoreset", "but is another end"),
         ("action after the end", "autoreset", "makes a difference in the observation"),
-        ("int ends", "environment", "terminated is int64: return terminated.astype"),
-        ("float ends", "environment", "truncated is float32: return"),
+        (
+            "int ends",
+            "environment",
+            "terminated is int64. It must be bool. Return terminated.astype",
+        ),
+        ("float ends", "environment", "truncated is float32. It must be bool"),
         ("reward shape", "environment", "the reward of 2 copies has shape [2, 1]"),
-        ("float64", "environment", "is float64, and by observation_space"),
+        ("float64", "environment", "is float64. By observation_space"),
     ],
 )
 def test_faults_of_vector_environments_are_found(fault, subject, words):

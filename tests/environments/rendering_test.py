@@ -30,7 +30,7 @@ def test_pictures(name):
     ("missing", "sentence"),
     [
         ("pygame is not installed, run", r"pip install 'impala_mp\[classic-control\]'"),
-        ("no MuJoCo here", "renders no pictures: no MuJoCo here"),
+        ("no MuJoCo here", r"renders no pictures\. no MuJoCo here"),
     ],
 )
 def test_pictures_that_need_something_more_say_what(monkeypatch, missing, sentence):
@@ -75,10 +75,10 @@ def _no_render(self):
 @pytest.mark.parametrize(
     ("render", "words"),
     [
-        (_no_render, "does not take render_mode"),
-        (lambda self: (None,), "does not take render_mode"),
-        (lambda self: ("##",), "no picture: return uint8"),
-        (lambda self: (np.zeros(5),), r"float64 \[5\], which is no picture"),
+        (_no_render, "let the factory take render_mode"),
+        (lambda self: (None,), "let the factory take render_mode"),
+        (lambda self: ("##",), r"a picture\. Return uint8"),
+        (lambda self: (np.zeros(5),), r"float64 \[5\]\. It must return a picture"),
     ],
 )
 def test_what_is_no_picture_is_refused(monkeypatch, render, words):

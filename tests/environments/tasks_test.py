@@ -92,7 +92,7 @@ def test_tasks_of_the_same_spaces_need_no_mask():
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("A", "Flat"), "observations that cannot be padded"),
+        (("A", "Flat"), "which differ in observations"),
         (("A", "A"), "different ones"),
     ],
 )
@@ -103,7 +103,7 @@ def test_what_cannot_be_put_together_is_refused(names, words):
 
 def test_other_actions_cannot_be_put_together():
     config = builders.config(**{"environment.id": "Pendulum-v1, CartPole-v1"})
-    with pytest.raises(errors.BadInput, match="cannot be padded"):
+    with pytest.raises(errors.BadInput, match="which differ in actions"):
         factory.probe(config.environment)
 
 

@@ -67,4 +67,4 @@ def test_the_tool(runs, tmp_path):
         bad = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
         assert bad.returncode == 2
         assert "Traceback" not in bad.stderr
-    assert "there is no folder" in bad.stderr
+    assert "which does not exist. Make it" in bad.stderr

@@ -181,7 +181,7 @@ def test_masked_actions_are_never_taken_and_the_logits_say_so():
     [
         ({"key": "alowed"}, "'allowed', 'what'"),
         ({"observation": "box"}, "is no part of the observation"),
-        ({"action": "multi"}, "has 5 elements, and there are 9"),
+        ({"action": "multi"}, "has 5 elements for 9 actions"),
         ({"action": "box"}, "needs Discrete or MultiDiscrete"),
     ],
 )

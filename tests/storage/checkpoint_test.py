@@ -66,7 +66,7 @@ def test_a_damaged_one_falls_back_to_the_one_before(tmp_path, damage, name):
     state, sentences = _load(tmp_path)
     assert state["value"] == 1
     assert "2 is " in sentences[0]
-    assert sentences[1:] == ["Going on from the one before."]
+    assert sentences[1:] == ["Resuming from the previous checkpoint."]
     checkpoint.save(str(tmp_path), 2, _state(2))  # mends it
     assert _load(tmp_path)[0]["value"] == 2
 

@@ -238,7 +238,7 @@ def test_a_temperature_widens_a_normal_as_a_power_does():
 
 def test_a_box_takes_no_epsilon():
     for spec in (_box_spec(-1.0, 1.0), _make("tuple")[0]):
-        with pytest.raises(errors.BadInput, match="finitely"):
+        with pytest.raises(errors.BadInput, match="a finite number of actions"):
             specs.check_epsilon(spec, 0.1)
         specs.check_epsilon(spec, 0.0)
     specs.check_epsilon(_make("multi")[0], 0.1)
