@@ -132,6 +132,18 @@ def test_messages_name_pages_that_are_there():
             assert (_ROOT / name).exists(), f"{_name(path)}: {name}"
 
 
+@pytest.mark.parametrize("path", _PAGES, ids=_name)
+def test_every_test_command_selects_tests_in_each_place(path):
+    pattern = r"`bash tools/test\.sh ([^`\n]*tests/[^`\n]*)`"
+    for command in re.findall(pattern, path.read_text()):
+        words = shlex.split(command)
+        wanted = words[words.index("-k") + 1] if "-k" in words else ""
+        for place in (_ROOT / word for word in words if word.startswith("tests/")):
+            files = place.rglob("*_test.py") if place.is_dir() else [place]
+            text = "".join(file.read_text() for file in files)
+            assert re.search(rf"def test_\w*{wanted}", text), f"{place}: {command}"
+
+
 def test_the_readme_is_short_and_names_every_program(flags_of):
     text = _README.read_text()
     assert len(text.splitlines()) <= 200
