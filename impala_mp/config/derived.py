@@ -6,22 +6,22 @@ from impala_mp import errors
 
 
 def task_names(environment: Any) -> tuple[str, ...]:
-    """The ids in `config.environment.id`, which are separated by commas.
+    """Returns the ids in `config.environment.id`, which commas separate.
 
     Raises:
-      BadInput: one is there twice, or empty.
+      BadInput: an id is empty or occurs twice.
     """
     ids = tuple(name.strip() for name in environment.id.split(","))
     if "" in ids or len(set(ids)) < len(ids):
         raise errors.BadInput(
-            f"environment.id ({environment.id!r}) must be one id, or different ones"
-            " separated by commas: set config.environment.id."
+            f"environment.id ({environment.id!r}) must be one id, or different"
+            " ids separated by commas. Set config.environment.id."
         )
     return ids
 
 
 def task_suffixes(environment: Any) -> tuple[str, ...]:
-    """What tells the numbers of several tasks apart; "" for a single one."""
+    """Returns the suffixes of metrics by task; "" for a single task."""
     ids = task_names(environment)
     if len(ids) == 1:
         return ("",)
@@ -48,12 +48,12 @@ def learner_threads(config: Any, num_cores: int) -> int:
 
 
 def num_replayed(config: Any) -> int:
-    """Trajectories of a batch that come from the replay."""
+    """Returns the number of trajectories of a batch that the replay provides."""
     return round(config.replay.ratio * config.batch_size)
 
 
 def num_fresh(config: Any) -> int:
-    """Trajectories of a batch that come from the rings."""
+    """Returns the number of trajectories of a batch that the rings provide."""
     fresh: int = config.batch_size - num_replayed(config)
     return fresh
 
@@ -62,7 +62,7 @@ def replay_capacity(memory_mib: float, batch_size: int, trajectory_bytes: int) -
     """Returns the number of trajectories that fit into `config.replay.memory_mib`.
 
     Raises:
-      BadInput: they are less than a batch.
+      BadInput: fewer than a batch fit.
     """
     found = int(memory_mib * 2**20) // trajectory_bytes
     least = batch_size * trajectory_bytes / 2**20
@@ -70,7 +70,7 @@ def replay_capacity(memory_mib: float, batch_size: int, trajectory_bytes: int) -
         raise errors.BadInput(
             f"replay.memory_mib ({memory_mib}) holds {found} trajectories"
             f" of {trajectory_bytes / 2**10:,.1f} KiB, less than a batch"
-            f" ({batch_size}): set config.replay.memory_mib to at least"
+            f" ({batch_size}). Set config.replay.memory_mib to at least"
             f" {least + 0.1:.1f}."
         )
     return found

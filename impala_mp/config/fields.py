@@ -11,7 +11,7 @@ from impala_mp.config import base
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Dotted field names and values, as JSON would give them back."""
+    """Returns dotted field names and their values, as JSON returns them."""
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, node: dict[str, Any]) -> None:
@@ -30,18 +30,17 @@ def to_json(config: config_dict.ConfigDict) -> str:
 
 
 def from_json(text: str) -> config_dict.ConfigDict:
-    """A config as `to_json` gave it; a field that came later has its default.
+    """Returns the config that `to_json` wrote; newer fields have their defaults.
 
     Raises:
-      BadInput: it is damaged, or another version wrote it, in which a field was of
-        another kind.
+      BadInput: it is damaged, or was written by a version with other kinds of fields.
     """
     config = base.get_base_config()
     try:
         fields = json.loads(text)
     except ValueError as error:
         raise errors.BadInput(
-            f"this config is damaged ({error}): restore the file, or train anew."
+            f"this config is damaged ({error}). Restore the file, or start a new run."
         ) from error
     try:
         stored = config_dict.ConfigDict(fields, convert_dict=True)
@@ -49,19 +48,19 @@ def from_json(text: str) -> config_dict.ConfigDict:
             config.update(stored)
     except (AttributeError, TypeError, ValueError) as error:
         raise errors.BadInput(
-            f"this config is of another version of impala_mp ({error}): train anew."
+            f"this config is of another impala_mp version ({error}). Start a new run."
         ) from error
     return config
 
 
 def nearest(key: str, keys: list[str]) -> str:
-    """A hint at the key that was meant, or nothing."""
+    """Returns a hint at the nearest key, or ""."""
     close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
-    """Fields whose values differ: name to (old, new)."""
+    """Returns the fields whose values differ: name to (old, new)."""
     a, b = flatten(old), flatten(new)
     return {
         key: (a.get(key), b.get(key))
@@ -77,21 +76,21 @@ def is_operational(field: str) -> bool:
 
 
 def one_of(variant: str, variants: tuple[str, ...]) -> str:
-    """`variant`, for an experiment that has just these.
+    """Returns `variant` if it is one of `variants`.
 
     Raises:
-      BadInput: it is not among them.
+      BadInput: it is not.
     """
     if variant not in variants:
         raise errors.BadInput(
-            f"there is no variant {variant!r}; choose among {', '.join(variants)}."
+            f"there is no variant {variant!r}. Choose among {', '.join(variants)}."
             f"{nearest(variant, list(variants))}"
         )
     return variant
 
 
 def get(config: config_dict.ConfigDict, field: str) -> Any:
-    """The value of a dotted field."""
+    """Returns the value of a dotted field."""
     for part in field.split("."):
         config = config[part]
     return config

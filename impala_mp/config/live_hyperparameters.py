@@ -90,5 +90,5 @@ def check_order(values: Schedules, agent_steps: float = 0.0) -> None:
             raise errors.BadInput(
                 f"vtrace.clip_c_threshold ({c.at(point):.6g}) must not exceed"
                 f" vtrace.clip_rho_threshold ({rho.at(point):.6g}), and does at agent"
-                f" step {point:,.0f}: lower it."
+                f" step {point:,.0f}. Lower it."
             )

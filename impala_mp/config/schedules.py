@@ -1,4 +1,4 @@
-"""What a live hyperparameter is over agent steps, and Ape-X's ladder over actors."""
+"""Schedules of live hyperparameters over agent steps; Ape-X's ladder over actors."""
 
 import bisect
 import dataclasses

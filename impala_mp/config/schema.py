@@ -62,7 +62,7 @@ class Field:
         rule = self.broken_rule(value)
         if rule:
             raise errors.BadInput(
-                f"{self.name} ({value!r}) must be {rule.words}{rule.reason}: set"
+                f"{self.name} ({value!r}) must be {rule.words}{rule.reason}. Set"
                 f" config.{self.name}{rule.example}."
             )
 

@@ -29,7 +29,7 @@ def load(field: str, name: str, signature: str) -> Callable[..., Any]:
     module = import_module(field, name, module_name)
     if not hasattr(module, factory_name):
         raise errors.BadInput(
-            f"{field} ({name!r}): module {module_name!r} has no {factory_name!r}: name"
+            f"{field} ({name!r}): module {module_name!r} has no {factory_name!r}. Name"
             f" a function {signature}."
         )
     return getattr(module, factory_name)

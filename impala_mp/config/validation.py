@@ -37,14 +37,14 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
 
 
 def _check_effects(config: Any) -> None:
-    """Refuses values that would be ignored: who gave them expects something of them."""
+    """Refuses values that would be ignored."""
     changed = fields_lib.differences(base.get_base_config(), config)
     for beginnings, needed, holds in _NEEDS:
         for field in changed:
             default, value = changed[field]
             _require(
                 not field.startswith(beginnings) or holds(config),
-                f"{field} ({value!r}) has no effect without {needed}: set that, or"
+                f"{field} ({value!r}) has no effect without {needed}. Set that, or"
                 f" leave config.{field} at {default!r}.",
             )
 
@@ -78,30 +78,30 @@ def check_relations(config: Any, num_cores: int) -> None:
     _require(
         not config.learner.cuda_graph or config.learner.device.startswith("cuda"),
         f"learner.cuda_graph needs a GPU, and learner.device is"
-        f" {config.learner.device!r}: set config.learner.cuda_graph=False, or"
+        f" {config.learner.device!r}. Set config.learner.cuda_graph=False, or"
         " config.learner.device=cuda.",
     )
     _require(
         config.learner.micro_batches > 0 or config.learner.device == "cpu",
         f"learner.micro_batches=auto is measured on a CPU only, and learner.device is"
-        f" {config.learner.device!r}: set config.learner.micro_batches to a number; the"
+        f" {config.learner.device!r}. Set config.learner.micro_batches to a number; the"
         " smallest for which a batch fits is the fastest.",
     )
     _require(
         config.runtime.mode == "processes" or not config.evaluation.interval_secs,
         f"evaluation.interval_secs ({config.evaluation.interval_secs}) needs processes,"
-        " and runtime.mode is lockstep: set config.evaluation.interval_secs=0.",
+        " and runtime.mode is lockstep. Set config.evaluation.interval_secs=0.",
     )
     _require(
         config.max_policy_lag < 0 or not config.actors.policy_delay,
         f"actors.policy_delay ({config.actors.policy_delay}) makes the policy lag that"
-        f" max_policy_lag ({config.max_policy_lag}) forbids: set one of them only.",
+        f" max_policy_lag ({config.max_policy_lag}) forbids. Set one of them only.",
     )
     count, num_tasks = config.actors.count, len(derived.task_names(config.environment))
     _require(
         count == 0 or count >= num_tasks,
         f"actors.count ({count}) must be at least {num_tasks}, one a task of"
-        f" environment.id ({config.environment.id!r}): set config.actors.count.",
+        f" environment.id ({config.environment.id!r}). Set config.actors.count.",
     )
     _check_replay(config)
     _check_effects(config)
@@ -111,19 +111,19 @@ def check_relations(config: Any, num_cores: int) -> None:
 def _check_server(config: Any) -> None:
     _require(
         config.runtime.mode == "processes",
-        "inference.mode=server needs processes, and runtime.mode is lockstep: set"
+        "inference.mode=server needs processes, and runtime.mode is lockstep. Set"
         " config.inference.mode=actor.",
     )
     envs = config.actors.environments
     _require(
         envs % 2 == 0,
         f"actors.environments ({envs}) must be even with inference.mode=server, which"
-        f" steps two halves in turn: set config.actors.environments to {envs + 1}.",
+        f" steps two halves in turn. Set config.actors.environments to {envs + 1}.",
     )
 
 
 def _check_replay(config: Any) -> None:
-    """Refuses what is unsound.
+    """Refuses unsound settings of the replay.
 
     Raises:
       BadInput: with the field, its value and the cure.
@@ -132,7 +132,7 @@ def _check_replay(config: Any) -> None:
     _require(
         settings.burn_in < config.unroll_length,
         f"replay.burn_in ({settings.burn_in}) must be below unroll_length"
-        f" ({config.unroll_length}): set config.replay.burn_in.",
+        f" ({config.unroll_length}). Set config.replay.burn_in.",
     )
     if settings.ratio:
         _check_shares(config)
@@ -140,13 +140,13 @@ def _check_replay(config: Any) -> None:
             config.network.core == "none" or settings.burn_in >= 1,
             f"network.core={config.network.core} with replay.burn_in"
             f" ({settings.burn_in}) would learn from recurrent states that older"
-            " parameters left: set config.replay.burn_in to at least 1 (say, a quarter"
-            f" of unroll_length, {config.unroll_length}).",
+            " parameters left. Set config.replay.burn_in to at least 1; a quarter of"
+            f" unroll_length ({config.unroll_length}) is a good start.",
         )
 
 
 def _check_batch(config: Any, num_actors: int) -> None:
-    """Refuses a batch that the actors' slots cannot fill, or that cannot be cut.
+    """Refuses a batch that the actors' slots cannot fill, or that has no equal parts.
 
     Raises:
       BadInput: with the field, its value and the cure.
@@ -155,7 +155,7 @@ def _check_batch(config: Any, num_actors: int) -> None:
     parts = config.learner.micro_batches
     _require(
         not parts or size % parts == 0,
-        f"learner.micro_batches ({parts}) must divide batch_size ({size}): set"
+        f"learner.micro_batches ({parts}) must divide batch_size ({size}). Set"
         f" config.learner.micro_batches to a divisor of {size}.",
     )
     if not envs:
@@ -163,7 +163,7 @@ def _check_batch(config: Any, num_actors: int) -> None:
     fresh = derived.num_fresh(config)
     _require(
         fresh % envs == 0,
-        f"batch_size ({size}) must be a multiple of actors.environments ({envs}): set"
+        f"batch_size ({size}) must be a multiple of actors.environments ({envs}). Set"
         f" config.batch_size to {-(-size // envs) * envs}.",
     )
     count, slots = num_actors, config.actors.slots
@@ -171,18 +171,18 @@ def _check_batch(config: Any, num_actors: int) -> None:
         count * slots * envs >= fresh,
         f"batch_size ({size}) needs {fresh // envs} slots, but {count} actors with"
         f" {slots} slots each have {count * slots}, and learner and actors would wait"
-        f" for each other for ever: set config.actors.slots to"
+        f" for each other for ever. Set config.actors.slots to"
         f" {-(-fresh // (envs * count))}.",
     )
     _require(
         count <= 200,
-        f"actors.count ({count}) must be at most 200 on one machine: raise"
+        f"actors.count ({count}) must be at most 200 on one machine. Raise"
         " config.actors.environments instead.",
     )
 
 
 def _check_algorithm(config: Any) -> None:
-    """Refuses what would run and be wrong.
+    """Refuses settings that would run and give wrong results.
 
     Raises:
       BadInput: with the field, its value and the cure.
@@ -192,13 +192,13 @@ def _check_algorithm(config: Any) -> None:
     if popart and clipping == "abs_one":
         raise errors.BadInput(
             f"loss.popart finds the scale of rewards, and loss.reward_clipping"
-            f" ({clipping!r}) takes it away before, which makes it pointless: set"
+            f" ({clipping!r}) takes it away before, which makes it pointless. Set"
             " config.loss.reward_clipping=none, or config.loss.popart=False."
         )
     if config.algorithm == "impact" and popart and polyak:
         raise errors.BadInput(
             f"target.polyak ({polyak}) would average weights that loss.popart has"
-            " scaled differently, which is no average of values: set"
+            " scaled differently, which is no average of values. Set"
             " config.target.polyak=0, or config.loss.popart=False."
         )
 
@@ -214,7 +214,7 @@ def check_core(network: Any) -> None:
     if name == "gtrxl" and size % heads:
         raise errors.BadInput(
             f"network.core_size ({size}) must be a multiple of network.gtrxl.heads"
-            f" ({heads}): set config.network.core_size to {-(-size // heads) * heads}."
+            f" ({heads}). Set config.network.core_size to {-(-size // heads) * heads}."
         )
 
 
@@ -236,5 +236,5 @@ def _check_shares(config: Any) -> None:
         f"replay.ratio ({ratio}) makes {derived.num_fresh(config)} fresh and"
         f" {derived.num_replayed(config)} replayed trajectories of batch_size ({size});"
         f" the fresh ones must be a multiple of actors.environments ({envs}), and of"
-        f" both there must be some: set {cure}."
+        f" both there must be some. Set {cure}."
     )

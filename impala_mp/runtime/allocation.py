@@ -58,7 +58,7 @@ def limited_by_memory() -> Iterator[None]:
 def _too_large(needed: int, available: int) -> errors.BadInput:
     return errors.BadInput(
         f"the network takes more than {needed / 2**20:,.0f} MiB of memory to be made,"
-        f" and {available / 2**20:,.0f} MiB are available: lower"
+        f" and {available / 2**20:,.0f} MiB are available. Lower"
         " config.network.hidden_sizes or config.network.core_size."
     )
 

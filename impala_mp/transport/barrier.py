@@ -1,4 +1,4 @@
-"""What keeps one process's stores in order for another."""
+"""Memory barrier: keeps the stores of one process in order for another."""
 
 import ctypes
 import platform
@@ -9,7 +9,7 @@ _MEMBARRIER_AARCH64 = 283
 
 
 def _nothing() -> None:
-    """x86 keeps stores in order and loads in order, which is all that is asked for."""
+    """Does nothing: x86 keeps stores in order, and loads in order."""
 
 
 def _membarrier() -> Callable[[], None]:
@@ -24,10 +24,16 @@ def _membarrier() -> Callable[[], None]:
 
 
 def make_barrier() -> Callable[[], None]:
-    """A function to call between a payload and the word that announces it."""
+    """Returns a function to call between a payload and the word that announces it.
+
+    Raises:
+      RuntimeError: the processor's memory order is unknown.
+    """
     machine = platform.machine()
     if machine in ("x86_64", "AMD64"):
         return _nothing
     if machine == "aarch64":
         return _membarrier()
-    raise RuntimeError(f"the memory order of a {machine} processor is not known here")
+    raise RuntimeError(
+        f"the memory order of {machine} is unknown. Use x86_64 or aarch64."
+    )

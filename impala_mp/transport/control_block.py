@@ -13,7 +13,7 @@ from impala_mp.transport import barrier, shared_memory
 
 
 class State(enum.IntEnum):
-    """What a process says of itself."""
+    """State that a process reports of itself."""
 
     NOT_STARTED = 0
     STARTING = 1
@@ -25,11 +25,11 @@ class State(enum.IntEnum):
     RESETTING = 7  # the environment's first reset, which may take long
 
 
-# Of a process that has not yet done anything for the run.
+# States before a process has done anything for the run.
 NOT_YET_RUNNING = frozenset({State.NOT_STARTED, State.STARTING, State.RESETTING})
 
-# Words of a process's row, written by that process alone; an incarnation goes on
-# counting where the one before it was killed.
+# Words of a process's row. That process alone writes them. An incarnation continues
+# the counts of the one before it.
 COUNTERS = (
     "pid",
     "incarnation",
@@ -41,9 +41,9 @@ COUNTERS = (
     "wait_ns",
     "fetches",
     "torn_reads",
-    "bad_rewards",  # unrolls thrown away by the actor
+    "bad_rewards",  # unrolls that the actor discarded
     "bad_observations",  # likewise
-    "observations_outside",  # of their space, and used all the same
+    "observations_outside",  # outside of their space, but used
     "carried_over",  # trajectories of the runs before, the learner's alone
     "learned",  # trajectories, the learner's alone
     "discarded",  # trajectories, the learner's alone
@@ -52,11 +52,11 @@ COUNTERS = (
 _COLUMN = {name: i for i, name in enumerate(COUNTERS)}
 
 _INDEX = {name: i for i, name in enumerate(live_hyperparameters.NAMES)}
-_STOP, _SAVES, _CHANGES = range(3)  # the orders, each a word of the supervisor's
+_STOP, _SAVES, _CHANGES = range(3)  # orders; the supervisor writes them
 
 
 class ProcessRow:
-    """One process's words. `row.beat(state)` is the heartbeat."""
+    """Words of one process. `row.beat(state)` is the heartbeat."""
 
     def __init__(self, words: np.ndarray) -> None:
         self._words = words.data.cast("B").cast("q")
@@ -75,7 +75,7 @@ class ProcessRow:
         self._words[_COLUMN["state"]] = state
 
     def beat_on(self) -> None:
-        """For what takes long: a heartbeat, in whatever state it is."""
+        """Renews the heartbeat and keeps the state, during long work."""
         self._words[_COLUMN["heartbeat_ns"]] = time.monotonic_ns()
 
     @property
@@ -87,12 +87,10 @@ class ProcessRow:
 
 
 class ControlBlock:
-    """The rows of all processes, the stop word and the live hyperparameters.
+    """Rows of all processes, orders, and live hyperparameters. Picklable to a child.
 
-    A live hyperparameter is two words: what its schedule says, which is the learner's,
-    and what a person says instead, which is the supervisor's; NaN if nothing.
-
-    Picklable to a child.
+    A live hyperparameter is two words. The learner writes the scheduled value. The
+    supervisor writes the override of a user, or NaN.
     """
 
     def __init__(self, num_processes: int) -> None:
@@ -105,7 +103,7 @@ class ControlBlock:
         }
         self._attach(shared_memory.SharedArrays(spec))
         self._memory.arrays["overrides"].fill(math.nan)
-        # A process that has not been heard of is silent since now, not since boot.
+        # A process without a heartbeat has been silent since now, not since boot.
         beats = self._memory.arrays["rows"][:, _COLUMN["heartbeat_ns"]]
         beats.fill(time.monotonic_ns())
 
@@ -126,30 +124,30 @@ class ControlBlock:
         return self._orders[_STOP] != 0
 
     def stop(self) -> None:
-        """Asks everyone to end. The supervisor's to call."""
+        """Asks all processes to end. The supervisor calls it."""
         self._orders[_STOP] = 1
 
     @property
     def num_saves(self) -> int:
-        """Checkpoints that have been asked for."""
+        """Number of checkpoints that were requested."""
         return self._orders[_SAVES]
 
     def ask_for_save(self) -> None:
-        """The supervisor's to call."""
+        """Requests a checkpoint. The supervisor calls it."""
         self._orders[_SAVES] += 1
 
     def get(self, name: str) -> float:
-        """A live hyperparameter, as it is in force now."""
+        """Returns the value of a live hyperparameter that is in force."""
         i = _INDEX[name]
         override = self._overrides[i]
         return self._scheduled[i] if math.isnan(override) else override
 
     def set(self, name: str, value: float) -> None:
-        """What the schedule says. The learner's to call, once there is one."""
+        """Sets the scheduled value. The learner calls it, once it runs."""
         self._scheduled[_INDEX[name]] = value
 
     def override(self, values: dict[str, float | None]) -> None:
-        """What holds instead; None: the schedule again. The supervisor's to call."""
+        """Sets overrides; None removes one. The supervisor calls it."""
         self._orders[_CHANGES] += 1
         self._barrier()
         for name, value in values.items():
@@ -158,15 +156,15 @@ class ControlBlock:
         self._orders[_CHANGES] += 1
 
     def overrides(self) -> dict[str, float]:
-        """What a person has set."""
+        """Returns the overrides by name."""
         values = zip(live_hyperparameters.NAMES, self._overrides, strict=True)
         return {name: value for name, value in values if not math.isnan(value)}
 
     @property
     def num_changes(self) -> int:
-        """Counted up before and after overrides change.
+        """Counter that grows by 1 before and after overrides change.
 
-        Who reads the same even number twice knows that between the two none did.
+        If a reader sees the same even number twice, no override changed in between.
         """
         return self._orders[_CHANGES]
 

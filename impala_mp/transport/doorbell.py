@@ -1,4 +1,4 @@
-"""A byte that says "look": a hint that can get lost, never a lock that can be held."""
+"""Doorbell between processes: a hint that may get lost, never a lock."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Doorbell:
-    """Wakes whoever waits on it. The counters it points at are the truth."""
+    """Wakes a process that waits on it. The counters in shared memory are the truth."""
 
     def __init__(self, fd: int | None = None) -> None:
         flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
@@ -20,10 +20,10 @@ class Doorbell:
         os.eventfd_write(self._fd, 1)
 
     def wait(self, timeout_secs: float) -> bool:
-        """Waits for a ring, and takes it; False if none came."""
+        """Waits for a ring and consumes it; returns False if none came."""
         if not self._poll.poll(timeout_secs * 1000.0):
             return False
-        with contextlib.suppress(BlockingIOError):  # taken by somebody else: as good
+        with contextlib.suppress(BlockingIOError):  # another process consumed it
             os.eventfd_read(self._fd)
         return True
 

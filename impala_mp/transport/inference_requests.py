@@ -1,8 +1,8 @@
-"""Requests for inference: which row of which slot waits for an action.
+"""Requests for inference: the rows of slots that wait for an action.
 
 Each seat is half of an actor's environments. The actor writes `slot` and `row`, then
-counts `requested` up; the server writes the row's action, logits and baseline, then
-`version`, then `answered`. One writer a word, as everywhere; doorbells are hints.
+increments `requested`. The server writes the row's action, logits and baseline, then
+`version`, then `answered`. Each word has one writer; doorbells are hints.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from impala_mp import specs
 from impala_mp.transport import barrier, doorbell, shared_memory
 
 SEATS = 2  # halves of an actor's environments, stepped in turn
-START_OVER = -1  # an answer: the unroll cannot go on with the policy that it began with
+START_OVER = -1  # an answer: the policy that began the unroll is gone
 
 _LINE = 8
 _REQUESTED, _SLOT, _ROW = 0, 1, 2  # the actor's
@@ -21,7 +21,7 @@ _ANSWERED, _VERSION = _LINE, _LINE + 1  # the server's
 
 
 class Request(NamedTuple):
-    """What a seat waits for."""
+    """Row that a seat waits for."""
 
     number: int
     slot: int
@@ -29,7 +29,7 @@ class Request(NamedTuple):
 
 
 class Seat:
-    """The words of one seat, as its actor and the server see them."""
+    """Words of one seat, with the methods of its actor and of the server."""
 
     def __init__(self, words: np.ndarray) -> None:
         self._words = words.data.cast("B").cast("q")
@@ -43,7 +43,7 @@ class Seat:
         self._words[_REQUESTED] += 1
 
     def answer(self) -> int:
-        """The version that acted; START_OVER; or 0 while there is no answer."""
+        """Returns the version that acted, START_OVER, or 0 while no answer is there."""
         if self._words[_ANSWERED] != self._words[_REQUESTED]:
             return 0
         self._barrier()
@@ -52,7 +52,7 @@ class Seat:
     # The server's side.
 
     def pending(self) -> Request | None:
-        """The request that has no answer yet."""
+        """Returns the request without an answer, or None."""
         number = self._words[_REQUESTED]
         if number == self._words[_ANSWERED]:
             return None
@@ -69,7 +69,7 @@ class Seat:
 
 
 class InferenceBlock:
-    """The seats of all actors, and the server's doorbell. Picklable to a child."""
+    """Seats of all actors, and the server's doorbell. Picklable to a child."""
 
     def __init__(self, num_actors: int) -> None:
         spec = specs.array_spec((num_actors, SEATS, 2 * _LINE), np.int64)

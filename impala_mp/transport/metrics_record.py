@@ -1,4 +1,4 @@
-"""A row of named numbers that one process publishes and another reads, never mixed."""
+"""Row of named numbers that one process publishes and another reads, never mixed."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from impala_mp.transport import parameter_store
 
 
 class Record:
-    """float64 values by name: a parameter store of a few hundred bytes. Picklable."""
+    """float64 values by name, in a small parameter store. Picklable to a child."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._attach(names, parameter_store.ParameterStore(8 * len(names)))
@@ -21,7 +21,11 @@ class Record:
         self._version = 0
 
     def write(self, values: dict[str, float]) -> None:
-        """Publishes all of the values together; one that is missing reads as NaN."""
+        """Publishes all values together; a missing one reads as NaN.
+
+        Raises:
+          KeyError: a name is not in this record.
+        """
         unknown = values.keys() - set(self._names)
         if unknown:
             raise KeyError(f"not in this record: {sorted(unknown)}")
@@ -30,7 +34,7 @@ class Record:
         self._store.publish(self._values.view(np.uint8))
 
     def read(self) -> dict[str, float] | None:
-        """The newest values, or None if they have been read already."""
+        """Returns the newest values, or None if they have been read already."""
         buffer = self._values.view(np.uint8)
         version = self._store.fetch(buffer, newer_than=self._version)
         if version <= 0:

@@ -1,10 +1,10 @@
-"""Publication of a flat buffer, free of torn reads whoever dies when.
+"""Publication of a flat buffer without torn reads, whichever process dies.
 
-Three buffers, each with a version word that is 0 while the buffer is written, and
-one word `latest` that only ever names a whole version. A reader copies, and believes
-the copy only if the version word held still; the writer has to publish twice more
-during one copy to disturb it. (A plain sequence lock is left odd for ever by a
-writer that is killed, and `load_state_dict` on shared tensors is torn while read.)
+Each of three buffers has a version word, which is 0 while the buffer is written. The
+word `latest` only ever names a whole version. A reader copies, and keeps the copy only
+if the version word did not change. The writer must publish twice more during one copy
+to disturb it. (A killed writer leaves a plain sequence lock odd for ever, and
+`load_state_dict` on shared tensors is torn while it is read.)
 """
 
 from typing import Any
@@ -19,17 +19,17 @@ _LINE = 8  # int64 words of a cache line
 _LATEST, _VERSION, _CHECKSUM = 0, _LINE, _LINE * (1 + _BUFFERS)
 _WORDS = _LINE * (1 + 2 * _BUFFERS)
 _ATTEMPTS = 8  # copies of a fetch before it gives up
-FAILED = -1  # what such a fetch returns
+FAILED = -1  # result of such a fetch
 
 
 def checksum(buffer: np.ndarray) -> int:
-    """A 63-bit sum of the buffer's words: a mixture of two versions changes it."""
+    """Returns a 63-bit sum of the words; a mixture of two versions changes it."""
     words = buffer[: buffer.nbytes // 8 * 8].view(np.uint64)
     return int(words.sum(dtype=np.uint64) >> np.uint64(1))
 
 
 class ParameterStore:
-    """One writer, any number of readers, of `num_bytes` bytes. Picklable to a child."""
+    """Store of `num_bytes` bytes: one writer, many readers. Picklable to a child."""
 
     def __init__(self, num_bytes: int, checksums: bool = False) -> None:
         spec = {
@@ -44,15 +44,15 @@ class ParameterStore:
         self._buffers = list(memory.arrays["buffers"])
         self._barrier = barrier.make_barrier()
         self.num_bytes = self._buffers[0].nbytes
-        self.torn = 0  # copies thrown away by this reader
+        self.torn = 0  # copies that this reader discarded
 
     @property
     def latest(self) -> int:
-        """The newest whole version; 0 before the first."""
+        """Newest whole version; 0 before the first."""
         return self._words[_LATEST]
 
     def publish(self, source: np.ndarray) -> int:
-        """Makes uint8 [num_bytes] the newest version, and returns its number."""
+        """Publishes `source`, uint8 [num_bytes]; returns the version."""
         version = self.latest + 1
         index = version % _BUFFERS
         self._words[_VERSION + _LINE * index] = 0
@@ -67,10 +67,14 @@ class ParameterStore:
         return version
 
     def fetch(self, into: np.ndarray, newer_than: int = 0) -> int:
-        """Copies the newest version into uint8 [num_bytes], and returns its number.
+        """Copies the newest version into `into`, uint8 [num_bytes].
 
-        Returns 0 if there is nothing newer than `newer_than`, and `into` is as it was;
-        FAILED, with `into` undefined, if no copy held still.
+        Returns:
+          The version. 0 if none is newer than `newer_than`; `into` is unchanged.
+          FAILED after too many torn copies; `into` is undefined.
+
+        Raises:
+          RuntimeError: a checksum does not match.
         """
         for _ in range(_ATTEMPTS):
             version = self.latest

@@ -1,4 +1,4 @@
-"""Everything that is handed to a child process."""
+"""Everything that a child process gets."""
 
 from typing import Any, NamedTuple
 
@@ -21,11 +21,11 @@ class Cores(NamedTuple):
 
     learner: tuple[int, ...]
     actors: tuple[tuple[int, ...], ...]
-    server: tuple[int, ...] = ()  # of the inference server, where there is one
+    server: tuple[int, ...] = ()  # of the inference server, if any
 
 
 class Shared(NamedTuple):
-    """All that crosses a process boundary, and what is needed to use it."""
+    """Memory that crosses a process boundary, and the settings to use it."""
 
     config: Any  # a frozen ConfigDict
     live: live_hyperparameters.LiveHyperparameters  # of the config
@@ -42,7 +42,9 @@ class Shared(NamedTuple):
     learner_threads: int
     cores: Cores
     profile_updates: int = 0
-    run: int = 0  # in this folder; always 0 in lockstep, which repeats itself
+    run: int = (
+        0  # number of the run in its folder; 0 in lockstep, which is deterministic
+    )
 
     def row(self, seat: topology_lib.Seat) -> control_block.ProcessRow:
         """Returns the words of one seat's processes."""
@@ -51,5 +53,5 @@ class Shared(NamedTuple):
     def seeds(
         self, role: str, index: int = 0, incarnation: int = 0
     ) -> np.random.SeedSequence:
-        """Those of one incarnation in one run, and of no other."""
+        """Returns the seeds of one incarnation in one run, which no other has."""
         return seeding.sequence(self.config.seed, role, index, incarnation, self.run)

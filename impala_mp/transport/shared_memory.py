@@ -1,4 +1,4 @@
-"""Anonymous shared memory: it goes with the last process that maps it."""
+"""Anonymous shared memory, freed with the last process that maps it."""
 
 import errno
 import mmap
@@ -14,16 +14,16 @@ _ALIGNMENT = 64  # bytes: no two arrays share a cache line
 
 
 class SharedArrays:
-    """A nest of NumPy arrays in one block of anonymous memory, reserved up front.
+    """Nest of NumPy arrays in one block of anonymous memory, reserved up front.
 
-    Picklable while a child is being started, which then maps the same pages. memfd
-    rather than multiprocessing.shared_memory: nothing is left in /dev/shm whoever is
-    killed, and a container's small /dev/shm is no limit.
+    Picklable to a child at its start; the child maps the same pages. Unlike
+    multiprocessing.shared_memory, memfd leaves nothing in /dev/shm after a kill, and
+    is not limited by a container's small /dev/shm.
     """
 
     def __init__(self, spec: types.Nest) -> None:
         size = total_bytes(spec)
-        check_available(size)  # reserving more than there is wakes the OOM killer
+        check_available(size)  # reserving too much wakes the OOM killer
         fd = os.memfd_create("impala_mp", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, size)
@@ -46,7 +46,7 @@ class SharedArrays:
         self.arrays: Any = nest.map_structure(view, spec)
 
     def close(self) -> None:
-        """Gives up the descriptor; the pages stay while an array is in use."""
+        """Closes the descriptor; the pages stay while an array uses them."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -58,12 +58,12 @@ class SharedArrays:
 def _attach(duplicate: Any, spec: types.Nest) -> SharedArrays:
     arrays = SharedArrays.__new__(SharedArrays)
     arrays._map(duplicate.detach(), spec)
-    arrays.close()  # the mapping is enough: a child hands it to nobody
+    arrays.close()  # a child needs the mapping only
     return arrays
 
 
 def _offsets(spec: types.Nest) -> tuple[list[int], int]:
-    """The offset of each leaf, and the end, in bytes."""
+    """Returns the offset of each leaf, and the end, in bytes."""
     offsets, end = [], 0
     for leaf in nest.flatten(spec):
         offsets.append(end)
@@ -72,12 +72,12 @@ def _offsets(spec: types.Nest) -> tuple[list[int], int]:
 
 
 def total_bytes(spec: types.Nest) -> int:
-    """What the arrays of `spec` take."""
+    """Returns the bytes that the arrays of `spec` take."""
     return _offsets(spec)[1]
 
 
 def available_bytes(cgroup: str = "/sys/fs/cgroup") -> int:
-    """Memory that this process may still take: the machine's or the container's."""
+    """Returns the memory left to this process, by the machine and by its cgroup."""
     with open("/proc/meminfo") as file:
         available = _fields(file)["MemAvailable:"] * 1024
     try:
@@ -86,7 +86,7 @@ def available_bytes(cgroup: str = "/sys/fs/cgroup") -> int:
         with open(f"{cgroup}/memory.current") as current:
             used = int(current.read())
         with open(f"{cgroup}/memory.stat") as file:
-            # Files that were read a while ago: the kernel drops them when asked.
+            # The kernel drops inactive file pages on demand.
             used -= _fields(file)["inactive_file"]
     except OSError:  # no cgroup v2 here
         return available
@@ -94,13 +94,13 @@ def available_bytes(cgroup: str = "/sys/fs/cgroup") -> int:
 
 
 def _fields(file: TextIO) -> dict[str, int]:
-    """What /proc and cgroups write: a name and a number a line."""
+    """Parses lines of a name and a number, as in /proc and cgroups."""
     words = (line.split() for line in file)
     return {name: int(number) for name, number, *unit in words}
 
 
 def check_available(size: int) -> None:
-    """Raises BadInput if `size` bytes are not to be had."""
+    """Raises BadInput if fewer than `size` bytes are available."""
     if size > available_bytes():
         raise _shortage(size)
 
@@ -108,8 +108,8 @@ def check_available(size: int) -> None:
 def _shortage(size: int) -> errors.BadInput:
     return errors.BadInput(
         f"the trajectory rings, parameter buffers and replay need"
-        f" {size / 2**20:,.0f} MiB of memory, and"
-        f" {available_bytes() / 2**20:,.0f} MiB are available: lower"
+        f" {size / 2**20:,.0f} MiB of memory, but"
+        f" {available_bytes() / 2**20:,.0f} MiB are available. Lower"
         " config.actors.slots, config.actors.count, config.unroll_length or"
         " config.replay.memory_mib."
     )

@@ -1,9 +1,9 @@
 """Rings of slots: actor i writes ring i, the learner reads all of them.
 
-`head` counts what the actor has committed, `tail` what the learner has released;
-both only grow, each has one writer, and each is written after what it announces.
-An actor that is killed leaves a half-filled slot that nobody has been told of; its
-next incarnation starts over at `head`. Nothing has to be reclaimed.
+`head` counts the slots that the actor has committed, `tail` those that the learner has
+released. Both only grow, each has one writer, and each is written after what it
+announces. A killed actor leaves a half-filled slot that was never announced. Its next
+incarnation starts over at `head`. Nothing has to be reclaimed.
 """
 
 import time
@@ -25,7 +25,7 @@ class RingSpec(NamedTuple):
 
 
 def ring_spec(slot: types.Trajectory, num_actors: int, num_slots: int) -> RingSpec:
-    """N rings of K slots of the layout `slot`."""
+    """Returns the layout of N rings of K slots."""
 
     def stack(spec: specs.ArraySpec) -> specs.ArraySpec:
         return specs.array_spec((num_actors, num_slots, *spec.shape), spec.dtype)
@@ -35,7 +35,7 @@ def ring_spec(slot: types.Trajectory, num_actors: int, num_slots: int) -> RingSp
 
 
 class TrajectoryRing:
-    """One actor's ring, as its actor and the learner see it."""
+    """Ring of one actor, with the methods of the actor and of the learner."""
 
     def __init__(
         self,
@@ -68,25 +68,25 @@ class TrajectoryRing:
         return self.head - self.tail < self.num_slots
 
     def wait_for_space(self, timeout_secs: float) -> bool:
-        """Whether there is a slot to fill, after at most `timeout_secs`."""
+        """Waits at most `timeout_secs`; returns whether a slot is free."""
         if self.has_space():
             return True
         self._actor_doorbell.wait(timeout_secs)
         return self.has_space()
 
     def open_index(self) -> int:
-        """The slot that the actor fills; ask only when there is space."""
+        """Returns the slot that the actor fills. One must be free."""
         return self.head % self.num_slots
 
     def wait_to_be_woken(self, timeout_secs: float) -> None:
-        """Until something rings for this actor, after at most `timeout_secs`."""
+        """Waits at most `timeout_secs` for the actor's doorbell."""
         self._actor_doorbell.wait(timeout_secs)
 
     def wake_actor(self) -> None:
         self._actor_doorbell.ring()
 
     def commit(self, actor: int, incarnation: int) -> None:
-        """Announces the slot at `open_index`; the rest of its header is filled."""
+        """Fills the header of the slot at `open_index` and announces the slot."""
         head = self.head
         header = self.slots[head % self.num_slots].header
         header.actor[:] = actor
@@ -100,11 +100,11 @@ class TrajectoryRing:
     # The learner's side.
 
     def num_committed(self) -> int:
-        """Slots that can be read now."""
+        """Returns the number of slots that can be read."""
         return self.head - self.tail
 
     def peek(self, offset: int) -> types.Trajectory:
-        """The committed slot `offset` after the oldest.
+        """Returns the committed slot `offset` after the oldest.
 
         Raises:
           RuntimeError: the slot is not the one that was announced.
@@ -114,20 +114,20 @@ class TrajectoryRing:
         slot = self.slots[sequence % self.num_slots]
         if slot.header.sequence[0] != sequence:
             raise RuntimeError(
-                f"slot {slot.header.sequence[0]} of actor {slot.header.actor[0]} lies"
+                f"slot {slot.header.sequence[0]} of actor {slot.header.actor[0]} is"
                 f" where slot {sequence} was announced"
             )
         return slot
 
     def release(self, count: int) -> None:
-        """Gives the oldest `count` slots back; they must not be read any more."""
+        """Returns the oldest `count` slots to the actor; they must not be read again."""
         self._barrier()
         self._words[_TAIL] = self.tail + count
         self._actor_doorbell.ring()
 
 
 class TrajectoryRings:
-    """The memory and the doorbells of all rings. Picklable to a child."""
+    """Memory and doorbells of all rings. Picklable to a child."""
 
     def __init__(self, slot: types.Trajectory, num_actors: int, num_slots: int) -> None:
         spec = ring_spec(slot, num_actors, num_slots)
@@ -145,15 +145,15 @@ class TrajectoryRings:
         )
 
     def heads(self) -> np.ndarray:
-        """int64 [N]: slots ever committed."""
+        """Returns the number of slots ever committed: int64 [N]."""
         return self.memory.arrays.words[:, _HEAD].copy()
 
     def tails(self) -> np.ndarray:
-        """int64 [N]: slots ever released."""
+        """Returns the number of slots ever released: int64 [N]."""
         return self.memory.arrays.words[:, _TAIL].copy()
 
     def wake_all(self) -> None:
-        """So that everyone who waits looks at the control block."""
+        """Wakes all waiting processes, so that they read the control block."""
         for bell in (self.learner_doorbell, *self.actor_doorbells):
             bell.ring()
 

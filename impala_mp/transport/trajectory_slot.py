@@ -1,4 +1,4 @@
-"""A slot's memory by row, as tensors and as arrays: views, made once."""
+"""Rows of a slot as views, made once: tensors and arrays of the same memory."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from impala_mp import nest, types
 
 
 class SlotRows(NamedTuple):
-    """What actors and the inference server write, row by row."""
+    """Rows that actors and the inference server write."""
 
     time_steps: list[types.TimeStep]  # T+1, of tensors [E, ...]
     time_step_arrays: list[types.TimeStep]  # T+1, of arrays [E, ...]
@@ -22,7 +22,7 @@ class SlotRows(NamedTuple):
 
 
 def of_slot(slot: types.Trajectory) -> SlotRows:
-    """Views of a slot of arrays."""
+    """Returns views of a slot of arrays."""
     num_steps = slot.agent_output.baseline.shape[0]
     tensors = nest.map_structure(torch.from_numpy, slot)
     return SlotRows(
@@ -42,7 +42,7 @@ def _rows(structure: types.Nest, count: int) -> list[types.Nest]:
 
 
 def half(slot: types.Trajectory, index: int) -> types.Trajectory:
-    """The columns of half 0 or 1 of the environments: views."""
+    """Returns views of the columns of half 0 or 1 of the environments."""
     size = slot.header.actor.shape[0] // 2
     columns = slice(index * size, (index + 1) * size)
     return types.Trajectory(
@@ -56,7 +56,7 @@ def half(slot: types.Trajectory, index: int) -> types.Trajectory:
 
 
 def write(row: types.Nest, values: types.Nest) -> None:
-    """Copies arrays, or what broadcasts to them, into a row of arrays."""
+    """Copies arrays, or values that broadcast to them, into a row of arrays."""
     for stored, value in zip(row, values, strict=True):
         if isinstance(stored, np.ndarray):
             stored[...] = value

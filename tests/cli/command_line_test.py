@@ -59,7 +59,7 @@ def test_helpfull_lists_every_field():
         ([_CATCH + ":two"], "has no variants"),
         (
             [f"--config={_EXPERIMENTS / 'recall.py'}:rnn"],
-            "choose among lstm, gru, gtrxl, none",
+            "Choose among lstm, gru, gtrxl, none",
         ),
         ([_CATCH, "--config.batchsize=3"], "Did you mean 'batch_size'?"),
         ([_CATCH, "--config.batch_size=many"], "config.batch_size"),
@@ -261,7 +261,7 @@ def test_a_refused_run_leaves_nothing(tmp_path):
         ({"learner.device": "tpu"}, "must be cpu, cuda or cuda:N"),
         ({"learner.device": "meta"}, "is not supported"),
         ({"network.hidden_sizes": (10**6, 10**6)}, "of memory to be made, and"),
-        ({"actors.slots": 10**9}, "MiB are available: lower config.actors.slots"),
+        ({"actors.slots": 10**9}, "MiB are available. Lower config.actors.slots"),
     ],
 )
 def test_runs_are_refused_before_anything_is_written(tmp_path, fields, sentence):

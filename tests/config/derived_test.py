@@ -27,7 +27,7 @@ def test_replay_with(fields):
 
 def test_a_replay_smaller_than_a_batch_is_refused():
     assert derived.replay_capacity(1.0, 32, 2**20 // 32) == 32
-    sentence = r"memory_mib \(1.0\) holds 31 .* a batch \(32\): set .* at least 1.1"
+    sentence = r"memory_mib \(1.0\) holds 31 .* a batch \(32\). Set .* at least 1.1"
     with pytest.raises(errors.BadInput, match=sentence):
         derived.replay_capacity(1.0, 32, 2**20 // 32 + 1)
 

@@ -48,5 +48,5 @@ def test_a_config_of_an_earlier_version_gets_the_fields_that_came_later():
     assert fields.differences(read, builders.base_config(batch_size=48)) == {}
     assert isinstance(read.network.hidden_sizes, tuple)
     stored["health"]["max_restarts"] = 100  # as it once was
-    with pytest.raises(errors.BadInput, match="another version"):
+    with pytest.raises(errors.BadInput, match="another impala_mp version"):
         config_lib.from_json(json.dumps(stored))

@@ -16,7 +16,7 @@ def _validate(**fields):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"actors.epsilon": float("nan")}, r"actors.epsilon \(nan\) .* set config.act"),
+        ({"actors.epsilon": float("nan")}, r"actors.epsilon \(nan\) .* Set config.act"),
         ({"actors.temperature": 0.0}, r"actors.temperature \(0.0\).*0.001 and 1000"),
         ({"loss.entropy_cost": float("inf")}, "finite and at least 0"),
         ({"loss.entropy_cost": -1.0}, r"loss.entropy_cost \(-1.0\)"),

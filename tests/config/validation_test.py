@@ -15,7 +15,7 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"batch_size": 40}, r"batch_size \(40\).*set config.batch_size to 48"),
+        ({"batch_size": 40}, r"batch_size \(40\).*Set config.batch_size to 48"),
         ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
         ({"unroll_length": 0}, "unroll_length"),
         ({"actors.slots": 1, "batch_size": 64}, "config.actors.slots to 2"),
@@ -33,11 +33,11 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"loss.baseline": "l1"}, "squared, huber"),
         (
             {"loss.popart": True, "loss.reward_clipping": "abs_one"},
-            "loss.popart .* pointless: set config.loss.reward_clipping=none",
+            "loss.popart .* pointless: Set config.loss.reward_clipping=none",
         ),
         (
             {"loss.popart": True, "algorithm": "impact", "target.polyak": 0.9},
-            "no average of values: set config.target.polyak=0",
+            "no average of values: Set config.target.polyak=0",
         ),
         ({"target.polyak": 1.0}, "never moves"),
         ({"target.period": 0}, "at least 1"),
@@ -51,7 +51,7 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"network.core": "transformer"}, "none, lstm, gru, gtrxl, or module:factory"),
         (
             {"network.core": "gtrxl", "network.core_size": 30},
-            r"core_size \(30\) must be a multiple .*heads \(4\): set .* to 32",
+            r"core_size \(30\) must be a multiple .*heads \(4\). Set .* to 32",
         ),
         ({"network.gtrxl.heads": 0}, r"network.gtrxl.heads \(0\) must be at least 1"),
         ({"network.gtrxl.layers": 0}, "at least 1"),
@@ -76,7 +76,7 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"health.max_backoff_secs": math.inf}, "at most 1,000,000"),
         ({"replay.memory_mib": math.inf}, "finite"),
         ({"network.hidden_sizes": ("abc",)}, r"\('abc',\)\) must be whole numbers"),
-        ({"network.hidden_sizes": (-3, "a")}, "1,000,000: set config.network.hidden"),
+        ({"network.hidden_sizes": (-3, "a")}, "1,000,000: Set config.network.hidden"),
         ({"network.hidden_sizes": (0,)}, "whole numbers"),
         ({"network.hidden_sizes": (10**20,)}, "whole numbers"),
         ({"network.core_size": 10**20}, "at most 1,000,000"),
@@ -88,8 +88,8 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"replay.ratio": 1.0}, r"replay.ratio \(1.0\) must be at least 0 and below 1"),
         ({"replay.ratio": -0.1}, "at least 0 and below 1"),
         ({"replay.ratio": float("nan")}, "at least 0 and below 1"),
-        ({"replay.ratio": 0.4, "batch_size": 64}, "set config.replay.ratio to 0.5"),
-        ({"replay.ratio": 0.9}, "set config.replay.ratio to 0.5"),
+        ({"replay.ratio": 0.4, "batch_size": 64}, "Set config.replay.ratio to 0.5"),
+        ({"replay.ratio": 0.9}, "Set config.replay.ratio to 0.5"),
         ({"replay.ratio": 0.01}, "config.replay.ratio to 0.5"),
         ({"replay.ratio": 0.5, "batch_size": 16}, "config.batch_size to at least 32"),
         ({"replay.memory_mib": 0}, "above 0"),

@@ -17,7 +17,7 @@ def _variants(get_config):
     try:
         get_config("?")
     except errors.BadInput as error:
-        return str(error).split("choose among ")[1].split(".")[0].split(", ")
+        return str(error).split("Choose among ")[1].split(".")[0].split(", ")
     except TypeError:
         return [None]
     return ["Pong", "Pong-deep", "Breakout-shallow-sticky"]  # any game

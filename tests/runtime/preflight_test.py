@@ -62,7 +62,7 @@ def test_a_faulty_environment_ends_the_report(capsys):
 def test_a_shortage_of_memory(capsys):
     config = builders.config(**{"actors.slots": 10**9})
     assert not preflight.check(config, None)
-    assert "MiB are available: lower config.actors.slots" in _only_failure(capsys)
+    assert "MiB are available. Lower config.actors.slots" in _only_failure(capsys)
 
 
 @pytest.mark.parametrize(

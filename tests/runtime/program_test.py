@@ -64,7 +64,7 @@ def test_memory_that_cannot_be_had_is_found_before_a_folder_is_made(
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(errors.BadInput, match="MiB are available: lower"):
+    with pytest.raises(errors.BadInput, match="MiB are available. Lower"):
         program.train(builders.short_training(), str(tmp_path / "run"))
     assert list(tmp_path.iterdir()) == []
 

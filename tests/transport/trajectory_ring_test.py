@@ -158,7 +158,7 @@ def test_a_slot_that_was_not_announced_is_an_error():
     _, ring = _make()
     ring.commit(0, 0)
     ring.slots[0].header.sequence[:] = 17
-    with pytest.raises(RuntimeError, match="slot 17 of actor 0 lies where slot 0"):
+    with pytest.raises(RuntimeError, match="slot 17 of actor 0 is where slot 0"):
         ring.peek(0)
 
 
