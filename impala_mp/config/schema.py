@@ -38,7 +38,7 @@ class Field:
 
     @property
     def short_name(self) -> str:
-        """The part of the name after the last dot."""
+        """Part of the name after the last dot."""
         return self.name.rpartition(".")[2]
 
     @property
@@ -67,7 +67,7 @@ class Field:
             )
 
     def broken_rule(self, value: Any) -> Rule | None:
-        """The first rule that `value` breaks, or None."""
+        """Returns the first rule that `value` breaks, or None."""
         return next((rule for rule in self.rules if not rule.holds(value)), None)
 
 
@@ -94,11 +94,10 @@ def field(
     one_of: tuple[str, ...] = (),
     **flags: bool,
 ) -> Field:
-    """A field with `rules`, and those that the keywords stand for.
+    """Makes a field with `rules`, then the rules of the keywords in their order.
 
-    `flags` are the booleans of Field. The first broken rule is reported.
+    `flags` are the booleans of Field.
     """
-
     found = list(rules)
     if at_least is not None:
         found.append(_at_least(at_least))
@@ -116,7 +115,7 @@ def field(
 
 
 def names(choices: tuple[str, ...], custom: bool = False) -> Rule:
-    """A choice among names; `custom`: a module:factory is allowed, too."""
+    """Makes a rule that allows `choices`, and with `custom` a module:factory."""
     return Rule(
         f"one of {', '.join(choices)}{', or module:factory' if custom else ''}",
         lambda name: name in choices or custom and ":" in name,
@@ -125,7 +124,7 @@ def names(choices: tuple[str, ...], custom: bool = False) -> Rule:
 
 
 def number(words: str, holds: Callable[[float], bool], reason: str = "") -> Rule:
-    """A rule that only numbers can meet."""
+    """Makes a rule that only numbers can meet."""
     return Rule(words, lambda x: isinstance(x, (int, float)) and holds(x), reason)
 
 
@@ -146,7 +145,7 @@ def _at_most(high: float) -> Rule:
 
 
 def group(name: str, meaning: str, *fields: Field, operational: bool = False) -> Group:
-    """A group whose fields get its name as a prefix.
+    """Makes a group, and adds its name to its fields' names.
 
     All fields of an operational group are operational.
     """

@@ -37,7 +37,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
 
 
 def _check_effects(config: Any) -> None:
-    """Refuses values that would be ignored."""
+    """Refuses changed values that would have no effect."""
     changed = fields_lib.differences(base.get_base_config(), config)
     for beginnings, needed, holds in _NEEDS:
         for field in changed:
