@@ -1,13 +1,13 @@
-"""Atari through ale-py. Variants: GAME[-TORSO][-sticky], as Pong or Pong-deep-sticky.
+"""Atari through ale-py. Variants: GAME[-TORSO][-sticky], e.g. Pong, Pong-deep-sticky.
 
-The paper's protocol (IMPALA, appendix G.1): 84x84 grey, action repeat 4, maximum over
-the last 2 frames, stack of 4, 1 to 30 no-ops at the start, minimal action set, life
-loss ends the episode for the learner, rewards clipped to [-1, 1] for the learner.
+Protocol of the paper (IMPALA, appendix G.1): 84x84 grey, action repeat 4, maximum over
+the last 2 frames, stack of 4, 1 to 30 no-ops at the start, minimal action set. For the
+learner, a lost life ends the episode, and rewards are clipped to [-1, 1].
 `sticky` follows Machado et al. 2018 instead: the last action repeats with probability
-0.25, no no-ops, no end at life loss. Full-game, unclipped returns are reported in both.
-TORSO is nature (default), shallow or deep.
-Pong is at -20.1 after 670,080 agent steps, 10 minutes on 2 shared x86 cores: to the end
-it takes a GPU, or a night.
+0.25, without no-ops, and a lost life does not end the episode. Both report full-game,
+unclipped returns. TORSO is nature (default), shallow or deep.
+Pong reaches -20.1 after 670,080 agent steps, 10 minutes on 2 shared x86 cores. A full
+training needs a GPU, or a night.
 """
 
 from impala_mp import config as config_lib

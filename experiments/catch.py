@@ -1,6 +1,6 @@
-"""Catch: a ball falls, a paddle has to be under it. The smoke test of a set-up.
+"""Catch: a paddle must be under a falling ball. The smoke test of an installation.
 
-Reaches 1.00, the best, in 400,000 agent steps: 3 to 4 s on 2 shared x86 cores.
+Reaches the maximum of 1.00 in 400,000 agent steps: 3 to 4 s on 2 shared x86 cores.
 """
 
 from impala_mp import config as config_lib

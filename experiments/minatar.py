@@ -2,15 +2,13 @@
 SpaceInvaders; version 1 ids, minimal action set, sticky actions 0.1, difficulty ramp.
 Breakout reaches a return of 20 (19.8, 19.9, 21.4 for seeds 0, 1, 2) in 5M agent steps.
 
-GAME-replay learns as much again from replayed trajectories: its batch is twice as
-large, with the same number of fresh steps in it, and so with the same number of updates
-in the same agent steps, at the same learning rate. GAME-impact makes two passes over
-each batch by IMPACT's surrogate; GAME-twice makes two by V-trace, which tells the
-surrogate from the second pass.
+GAME-replay adds one replayed trajectory per fresh one. Its batch is twice as large, so
+it makes the same number of updates in the same agent steps, at the same learning rate.
+GAME-impact makes two passes over each batch with IMPACT's surrogate. GAME-twice makes
+two with V-trace, which separates the effect of the surrogate from that of the pass.
 
-With -study after it (GAME-study, GAME-replay-study...) a run differs from the others in
-its algorithm only: it is one process, and acts with parameters that are four updates
-old. Compare them with
+The suffix -study (GAME-study, GAME-replay-study...) makes runs differ only in their
+algorithm: each is one process and acts with parameters four updates old. Compare with
 
     python tools/study.py --output=runs/breakout --target=10 experiments/minatar.py:Breakout{,-replay,-impact,-twice}-study
 """  # noqa: E501
@@ -37,7 +35,7 @@ def get_config(game="Breakout"):
     config.batch_size = 32
     config.unroll_length = 10
     config.loss.reduction = "mean"
-    config.loss.entropy_cost = 0.03  # with 0.01 some seeds stay at a return of 6
+    config.loss.entropy_cost = 0.03  # with 0.01 some seeds plateau at a return of 6
     config.optimizer.learning_rate = 2e-3
     config.optimizer.clip_norm = 0.5
     if "replay" in kinds:

@@ -1,12 +1,11 @@
-"""MiniGrid-MemoryS7-v0: the object seen at the start is the one to choose at the end.
+"""MiniGrid-MemoryS7-v0: the agent must choose the object that it saw at the start.
 
-Observations are a Dict: the view, 3x3 cells, and the direction; the mission, which
-never changes, is left out. With MiniGrid's own 7x7 it asks for no memory: at the fork,
-facing back, all three objects are in view. Of its seven actions the three that lead
-anywhere are played: left, right, forward. Episodes of at most 245 steps; the return is
-1 - 0.9 steps/245 for the right object, 0 for the wrong one. Variants: lstm (default),
-gtrxl, and none, which remembers nothing.
-To be run from the folder above: what is below is found by its name.
+Observations are a Dict of the view, 3x3 cells, and the direction. The constant mission
+is left out. MiniGrid's default view of 7x7 cells needs no memory: from the fork, facing
+back, all three objects are visible. Only three of the seven actions are used: left,
+right, forward. Episodes have at most 245 steps. The return is 1 - 0.9 steps/245 for the
+right object, 0 for the wrong one. Variants: lstm (default), gtrxl, and none, which has
+no memory. Run it from the repository's root, where its factories are found by name.
 """
 
 import gymnasium
@@ -17,7 +16,7 @@ from torch import nn
 from impala_mp import config as config_lib, errors
 from impala_mp.networks import cores
 
-_VALUES = 11  # of an object, the most; of a colour and a state there are fewer
+_VALUES = 11  # number of objects; there are fewer colours and states
 _PLANES = 3 * _VALUES
 _CORES = {"lstm": "experiments.minigrid:make_lstm", "gtrxl": "gtrxl", "none": "none"}
 
@@ -26,9 +25,9 @@ def get_config(variant="lstm"):
     config = config_lib.get_base_config()
     config.environment.id = "experiments.minigrid:make_memory"
     config.environment.ignored = ("mission",)
-    # One object for another changes two planes in three hundred, and seldom. What two
-    # of them, seen steps apart, have in common is found once they count for much: each
-    # plane is divided by its deviation, and the LSTM's input brought to one scale.
+    # Another object changes two of three hundred planes, and rarely. The agent learns
+    # to compare two objects, seen steps apart, only if these planes have weight. So
+    # each plane is divided by its deviation, and the LSTM's input is normalised.
     config.network.encoders = {"image": "mlp"}
     config.network.hidden_sizes = ()
     config.network.normalise_observations = True
@@ -45,7 +44,7 @@ def get_config(variant="lstm"):
     config.target.period = 1
     config.vtrace.lambda_ = 0.95
     config.loss.reduction = "mean"
-    # A look back costs little, and is tried until what it shows has been learned.
+    # Looking back then costs little, and exploration lasts until its use is learned.
     config.loss.discount_factor = 0.995
     config.schedules.entropy_cost = "linear(0.02, 0.002, 1000000)"
     config.optimizer.learning_rate = 5e-4
@@ -57,7 +56,7 @@ def get_config(variant="lstm"):
 def make_memory(agent_view_size=3, render_mode=None):
     if agent_view_size < 3 or agent_view_size % 2 == 0:
         raise errors.BadInput(
-            f"agent_view_size ({agent_view_size}) must be odd, and at least 3: set"
+            f"agent_view_size ({agent_view_size}) must be odd and at least 3. Set"
             " config.environment.kwargs.agent_view_size."
         )
     try:
@@ -69,7 +68,7 @@ def make_memory(agent_view_size=3, render_mode=None):
         )
     except ModuleNotFoundError as error:
         raise errors.BadInput(
-            "experiments/minigrid.py needs an extra that is not installed: pip"
+            "experiments/minigrid.py needs an extra that is not installed. Run pip"
             " install 'impala_mp[minigrid]'."
         ) from error
     shape = (agent_view_size, agent_view_size, _PLANES)
@@ -80,14 +79,14 @@ def make_memory(agent_view_size=3, render_mode=None):
 
 
 def _with_planes(observation):
-    """Object, colour and state of a cell are categories: a plane for each value."""
+    """Encodes object, colour and state of each cell with one plane per value."""
     image = observation["image"]
     planes = np.eye(_VALUES, dtype=np.uint8)[image]
     return {**observation, "image": planes.reshape(*image.shape[:2], _PLANES)}
 
 
 class NormalisedLSTM(cores.LSTMCore):
-    """Its input is brought to one scale (Ba et al. 2016), and that is a large one."""
+    """LSTM whose input is normalised (Ba et al. 2016) to a large scale."""
 
     def __init__(self, input_size, size):
         super().__init__(input_size, size)

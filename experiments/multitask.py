@@ -1,8 +1,8 @@
-"""Four MinAtar games by one agent: actors play different games, PopArt scales each.
+"""Four MinAtar games with one agent: actors play different games, PopArt scales each.
 
-Protocol as in minatar.py; observations are padded to the most channels, and actions
-that a game has not are masked. In 20M agent steps each game comes to what it comes to
-alone in 5M, or beyond; but Breakout, with one seed of three, to half of that.
+Protocol as in minatar.py. Observations are padded to the largest number of channels.
+Actions that a game does not have are masked. In 20M agent steps each game reaches at
+least its return alone in 5M. The exception is Breakout: one seed of three reaches half.
 """
 
 from impala_mp import config as config_lib
@@ -21,7 +21,7 @@ def get_config():
     config.batch_size = 64
     config.unroll_length = 10
     config.loss.reduction = "mean"
-    config.loss.entropy_cost = 0.01  # of advantages at unit scale
+    config.loss.entropy_cost = 0.01  # for advantages at unit scale
     config.loss.popart = True
     config.optimizer.learning_rate = 1e-3
     config.optimizer.clip_norm = 0.5

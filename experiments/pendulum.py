@@ -1,4 +1,4 @@
-"""Pendulum-v1: Gymnasium's own protocol, episodes of 200 steps; torque as a Box.
+"""Pendulum-v1: Gymnasium's protocol, episodes of 200 steps, torque as a Box.
 
 Reaches -160 to -180 (greedy, 100 episodes) in 500,000 agent steps.
 """

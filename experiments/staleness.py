@@ -1,7 +1,7 @@
-"""What policy lag costs, with V-trace and without: MinAtar Breakout for a million
-agent steps, in one process, so that the lag is the one that is asked for.
+"""Cost of policy lag, with and without V-trace: MinAtar Breakout for a million agent
+steps, in one process, which keeps the lag constant.
 
-Variants are LAG or LAG-uncorrected, LAG in updates: 0, 4, 16, 64. Draw the figure with
+Variants: LAG or LAG-uncorrected, with LAG in updates: 0, 4, 16, 64. Draw the figure with
 
     python tools/study.py --output=runs/staleness --x=actors.policy_delay --lines=vtrace.correction experiments/staleness.py:{0,4,16,64}{,-uncorrected}
 """  # noqa: E501

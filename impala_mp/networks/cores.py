@@ -1,4 +1,4 @@
-"""Recurrent cores: what an agent remembers between the rows of an episode."""
+"""Recurrent cores: the memory of an agent between the rows of an episode."""
 
 from typing import Any, Protocol
 
@@ -13,12 +13,11 @@ CoreState = tuple[torch.Tensor, ...]
 
 
 class Core(Protocol):
-    """What stands between torso and heads, a torch Module.
+    """Module between torso and heads.
 
-    Row by row and in one call are the same: T calls with one row each give the outputs
-    and the state of one call with T rows. A row at FIRST sees nothing of the rows and
-    the state before it, not even where they are NaN. Zeros are the state of whoever
-    has seen nothing.
+    T calls with one row each return the outputs and the state of one call with T rows.
+    A row at FIRST does not depend on earlier rows or state, even if they are NaN. A
+    state of zeros means that no row has been seen.
     """
 
     @property
@@ -27,13 +26,16 @@ class Core(Protocol):
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of the leaves of the state, float32, without the batch dimension."""
+        """Shapes of the state's leaves, float32, without the batch dimension."""
 
     def __call__(
         self, inputs: torch.Tensor, first: torch.Tensor, state: CoreState
     ) -> tuple[torch.Tensor, CoreState]:
-        """inputs [T, B, F], first bool [T, B], state of leaves [B, *shape] before row 0
-        -> outputs [T, B, H], state after the last row.
+        """Maps inputs [T, B, F] to outputs [T, B, H] and the state after the last row.
+
+        Args:
+          first: bool [T, B], True where an episode begins.
+          state: leaves [B, *shape], before row 0.
         """
 
 
@@ -67,12 +69,12 @@ class LSTMCore(nn.Module):
     ) -> tuple[torch.Tensor, CoreState]:
         """inputs [T, B, F], first bool [T, B] -> [T, B, H], state after the last row.
 
-        The input's share of the gates is one product for all T; only the recurrent
-        share has to wait for its turn.
+        The input's share of the gates is one product for all T. Only the recurrent
+        share is computed row by row.
         """
         hidden, cell = state
         gates_from_input = self.input(inputs)
-        # Chosen, not multiplied: what is not a number must not survive a reset.
+        # torch.where, not a product: NaN must not survive a reset.
         reset, zero = first.unsqueeze(-1), inputs.new_zeros(())
         outputs = []
         for row in range(inputs.shape[0]):
@@ -94,8 +96,8 @@ class GRUCore(nn.Module):
       r = sigmoid(W_r x_t + U_r h_{t-1}),  z = sigmoid(W_z x_t + U_z h_{t-1} + 1)
       n = tanh(W_n x_t + r * (U_n h_{t-1})),  h_t = (1 - z) * n + z * h_{t-1}
 
-    The 1 makes it remember at first, as in the LSTM's forget gate. The reset gate acts
-    after its product, so that a row takes one product, not two in turn.
+    The 1 makes a fresh core remember, as in the LSTM's forget gate. The reset gate
+    acts after its product, so that a row takes one product instead of two.
     """
 
     def __init__(self, input_size: int, size: int) -> None:
@@ -129,10 +131,10 @@ class GRUCore(nn.Module):
 
 
 def make(settings: Any, input_size: int) -> Core:
-    """The core that `config.network` names.
+    """Makes the core named in `config.network`.
 
     Raises:
-      BadInput: there is no such core, or it does not keep the contract.
+      BadInput: there is no such core, or it breaks the contract.
     """
     validation.check_core(settings)
     name, size = settings.core, settings.core_size
@@ -146,19 +148,20 @@ def make(settings: Any, input_size: int) -> Core:
 
 
 def _custom(name: str, input_size: int, settings: Any) -> Core:
-    """A core of the user's own, tried once."""
+    """Makes a custom core and tries it once."""
     factory = user_code.load("network.core", name, "(input_size, config) -> Module")
     core = factory(input_size, settings)
     for attribute in ("parameters", "output_size", "state_shapes"):
         if not hasattr(core, attribute):
             raise errors.BadInput(
-                f"network.core ({name!r}) gives a core without {attribute}: see"
-                " impala_mp.networks.cores.Core for what it has to have."
+                f"network.core ({name!r}) returns a core without {attribute}. It must"
+                f" have all parts of impala_mp.networks.cores.Core. Add {attribute}."
             )
     if not all(isinstance(shape, (tuple, list)) for shape in core.state_shapes):
         raise errors.BadInput(
-            f"network.core ({name!r}) has the state_shapes {core.state_shapes}, which"
-            " must be a shape for each leaf of the state, such as ((8,),)."
+            f"network.core ({name!r}) has state_shapes {core.state_shapes}. It must be"
+            " a tuple of shapes, one per leaf of the state. Set it, for example, to"
+            " ((8,),)."
         )
     state = tuple(torch.zeros(2, *shape) for shape in core.state_shapes)
     first = torch.ones(3, 2, dtype=torch.bool)
@@ -166,15 +169,16 @@ def _custom(name: str, input_size: int, settings: Any) -> Core:
         result = core(torch.zeros(3, 2, input_size), first, state)
     if not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise errors.BadInput(
-            f"network.core ({name!r}) gives {type(result).__name__}, and has to give"
-            " two things: outputs [T, B, H], and the state after the last row."
+            f"network.core ({name!r}) returns {type(result).__name__}. It must return"
+            " a pair. Return outputs [T, B, H] and the state after the last row."
         )
     output, after = result
     expected = [(3, 2, core.output_size), *(tuple(leaf.shape) for leaf in state)]
     actual = [tuple(leaf.shape) for leaf in (output, *after)]
     if actual != expected:
         raise errors.BadInput(
-            f"network.core ({name!r}) gives, for 3 rows of 2 trajectories, output and"
-            f" state of the shapes {actual}, which should be {expected}."
+            f"network.core ({name!r}) returns output and state of shapes {actual}, for"
+            f" 3 rows of 2 trajectories. They must be {expected}. Correct output_size"
+            " or state_shapes."
         )
     return core

@@ -1,4 +1,4 @@
-"""Encoders: from one leaf of an observation, or from all of them, to features."""
+"""Encoders: maps from one leaf of an observation, or from all leaves, to features."""
 
 import itertools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def _as_it_is(observation: torch.Tensor) -> torch.Tensor:
 
 
 class _Categories(nn.Module):
-    """Numbers from 0 of all values of all elements: int64 [N, n]."""
+    """Indices into the values of all elements, counted from 0: int64 [N, n]."""
 
     _offsets: torch.Tensor
 
@@ -36,7 +36,7 @@ class _Categories(nn.Module):
 
 
 class _OneHot(_Categories):
-    """float32 [N, all values]."""
+    """One-hot vectors of all elements: float32 [N, all values]."""
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         indices = super().forward(observation)
@@ -50,7 +50,7 @@ class _OneHot(_Categories):
 
 
 class _Embedding(_Categories):
-    """A vector of its own for each value of each element, one beside the other."""
+    """Separate vectors for each value of each element, concatenated: [N, n * size]."""
 
     def __init__(self, spec: specs.CategoriesSpec, size: int) -> None:
         super().__init__(spec)
@@ -70,7 +70,7 @@ def _is_image(spec: specs.ArraySpec) -> bool:
 
 
 def default(spec: specs.ArraySpec) -> str:
-    """What encodes a leaf if nothing is said: by its kind."""
+    """Returns the default encoder of a leaf, by its kind."""
     if isinstance(spec, specs.CategoriesSpec):
         return "embedding"
     if not _is_image(spec):
@@ -82,7 +82,7 @@ def default(spec: specs.ArraySpec) -> str:
 def _make_leaf(
     field: str, name: str, spec: specs.ArraySpec, settings: Any
 ) -> nn.Module:
-    """The encoder `name`, which `field` of the config says, of numbers [N, ...]."""
+    """Makes the encoder `name`, from `field` of the config, of numbers [N, ...]."""
     if ":" in name:
         return _made_by_user(field, name, spec, settings)
     if name == "embedding" and isinstance(spec, specs.CategoriesSpec):
@@ -92,22 +92,23 @@ def _make_leaf(
     if name in torsos.MINIMUM_SIDE:
         return torsos.conv_encoder(field, name, spec)
     raise errors.BadInput(
-        f"{field} ({name!r}) must be auto, mlp, {', '.join(torsos.MINIMUM_SIDE)},"
-        f" embedding (of categories) or module:factory: set config.{field}."
+        f"{field} ({name!r}) is no encoder of this array. It must be auto, mlp,"
+        f" {', '.join(torsos.MINIMUM_SIDE)}, embedding (of categories) or"
+        f" module:factory. Set config.{field}."
     )
 
 
 def _inputs(
     name: str, spec: specs.ArraySpec, normalise: bool
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """From the environment's dtype to what the encoder `name` takes."""
+    """Returns a map from the environment's dtype to the input of the encoder `name`."""
     if isinstance(spec, specs.CategoriesSpec):
         return _OneHot(spec) if name == "mlp" else _as_it_is
     return _as_it_is if ":" in name and not normalise else normalisation.to_float
 
 
 class Leaf(nn.Module):
-    """One leaf, from the environment's dtype to features [N, F]."""
+    """Encoder of one leaf, from the environment's dtype to features [N, F]."""
 
     def __init__(
         self, field: str, name: str, spec: specs.ArraySpec, settings: Any
@@ -129,13 +130,13 @@ class Leaf(nn.Module):
         return features
 
     def adapt(self, observation: torch.Tensor, finite: torch.Tensor) -> None:
-        """As `Encoder.adapt`."""
+        """Updates the statistics of this leaf, as in `Encoder.adapt`."""
         if self.normaliser is not None:
             self.normaliser.adapt(self.inputs(observation), finite)
 
 
 class Encoder(nn.Module):
-    """Several leaves: the features of each, and a layer over all of them."""
+    """Encoder of several leaves: the features of each, then a joint layer."""
 
     def __init__(self, leaves: list[Leaf], spec: types.Nest, joint_size: int) -> None:
         super().__init__()
@@ -153,9 +154,9 @@ class Encoder(nn.Module):
         return joined
 
     def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
-        """Moves the statistics by which observations [N, ...] are normalised.
+        """Updates the statistics that normalise observations [N, ...].
 
-        `finite` is a scalar 0 or 1; with 0 nothing moves.
+        `finite` is a scalar 0 or 1; with 0 nothing changes.
         """
         pairs = zip(self.leaves, nest.flatten(observation), strict=True)
         for leaf, array in pairs:
@@ -163,7 +164,7 @@ class Encoder(nn.Module):
 
 
 def make(settings: Any, spec: types.Nest) -> nn.Module:
-    """What `config.network` makes of observations [N, ...]: features [N, F].
+    """Makes the encoder in `config.network`: observations [N, ...] to features [N, F].
 
     Raises:
       BadInput: there is no such encoder, or it does not fit the observation.
@@ -174,9 +175,9 @@ def make(settings: Any, spec: types.Nest) -> nn.Module:
     is_single = isinstance(spec, specs.ArraySpec)
     if not is_single and settings.torso != "auto":
         raise errors.BadInput(
-            f"network.torso ({settings.torso!r}) is for a single array, and"
-            f" observations have {', '.join(path for path, _ in leaves)}: set"
-            " config.network.torso=auto, and config.network.encoders for each."
+            f"network.torso ({settings.torso!r}) takes a single array. The observations"
+            f" have {', '.join(path for path, _ in leaves)}. Set"
+            " config.network.torso=auto and config.network.encoders for each."
         )
     _check_paths(settings.encoders, [path for path, _ in leaves])
     made = []
@@ -188,13 +189,14 @@ def make(settings: Any, spec: types.Nest) -> nn.Module:
 
 
 def _custom(settings: Any, spec: types.Nest) -> nn.Module:
-    """A user's own, which sees observations as they are."""
+    """Makes a custom torso, which takes observations unchanged."""
     _check_paths(settings.encoders, [])
     if settings.normalise_observations:
         raise errors.BadInput(
             f"network.normalise_observations has no effect on network.torso"
-            f" ({settings.torso!r}), which sees observations as they are: set it to"
-            " False, and normalise there (docs/get-started/your-network.md)."
+            f" ({settings.torso!r}). A custom torso takes observations unchanged. Set"
+            " it to False, and normalise in the torso"
+            " (docs/get-started/your-network.md)."
         )
     return _made_by_user("network.torso", settings.torso, spec, settings)
 
@@ -203,8 +205,8 @@ def _made_by_user(field: str, name: str, spec: types.Nest, settings: Any) -> nn.
     made = user_code.load(field, name, _SIGNATURE)(spec, settings)
     if not isinstance(made, nn.Module):
         raise errors.BadInput(
-            f"{field} ({name!r}) gives {made!r}, which is no torch.nn.Module: return"
-            " one that maps [N, ...] to features [N, F]."
+            f"{field} ({name!r}) returns {made!r}. It must return a torch.nn.Module."
+            " Return one that maps [N, ...] to features [N, F]."
         )
     return made
 
@@ -213,22 +215,22 @@ def _check_paths(encoders: Any, paths: list[str]) -> None:
     for path, name in encoders.items():
         if not isinstance(name, str):
             raise errors.BadInput(
-                f"network.encoders.{path} ({name!r}) must be a name or module:factory:"
-                " set it to one."
+                f"network.encoders.{path} ({name!r}) must be a name or module:factory."
+                f" Set config.network.encoders.{path}."
             )
         if path not in paths:
             there = ", ".join(repr(each) for each in paths if each)
             raise errors.BadInput(
-                f"network.encoders has {path!r}, which is no part of the observation:"
-                f" {f'there are {there}' if there else 'set config.network.torso'}."
+                f"network.encoders has {path!r}, which is no part of the observation."
+                f" {f'The parts are {there}' if there else 'Set config.network.torso'}."
             )
 
 
 def num_features(encoder: nn.Module, spec: types.Nest) -> int:
-    """F of an encoder of observations [N, ...] to [N, F].
+    """Returns F of an encoder from observations [N, ...] to [N, F].
 
     Raises:
-      BadInput: it gives something else.
+      BadInput: its output has another shape.
     """
     example = nest.map_structure(
         lambda leaf: torch.from_numpy(leaf.example()[None].copy()), spec
@@ -237,7 +239,7 @@ def num_features(encoder: nn.Module, spec: types.Nest) -> int:
         output = encoder(example)
     if output.dim() != 2 or output.shape[0] != 1:
         raise errors.BadInput(
-            f"the torso maps [1, ...] to {list(output.shape)}, not to"
-            " [1, features]: flatten its output."
+            f"the torso maps [1, ...] to {list(output.shape)}. It must return"
+            " [1, features]. Flatten its output."
         )
     return int(output.shape[1])

@@ -1,4 +1,4 @@
-"""A network's parameters and buffers as views into one flat buffer.
+"""Parameters and buffers of a network, as views into one flat buffer.
 
 Publishing, fetching, clipping and optimizing are then one operation on one tensor.
 """
@@ -8,9 +8,9 @@ import hashlib
 
 import torch
 
-# Of a parameter's bytes, while it is filled: itself, noise, and the Q and R of that.
+# Copies of a parameter during initialisation: itself, noise, and the noise's Q and R.
 _COPIES = 4
-_ALIGNMENT = 64  # bytes: a cache line, and what vector loads like
+_ALIGNMENT = 64  # bytes: a cache line, and aligned for vector loads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,10 @@ class _Entry:
 
 
 class ParameterLayout:
-    """Where each tensor of a module lies in its flat buffer.
+    """Place of each tensor of a module in its flat buffer.
 
-    Trainable float32 parameters come first, padded with zeros between them, so that
-    the optimizer sees one vector; frozen parameters and buffers follow.
+    Trainable float32 parameters come first, with zeros as padding, so that the
+    optimizer sees one vector. Frozen parameters and buffers follow.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -55,7 +55,7 @@ class ParameterLayout:
         return entry
 
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """One view a tensor into `flat`, uint8 [num_bytes]."""
+        """Returns one view per tensor into `flat`, uint8 [num_bytes]."""
         views = []
         for entry in self.entries:
             typed = flat[entry.offset :]
@@ -73,7 +73,7 @@ def _tensors(module: torch.nn.Module, layout: ParameterLayout) -> list[torch.Ten
 
 
 class FlatParameters:
-    """One flat buffer that holds a module's parameters, and the module bound to it."""
+    """Flat buffer of a module's parameters, and the module bound to it."""
 
     def __init__(self, module: torch.nn.Module, device: str = "cpu") -> None:
         self.layout = ParameterLayout(module)
@@ -85,24 +85,24 @@ class FlatParameters:
         self.point_at(views)
 
     def point_at(self, views: list[torch.Tensor]) -> None:
-        """Makes the module use other memory, without copying."""
+        """Points the module at other memory, without copying."""
         for tensor, view in zip(self.tensors, views, strict=True):
             tensor.data = view
 
     def are_finite(self) -> bool:
-        """Whether every parameter and buffer is a number. Waits for the device."""
+        """Returns whether all tensors are finite. Waits for the device."""
         return all(bool(tensor.isfinite().all()) for tensor in self.tensors)
 
     @property
     def trainable(self) -> torch.Tensor:
-        """float32 [num_trainable]."""
+        """The trainable parameters, float32 [num_trainable]."""
         return self.flat.view(torch.float32)[: self.layout.num_trainable]
 
     def attach_gradients(self) -> torch.Tensor:
-        """Gives every trainable parameter a view of one flat gradient, and returns it.
+        """Gives every trainable parameter a view of one flat gradient; returns it.
 
-        float32 [num_trainable]. Autograd adds into it in place; zero it between
-        updates.
+        It is float32 [num_trainable]. Autograd adds into it in place. The caller zeros
+        it between updates.
         """
         flat = torch.zeros_like(self.flat)
         for tensor, view in zip(self.tensors, self.layout.views(flat), strict=True):

@@ -8,13 +8,14 @@ from impala_mp.networks import initialisers
 
 
 class _Gate(nn.Module):
-    """A GRU as a gate between the stream x and what a submodule says of it, y.
+    """A GRU as a gate between the stream x and a submodule's output y.
 
       r = sigmoid(W_r y + U_r x),  z = sigmoid(W_z y + U_z x - b_g)
       g(x, y) = (1 - z) * x + z * tanh(W_g y + U_g (r * x))
 
-    (Parisotto et al. 2019, section 3.2.) b_g is 2 at first, so that a fresh layer is
-    close to the identity, and an agent can act on what it sees before it remembers.
+    (Parisotto et al. 2019, section 3.2.) b_g starts at 2, so that a fresh layer is
+    close to the identity. A fresh agent then acts on its observation before it learns
+    to use its memory.
     """
 
     def __init__(self, size: int) -> None:
@@ -35,12 +36,12 @@ class _Gate(nn.Module):
 class _Attention(nn.Module):
     """Attention of T rows to the W entries before them and to themselves.
 
-    With q, k, v linear in the normalised entries, for each of the heads:
+    With q, k, v linear in the normalised entries, per head:
 
       a_ts = softmax_s(q_t . k_s / sqrt(H / heads) + b_{t-s}),  out_t = sum_s a_ts v_s
 
-    where s goes over the entries that t may see, and b, learned, has one number for
-    each head and distance 0..W: the positions are relative.
+    where s runs over the entries that t may see. b is learned, with one number per head
+    and distance 0..W: positions are relative.
     """
 
     def __init__(self, size: int, heads: int, window: int) -> None:
@@ -48,8 +49,8 @@ class _Attention(nn.Module):
         self._heads, self._window = heads, window
         self.norm = nn.LayerNorm(size)
         self.query = nn.Linear(size, size)
-        # A bias of the keys would add the same to the logits of all s; one of the
-        # values is what the output has.
+        # A bias of the keys would add the same number to the logits of all s. A bias of
+        # the values is redundant: the output layer has one.
         self.key_value = nn.Linear(size, 2 * size, bias=False)
         self.output = nn.Linear(size, size)
         self.distance_bias = nn.Parameter(torch.zeros(heads, window + 1))
@@ -57,17 +58,17 @@ class _Attention(nn.Module):
     def forward(self, entries: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
         """entries [W+T, B, H], visible bool [B, 1, T, W+T] -> [T, B, H]."""
         num_rows = visible.shape[2]
-        # `forward`, past the hooks: they compare what layers give row by row, and of
-        # these two a step's and an unroll's outputs are of different rows.
+        # `forward` skips the hooks, which compare layer outputs row by row. The outputs
+        # of these two layers belong to other rows in a step than in an unroll.
         entries = self.norm.forward(entries)
         keys, values = self.key_value.forward(entries).chunk(2, -1)
         queries = self._split(self.query(entries[-num_rows:]))
         queries = queries * queries.shape[-1] ** -0.5
-        # The sum is float32, also where the products are bfloat16.
+        # The sum is float32, even if the products are bfloat16.
         logits = queries @ self._split(keys).mT + self._distance_logits(num_rows)
         weights = torch.where(visible, logits, -torch.inf).softmax(-1)
-        # 0 * NaN is NaN. An entry that is NaN is so as a key too: whoever sees it gets
-        # NaN as weights; nobody else may get it from its value.
+        # 0 * NaN is NaN. A NaN entry also has a NaN key, so the rows that see it get
+        # NaN weights. No other row may get NaN from its value.
         attended = weights @ self._split(values).nan_to_num()
         return self.output(attended.permute(2, 0, 1, 3).flatten(2))
 
@@ -76,14 +77,14 @@ class _Attention(nn.Module):
         return entries.unflatten(-1, (self._heads, -1)).permute(1, 2, 0, 3)
 
     def _distance_logits(self, num_rows: int) -> torch.Tensor:
-        """b_{t-s} as [heads, T, W+T]: each row is the one above it, moved by one."""
+        """Returns b_{t-s} as [heads, T, W+T]; each row shifts the previous one by 1."""
         margin = num_rows - 1
         padded = functional.pad(self.distance_bias.flip(-1), (margin, margin))
         return padded.unfold(-1, self._window + num_rows, 1).flip(1)
 
 
 class _GTrXLLayer(nn.Module):
-    """Attention and an MLP, both with their norm at the entrance and a gate behind."""
+    """Attention and an MLP, each with a norm before it and a gate after it."""
 
     def __init__(self, size: int, heads: int, window: int) -> None:
         super().__init__()
@@ -109,20 +110,21 @@ class _GTrXLLayer(nn.Module):
 class GTrXLCore(nn.Module):
     """Gated Transformer-XL (Parisotto et al. 2019, arXiv 1910.06764) with a window.
 
-    Layer l of L makes E^{l+1} of E^l, where E^0 is linear in the inputs (sections 3.1
-    and 3.2 of the paper; each g is a gate of its own):
+    Layer l of L maps E^l to E^{l+1}. E^0 is linear in the inputs (sections 3.1 and 3.2
+    of the paper; each g is a separate gate):
 
       Y_t       = g(E^l_t, relu(attention(LN(E^l_{t-W..t}))))
       E^{l+1}_t = g(Y_t, relu(MLP(LN(Y_t))))
 
-    In every layer, row t sees itself and the last W rows of its episode, whether they
-    are of this call or remembered. So an output depends on at most L * W rows back.
+    In every layer, row t sees itself and the last W rows of its episode, of this call
+    or from memory. So an output depends on at most the last L * W rows.
 
-    The state is the memory [B, W, L, H], E^0..E^{L-1} of the last W rows, oldest first,
-    zero where the episode had not begun; and [B, 1], how many of them there are. What
-    an unroll begins with was made by the parameters that acted, and has no gradient.
+    The state has two leaves. The memory [B, W, L, H] holds E^0..E^{L-1} of the last W
+    rows, oldest first, with zeros before the episode began. The count [B, 1] is the
+    number of rows in it. An unroll's initial memory comes from the parameters that
+    acted, and has no gradient.
 
-    Unlike the paper: positions are one learned bias for each head and distance.
+    Unlike the paper, positions are one learned bias per head and distance.
     """
 
     def __init__(
@@ -143,7 +145,7 @@ class GTrXLCore(nn.Module):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """inputs [T, B, F], first bool [T, B] -> [T, B, H], state after the last row.
 
-        All rows at once: what they may see of each other and of the memory is a mask.
+        Computes all rows at once; a mask gives the entries that each row may see.
         """
         memory, count = state
         num_rows = first.shape[0]
@@ -161,13 +163,13 @@ class GTrXLCore(nn.Module):
 
 
 def _visible(first: torch.Tensor, count: torch.Tensor, window: int) -> torch.Tensor:
-    """Whether row t may see entry s: bool [T, W+T, B].
+    """Returns whether row t may see entry s: bool [T, W+T, B].
 
-    Entries are those of the memory, oldest first, of which the last `count` [B, 1] are
-    of the episode that goes on, and then the rows.
+    Entries are the memory, oldest first, then the rows. The last `count` [B, 1] entries
+    of the memory belong to the current episode.
     """
     num_rows, device = first.shape[0], first.device
-    episodes = first.cumsum(0)  # 0 goes on from before row 0
+    episodes = first.cumsum(0)  # 0: the episode began before row 0
     ages = torch.arange(window, 0, -1, device=device).unsqueeze(-1)
     remembered = torch.where(ages <= count.squeeze(-1), 0, -1)
     same = episodes.unsqueeze(1) == torch.cat([remembered, episodes])
@@ -177,5 +179,5 @@ def _visible(first: torch.Tensor, count: torch.Tensor, window: int) -> torch.Ten
 
 
 def _where(there: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
-    """Zero for entries [W, B, L, H] that are not there [W, B], whatever they hold."""
+    """Sets entries [W, B, L, H] to zero unless `there`, bool [W, B]; even NaN ones."""
     return torch.where(there[..., None, None], entries, entries.new_zeros(()))

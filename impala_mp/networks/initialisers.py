@@ -1,4 +1,4 @@
-"""How fresh layers begin."""
+"""Initialisers of fresh layers."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def orthogonal(module: _Module, gain: float = 2.0**0.5) -> _Module:
-    """Orthogonal weights, zero biases (Saxe et al. 2014), layer by layer."""
+    """Sets orthogonal weights and zero biases (Saxe et al. 2014), layer by layer."""
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.orthogonal_(layer.weight, gain)

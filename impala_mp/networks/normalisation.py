@@ -1,8 +1,8 @@
-"""Observations at mean 0 and variance 1, by statistics of all that was learned from.
+"""Normalisation of observations to mean 0 and variance 1, over all learned data.
 
-They are buffers of the network: published, fetched, checkpointed and (in evaluation)
-frozen with the parameters, so that actor and learner see the same numbers at the same
-version. The learner alone moves them, by what all actors have seen.
+The statistics are buffers of the network: published, fetched, checkpointed and (in
+evaluation) frozen with the parameters. So actor and learner see the same numbers at the
+same version. Only the learner updates them, with the data of all actors.
 """
 
 import numpy as np
@@ -11,30 +11,30 @@ from torch import nn
 
 from impala_mp import specs
 
-_LIMIT = 10.0  # standard deviations; what is further away is clipped
+_LIMIT = 10.0  # standard deviations; larger values are clipped
 _EPSILON = 1e-8
 
 
 def num_inputs(spec: specs.ArraySpec) -> int:
-    """Elements of what `to_float` makes of a leaf."""
+    """Returns the number of inputs of an encoder of this leaf."""
     if isinstance(spec, specs.CategoriesSpec):
         return sum(spec.num_values)
     return int(np.prod(spec.shape, dtype=np.int64))
 
 
 def to_float(observation: torch.Tensor) -> torch.Tensor:
-    """float32 [N, ...]; bytes are pixels, and become [0, 1]."""
+    """Converts to float32 [N, ...]; bytes are pixels, and become [0, 1]."""
     if observation.dtype == torch.uint8:
         return observation.float() / 255.0
     return observation.float()
 
 
 class Normaliser(nn.Module):
-    """(x - mean) / deviation, element by element."""
+    """Normaliser of each element: (x - mean) / deviation."""
 
     count: torch.Tensor  # observations so far, float64
     mean: torch.Tensor  # float32 [*shape]
-    variance: torch.Tensor  # likewise
+    variance: torch.Tensor  # float32 [*shape]
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Normaliser(nn.Module):
         self.register_buffer("variance", torch.ones(shape))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """[N, *shape] -> [N, *shape], float32; as they are before the first update."""
+        """[N, *shape] -> [N, *shape], float32; only clipped before the first update."""
         scaled = (inputs - self.mean) * (self.variance + _EPSILON).rsqrt()
         return scaled.clamp(-_LIMIT, _LIMIT)
 
@@ -56,7 +56,7 @@ class Normaliser(nn.Module):
             n' var' = n var + m var(batch) + delta^2 n m / n'
 
         `finite` is a scalar 0 or 1; with 0 nothing changes. An element whose variance
-        is beyond float32 (values of some 1e20) stays as it is.
+        exceeds float32 (values of about 1e20) keeps its statistics.
         """
         share = (len(inputs) / (self.count + len(inputs))).float() * finite
         batch_variance, batch_mean = torch.var_mean(inputs, 0, correction=0)

@@ -1,8 +1,8 @@
 """PopArt: values learned at unit scale (Hessel et al. 2019, arXiv 1809.04474).
 
-One scale a task, and one row of the head. The statistics are buffers of the baseline
-head, and so are published, fetched and saved with the parameters. What the head gives
-are plain values, as without PopArt.
+Each task has one scale and one row of the head. The statistics are buffers of the
+baseline head, so they are published, fetched and saved with the parameters. The head
+returns plain values, as without PopArt.
 """
 
 from typing import Any
@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-_MIN_SCALE, _MAX_SCALE = 1e-4, 1e6  # of sigma: the paper's bounds
+_MIN_SCALE, _MAX_SCALE = 1e-4, 1e6  # the paper's bounds of sigma
 
 
 class PopArtHead(nn.Linear):
-    """V(x) = sigma (w . x + b) + mu; only w and b have a gradient.
+    """Baseline head V(x) = sigma (w . x + b) + mu; only w and b have a gradient.
 
-    `task` is int64 [...], from 0; None where there is one.
+    `task` is int64 [...], from 0; None with a single task.
     """
 
     mean: torch.Tensor  # mu, float32 [tasks]
@@ -34,13 +34,13 @@ class PopArtHead(nn.Linear):
         return self.variance.sqrt().clamp(_MIN_SCALE, _MAX_SCALE)
 
     def scale_of(self, task: torch.Tensor | None) -> torch.Tensor:
-        """sigma of each element: [...], or [1]."""
+        """Returns sigma per element: [...], or [1] without tasks."""
         return self.scale if task is None else self.scale[task]
 
     def forward(
         self, inputs: torch.Tensor, task: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """[..., F] -> values [..., 1], not normalised."""
+        """[..., F] -> values [..., 1], unnormalised."""
         values = super().forward(inputs) * self.scale + self.mean
         return values if task is None else values.gather(-1, task.unsqueeze(-1))
 
@@ -51,9 +51,9 @@ class PopArtHead(nn.Linear):
         learnable: torch.Tensor,
         task: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Count, and sums of G - mu and its square over learnable targets G.
+        """Returns count, sum of G - mu and sum of its square, over learnable targets G.
 
-        Over the micro-batches of a batch they add up.
+        Moments of micro-batches add up to those of the batch.
 
         Returns:
           [tasks, 3].
@@ -67,22 +67,22 @@ class PopArtHead(nn.Linear):
 
     @torch.no_grad()
     def adapt(self, moments: torch.Tensor, beta: float, finite: torch.Tensor) -> None:
-        """Moves the statistics towards `moments`, and keeps every output as it was.
+        """Moves the statistics towards `moments`; every output stays the same.
 
-        The paper's (section 3.1), with nu the second moment and sigma^2 = nu - mu^2:
+        By section 3.1 of the paper, with nu the second moment and sigma^2 = nu - mu^2:
 
             mu' = (1-beta) mu + beta E[G],      nu' = (1-beta) nu + beta E[G^2]
             w'  = sigma/sigma' w,               b'  = (sigma b + mu - mu')/sigma'
 
-        where the variance is moved itself, by d = E[G] - mu: sigma'^2 = (1-beta)
-        sigma^2 + beta E[(G - mu)^2] - (beta d)^2 is the same, and does not cancel when
-        mu is large beside sigma.
+        The code moves the variance instead of nu. With d = E[G] - mu, sigma'^2 =
+        (1-beta) sigma^2 + beta E[(G - mu)^2] - (beta d)^2 is equal, and does not cancel
+        when mu is large compared with sigma.
 
         Args:
           moments: of the whole batch, [tasks, 3].
           beta: step size, in (0, 1].
-          finite: scalar 0 or 1; with 0 nothing changes. Neither does it where the
-            moments are not finite, or of nothing.
+          finite: scalar 0 or 1; with 0 nothing changes. A task whose moments are not
+            finite, or whose count is 0, does not change either.
         """
         count, first, second = (moments / moments[:, :1].clamp(min=1.0)).unbind(-1)
         moves = (finite * count > 0) & torch.isfinite(second)
@@ -98,7 +98,7 @@ class PopArtHead(nn.Linear):
 
 
 def head(config: Any, network: nn.Module) -> PopArtHead | None:
-    """The head of a network with PopArt; None where `config.loss.popart` is off."""
+    """Returns the PopArt head of a network, or None if `config.loss.popart` is off."""
     if not config.loss.popart:
         return None
     found: PopArtHead = network.baseline  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""MLP and the convolutional torsos of the papers."""
+"""Torsos: the MLP and the convolutional networks of the papers."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from impala_mp.networks import initialisers
 
 
 class MLP(nn.Sequential):
-    """Flattens to `size` numbers, then tanh layers."""
+    """Tanh layers over inputs that are flattened to `size` numbers."""
 
     def __init__(self, size: int, hidden_sizes: tuple[int, ...]) -> None:
         layers: list[nn.Module] = []
@@ -19,7 +19,7 @@ class MLP(nn.Sequential):
         initialisers.orthogonal(self)
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        # Not len(), which torch.export would take for a constant.
+        # Not len(): torch.export would treat it as a constant.
         return super().forward(numbers.reshape(numbers.shape[0], -1))
 
 
@@ -37,8 +37,8 @@ class _ConvEncoder(nn.Module):
             num_features = convolutions(probe).numel()
         self.output = nn.Sequential(nn.Linear(num_features, size), nn.ReLU())
         initialisers.orthogonal(self)
-        # NHWC in memory from slot to kernel: on a CPU 2.4 times faster, and what
-        # tensor cores want.
+        # NHWC in memory from slot to kernel: 2.4 times faster on a CPU, and the layout
+        # for tensor cores.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
@@ -47,7 +47,7 @@ class _ConvEncoder(nn.Module):
 
 
 def _stack(channels: int, *layers: tuple[int, int, int]) -> nn.Sequential:
-    """Convolutions of (channels, kernel, stride), each with a ReLU."""
+    """Returns convolutions of (channels, kernel, stride), each with a ReLU."""
     modules: list[nn.Module] = []
     for out, kernel, stride in layers:
         modules += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU(inplace=True)]
@@ -82,12 +82,12 @@ def _residual_stack(channels: int) -> nn.Sequential:
     return nn.Sequential(*modules, nn.ReLU())
 
 
-# Smallest side of an image that the convolutions leave anything of.
+# Smallest side of an image for which the convolutions have any output.
 MINIMUM_SIDE = {"minatar": 3, "shallow": 20, "nature": 36, "deep": 1}
 
 
 def _convolutions(name: str, channels: int) -> tuple[nn.Module, int]:
-    """The convolutions of a torso, and the width of its last layer."""
+    """Returns the convolutions of a torso, and the width of its last layer."""
     if name == "minatar":  # Young and Tian 2019, section 3
         return _stack(channels, (16, 3, 1)), 128
     if name == "shallow":  # IMPALA, figure 3, left
@@ -102,8 +102,8 @@ def conv_encoder(field: str, name: str, spec: specs.ArraySpec) -> nn.Module:
     is_image = len(shape) == 3 and not isinstance(spec, specs.CategoriesSpec)
     if not is_image or min(shape[:2]) < side:
         raise errors.BadInput(
-            f"{field} ({name!r}) needs images [height, width, channels] of at"
-            f" least {side}x{side}, but observations are {list(shape)}: set"
+            f"{field} ({name!r}) does not fit observations {list(shape)}. It needs"
+            f" images [height, width, channels] of at least {side}x{side}. Set"
             f" config.{field} to mlp, or to one that fits."
         )
     return _ConvEncoder(spec, *_convolutions(name, shape[2]))

@@ -254,15 +254,15 @@ def no_module(input_size, config):
         (f"{__name__}:no_module", "without parameters"),
         (
             f"{__name__}:flat_shapes",
-            r"state_shapes \(5,\), which must be a shape",
+            r"state_shapes \(5,\)\. It must be a tuple of shapes",
         ),
         (
             f"{__name__}:forgetful",
-            "gives Tensor, and has to give two things",
+            r"returns Tensor\. It must return a pair",
         ),
         (
             f"{__name__}:transposed",
-            r"\[\(2, 3, 5\), .* should be \[\(3, 2, 5\)",
+            r"\[\(2, 3, 5\), .* must be \[\(3, 2, 5\)",
         ),
     ],
 )

@@ -110,8 +110,13 @@ def test_a_users_own_by_key_or_for_all():
     [
         ({"network.torso": "mlp"}, {}, "dict", "arm/0, arm/1, gears, mode"),
         ({}, {"mod": "mlp"}, "dict", "'mod', which is no part"),
-        ({}, {"mode": "mlp"}, "box", "set config.network.torso"),
-        ({}, {"mode": "nature"}, "dict", r"network.encoders.mode \('nature'\) needs"),
+        ({}, {"mode": "mlp"}, "box", r"\. Set config\.network\.torso"),
+        (
+            {},
+            {"mode": "nature"},
+            "dict",
+            r"network.encoders.mode \('nature'\) does not fit",
+        ),
         ({}, {"arm/1": "embedding"}, "dict", "must be auto"),
         (
             {
@@ -126,7 +131,7 @@ def test_a_users_own_by_key_or_for_all():
             {"network.torso": f"{__name__}:no_module"},
             {},
             "box",
-            "gives 3, which is no torch.nn.Module",
+            r"returns 3\. It must return a torch\.nn\.Module",
         ),
         ({}, {"mode": 3}, "dict", r"network.encoders.mode \(3\) must be a name"),
     ],

@@ -1,4 +1,4 @@
-"""The experiment: what is trained, and how. Fields: impala_mp/config/base.py."""
+"""Experiment: the config of a training. Its fields: impala_mp/config/base.py."""
 
 from typing import Any
 

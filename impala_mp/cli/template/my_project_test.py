@@ -1,4 +1,4 @@
-"""Do the parts fit together? Run `pytest` here after every change."""
+"""Tests of the parts together. Run `pytest` here after every change."""
 
 import pathlib
 

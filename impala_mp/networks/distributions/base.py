@@ -1,4 +1,4 @@
-"""Action distributions: the only code that knows what policy logits mean."""
+"""Action distributions: the only code that interprets policy logits."""
 
 import math
 from typing import NamedTuple, Protocol
@@ -10,10 +10,10 @@ from impala_mp import types
 
 
 class Element(NamedTuple):
-    """What a distribution says of one element of an action."""
+    """Description of one element of an action: probabilities or moments."""
 
     name: str  # within the action: "", "[1, 0]" or "arm/0[2]"
-    labels: tuple[str, ...]  # of the numbers
+    labels: tuple[str, ...]  # one per number
     numbers: tuple[float, ...]
     are_probabilities: bool
 
@@ -26,18 +26,18 @@ class Element(NamedTuple):
 
 
 def element_names(shape: tuple[int, ...]) -> list[str]:
-    """Of each element of an array; "" if it is but one number."""
+    """Returns the name of each element of an array; "" for a single number."""
     return [str(list(index)) for index in np.ndindex(shape)] if shape else [""]
 
 
 def flat(array: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """[..., *shape] -> [..., n]."""
+    """Flattens [..., *shape] to [..., n]."""
     leading = array.shape[: array.dim() - len(shape)]
     return array.reshape(*leading, math.prod(shape))
 
 
 def unflat(vector: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """[..., n] -> [..., *shape]."""
+    """Reshapes [..., n] to [..., *shape]."""
     return vector.reshape(*vector.shape[:-1], *shape)
 
 
@@ -51,19 +51,19 @@ class ActionDistribution(Protocol):
     def sample(
         self, logits: torch.Tensor, generator: torch.Generator | None
     ) -> types.Nest:
-        """An action."""
+        """Draws an action."""
 
     def mode(self, logits: torch.Tensor) -> types.Nest:
-        """The action of a greedy policy: the likeliest, of a Box the median."""
+        """Returns the greedy action: the most probable one, or the median of a Box."""
 
     def log_prob(self, logits: torch.Tensor, action: types.Nest) -> torch.Tensor:
-        """log pi(a), of the joint action: [...]."""
+        """Returns log pi(a) of the joint action: [...]."""
 
     def entropy(self, logits: torch.Tensor) -> torch.Tensor:
-        """In nats: [...]."""
+        """Returns the entropy in nats: [...]."""
 
     def kl(self, p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
-        """KL(p || q) in nats: [...]."""
+        """Returns KL(p || q) in nats: [...]."""
 
     def mix(
         self,
@@ -71,18 +71,18 @@ class ActionDistribution(Protocol):
         epsilon: float | torch.Tensor,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        """Logits of (1 - epsilon) pi^(1 / temperature) + epsilon uniform.
+        """Returns logits of (1 - epsilon) pi^(1 / temperature) + epsilon uniform.
 
-        The power is normalised; of a joint action each part is mixed by itself.
-        `epsilon` is one number, or float64 [...], one a row. Finite for finite logits;
-        with epsilon 0 and temperature 1 the same tensor.
+        The power is normalised. Each part of a joint action is mixed separately.
+        `epsilon` is one number, or float64 [...] with one per row. Finite logits stay
+        finite. With epsilon 0 and temperature 1 the result is the same tensor.
         """
 
     def normalise(self, logits: torch.Tensor) -> torch.Tensor:
-        """The same for all logits that mean the same distribution."""
+        """Maps all logits of one distribution to the same logits."""
 
     def encode(self, action: types.Nest) -> torch.Tensor:
-        """Float features [..., encoding_size] of an action, for use as an input."""
+        """Encodes an action as float features [..., encoding_size] for a network."""
 
     def describe(self, logits: torch.Tensor) -> list[Element]:
-        """Of one row [L]: probabilities, or moments, of the environment's action."""
+        """Describes one row [L] by probabilities or moments of the action."""

@@ -1,4 +1,4 @@
-"""Distributions over finitely many actions: one of several, or a yes or no each."""
+"""Distributions over a finite number of actions: categorical and Bernoulli."""
 
 import math
 
@@ -12,17 +12,17 @@ MASKED = -1e9  # the logit of an action that is not allowed: its probability is 
 
 
 def masked(logits: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """Logits in which what is not `allowed`, bool [..., L], has probability 0."""
+    """Gives actions that are not `allowed`, bool [..., L], probability 0."""
     return torch.where(allowed, logits, MASKED)
 
 
 def _mixture_terms(
     epsilon: float | torch.Tensor, logits: torch.Tensor
 ) -> list[torch.Tensor]:
-    """log(1 - epsilon) and log(epsilon): [..., 1], or of one number.
+    """Returns log(1 - epsilon) and log(epsilon): [..., 1], or [1] for one number.
 
-    In logarithms: neither a policy that underflows nor the smallest epsilon of a
-    ladder gives an action the probability 0.
+    Logarithms keep every probability above 0, even if the policy underflows or epsilon
+    is the smallest of a ladder.
     """
     share = torch.as_tensor(epsilon, dtype=torch.float64).unsqueeze(-1)
     terms = torch.log1p(-share), torch.log(share)
@@ -30,7 +30,7 @@ def _mixture_terms(
 
 
 class Categorical:
-    """One of `num_actions`, by unnormalised log-probabilities."""
+    """One of `num_actions` actions, by unnormalised log-probabilities."""
 
     def __init__(self, num_actions: int, start: int = 0) -> None:
         self.num_logits = self.encoding_size = num_actions
@@ -92,7 +92,7 @@ class Categorical:
 
 
 class Bernoulli:
-    """A yes or no an element, by log-odds."""
+    """Independent binary elements, by log-odds."""
 
     def __init__(self, spec: specs.MultiBinarySpec) -> None:
         self._shape = spec.shape
@@ -121,7 +121,7 @@ class Bernoulli:
 
     @staticmethod
     def _expected(p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
-        """E_p[log q] of each element."""
+        """Returns E_p[log q] per element."""
         p = torch.sigmoid(p_logits)
         yes, no = functional.logsigmoid(q_logits), functional.logsigmoid(-q_logits)
         return p * yes + (1.0 - p) * no
@@ -151,7 +151,7 @@ class Bernoulli:
         return base.flat(action, self._shape).float()
 
     def describe(self, logits: torch.Tensor) -> list[base.Element]:
-        """The probability of 1."""
+        """Describes each element by its probability of 1."""
         pairs = zip(
             base.element_names(self._shape), logits.sigmoid().tolist(), strict=True
         )

@@ -1,4 +1,4 @@
-"""Distributions over real numbers: normals, and what tanh makes of them in bounds."""
+"""Distributions over real numbers: normals, and tanh-normals within bounds."""
 
 import math
 
@@ -11,12 +11,12 @@ from impala_mp.networks.distributions import base
 
 
 class Gaussian:
-    """Independent normals: all means, then all logarithms of standard deviations.
+    """Independent normals; logits are all means, then all log standard deviations.
 
     The latter do not depend on the observation. Within finite bounds the action is
-    a = low + (high - low) (tanh(u) + 1) / 2 of the normal u, and u is what is stored:
-    so neither densities nor their ratios lose anything at the bounds. Elsewhere the
-    environment gets u itself, clipped to a bound if there is one.
+    a = low + (high - low) (tanh(u) + 1) / 2 of the normal u. Trajectories store u, so
+    densities and their ratios lose no precision at the bounds. Otherwise the
+    environment gets u itself, clipped to any finite bound.
     """
 
     def __init__(self, spec: specs.BoxSpec) -> None:
@@ -28,8 +28,8 @@ class Gaussian:
         self._to_environment = specs.to_environment(spec)
         spans = np.subtract(spec.high, spec.low)
         self._log_scale = float(np.log(spans / 2.0).sum()) if self._squash else 0.0
-        # E f(u) = sum of weights f(mean + std nodes): exact to rounding for what is
-        # as smooth as log(da/du) at the deviations that policies have.
+        # E f(u) = sum of weights f(mean + std nodes): exact to rounding for a function
+        # as smooth as log(da/du), at the deviations of policies.
         nodes, weights = np.polynomial.hermite_e.hermegauss(32)
         self._nodes = torch.tensor(nodes, dtype=torch.float32)
         self._weights = torch.tensor(weights / weights.sum(), dtype=torch.float32)
@@ -45,7 +45,7 @@ class Gaussian:
         return base.unflat(logits.chunk(2, -1)[0], self._shape)
 
     def log_prob(self, logits: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """The density of the environment's action: log N(u) - log |da/du|."""
+        """Returns log N(u) - log |da/du|, for the environment's action a."""
         mean, log_std = logits.chunk(2, -1)
         u = base.flat(action, self._shape)
         errors_ = (u - mean) * (-log_std).exp()
@@ -53,13 +53,13 @@ class Gaussian:
         return normal.sum(-1) - self._log_slope(u)
 
     def _log_slope(self, u: torch.Tensor) -> torch.Tensor | float:
-        """log |da/du| over all elements: [..., n] -> [...]."""
+        """Sums log |da/du| over all elements: [..., n] -> [...]."""
         if not self._squash:
             return 0.0
         return _log_squared_sech(u).sum(-1) + self._log_scale
 
     def entropy(self, logits: torch.Tensor) -> torch.Tensor:
-        """H(u) + E log |da/du|, the second by Gauss-Hermite quadrature."""
+        """Returns H(u) + E log |da/du|, the second by Gauss-Hermite quadrature."""
         mean, log_std = logits.chunk(2, -1)
         entropy = (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
         if not self._squash:
@@ -70,7 +70,7 @@ class Gaussian:
         return entropy + slopes + self._log_scale
 
     def kl(self, p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
-        """That of the normals: a map that can be undone changes nothing of it."""
+        """Returns the KL of the normals u; an invertible map leaves it unchanged."""
         p_mean, p_log_std = p_logits.chunk(2, -1)
         q_mean, q_log_std = q_logits.chunk(2, -1)
         ratio = p_log_std - q_log_std
@@ -99,7 +99,7 @@ class Gaussian:
         return torch.tanh(u) if self._squash else u
 
     def describe(self, logits: torch.Tensor) -> list[base.Element]:
-        """Mean and deviation; without bounds on both sides, before any clipping."""
+        """Describes each element by mean and deviation, before any clipping."""
         mean, std = logits[: self.encoding_size], logits[self.encoding_size :].exp()
         if self._squash:
             points = base.unflat((mean + std * self._nodes[:, None]), self._shape)
@@ -115,5 +115,5 @@ class Gaussian:
 
 
 def _log_squared_sech(u: torch.Tensor) -> torch.Tensor:
-    """log(1 - tanh(u)^2), exact where tanh(u) rounds to 1."""
+    """Returns log(1 - tanh(u)^2), exact even if tanh(u) rounds to 1."""
     return 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))

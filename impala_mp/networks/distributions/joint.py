@@ -9,10 +9,10 @@ from impala_mp.networks.distributions import base, categorical, gaussian
 
 
 class Joint:
-    """Independent parts in a Tuple or Dict; their logits one after the other."""
+    """Independent parts in a Tuple or Dict, with concatenated logits."""
 
     def __init__(self, parts: types.Nest) -> None:
-        """`parts` is a nest of distributions."""
+        """Takes a nest of distributions."""
         self._structure = parts
         named = list(nest.flatten_with_path(parts))
         self._names = [path for path, _ in named]
@@ -28,7 +28,7 @@ class Joint:
         return zip(self._parts, logits.split(self._sizes, -1), strict=True)
 
     def _leaves(self, action: types.Nest) -> list[torch.Tensor]:
-        """The parts of an action, in order."""
+        """Returns the parts of an action, in order."""
         return nest.flatten(action)
 
     def _gather(self, leaves: Iterable[torch.Tensor]) -> types.Nest:
@@ -86,7 +86,7 @@ class Joint:
 
 
 class MultiCategorical(Joint):
-    """A categorical an element of one array; their logits one after the other."""
+    """One categorical per element of an array, with concatenated logits."""
 
     def __init__(self, spec: specs.MultiDiscreteSpec) -> None:
         sizes = zip(spec.num_actions, spec.start, strict=True)
@@ -106,7 +106,7 @@ def _sum(terms: Iterable[torch.Tensor]) -> torch.Tensor:
 
 
 def from_spec(spec: specs.ActionSpec) -> base.ActionDistribution:
-    """The distribution over the actions of `spec`."""
+    """Returns the distribution over the actions of `spec`."""
     made: base.ActionDistribution
     if isinstance(spec, (tuple, dict)):
         return Joint(nest.map_structure(from_spec, spec))

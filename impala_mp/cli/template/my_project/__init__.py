@@ -1,1 +1,1 @@
-"""An environment and a network of one's own."""
+"""A custom environment and a custom network."""

@@ -1,4 +1,4 @@
-"""The environment: a corridor with a goal at one of its ends."""
+"""Environment: a corridor with a goal at one end."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import numpy as np
 
 
 class Corridor(gymnasium.Env[np.ndarray, np.int64]):
-    """Cells in a row. The walk begins in the middle; the goal is at either end.
+    """Cells in a row. The walker starts in the middle; the goal is at either end.
 
     Actions: left, stay, right. The reward is 1 at the goal, where the episode ends, and
-    -0.01 in every other step. Observations float32 [2]: where one is, and where the
-    goal is, -1 at the left end and 1 at the right one.
+    -0.01 in every other step. Observations float32 [2]: the positions of walker and
+    goal, from -1 at the left end to 1 at the right end.
     """
 
     metadata = {"render_modes": ["rgb_array"]}
@@ -19,14 +19,14 @@ class Corridor(gymnasium.Env[np.ndarray, np.int64]):
     action_space = gymnasium.spaces.Discrete(3)
 
     def __init__(self, length: int = 9, render_mode: str | None = None) -> None:
-        """Any argument is a field: --config.environment.kwargs.length=15."""
+        """Takes fields of the config: --config.environment.kwargs.length=15."""
         self.render_mode = render_mode
         self._length = length
 
     def reset(
         self, *, seed: int | None = None, options: Any = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)  # all that is random comes from self.np_random
+        super().reset(seed=seed)  # draw all random numbers from self.np_random
         self._position = self._length // 2
         self._goal = int(self.np_random.integers(2)) * (self._length - 1)
         return self._observation(), {}
@@ -52,7 +52,8 @@ class Corridor(gymnasium.Env[np.ndarray, np.int64]):
         return picture.repeat(24, axis=0).repeat(24, axis=1)
 
 
-# Truncated after 50 steps, which is no end: the value of what would follow counts.
+# Episodes are truncated after 50 steps. Truncation is no end: the learner still counts
+# the value of the next state.
 gymnasium.register(
     "MyProject-v0", "my_project.environment:Corridor", max_episode_steps=50
 )

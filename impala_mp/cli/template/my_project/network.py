@@ -1,4 +1,4 @@
-"""The network's torso: from observations to features. Core and heads follow."""
+"""Torso of the network: observations to features. Core and heads follow."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ class Torso(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        """[N, size], in the environment's own dtype -> [N, F]."""
+        """[N, size], in the environment's dtype -> [N, F]."""
         features: torch.Tensor = self.layers(observation.float())
         return features
 
 
 def torso(observation_spec: Any, config: Any) -> nn.Module:
-    """What config.network.torso names; `config` is config.network."""
+    """Makes the torso for config.network.torso; `config` is config.network."""
     (size,) = observation_spec.shape
     return Torso(size, config.hidden_sizes)
