@@ -14,7 +14,7 @@ def test_after_too_many_in_a_row_the_learner_ends(tmp_path):
     parts = crashes.parts(tmp_path, **limits)
     with torch.no_grad():
         parts.training._learner.agent.network.policy.bias[0] = np.inf
-    with pytest.raises(errors.RunFailed, match="4 updates in a row.*replay.*/2.pt"):
+    with pytest.raises(errors.RunFailed, match="4 updates in a row.*diagnose.*/2.pt"):
         crashes.train(parts, 10)
     assert len(crashes.files(tmp_path)) == 2
     assert not (tmp_path / "checkpoints").exists()  # of parameters that are infinite
