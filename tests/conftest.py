@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 
 import pytest
+import torch
 
 import harness
 
@@ -46,6 +47,11 @@ def mount():
     yield make
     for folder in mounted:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
 
 
 def pytest_collection_modifyitems(items):

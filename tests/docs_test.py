@@ -264,6 +264,7 @@ def place(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("path", [_README, *_DOCS], ids=_name)
 def test_the_code_of_a_page_runs_in_order(path, place, monkeypatch):
     namespace = {}

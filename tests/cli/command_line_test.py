@@ -195,6 +195,7 @@ def test_a_file_that_gives_no_config_is_refused(monkeypatch, tmp_path, text, sen
         _parse(monkeypatch, tmp_path, f"--config={path}")
 
 
+@pytest.mark.integration
 def test_the_experiment_is_executed_once_at_a_start(tmp_path):
     path, log = tmp_path / "counted.py", tmp_path / "executions"
     count = f"open({str(log)!r}, 'a').write"
@@ -238,6 +239,7 @@ def test_a_bug_in_a_config_keeps_its_traceback(monkeypatch, tmp_path, statement,
         _parse(monkeypatch, tmp_path, f"--config={path}")
 
 
+@pytest.mark.integration
 def test_a_refused_run_leaves_nothing(tmp_path):
     workdir = tmp_path / "run"
     done = _call("train", _CATCH, f"--workdir={workdir}", "--config.batch_size=33")
@@ -272,6 +274,7 @@ def test_runs_are_refused_before_anything_is_written(tmp_path, fields, sentence)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.integration
 def test_a_life_of_a_run(tmp_path):
     """Trains, goes on, refuses another config, evaluates, and films."""
     workdir, film = tmp_path / "run", tmp_path / "film.gif"
@@ -305,6 +308,7 @@ def _damage(folder):
             path.write_bytes(path.read_bytes()[:100])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -50,6 +50,7 @@ def test_what_is_written(project):
     assert len((project / "README.md").read_text().splitlines()) <= 10
 
 
+@pytest.mark.integration
 def test_its_own_test_passes(project):
     done = _run(["pytest", "-q", "-p", "no:cacheprovider"], project)
     assert done.returncode == 0, done.stdout
@@ -63,6 +64,7 @@ def _commands(project):
     return [command for command in commands if command[0] in _MODULES]
 
 
+@pytest.mark.integration
 def test_the_commands_of_its_readme(project):
     check, train, play = _commands(project)
     for command, more in (

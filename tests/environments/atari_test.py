@@ -1,6 +1,7 @@
 """Atari games: lives, full games, stacked images."""
 
 import numpy as np
+import pytest
 
 from impala_mp import types
 from impala_mp.environments import factory
@@ -20,6 +21,7 @@ def _fire(time_step):
     return np.ones(4, np.int64)
 
 
+@pytest.mark.integration
 def test_a_lost_life_ends_the_episode_but_not_the_game():
     environment = _breakout(training=True)
     time_step = environment.reset(range(4))
@@ -35,6 +37,7 @@ def test_a_lost_life_ends_the_episode_but_not_the_game():
     assert 4 * games <= lost <= 6 * games + 20  # five lives a game
 
 
+@pytest.mark.integration
 def test_full_games_are_played_in_evaluation():
     environment = _breakout(training=False)
     time_step, lasts, games = environment.reset(range(4)), 0, 0

@@ -154,6 +154,7 @@ def test_popart_of_each_task_is_as_of_one_alone():
             )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mode", ["lockstep", "processes"])
 @pytest.mark.parametrize("names", ["AB", "AC"])
 def test_a_whole_training(tmp_path, names, mode):

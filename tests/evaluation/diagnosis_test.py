@@ -105,6 +105,7 @@ def test_what_the_step_drew_is_drawn_again(tmp_path):
     assert "loss/baseline is inf" in diagnosis.Diagnosis(crash).culprit()
 
 
+@pytest.mark.integration
 def test_the_threads_of_the_step_are_taken_again(tmp_path, monkeypatch):
     """Sums over many transitions are cut by them: the last bits differ."""
     parts = crashes.parts(tmp_path, **_IMPACT_PLAIN, unroll_length=6000, **_UNWATCHED)
@@ -232,6 +233,7 @@ def test_parameters_that_are_bad_are_named_by_layer(tmp_path):
     )
 
 
+@pytest.mark.integration
 def test_the_tool(tmp_path):
     parts = crashes.parts(tmp_path)
     crashes.train(parts, 1)

@@ -125,6 +125,7 @@ def _cases():
 _CASES = list(_cases())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("observation", "action", "core"), _CASES)
 def test_a_program_says_what_the_agent_says(observation, action, core):
     alone = {"loss.popart": True, "network.last_reward": observation != "box"}
@@ -134,10 +135,12 @@ def test_a_program_says_what_the_agent_says(observation, action, core):
     )
 
 
+@pytest.mark.integration
 def test_a_last_action_needs_no_core():
     _check(_config("box", "tuple", "none", **{"network.last_action": True}), "torch")
 
 
+@pytest.mark.integration
 def test_several_tasks_with_a_mask_and_a_scale_each():
     names = (
         "tests.environments.tasks_test:TaskA-v0, tests.environments.tasks_test:TaskB-v0"
@@ -164,6 +167,7 @@ def _onnx(function):
     return function
 
 
+@pytest.mark.integration
 @_onnx
 @pytest.mark.parametrize(
     ("observation", "action", "core"),
@@ -176,6 +180,7 @@ def test_an_onnx_model_says_what_the_agent_says(observation, action, core):
     _check(_config(observation, action, core, **overrides), "onnx")
 
 
+@pytest.mark.integration
 @_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize(("observation", "action", "core"), _CASES)
@@ -223,6 +228,7 @@ print(*layout["inputs"], "->", *layout["outputs"])
 """
 
 
+@pytest.mark.integration
 def test_a_file_stands_alone_and_is_described(run):
     done = _call("-m", "impala_mp.cli.export", run)
     path, description = done.stdout.split()
@@ -246,6 +252,7 @@ def _call(*arguments):
     )
 
 
+@pytest.mark.integration
 @_onnx
 def test_an_onnx_file_names_its_inputs_and_rows(run, tmp_path):
     path, _ = export.export(run, "onnx", str(tmp_path / "mine.onnx"))
@@ -342,6 +349,7 @@ def _train_with(torso, path):
     program.train(_config("box", "discrete", "none", **overrides), str(path))
 
 
+@pytest.mark.integration
 def test_what_is_for_training_only_is_off(tmp_path):
     _train_with("dropout", tmp_path)
     path, _ = export.export(str(tmp_path), "torch", None)

@@ -19,11 +19,8 @@ from impala_mp.storage import crash_file
 from impala_mp.workers import batcher, learner, publisher
 from tests.support import builders
 
-_needs_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="there is no CUDA device here"
-)
 _each_device = pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=_needs_gpu)], ids=["cpu", "cuda"]
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)], ids=["cpu", "cuda"]
 )
 _each_launch = pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 _IMAGES = {
@@ -78,7 +75,7 @@ def _updated(overrides, count=6, **more):
     return made.parameters.trainable.cpu(), metrics.cpu()
 
 
-@_needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "overrides",
     [_IMAGES, _RECURRENT, _GRU, _GTRXL, _REPLAYED, _IMPACT],
@@ -108,7 +105,7 @@ def test_bfloat16_is_close(overrides, device):
     torch.testing.assert_close(rough_metrics[:4], metrics[:4], rtol=0.05, atol=0.05)
 
 
-@_needs_gpu
+@pytest.mark.gpu
 def test_batches_on_the_gpu_are_those_of_the_rings(tmp_path):
     config = builders.config(**{"learner.device": "cuda"})
     parts = builders.parts(config, tmp_path)
@@ -129,6 +126,7 @@ def test_batches_on_the_gpu_are_those_of_the_rings(tmp_path):
         np.testing.assert_array_equal(actual, expected[0])
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is no second GPU here")
 @_each_launch
 def test_the_second_gpu_does_as_the_first(tmp_path, graph):
@@ -146,7 +144,7 @@ def test_the_second_gpu_does_as_the_first(tmp_path, graph):
     assert torch.equal(*results)
 
 
-@_needs_gpu
+@pytest.mark.gpu
 def test_priorities_from_the_gpu_come_one_call_later():
     updates = []
     listener = types.SimpleNamespace(update=lambda *both: updates.append(both))
@@ -164,7 +162,7 @@ def test_priorities_from_the_gpu_come_one_call_later():
     assert [draw for draw, _ in updates] == [1, 2, 3]
 
 
-@_needs_gpu
+@pytest.mark.gpu
 def test_publication_from_the_gpu_comes_one_call_later(tmp_path):
     parts = builders.parts(builders.config(), tmp_path)
     store = parts.shared.store
@@ -200,7 +198,7 @@ def _no_waiting():
         torch.cuda.set_sync_debug_mode("default")
 
 
-@_needs_gpu
+@pytest.mark.gpu
 @_each_launch
 @pytest.mark.parametrize(
     "overrides",
@@ -258,7 +256,7 @@ def test_the_lag_counts_what_is_on_its_way_to_the_store(tmp_path, device):
     assert found["lag/mean"] == found["lag/max"] == (device == "cuda")
 
 
-@_needs_gpu
+@pytest.mark.gpu
 @_each_launch
 def test_memory_of_the_gpu_stays_flat(tmp_path, graph):
     settings = {"learner.device": "cuda", "learner.cuda_graph": graph}

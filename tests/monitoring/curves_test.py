@@ -57,6 +57,7 @@ def test_numbers_that_are_not_there_are_refused(runs, tmp_path):
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.integration
 def test_the_tool(runs, tmp_path):
     path = tmp_path / "tool.png"
     command = [sys.executable, "tools/plot.py", f"--output={path}"]

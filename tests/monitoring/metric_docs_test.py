@@ -87,6 +87,7 @@ def known(written):
     return keys
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("change", _VARIANTS)
 def test_every_metric_of_a_run_has_its_row(change, written):
     assert len(written[change]) > 50

@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.integration
+
 # In a process of its own: pytest's shall not be anybody's parent.
 _CODE = """
 import errno, os, signal, tempfile

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 _CATCH = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "catch.py"
 
 # Says so when a module is about to be imported, and waits there.

@@ -6,6 +6,10 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+pytestmark = pytest.mark.integration
+
 _PARENT = """
 import multiprocessing, os, sys, time
 from impala_mp.runtime import life_pipe

@@ -16,6 +16,8 @@ from impala_mp.storage import metrics
 from impala_mp.workers import learner_loop
 from tests.support import live_changes, lockstep_runs
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("name", lockstep_runs.VARIANTS)
 def test_the_same_seed_gives_the_same_run(tmp_path, name):

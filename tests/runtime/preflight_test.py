@@ -217,6 +217,7 @@ def _train(*arguments, limit=None):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.integration
 def test_the_command(tmp_path):
     done = _train(_CATCH, "--check", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -229,6 +230,7 @@ def test_a_config_that_is_not_valid():
         preflight.check(builders.config(batch_size=7), None)
 
 
+@pytest.mark.integration
 def test_too_few_file_descriptors(tmp_path):
     many = ("--config.actors.count=60", "--config.batch_size=64")
     done = _train(_CATCH, "--check", *many, limit=128)

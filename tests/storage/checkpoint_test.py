@@ -224,6 +224,7 @@ def _replace_for_ever(folder, start):
         checkpoint.save(folder, 1, _state(value), replace=True)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("write_for_ever", [_save_for_ever, _replace_for_ever])
 def test_a_writer_killed_anywhere_leaves_a_sound_one(tmp_path, write_for_ever):
     checkpoint.save(str(tmp_path), 1, _state(1))

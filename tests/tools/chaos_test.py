@@ -37,6 +37,7 @@ def rained(tmp_path_factory):
     return folder, done.returncode, json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.integration
 def test_a_run_recovers_from_what_happens_to_it(rained):
     _, code, report = rained
     # How long a recovery takes says more of what else this machine does just now.
@@ -66,6 +67,7 @@ def _spoil(folder):
     (folder / "logs" / "actor-9.log").write_text("version 7 of the parameters is torn")
 
 
+@pytest.mark.integration
 def test_a_bad_state_after_recovery_fails(rained, tmp_path):
     base, _, report = rained
     shutil.copytree(base / "run", tmp_path / "run")
@@ -85,6 +87,7 @@ def test_a_bad_state_after_recovery_fails(rained, tmp_path):
     assert len(reasons) == 6
 
 
+@pytest.mark.integration
 def test_few_faults_and_slow_recoveries_fail(rained):
     _, _, report = rained
     quick = {"actor": {"median": 0.99}, "learner": {"median": 9.9}}

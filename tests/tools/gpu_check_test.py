@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 _SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "tools" / "gpu_check.sh"
 _BENCHMARKS = 5  # each a JSON line
 

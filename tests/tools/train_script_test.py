@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 _SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "tools" / "train.sh"
 
 

@@ -47,6 +47,7 @@ def _count_torn(store, num_reads):
     return torn
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "num_reads", [1_000, pytest.param(10_000, marks=pytest.mark.slow)]
 )
@@ -124,6 +125,7 @@ def _publish_and_die(store, step):
     store.publish(source)
 
 
+@pytest.mark.integration
 def test_a_writer_killed_midway_leaves_a_whole_version():
     store = parameter_store.ParameterStore(_SIZE)
     into = np.empty(_SIZE, np.uint8)

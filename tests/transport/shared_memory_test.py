@@ -28,6 +28,7 @@ def _fill(memory, block, bell):
     bell.ring()
 
 
+@pytest.mark.integration
 def test_children_share_memory_control_block_and_doorbell():
     memory = shared_memory.SharedArrays(_SPEC)
     block, bell = control_block.ControlBlock(2), doorbell.Doorbell()

@@ -132,6 +132,7 @@ def _kill_and_go_on(num_deaths):
     rings.close()
 
 
+@pytest.mark.integration
 def test_nothing_is_lost_twice_or_torn_whoever_is_killed():
     _kill_and_go_on(200)
 
