@@ -120,7 +120,7 @@ class TrajectoryRing:
         return slot
 
     def release(self, count: int) -> None:
-        """Returns the oldest `count` slots to the actor. No reader may use them again."""
+        """Returns the oldest `count` slots to the actor; no reader may use them now."""
         self._barrier()
         self._words[_TAIL] = self.tail + count
         self._actor_doorbell.ring()
