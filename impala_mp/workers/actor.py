@@ -1,4 +1,4 @@
-"""The actor: steps E environments with one policy an unroll, straight into a slot."""
+"""Actor: steps E environments with one policy an unroll, straight into a slot."""
 
 import time
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from impala_mp.transport import (
     trajectory_slot,
 )
 
-_MAX_BAD_IN_A_ROW = 100  # unrolls; then the environment is not fit to learn from
-WAIT_SECS = 0.2  # longest sleep before the control block is looked at again
+_MAX_BAD_IN_A_ROW = 100  # unrolls; then the actor fails
+WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
 
 class RingActor:
-    """What every actor does with its ring."""
+    """Base of all actors: fills the slots of one ring."""
 
     def __init__(
         self,
@@ -35,20 +35,20 @@ class RingActor:
     ) -> None:
         self._ring, self._control, self._row = ring, control, row
         self._index, self._incarnation = index, incarnation
-        self._new_seeds = new_seeds  # for the environments, others at each call
+        self._new_seeds = new_seeds  # for the environments; new ones at each call
         self._bad_in_a_row = 0
-        self._num_outside = 0  # observations, that the row counts already
+        self._num_outside = 0  # observations that the row counts already
 
     def reset(self) -> None:
-        """Starts the environments, and what remembers them, anew."""
+        """Resets the environments and the state that depends on them."""
         raise NotImplementedError
 
     def unroll(self) -> bool:
-        """Fills one slot and commits it; False if that came to nothing."""
+        """Fills one slot and commits it; returns False if it could not."""
         raise NotImplementedError
 
     def guarded_unroll(self) -> bool:
-        """An unroll that is thrown away if the environment gives bad data."""
+        """Unrolls; discards the unroll if the environment returns bad data."""
         try:
             done = self.unroll()
         except bad_data.BadData as error:
@@ -64,7 +64,7 @@ class RingActor:
         self._num_outside = outside
 
     def _start_over(self, error: bad_data.BadData) -> None:
-        """Counts what was thrown away. A reset may give bad data in its turn."""
+        """Counts a discarded unroll and resets. The reset may return bad data, too."""
         bad: bad_data.BadData | None = error
         while bad is not None:
             print(f"An unroll is thrown away: {bad}.", flush=True)
@@ -89,7 +89,7 @@ class RingActor:
 
 
 class Actor(RingActor):
-    """Environments, a copy of the parameters, and a ring to write to."""
+    """Actor that infers for itself, with its own copy of the parameters."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Actor(RingActor):
         generator: torch.Generator,
         epsilon_exponent: float = 1.0,
     ) -> None:
-        """`epsilon_exponent` is this actor's rung of the ladder."""
+        """`epsilon_exponent` is this actor's place on the ladder."""
         super().__init__(ring, control, row, index, incarnation, new_seeds)
         self._agent, self._environment = policy, environment
         self._generator, self._epsilon_exponent = generator, epsilon_exponent
@@ -180,7 +180,7 @@ class Actor(RingActor):
         row.add("agent_steps", self._environment.num_envs)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next unroll depends on, the parameters excepted."""
+        """Returns the state that the next unroll depends on, without the parameters."""
         return {
             "generator": self._generator.get_state(),
             "core_state": self._state,

@@ -81,7 +81,7 @@ def make_learner(
 def _make_replay(
     shared: shared_lib.Shared, row: control_block.ProcessRow
 ) -> replay.Replay | None:
-    """Empty; None if the config has none."""
+    """Returns an empty replay, or None without replay.ratio."""
     config = shared.config
     if not config.replay.ratio:
         return None
@@ -101,7 +101,7 @@ def _make_replay(
 def _oldest_version(
     max_lag: int, store: parameter_store.ParameterStore
 ) -> Callable[[], int]:
-    """The oldest version that may still be learned from."""
+    """Returns a function that gives the oldest version that may be learned."""
     if max_lag < 0:
         return lambda: 0
     return lambda: store.latest - max_lag

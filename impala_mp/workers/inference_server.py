@@ -1,7 +1,7 @@
-"""The inference server: one batched forward for the rows that actors wait for.
+"""Inference server: one batched forward for the rows that actors wait for.
 
-It reads time steps straight from the slots that the actors are filling, and writes
-action, logits and baseline back into the same rows. Core states stay on its device.
+It reads time steps from the slots that the actors fill, and writes action, logits and
+baseline into the same rows. Core states stay on its device.
 """
 
 import time
@@ -20,14 +20,14 @@ from impala_mp.transport import (
     trajectory_slot,
 )
 
-_WAIT_SECS = 0.1  # longest sleep before the control block is looked at again
-# An actor that takes longer for a row may hang: newer parameters do not wait for it.
+_WAIT_SECS = 0.1  # longest sleep between two looks at the control block
+# An actor that takes longer for a row may hang. Newer parameters do not wait for it.
 _GRACE_SECS = 1.0  # and
 _PATIENCE = 4.0  # times the longest that this actor has taken so far
 
 
 class _Policy:
-    """One version of the parameters, on the server's device."""
+    """Agent with one version of the parameters, on the server's device."""
 
     def __init__(
         self, policy: agent.Agent, store: parameter_store.ParameterStore, device: str
@@ -43,7 +43,7 @@ class _Policy:
 
     @property
     def version(self) -> int:
-        """0: there is nothing to act with."""
+        """Version of the parameters; 0: none to act with."""
         return self._reader.version
 
     def fetch(self) -> bool:
@@ -55,7 +55,7 @@ class _Policy:
 
 
 class _Client:
-    """One seat of one actor: where it is, and its core state."""
+    """Progress and core state of one seat of an actor."""
 
     def __init__(
         self,
@@ -68,17 +68,17 @@ class _Client:
         self.seat, self.control_row, self.state = seat, row, state
         self.epsilon_exponent = epsilon_exponent
         self.slots = [trajectory_slot.of_slot(slot) for slot in slots]
-        self.policy: _Policy | None = None  # of the unroll in hand
+        self.policy: _Policy | None = None  # of the current unroll
         self.version = 0  # that it began with
         self.incarnation = -1
         self.answered_at = time.monotonic()
         self.longest_secs = 0.0  # from an answer to the next row of the same unroll
 
     def holds(self, policy: _Policy) -> bool:
-        """Whether the actor is alive and will ask for more rows of such an unroll.
+        """Returns whether the actor lives and will request more rows with `policy`.
 
-        One that is late is not waited for. If it comes after all, its unroll starts
-        over, and it is given more time from then on.
+        A late actor does not count. If it requests a row after all, its unroll starts
+        over, and its limit grows.
         """
         row = self.control_row
         return (
@@ -94,14 +94,14 @@ class _Client:
         return waited > limit and self.seat.pending() is None
 
     def begin(self, policy: _Policy, incarnation: int) -> None:
-        """Of an unroll."""
+        """Begins an unroll."""
         if incarnation != self.incarnation:
             self.longest_secs = 0.0
         self.policy, self.version = policy, policy.version
         self.incarnation = incarnation
 
     def goes_on(self, incarnation: int) -> bool:
-        """Whether the next row can be of the policy that the unroll began with."""
+        """Returns whether the next row can have the policy that began the unroll."""
         if self.policy is None or self.incarnation != incarnation:
             return False
         took = time.monotonic() - self.answered_at
@@ -119,10 +119,10 @@ class _Work(NamedTuple):
 
 
 class InferenceServer:
-    """Two versions of the parameters, so that no unroll sees two policies.
+    """Server with two versions of the parameters, so that no unroll sees two policies.
 
-    Unrolls begin with the newer one; the older one is replaced as soon as no unroll
-    that began with it is going on, those of actors that seem to hang excepted.
+    Unrolls begin with the newer version. The older one is replaced once all unrolls
+    that began with it are complete. Actors that seem to hang are not waited for.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class InferenceServer:
                 self._bell.wait(_WAIT_SECS)
 
     def _refresh(self) -> None:
-        """Takes newer parameters if the older ones are nobody's any more."""
+        """Fetches newer parameters if no unroll uses the older ones."""
         if self._store.latest <= self._newer.version or any(
             client.holds(self._older) for clients in self._clients for client in clients
         ):
@@ -184,7 +184,7 @@ class InferenceServer:
 
     @torch.inference_mode()
     def serve(self) -> int:
-        """Answers what is pending; the number of answers."""
+        """Answers the pending requests; returns their number."""
         self._row.beat(control_block.State.RUNNING)
         work = [
             _Work(client, request)
@@ -204,7 +204,7 @@ class InferenceServer:
         return len(work)
 
     def _begin(self, work: _Work) -> bool:
-        """Gives an unroll its policy; False if this row cannot be served."""
+        """Assigns a policy to an unroll; returns False if the row cannot be served."""
         client, request = work
         incarnation = client.control_row.get("incarnation")
         if request.row == 0:
@@ -246,7 +246,7 @@ class InferenceServer:
                 client.policy = None
 
     def _epsilon(self, group: list[_Work]) -> float | torch.Tensor:
-        """As it is now: one for all rows, or each actor's own."""
+        """Returns the current epsilon: one number, or float64 [N] on a ladder."""
         epsilon = self._control.get("epsilon")
         if not self._on_a_ladder:
             return epsilon

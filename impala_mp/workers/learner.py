@@ -1,4 +1,4 @@
-"""The learner: batch, unroll, V-trace, losses, clip, optimizer step."""
+"""Learner: unroll, loss, clip, optimizer step."""
 
 import functools
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from impala_mp.config import derived
 from impala_mp.networks import agent, flat_parameters, popart
 
 _Work = tuple[types.Trajectory, types.Sample | None]
-# A micro-batch, and what its algorithm holds it against.
+# A micro-batch, its sample and the algorithm's reference.
 _Part = tuple[types.Trajectory, types.Sample | None, agent.NetworkOutput | None]
 _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [B]
 
 
 def metric_names(config: Any) -> tuple[str, ...]:
-    """What `update` gives, in this order."""
+    """Returns the names of the metrics of `update`, in order."""
     own = ("loss/total", "loss/gradient_norm", "health/skipped_share")
     algorithm = registry.metric_names(config.algorithm, config.replay)
     scales = _popart_names(config.environment) if config.loss.popart else ()
@@ -70,7 +70,7 @@ class Learner:
         self.agent_steps = 0
 
     def learning_rate(self, factor: float = 1.0) -> float:
-        """The schedule's value at the agent steps learned so far."""
+        """Returns the learning rate at the agent steps learned so far."""
         rate = self._config.optimizer.learning_rate * factor
         if self._config.optimizer.schedule == "linear":
             rate *= max(0.0, 1.0 - self.agent_steps / self._config.total_agent_steps)
@@ -82,11 +82,16 @@ class Learner:
         live: base.Live,
         sample: types.Sample | None = None,
     ) -> torch.Tensor:
-        """One optimizer step a pass; float32 [len(metric_names)], not awaited.
+        """Makes one optimizer step a pass. Does not wait for the device.
 
-        A step whose loss or gradient is not finite changes nothing, and is counted;
-        its priorities are NaN. The metrics are means over the passes; an update is
-        skipped if any step was. `sample` is None if, and only if, there is no replay.
+        A step with a non-finite loss or gradient changes nothing, and is counted; its
+        priorities are NaN. An update counts as skipped if one of its steps was.
+
+        Args:
+          sample: None if, and only if, there is no replay.
+
+        Returns:
+          Metrics, float32 [len(metric_names)]: means over the passes.
         """
         self._set(live)
         self._learning_rate.fill_(self.learning_rate(live.learning_rate_factor))
@@ -107,7 +112,7 @@ class Learner:
         live: base.Live,
         sample: types.Sample | None = None,
     ) -> base.Loss:
-        """Of a whole batch, from which nothing is learned."""
+        """Returns the loss of a whole batch; learns nothing."""
         self._set(live)
         count = batch.agent_output.baseline.numel()
         part = self._referred((batch, sample))
@@ -117,18 +122,18 @@ class Learner:
         return *work, self._algorithm.reference(work[0], self.unroll)
 
     def _update(self, work: _Work) -> _Done:
-        """The update as the device sees it: nothing here asks anything of the host.
+        """Makes the update on the device; never waits for the host.
 
         Returns:
-          float32 [2, len(metric_names)]: a skipped step's as zeros, and as they came;
-          and the priorities, or None.
+          Metrics, float32 [2, len(metric_names)]: with zeros for skipped steps, and
+          raw. Priorities [B], or None.
         """
         parts = _split(*work, self._config.learner.micro_batches)
         referred = [self._referred(part) for part in parts]
         passes = [self._step(referred) for _ in range(self._config.learner.passes)]
         metrics, priorities = passes[-1]
-        # Once an update, whatever the passes, and by what is fresh: each observation
-        # counts once.
+        # Once an update, for any number of passes, with fresh trajectories only: each
+        # observation counts once.
         num_fresh = work[0].agent_output.baseline.shape[1]
         num_fresh -= derived.num_replayed(self._config)
         observation = nest.map_structure(
@@ -140,12 +145,12 @@ class Learner:
             metrics = each.mean(0)
             metrics[:, 2] = each[:, :, 2].amax(0)
         if priorities is not None:
-            # Of a step that was not taken, each trajectory may be the cause.
+            # Each trajectory may be the cause of a skipped step.
             priorities = priorities.where(metrics[0, 2] == 0.0, torch.nan)
         return metrics, priorities
 
     def _step(self, parts: list[_Part]) -> _Done:
-        """One pass over a batch, and its step; what it gives is as of `_update`."""
+        """Makes one pass over a batch and its step; returns the same as `_update`."""
         self._gradient.zero_()
         count = sum(part[0].agent_output.baseline.numel() for part in parts)
         metrics = torch.zeros(self._num_metrics, device=self._gradient.device)
@@ -159,7 +164,7 @@ class Learner:
         scale = finite
         if self._config.optimizer.clip_norm:
             scale = finite * (self._config.optimizer.clip_norm / norm).clamp(max=1.0)
-        # 0 * inf is NaN: what a skipped step leaves must be zero.
+        # 0 * inf is NaN: a skipped step must leave zeros.
         self._gradient.mul_(scale).nan_to_num_(0.0, 0.0, 0.0)
         self._optimizer.step(self._gradient, self._learning_rate, finite)
         if self._popart is not None:
@@ -169,7 +174,7 @@ class Learner:
             statistics = torch.cat([self._popart.mean, self._popart.scale])
             metrics[-len(statistics) :] += statistics
         metrics[1] += norm
-        # A step that was not taken has no metrics: it would spoil the means of others.
+        # The metrics of a skipped step would spoil the means.
         clean = (metrics * finite).nan_to_num_(0.0, 0.0, 0.0)
         clean[2] += 1.0 - finite
         both = torch.stack([clean, metrics])
@@ -194,7 +199,7 @@ class Learner:
         return torch.stack([*own, *others, *statistics]), loss.priorities
 
     def unroll(self, batch: types.Trajectory) -> agent.NetworkOutput:
-        """The network's view of a batch, at the learner's precision; as float32."""
+        """Returns the network's outputs for a batch, computed in `learner.precision`."""
         action = batch.agent_output.action
         with self._autocast():
             output = self.agent.unroll(batch.time_step, action, batch.core_state)
@@ -202,9 +207,9 @@ class Learner:
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that an update's metrics depend on, beside batch and hyperparameters.
+        """Tensors that an update's metrics depend on, beside batch and hyperparameters.
 
-        Later passes see what the optimizer has made of those before.
+        With several passes they include the optimizer's state.
         """
         tensors = {"parameters": self.parameters.flat, **self._algorithm.state}
         if self._config.learner.passes > 1:
@@ -212,7 +217,7 @@ class Learner:
         return tensors
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters by name, optimizer, counters: tensors on the CPU and numbers."""
+        """Returns parameters by name, optimizer, counters: CPU tensors and numbers."""
         network = self.agent.network.state_dict()
         return {
             "parameters": {k: v.detach().cpu().clone() for k, v in network.items()},
@@ -224,10 +229,10 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave.
+        """Restores the state of `state_dict`.
 
         Raises:
-          ValueError: it is of another network.
+          ValueError: the state is of another network.
         """
         if state["layout"] != self.parameters.layout.digest:
             raise ValueError("the checkpoint's parameters are of another network")
@@ -243,7 +248,7 @@ class Learner:
 def _split(
     batch: types.Trajectory, sample: types.Sample | None, parts: int
 ) -> list[_Work]:
-    """Micro-batches, views along B."""
+    """Returns micro-batches: views along B."""
     if parts == 1:
         return [(batch, sample)]
     size = batch.agent_output.baseline.shape[1] // parts

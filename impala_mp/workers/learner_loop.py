@@ -1,13 +1,11 @@
-"""What one update sets off: publication, accounting, the record, checkpoints."""
+"""Learner loop: update, publish, account, record, checkpoint."""
 
 import collections
-import math
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from impala_mp import errors
@@ -28,19 +26,18 @@ from impala_mp.workers import (
     learner,
     learner_metrics,
     nonfinite,
-    policy_lag,
     publisher,
 )
 
-_WAIT_SECS = 0.2  # longest sleep before the control block is looked at again
+_WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
 
 class NotSaved(Exception):
-    """What was learned since the newest checkpoint is lost."""
+    """The last checkpoint could not be written: some updates are lost."""
 
 
 class LearnerLoop:
-    """One learner at work. `step` is one update with all that follows from it."""
+    """Loop of one learner. `step` is one update and everything that follows from it."""
 
     def __init__(
         self,
@@ -79,19 +76,15 @@ class LearnerLoop:
         self._episodes = episode_statistics.Episodes(
             derived.task_suffixes(config.environment)
         )
-        self._seconds = dict.fromkeys(learner_metrics.PHASES, 0.0)
-        self._metric_names = learner.metric_names(config)
-        self._sums = torch.zeros(len(self._metric_names), device=config.learner.device)
-        self._num_sums = 0
+        self.updates = learner_metrics.UpdateMeans(
+            learner.metric_names(config), config.learner.device
+        )
         self._means: dict[str, float] = {}  # of the last record
-        self._skipped = 0  # updates, until the record before
-        self._lags = policy_lag.Lags()
-        self._ages: list[np.ndarray] = []
         self._started = self._recorded = self._saved = time.monotonic()
-        self._seconds_before = 0.0  # of the runs that this one goes on from
+        self._seconds_before = 0.0  # of the runs before, in this folder
         self._restored: dict[str, float] = {}
         self._num_saved = 0
-        self._num_asked = control.num_saves  # checkpoints that a person wanted
+        self._num_asked = control.num_saves  # checkpoints requested so far
         self._saved_update = -1
         self._saved_overrides: dict[str, float] = {}
         self._written = collections.deque[int](maxlen=config.checkpoint.keep_last)
@@ -101,14 +94,14 @@ class LearnerLoop:
         return self._learner.agent_steps >= self._config.total_agent_steps
 
     def ready(self) -> bool:
-        """Whether the rings hold a batch."""
+        """Returns whether the rings contain a batch."""
         return self._batcher.ready()
 
     def run(self, each_update: Callable[[], None] = lambda: None) -> None:
-        """Learns until there is nothing left to learn, or the run stops."""
+        """Learns until the run is finished or stops."""
         while not self.finished and not self._control.stopping:
             self._row.beat(control_block.State.WAITING_FOR_DATA)
-            if self._timed("wait", self._batcher.wait, _WAIT_SECS):
+            if self.updates.timed("wait", self._batcher.wait, _WAIT_SECS):
                 self.step()
                 each_update()
             if self.save_is_due():
@@ -121,51 +114,43 @@ class LearnerLoop:
         self.conclude()
 
     def conclude(self, extra: dict[str, Any] | None = None) -> None:
-        """The last checkpoint, with `extra` as in `save`, and the last record.
+        """Writes the last checkpoint, with `extra` as in `save`, and the last record.
 
         Raises:
-          NotSaved: there is no room for it.
+          NotSaved: the checkpoint could not be written.
         """
         saved = self.save(extra)
         self.write_record()
         if not saved:
             raise NotSaved(
-                f"the last checkpoint could not be written: what was learned since"
-                f" update {self._saved_update} is lost"
+                "the last checkpoint could not be written. Updates since"
+                f" update {self._saved_update} are lost"
             )
 
     def _learn_what_is_left(self) -> None:
-        """The whole batches in the rings, in half of the time there is to stop."""
+        """Learns the batches in the rings, within half of the shutdown deadline."""
         end = time.monotonic() + self._config.shutdown.deadline_secs / 2.0
         while not self.finished and self.ready() and time.monotonic() < end:
             self.step()
 
     def step(self) -> None:
-        """One update, and its publication. The rings must hold a batch."""
+        """Makes one update and publishes it. The rings must contain a batch."""
         self._row.beat(control_block.State.RUNNING)
         if self._replay:
             progress = self._learner.agent_steps / self._config.total_agent_steps
             self._replay.anneal(progress)
-        batch = self._timed("batch", self._batcher.take)
-        self._look_at_lag(batch)
+        batch = self.updates.timed("batch", self._batcher.take)
+        mixed = self.updates.see(self._publisher.newest, batch)
+        if mixed:
+            print(f"More than one version acted in {mixed} unrolls.", flush=True)
         alarm = self._drift.look(batch)
         if alarm:
             print(alarm, flush=True)
         actors = batch.header.actor[: batch.num_fresh]
         self._episodes.add(*batch.episode_end, actors)
-        self._sums += self._timed("update", self._update, batch)
-        self._num_sums += 1
-        self._timed("publish", self.publish)
+        self.updates.add(self.updates.timed("update", self._update, batch))
+        self.updates.timed("publish", self.publish)
         self._accounts.learned_one()
-
-    def _look_at_lag(self, batch: batcher.Batch) -> None:
-        """Of what is fresh: one version an unroll is what actors and server promise."""
-        versions = batch.parameter_version[:, : batch.num_fresh]
-        mixed = self._lags.add(self._publisher.newest, versions)
-        if mixed:
-            print(f"More than one version acted in {mixed} unrolls.", flush=True)
-        committed = batch.header.committed_ns[: batch.num_fresh]
-        self._ages.append(time.monotonic_ns() - committed)
 
     def _update(self, batch: batcher.Batch) -> torch.Tensor:
         live = base.Live(*map(self._control.get, base.Live._fields))
@@ -177,15 +162,9 @@ class LearnerLoop:
             self._guard.after(batch, metrics, live)
         except errors.RunFailed:
             if self._learner.parameters.are_finite():
-                self.save()  # what was learned before
+                self.save()  # the updates before this one
             raise
         return metrics
-
-    def _timed(self, phase: str, function: Callable, *args: Any) -> Any:
-        start = time.perf_counter()
-        result = function(*args)
-        self._seconds[phase] += time.perf_counter() - start
-        return result
 
     def publish(self) -> None:
         """Publishes scheduled values and parameters to every reader."""
@@ -202,13 +181,14 @@ class LearnerLoop:
         return time.monotonic() - self._recorded >= self._config.logging.interval_secs
 
     def write_record(self) -> None:
-        """Publishes where the training is. Waits for the device.
+        """Publishes progress and means. Waits for the device.
 
-        Where nothing was learned since the record before, its means are said again:
-        nobody may have read them yet.
+        Without an update since the last record, its means are repeated, because the
+        reader may have missed them.
         """
-        if self._num_sums or not self._means:
-            self._means = self._take_means()
+        if self.updates.num_updates or not self._means:
+            self._means = self.updates.take()
+            self._means |= self._replay.metrics() if self._replay else {}
         self._record.write(
             {
                 **self._progress(),
@@ -220,10 +200,10 @@ class LearnerLoop:
                 **self._episodes.metrics(),
                 "health/drift": self._drift.worst,
                 "health/drift_alarms": self._drift.alarms,
-                "health/mixed_unrolls": self._lags.mixed_unrolls,
+                "health/mixed_unrolls": self.updates.lags.mixed_unrolls,
                 **{f"health/{k}": n for k, n in self._accounts.counts().items()},
-                "health/updates_skipped": self._num_skipped(),
-                "memory/device_mib": cuda.device_mib(self._sums.device),
+                "health/updates_skipped": self.updates.num_skipped,
+                "memory/device_mib": cuda.device_mib(self.updates.device),
                 "health/checkpoint_update": self._saved_update,
                 **{
                     f"live/{n}": self._control.get(n)
@@ -232,28 +212,6 @@ class LearnerLoop:
             }
         )
         self._recorded = time.monotonic()
-
-    def _take_means(self) -> dict[str, float]:
-        """Of the updates since the last call."""
-        sums = self._sums.tolist()
-        count = self._num_sums or math.nan
-        ages = np.concatenate(self._ages) * 1e-9 if self._ages else np.array([math.nan])
-        elapsed = max(1e-9, sum(self._seconds.values()))
-        means = {
-            **dict(zip(self._metric_names, (s / count for s in sums), strict=True)),
-            **self._lags.metrics(),
-            "lag/age_mean_secs": float(ages.mean()),
-            "lag/age_max_secs": float(ages.max()),
-            **(self._replay.metrics() if self._replay else {}),
-            **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
-        }
-        self._skipped = self._num_skipped()
-        self._seconds = dict.fromkeys(learner_metrics.PHASES, 0.0)
-        self._sums.zero_()
-        self._num_sums = 0
-        self._lags.clear()
-        self._ages = []
-        return means
 
     def _progress(self) -> dict[str, float]:
         learned = self._learner
@@ -268,11 +226,6 @@ class LearnerLoop:
     def _time_secs(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
 
-    def _num_skipped(self) -> int:
-        """Updates that were skipped, those before the checkpoint included."""
-        share = self._metric_names.index("health/skipped_share")
-        return self._skipped + round(self._sums[share].item())
-
     # Checkpoints.
 
     def save_is_due(self) -> bool:
@@ -286,11 +239,11 @@ class LearnerLoop:
         )
 
     def save(self, extra: dict[str, Any] | None = None) -> bool:
-        """Writes a checkpoint; `extra` is what others than the learner want kept.
+        """Writes a checkpoint; `extra` is the state of other processes.
 
         Returns:
-          False if it could not be written: a full disk stops nobody, and the one
-          before stays the newest.
+          False if it could not be written, as on a full disk. The run continues, and
+          the checkpoint before stays the newest.
         """
         self._saved = time.monotonic()
         counts = self._accounts.counts()
@@ -322,7 +275,7 @@ class LearnerLoop:
                 "num_saved": self._num_saved,
                 "time_secs": self._time_secs(),
                 "counts": counts,
-                "updates_skipped": self._num_skipped(),
+                "updates_skipped": self.updates.num_skipped,
                 "drift_alarms": self._drift.alarms,
                 **self._delayed(),
                 "overrides": overrides,
@@ -347,10 +300,10 @@ class LearnerLoop:
         return {"delay_line": self._publisher.state_dict()}
 
     def restore(self, report: Callable[[str], None]) -> dict[str, Any]:
-        """Goes on from the newest sound checkpoint, if there is one; publishes.
+        """Resumes from the newest sound checkpoint, if any, and publishes.
 
-        What an earlier incarnation had taken and not learned is discarded here, so
-        that committed = learned + discarded + in flight holds again.
+        Discards the trajectories that an earlier incarnation had taken and not learned,
+        so that committed = learned + discarded + in flight holds again.
 
         Returns:
           The checkpoint, or an empty dict.
@@ -362,7 +315,9 @@ class LearnerLoop:
             torch.set_rng_state(state["random_state"])
             self._episodes.load_state_dict(state["episodes"])
             self._num_saved = state["num_saved"]
-            self._skipped = state.get("updates_skipped", 0)  # none in older ones
+            self.updates.restore(
+                state.get("updates_skipped", 0)
+            )  # missing in older checkpoints
             self._drift.alarms = state.get("drift_alarms", 0)
             self._seconds_before = state["time_secs"]
             self._saved_update = self._learner.updates

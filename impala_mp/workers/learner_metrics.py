@@ -1,17 +1,23 @@
-"""What the learner publishes with every record, under these names."""
+"""Names of the learner's metrics, and their means over the updates of a record."""
 
+import math
+import time
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+import torch
 
 from impala_mp.algorithms import replay
 from impala_mp.config import derived, live_hyperparameters
-from impala_mp.workers import episode_statistics, learner, policy_lag
+from impala_mp.workers import batcher, episode_statistics, learner, policy_lag
 
 PHASES = ("wait", "batch", "update", "publish")
 
 PROGRESS = ("agent_steps", "updates", "time_secs")
 NAMES = (
     *PROGRESS,
-    # Where this incarnation of the learner began, and which one it is.
+    # Progress at the start of this incarnation of the learner, and its number.
     *(f"restored/{name}" for name in PROGRESS),
     "restored/incarnation",
     "loss/learning_rate",
@@ -40,7 +46,76 @@ NAMES = (
 
 
 def record_names(config: Any) -> tuple[str, ...]:
-    """The numbers that the learner publishes."""
+    """Returns the names of all numbers in the learner's record."""
     replayed = replay.METRICS if config.replay.ratio else ()
     by_task = episode_statistics.task_names(derived.task_suffixes(config.environment))
     return (*NAMES, *by_task, *replayed, *learner.metric_names(config))
+
+
+class UpdateMeans:
+    """Metrics, policy lag and seconds of the updates since the last record."""
+
+    def __init__(self, names: tuple[str, ...], device: str) -> None:
+        """`names` are those of `learner.metric_names`."""
+        self._names = names
+        self._sums = torch.zeros(len(names), device=device)
+        self.device = self._sums.device
+        self.num_updates = 0
+        self.lags = policy_lag.Lags()
+        self.ages: list[np.ndarray] = []  # nanoseconds, of fresh trajectories
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._skipped = 0  # updates, until the last record
+
+    def timed(self, phase: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls `function` and counts its seconds to `phase`, one of PHASES."""
+        start = time.perf_counter()
+        result = function(*args)
+        self._seconds[phase] += time.perf_counter() - start
+        return result
+
+    def see(self, newest: int, batch: batcher.Batch) -> int:
+        """Counts the lag and age of fresh trajectories.
+
+        Returns:
+          The number of unrolls in which more than one version acted; 0 if actors and
+          server keep their promise.
+        """
+        committed = batch.header.committed_ns[: batch.num_fresh]
+        self.ages.append(time.monotonic_ns() - committed)
+        return self.lags.add(newest, batch.parameter_version[:, : batch.num_fresh])
+
+    def add(self, metrics: torch.Tensor) -> None:
+        """Adds the metrics of one update; does not wait for the device."""
+        self._sums += metrics
+        self.num_updates += 1
+
+    @property
+    def num_skipped(self) -> int:
+        """Number of skipped updates, those before the checkpoint included."""
+        share = self._names.index("health/skipped_share")
+        return self._skipped + round(self._sums[share].item())
+
+    def restore(self, num_skipped: int) -> None:
+        """Continues the count of skipped updates of a checkpoint."""
+        self._skipped = num_skipped
+
+    def take(self) -> dict[str, float]:
+        """Returns the means and starts the next record. Waits for the device."""
+        sums = self._sums.tolist()
+        count = self.num_updates or math.nan
+        ages = np.concatenate(self.ages) * 1e-9 if self.ages else np.array([math.nan])
+        elapsed = max(1e-9, sum(self._seconds.values()))
+        means = {
+            **dict(zip(self._names, (s / count for s in sums), strict=True)),
+            **self.lags.metrics(),
+            "lag/age_mean_secs": float(ages.mean()),
+            "lag/age_max_secs": float(ages.max()),
+            **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
+        }
+        self._skipped = self.num_skipped
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._sums.zero_()
+        self.num_updates = 0
+        self.lags.clear()
+        self.ages = []
+        return means

@@ -1,4 +1,4 @@
-"""Parameters from the learner's device to the store that actors read."""
+"""Publication of parameters from the learner's device, optionally delayed."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from impala_mp.transport import parameter_store
 
 
 class DelayLine:
-    """What a buffer held `delay` pushes before the newest, or at the first push.
+    """Delays a buffer by `delay` pushes; until then `output` is the first push.
 
-    `output` is the buffer itself without a delay.
+    Without a delay `output` is the buffer itself.
     """
 
     def __init__(self, flat: torch.Tensor, delay: int) -> None:
-        """`flat` is any tensor; it is read at each `push`."""
+        """`flat` is any tensor; each `push` reads it."""
         self._flat = flat
         self._ring = [torch.empty_like(flat) for _ in range(delay)]
         self._pushes = 0
@@ -22,11 +22,11 @@ class DelayLine:
 
     @property
     def depth(self) -> int:
-        """How many pushes old the output is."""
+        """Age of the output, in pushes."""
         return max(0, min(self._pushes - 1, len(self._ring)))
 
     def push(self) -> None:
-        """Takes what the buffer holds now; the output goes one step on."""
+        """Stores the buffer; the output moves by one push."""
         if self._ring:
             place = self._pushes % len(self._ring)
             late = self._pushes >= len(self._ring)
@@ -36,13 +36,13 @@ class DelayLine:
         self._pushes += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What is on its way; tensors on the CPU."""
+        """Returns the delayed buffers; tensors on the CPU."""
         ring = [tensor.cpu().clone() for tensor in self._ring]
         output = self.output.cpu().clone()
         return {"pushes": self._pushes, "ring": ring, "output": output}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+        """Restores the state of `state_dict`."""
         self.output.copy_(state["output"])
         for mine, saved in zip(self._ring, state["ring"], strict=True):
             mine.copy_(saved)
@@ -52,9 +52,9 @@ class DelayLine:
 class Publisher:
     """Publishes a flat buffer, uint8 [num_bytes], or its state `delay` calls before.
 
-    From a GPU the copy runs behind the update, into pinned memory, and is published
-    at the next call: the host never waits for work that it has just queued. That costs
-    one update of policy lag.
+    From a GPU the copy runs behind the update, into pinned memory, and is published at
+    the next call. The host never waits for work that it has just queued. This costs one
+    update of policy lag.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class Publisher:
 
     @property
     def newest(self) -> int:
-        """The version that lag is counted from: the published one plus the delay."""
+        """Version that lag is counted from: the published one plus the delay."""
         return self._published + self._delay_line.depth
 
     @property
     def _published(self) -> int:
-        """The version of the last publication, on its way to the store or there."""
+        """Version of the last publication, in the store or on its way there."""
         return self._store.latest + (self._copied is not None)
 
     def publish(self) -> int:
-        """Takes the flat buffer as it is now and publishes; returns the version."""
+        """Publishes the current parameters; returns the version."""
         self._delay_line.push()
         return self.republish()
 
@@ -93,14 +93,14 @@ class Publisher:
         return self._published
 
     def flush(self) -> None:
-        """Publishes what is still on its way."""
+        """Publishes a copy that is still on its way."""
         if self._copied is not None:
             self._copied.synchronize()
             self._store.publish(self._pinned.numpy())
             self._copied = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The delayed buffers; tensors on the CPU."""
+        """Returns the delayed buffers; tensors on the CPU."""
         return self._delay_line.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

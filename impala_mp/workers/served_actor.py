@@ -17,10 +17,10 @@ from impala_mp.workers import actor
 
 
 class ServedActor(actor.RingActor):
-    """An actor whose actions come from the inference server.
+    """Actor that asks the inference server for actions.
 
-    It steps two halves of its environments in turn, so that one is emulated while the
-    other is inferred.
+    It steps two halves of its environments in turn: one is emulated while the other
+    is inferred.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ServedActor(actor.RingActor):
                 each_unroll()
 
     def unroll(self) -> bool:
-        """Fills one slot; False, and nothing committed, if it has to start over."""
+        """Fills one slot and commits it; returns False if it has to start over."""
         index = self._ring.open_index()
         halves = self._slots[index]
         for h, slot in enumerate(halves):
@@ -83,7 +83,7 @@ class ServedActor(actor.RingActor):
         self._bell.ring()
 
     def _await(self, half: int) -> int:
-        """The version that acted; 0 if the run stops, START_OVER if it has to."""
+        """Returns the version that acted; 0 if the run stops; or START_OVER."""
         start = time.perf_counter_ns()
         version = self._seats[half].answer()
         while not version and not self._control.stopping:
@@ -100,7 +100,7 @@ class ServedActor(actor.RingActor):
         time_step, episode_end = self._environments[half].step(slot.actions[t])
         trajectory_slot.write(slot.time_step_arrays[t + 1], time_step)
         trajectory_slot.write(slot.episode_ends[t], episode_end)
-        # Here and now, so that an unroll that starts over goes on from where it is.
+        # Copied at once, so that an unroll that starts over begins with the latest row.
         nest.map_structure(np.copyto, self._time_steps[half], time_step)
         row.add("environment_ns", time.perf_counter_ns() - start)
         row.add("agent_steps", self._environments[half].num_envs)

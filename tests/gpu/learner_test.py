@@ -252,7 +252,7 @@ def test_the_lag_counts_what_is_on_its_way_to_the_store(tmp_path, device):
     parts.training.write_record()  # the first batch is of what restore published
     for _ in range(4):
         _turn(parts)
-    found = parts.training._lags.metrics()
+    found = parts.training.updates.lags.metrics()
     assert found["lag/mean"] == found["lag/max"] == (device == "cuda")
 
 

@@ -78,10 +78,10 @@ def test_only_what_is_fresh_is_counted(tmp_path):
     training, watched = parts.training, _Watched(parts.training)
     for number in range(20):
         _turn(parts, number)
-    lags = training._lags.metrics()
+    lags = training.updates.lags.metrics()
     assert sum(policy_lag.take(lags)) == 60 * 5
     assert lags["lag/max"] <= 1
-    assert len(np.concatenate(training._ages)) == 60
+    assert len(np.concatenate(training.updates.ages)) == 60
     ends = [batch[1].time_step.step_type[1:, :3] == 2 for batch in watched.batches]
     assert training._episodes.metrics()["episode/count"] == np.sum(ends) > 0
     training.write_record()

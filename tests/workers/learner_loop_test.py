@@ -165,7 +165,7 @@ def test_no_trajectory_is_older_than_the_limit_and_nobody_waits_for_ever(
             one.unroll()
         if parts.training.ready():
             parts.training.step()
-            assert parts.training._lags.metrics()["lag/max"] <= limit
+            assert parts.training.updates.lags.metrics()["lag/max"] <= limit
         parts.training._accounts.counts()
     assert parts.training._learner.updates > 10
     if limit == 0:

@@ -71,6 +71,6 @@ def test_actors_act_with_the_parameters_of_so_many_updates_ago(tmp_path):
             assert torch.equal(acting, history[max(0, update - 4)])
         parts.training.step()
         history.append(parts.training._learner.parameters.flat.clone())
-        assert parts.training._lags.metrics()["lag/max"] == min(update, 4)
+        assert parts.training.updates.lags.metrics()["lag/max"] == min(update, 4)
     assert parts.training._drift.alarms == 0
     assert parts.training._drift.worst < 1e-4
