@@ -28,13 +28,13 @@ from impala_mp.workers import evaluator, learner_metrics
 
 @contextlib.contextmanager
 def limited_by_memory() -> Iterator[None]:
-    """Around the making of a module: refuses one that memory cannot hold.
+    """Refuses, in its context, to make a module that does not fit into memory.
 
-    Parameter by parameter, before any page of it is touched: the kernel promises more
-    than it has, and then kills.
+    Counts parameter by parameter, before a page is touched: the kernel promises more
+    memory than it has, and kills later.
 
     Raises:
-      BadInput: with the bytes that are needed at least, and those that there are.
+      BadInput: with the bytes that are needed and available.
     """
     available, needed = shared_memory.available_bytes(), 0
 
@@ -66,10 +66,10 @@ def _too_large(needed: int, available: int) -> errors.BadInput:
 def layouts(
     config: Any, environment: specs.EnvironmentSpec, policy: agent.Agent, num_cores: int
 ) -> tuple[types.Trajectory, types.Trajectory, int]:
-    """Specs of a slot and of a batch, and the bytes of the parameters.
+    """Returns the specs of a slot and of a batch, and the bytes of the parameters.
 
     Raises:
-      BadInput: they need more memory than there is, or the replay is too small.
+      BadInput: memory is too small, or the replay holds less than a batch.
     """
     slot, batch = (
         specs.trajectory_spec(
@@ -89,7 +89,7 @@ def layouts(
 def needed_bytes(
     config: Any, slots: tuple[types.Trajectory, types.Trajectory, int], num_cores: int
 ) -> int:
-    """Memory of rings, batch and parameters, wherever they are held."""
+    """Returns the bytes of rings, batch, replay and parameters, in all processes."""
     slot, batch, num_bytes = slots
     count = derived.num_actors(config.actors, num_cores)
     rings = trajectory_ring.ring_spec(slot, count, config.actors.slots)
@@ -134,7 +134,7 @@ def allocate(
     checkpoints: str,
     num_cores: int,
 ) -> shared_lib.Shared:
-    """All memory that the processes of a run share."""
+    """Allocates the memory that the processes of a run share."""
     slot, batch, num_bytes = slots
     seats = make_topology(config, num_cores)
     count = len(seats.actors)
@@ -188,8 +188,8 @@ def make_agent(
     """Makes the first agent of a run.
 
     Raises:
-      BadInput: its network does not fit the environment, or memory; or its actions
-        cannot be drawn with the epsilon that is scheduled.
+      BadInput: its network does not fit the environment or memory, or its actions
+        have no uniform distribution for epsilon.
     """
     for value in live.schedules["epsilon"].values:
         specs.check_epsilon(environment.action, value)

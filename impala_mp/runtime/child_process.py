@@ -12,12 +12,12 @@ from typing import Any
 from impala_mp.runtime import entry_points, fork_server, restart_policy
 from impala_mp.transport import control_block, shared as shared_lib, topology
 
-_ORPHANED = 255  # multiprocessing's exit code of a child that it cannot ask about
-_GONE_SECS = 5.0  # that SIGKILL may take
-_END_SECS, _KILL_SECS = 0.5, 1.5  # after the order to write the stacks down
+_ORPHANED = 255  # multiprocessing's exit code of a child that it lost
+_GONE_SECS = 5.0  # until SIGKILL takes effect
+_END_SECS, _KILL_SECS = 0.5, 1.5  # after the order to print the stacks
 
-# The field of config.health that says how long a process may be silent in a state.
-# Whoever waits wakes five times a second to say so: that is no reason for silence.
+# Fields of config.health that limit the silence of a process, by state. A waiting
+# process beats five times a second: waiting is no reason for silence.
 _LIMITS = {
     control_block.State.NOT_STARTED: "start_secs",
     control_block.State.STARTING: "start_secs",
@@ -26,7 +26,7 @@ _LIMITS = {
 
 
 class ChildProcess:
-    """The processes that follow each other in one seat."""
+    """Processes that follow each other in one seat."""
 
     def __init__(
         self,
@@ -44,11 +44,13 @@ class ChildProcess:
         self.verdict: restart_policy.Verdict = restart_policy.Wait(0.0)
         self.restart_at = -math.inf  # monotonic; meaningful while there is no process
         self.done = False
-        self.lost = False  # its budget is spent, and the run goes on without it
+        self.lost = False  # its budget is spent, and the run continues without it
         self.reason = ""  # of the last death
-        self._started_at = math.inf  # monotonic; it has not lived
+        self._started_at = math.inf  # monotonic; not started yet
         self._log_start = self._steps_at_start = 0
-        self._orders: list[tuple[float, signal.Signals]] = []  # that end it, and when
+        self._orders: list[
+            tuple[float, signal.Signals]
+        ] = []  # signals that end it, with their times
         self._hung = ""  # why they were given
         self._pidfd = -1
 
@@ -84,7 +86,7 @@ class ChildProcess:
             name=self.name,
         )
         try:
-            fork_server.start()  # another one, if it has died
+            fork_server.start()  # a new one if it has died
             process.start()
             self._watch(process)
         except (OSError, EOFError) as error:
@@ -105,7 +107,7 @@ class ChildProcess:
     # Signs of life.
 
     def describe(self) -> str:
-        """One word on it, for health.json."""
+        """Returns its state in one word, for health.json."""
         if self.lost or self.done:
             return "lost" if self.lost else "ended"
         if self.process is None:
@@ -125,7 +127,7 @@ class ChildProcess:
         return self.row.heartbeat_age_secs() > seconds
 
     def is_hung(self) -> bool:
-        """Whether it has been silent for longer than its state allows."""
+        """Returns whether it has been silent for longer than its state allows."""
         return not self._hung and self._silent_for(self._limit())
 
     def terminate(self) -> str:
@@ -137,13 +139,13 @@ class ChildProcess:
         now, state = time.monotonic(), self.row.state
         self._orders = [(now + _END_SECS, entry_points.END)]
         self._orders.append((now + _KILL_SECS, signal.SIGKILL))
-        if state > control_block.State.NOT_STARTED:  # else nobody would take it
+        if state > control_block.State.NOT_STARTED:  # before, no handler would take it
             self._orders.insert(0, (now, signal.SIGUSR1))
         self._hung = (
             f"was silent for {self.row.heartbeat_age_secs():.0f} s while"
             f" {state.name.lower()}"
         )
-        return f"{self.title} {self._hung}: its stacks go to {self.log}, and it ends."
+        return f"{self.title} {self._hung}. It is ended; its stacks go to {self.log}."
 
     def escalate(self) -> None:
         """Sends the orders that are due."""
@@ -156,7 +158,7 @@ class ChildProcess:
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def next_due(self) -> float:
-        """The monotonic time at which something is to be done, or infinity."""
+        """Returns the monotonic time of the next restart or order, or infinity."""
         if self.done or self.lost:
             return float("inf")
         if self.process is None:
@@ -184,10 +186,10 @@ class ChildProcess:
             self.restart_at = now + self.verdict.secs
 
     def close(self) -> None:
-        """Lets go of a process that has ended, or of which nobody knows any more.
+        """Kills the process if it still lives, and releases it.
 
-        With the fork server its children's ends are lost, and they live on: two in one
-        seat would write to the same ring.
+        If the fork server dies, the ends of its children are lost while they live on.
+        Two processes in one seat would write to the same ring.
         """
         if self._pidfd >= 0:
             self._send(signal.SIGKILL)
@@ -198,7 +200,7 @@ class ChildProcess:
         self.process = None
 
     def _place(self) -> str:
-        """Where an actor died: seeds that kill can be tried again by hand."""
+        """Returns where an actor died, so that its seeds can be tried by hand."""
         if self.seat.role != "actor":
             return ""
         steps = self.row.get("agent_steps") - self._steps_at_start
@@ -209,9 +211,9 @@ class ChildProcess:
         )
 
     def output(self) -> str:
-        """What this incarnation has written, its traceback included.
+        """Returns the output of this incarnation, its traceback included.
 
-        "" if it has not come to that, or the disk was full.
+        "" if it wrote nothing, or the disk was full.
         """
         try:
             with open(self.log, errors="replace") as file:
@@ -221,13 +223,13 @@ class ChildProcess:
             return ""
 
     def last_line(self) -> str:
-        """The sentence with which it ended; why it died, if that is lost."""
+        """Returns the last line of its output, or why it died if that is lost."""
         lines = self.output().strip().splitlines()
         return lines[-1] if lines else self.reason
 
 
 def cause(code: int) -> str:
-    """Why a process ended, by its exit code."""
+    """Returns why a process ended, by its exit code."""
     if code == _ORPHANED:
         return "was lost with the fork server"
     if code >= 0:

@@ -1,4 +1,4 @@
-"""Entry points of the child processes."""
+"""Main functions of the child processes."""
 
 import contextlib
 import faulthandler
@@ -29,9 +29,9 @@ from impala_mp.transport import (
 )
 from impala_mp.workers import actor, builders, evaluator, inference_server, served_actor
 
-END = signal.SIGUSR2  # the supervisor's own SIGTERM, for one that hangs
+END = signal.SIGUSR2  # from the supervisor, to a process that hangs
 
-# Exit codes for the supervisor alone: with others an environment may end its actor.
+# Exit codes for the supervisor. An environment may exit with any other code.
 BAD_INPUT, RUN_FAILED = 211, 212
 
 
@@ -42,10 +42,10 @@ def main(
     shared: shared_lib.Shared,
     life: Any,
 ) -> None:
-    """Runs one incarnation of a seat to its end; exit code 0.
+    """Runs one incarnation of a seat to its end, and exits with 0.
 
-    Else the last line in the log is the sentence of BAD_INPUT or RUN_FAILED, or the
-    code is 1, after a traceback.
+    With BAD_INPUT and RUN_FAILED the last line of the log is a sentence. Any other
+    failure leaves a traceback and exits with 1.
 
     Args:
       log: file that takes its output and its traceback.
@@ -69,7 +69,7 @@ def main(
 
 
 def _exit(code: int) -> NoReturn:
-    """Without waiting for anyone's threads."""
+    """Exits without waiting for threads."""
     sys.stderr.flush()
     os._exit(code)
 
@@ -78,26 +78,28 @@ def _settle(incarnation: int, log: str, life: life_pipe.ChildEnd) -> None:
     life.bind()
     supervisor = multiprocessing.parent_process()
     if supervisor is not None and not supervisor.is_alive():
-        os._exit(1)  # it thinks that this start has failed: the seat is another's
+        os._exit(
+            1
+        )  # it has counted this start as failed, and given the seat to another process
     _open_log(log)
     print(f"--- incarnation {incarnation}, pid {os.getpid()}", flush=True)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    # A terminal's Ctrl-C and a scheduler's SIGTERM reach everyone; the supervisor alone
-    # decides what they mean. Handlers, because what is ignored stays so in a program
-    # that an environment starts.
+    # A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes; only the
+    # supervisor acts on them. Handlers, because programs that an environment starts
+    # would inherit ignored signals.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
-    # SIGUSR1 to everyone asks for a checkpoint: the others write their stacks down.
+    # SIGUSR1 to all processes requests a checkpoint; children print their stacks.
     blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
     signal.signal(END, lambda number, frame: sys.exit(1))
 
 
 def _open_log(path: str) -> None:
-    """For all that is written from here on; a full disk takes it, and no more."""
+    """Sends all output to a file. A full disk loses it, and nothing else."""
     streams.survive_errors()
-    with contextlib.suppress(OSError):  # else to where the supervisor writes
+    with contextlib.suppress(OSError):  # without it the output goes to the supervisor's
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(fd, 1)
         os.dup2(fd, 2)
@@ -202,7 +204,7 @@ def _evaluate(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) 
 
 
 class _Pause:
-    """Sleeps in short pieces, with a heartbeat; False when the run stops."""
+    """Sleeps in short pieces, with heartbeats; returns False when the run stops."""
 
     def __init__(
         self, control: control_block.ControlBlock, row: control_block.ProcessRow

@@ -1,8 +1,8 @@
-"""The whole training in one process, deterministic, fit for a debugger.
+"""Whole training in one process: deterministic, and fit for a debugger.
 
-Actors, rings, batcher and learner are those of the multi-process mode; they only take
-turns. The same seed gives the same losses, and a run that is stopped and gone on with
-equals one that never stopped, bit for bit.
+Actors, rings, batcher and learner are those of the multi-process mode; they take turns.
+The same seed gives the same losses. A run that is stopped and resumed equals one that
+never stopped, bit for bit.
 """
 
 import math
@@ -19,13 +19,13 @@ from impala_mp.monitoring import profiling
 from impala_mp.transport import control_block, shared as shared_lib, trajectory_ring
 from impala_mp.workers import actor, builders, learner_loop
 
-_TICK_SECS = 5.0  # at most, whatever the interval of records
+_TICK_SECS = 5.0  # at most, for any interval of records
 
 
 class _StopRequest:
-    """A signal, looked at between updates: an unroll is never cut short.
+    """Signals, read between updates: an unroll is never cut short.
 
-    SIGUSR1 asks for a checkpoint instead.
+    SIGUSR1 requests a checkpoint.
     """
 
     def __init__(self, control: control_block.ControlBlock) -> None:
@@ -52,10 +52,12 @@ class _StopRequest:
 
 
 class _Actors:
-    """All actors of the run, in turn."""
+    """All actors of the run, which take turns."""
 
-    def __init__(self, shared: shared_lib.Shared, tell: Callable[[str], None]) -> None:
-        self._shared, self._tell = shared, tell
+    def __init__(
+        self, shared: shared_lib.Shared, report: Callable[[str], None]
+    ) -> None:
+        self._shared, self._report = shared, report
         self._next = 0
         self._actors: list[actor.Actor] = []
         self._rings: list[trajectory_ring.TrajectoryRing] = []
@@ -70,9 +72,9 @@ class _Actors:
             row.beat(control_block.State.RUNNING)
 
     def unroll(self) -> None:
-        """One slot of the actor in turn, which keeps its turn after bad data.
+        """Fills one slot of the actor whose turn it is.
 
-        One whose ring is full lets it pass.
+        It keeps its turn after bad data, and passes it if its ring is full.
         """
         turn = self._actors[self._next]
         if self._rings[self._next].has_space():
@@ -88,7 +90,7 @@ class _Actors:
             states = [each.state_dict() for each in self._actors]
         except errors.BadInput as error:
             self._can_save = False
-            self._tell(f"{error} A resumed run starts its episodes anew.")
+            self._report(f"{error} A resumed run starts new episodes.")
             return {}
         return {"actors": states, "next_actor": self._next}
 
@@ -99,14 +101,16 @@ class _Actors:
 
 
 def run(
-    shared: shared_lib.Shared, tell: Callable[[str], None], tick: Callable[[str], None]
+    shared: shared_lib.Shared,
+    report: Callable[[str], None],
+    tick: Callable[[str], None],
 ) -> bool:
-    """Returns True when the training is finished, False when it was stopped.
+    """Trains; returns True when the training is finished, False when it was stopped.
 
     Args:
-      tell: takes sentences for a person.
-      tick: takes the state of the run (running; finished, stopped or failed in the
-        end), with every record and every few seconds.
+      report: called with sentences for the user.
+      tick: called with the state of the run (running, or at the end finished, stopped
+        or failed), with every record and every few seconds.
 
     Raises:
       NotSaved: the last checkpoint could not be written.
@@ -114,14 +118,14 @@ def run(
     cuda.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     training = builders.make_learner(shared.topology.learner(), shared)
-    state = training.restore(report=tell)
-    actors = _Actors(shared, tell)
-    # Without a saved environment to go on from, another incarnation's seeds: the
-    # episodes of the run before are not played again.
+    state = training.restore(report=report)
+    actors = _Actors(shared, report)
+    # Without a saved environment, the seeds of a new incarnation: the episodes of the
+    # run before are not repeated.
     actors.start(incarnation=state["learner"]["updates"] if state else 0)
     if "actors" in state:
         actors.load_state_dict(state)
-    del state  # the checkpoint's file, which may be removed
+    del state  # it keeps the checkpoint's file open, which may be removed
     end = "failed"
     try:
         _learn(shared, training, actors, tick)
@@ -139,9 +143,9 @@ def _learn(
     actors: _Actors,
     tick: Callable[[str], None],
 ) -> None:
-    """Update by update, until all is learned or a signal comes."""
+    """Learns until the run is finished or a signal comes."""
     profile = profiling.of_run(shared.checkpoints, "lockstep", shared.profile_updates)
-    ticked = -math.inf  # never: a machine just booted has a clock near 0
+    ticked = -math.inf  # never; the clock of a machine just booted is near 0
     with _StopRequest(shared.control) as stop:
         while not training.finished and not stop.came:
             while not training.ready():

@@ -1,4 +1,4 @@
-"""The health monitor: starts the children, restarts what dies, ends all in time."""
+"""Health monitor: starts the children, restarts dead ones, ends all in time."""
 
 import multiprocessing
 import os
@@ -16,12 +16,12 @@ from impala_mp.monitoring import health
 from impala_mp.runtime import child_process, entry_points, life_pipe, restart_policy
 from impala_mp.transport import shared as shared_lib
 
-_TICK_SECS = 5.0  # at most, whatever the interval of records
-_ECHO_SECS = 1.0  # `timeout` and Slurm signal a process, and then its group with it
+_TICK_SECS = 5.0  # at most, for any interval of records
+_ECHO_SECS = 1.0  # `timeout` and Slurm signal a process, then its group
 
 
 class ChildFailed(errors.RunFailed):
-    """A child failed past its budget; the text ends with its own traceback."""
+    """A child failed past its budget; the text ends with its traceback."""
 
 
 class Supervisor:
@@ -31,11 +31,11 @@ class Supervisor:
         self,
         shared: shared_lib.Shared,
         logs: str,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         tick: Callable[[list[health.Status]], None],
     ) -> None:
-        """`tell` takes sentences for a person; `tick` is called every few seconds."""
-        self._shared, self._tell, self._tick = shared, tell, tick
+        """Calls `report` with sentences for the user, and `tick` every few seconds."""
+        self._shared, self._report, self._tick = shared, report, tick
         self._health = shared.config.health
         jitter = random.Random(0)
         self._children = [
@@ -52,7 +52,7 @@ class Supervisor:
         self._life = life_pipe.LifePipe()
         self._wakeup, self._wakeup_writer = socket.socketpair()
         self._stop_requested: float | None = None  # monotonic, of the first signal
-        self._stop_now = False  # there was a second one
+        self._stop_now = False  # set by a second signal
         self._state = "running"  # finished, stopped or failed in the end
         self._last_code = 0  # exit code of a learner that was asked to stop
 
@@ -74,7 +74,7 @@ class Supervisor:
             raise
         finally:
             self._end_all()
-            self._report()
+            self._write_status()
             restore()
             self._life.close()
             self._wakeup.close()
@@ -83,12 +83,12 @@ class Supervisor:
             learner = self._learner
             raise ChildFailed(
                 f"the learner {child_process.cause(self._last_code)} when it was asked"
-                f" to stop. Its last words ({learner.log}):\n{learner.output()}"
+                f" to stop. Its output ({learner.log}):\n{learner.output()}"
             )
         return finished
 
     def statuses(self) -> list[health.Status]:
-        """Every process, the supervisor first."""
+        """Returns the status of every process, the supervisor first."""
         mine = health.Status("supervisor", 0, os.getpid(), 0, self._state, 0, 0.0, "")
         return [mine, *(self._status(child) for child in self._children)]
 
@@ -144,19 +144,19 @@ class Supervisor:
                 if self._learner.done:
                     return True
             if time.monotonic() >= next_tick:
-                self._report()
+                self._write_status()
                 next_tick = time.monotonic() + interval
         learner = self._learner
-        self._tell(
+        self._report(
             "Stopping on request: the learner writes a checkpoint."
             if learner.process
-            else f"Stopping on request. {learner.title} {learner.reason} before: its"
+            else f"Stopping on request. {learner.title} {learner.reason} before. Its"
             " newest checkpoint stays the newest."
         )
         return False
 
     def _wait(self, next_tick: float) -> None:
-        """Until a child ends, a signal comes, or something is due."""
+        """Waits until a child ends, a signal comes, or something is due."""
         running = [c.process.sentinel for c in self._children if c.process]
         dues = [child.next_due() for child in self._children]
         timeout = min([next_tick, *dues]) - time.monotonic()
@@ -164,7 +164,7 @@ class Supervisor:
             if ready is self._wakeup:
                 self._wakeup.recv(4096)
 
-    def _report(self) -> None:
+    def _write_status(self) -> None:
         self._tick(self.statuses())
 
     # Deaths and restarts.
@@ -178,7 +178,7 @@ class Supervisor:
         elif not child.process.is_alive():
             self._reap(child)
         elif child.is_hung():
-            self._tell(child.terminate())
+            self._report(child.terminate())
         if child.process is not None:
             child.escalate()
 
@@ -209,7 +209,7 @@ class Supervisor:
         if isinstance(child.verdict, restart_policy.GiveUp):
             self._give_up(child, child.verdict.reason)
             return
-        self._tell(
+        self._report(
             f"{child.title} {child.reason}; restart in {child.verdict.secs:.1f} s."
         )
 
@@ -224,16 +224,16 @@ class Supervisor:
         left = [each for each in actors if not each.lost]
         if child not in actors or not self._can_do_without(len(left) - 1):
             raise ChildFailed(
-                f"{sentence}. Its last words ({child.log}):\n{child.output()}"
+                f"{sentence}. Its output ({child.log}):\n{child.output()}"
             )
         child.lost = True
-        self._tell(
-            f"{sentence}; see {child.log}. THE RUN GOES ON WITH {len(left) - 1}"
+        self._report(
+            f"{sentence}. See {child.log}. THE RUN CONTINUES WITH {len(left) - 1}"
             f" ACTORS (config.health.min_actors={self._health.min_actors})."
         )
 
     def _can_do_without(self, num_left: int) -> bool:
-        """Whether so few actors are allowed, and can still fill a batch."""
+        """Returns whether `num_left` actors are allowed and can fill a batch."""
         config = self._shared.config
         return num_left >= max(1, self._health.min_actors) and (
             num_left * config.actors.slots * config.actors.environments
@@ -243,7 +243,7 @@ class Supervisor:
     # The end.
 
     def _end_all(self) -> None:
-        """Stop, deadline, kill; the late ones are named."""
+        """Stops all children; reports and kills those that miss the deadline."""
         self._shared.control.stop()
         self._shared.rings.wake_all()
         deadline = time.monotonic() + self._shared.config.shutdown.deadline_secs
@@ -257,7 +257,7 @@ class Supervisor:
         seconds = self._shared.config.shutdown.deadline_secs
         why = "at the second request" if self._stop_now else f"within {seconds:.0f} s"
         for child in left:
-            self._tell(f"{child.title} did not stop {why}, and is killed.")
+            self._report(f"{child.title} did not stop {why} and is killed.")
             child.process.kill()
         for child in self._children:
             if child.process:

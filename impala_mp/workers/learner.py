@@ -199,7 +199,7 @@ class Learner:
         return torch.stack([*own, *others, *statistics]), loss.priorities
 
     def unroll(self, batch: types.Trajectory) -> agent.NetworkOutput:
-        """Returns the network's outputs for a batch, computed in `learner.precision`."""
+        """Returns the network's outputs for a batch, at `learner.precision`."""
         action = batch.agent_output.action
         with self._autocast():
             output = self.agent.unroll(batch.time_step, action, batch.core_state)
