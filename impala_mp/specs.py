@@ -238,9 +238,18 @@ def example_trajectory(
     return arrays
 
 
+def actor_critic_output(action: ActionSpec, num_logits: int) -> types.AgentOutput:
+    """Returns the output spec of a policy with a baseline, without the batch."""
+    return types.AgentOutput(
+        action=nest.map_structure(lambda spec: spec.array, action),
+        policy_logits=array_spec((num_logits,), np.float32),
+        baseline=array_spec((), np.float32),
+    )
+
+
 def trajectory_spec(
     environment: EnvironmentSpec,
-    num_logits: int,
+    output: types.AgentOutput,
     core_state: tuple[ArraySpec, ...],
     unroll_length: int,
     batch_size: int,
@@ -248,7 +257,8 @@ def trajectory_spec(
     """Returns the layout of `batch_size` trajectories: a slot (B = E) or a batch.
 
     Args:
-      core_state: specs without the batch dimension.
+      output: the agent's `output_spec`. Specs here have no batch dimension.
+      core_state: the agent's `core_state_spec`.
     """
     rows, batch = unroll_length, batch_size
 
@@ -266,13 +276,7 @@ def trajectory_spec(
                 lambda spec: stack(spec, rows + 1, batch), environment.observation
             ),
         ),
-        agent_output=types.AgentOutput(
-            action=nest.map_structure(
-                lambda spec: stack(spec.array, rows, batch), environment.action
-            ),
-            policy_logits=array_spec((rows, batch, num_logits), np.float32),
-            baseline=stack(scalar["float32"], rows, batch),
-        ),
+        agent_output=nest.map_structure(lambda spec: stack(spec, rows, batch), output),
         episode_end=types.EpisodeEnd(
             episode_return=stack(scalar["float32"], rows, batch),
             episode_length=stack(scalar["int32"], rows, batch),

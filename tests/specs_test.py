@@ -41,7 +41,8 @@ def layout():
         frames_per_step=4,
     )
     core_state = (specs.array_spec((7,), np.float32),)
-    return specs.trajectory_spec(environment, _L, core_state, _T, _E)
+    output = specs.actor_critic_output(environment.action, _L)
+    return specs.trajectory_spec(environment, output, core_state, _T, _E)
 
 
 def test_shapes_and_dtypes_of_a_trajectory(layout):

@@ -8,11 +8,11 @@ import torch
 
 
 class HostCopy:
-    """A copy on its way to the host.
+    """Asynchronous copy to the host.
 
-    From a GPU it goes into pinned memory, behind what has been queued so far. `read`
-    waits for that, and for nothing that has been queued since: `.item()` or `.cpu()`
-    in its place would wait for all of it. On a CPU it is the tensor itself.
+    From a GPU it goes into pinned memory, behind the work that is queued. `read` waits
+    for that work only; `.item()` or `.cpu()` would also wait for work queued later. On
+    a CPU it is the tensor itself.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
@@ -25,21 +25,21 @@ class HostCopy:
             self._copied.record(torch.cuda.current_stream(tensor.device))
 
     def read(self) -> torch.Tensor:
-        """The copy, once it is there."""
+        """Waits for the copy and returns it."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._host
 
 
-_WARM_UP = 3  # calls before a capture, so that libraries have set themselves up
+_WARM_UP = 3  # calls before a capture, in which libraries initialise
 
 
 class GraphedCallable:
     """Calls `function(argument)`; from the fourth call on by replaying its graph.
 
-    `function` must read and write the same memory at each call, ask nothing of the
+    `function` must read and write the same memory at each call, never wait for the
     host, and return tensors, which the next call with the same argument overwrites.
-    `key(argument)` tells arguments apart whose memory differs: each has its graph.
+    Arguments with different memory have different `key(argument)`, and a graph each.
     """
 
     def __init__(
@@ -78,16 +78,16 @@ class GraphedCallable:
 
 
 def device_mib(device: torch.device) -> float:
-    """What this process holds of a GPU; NaN on a CPU."""
+    """Returns the memory that this process reserves on a GPU; NaN on a CPU."""
     if device.type != "cuda":
         return math.nan
     return torch.cuda.memory_reserved(device) / 2**20
 
 
 def take_device(device: str) -> None:
-    """Makes cuda:N this process's GPU: its streams, events and graphs are of that one.
+    """Makes cuda:N the current GPU of this process.
 
-    They would be of the first GPU otherwise, wherever the tensors lie.
+    Streams, events and graphs belong to the current GPU, not to that of the tensors.
     """
     kind, index = torch.device(device).type, torch.device(device).index
     if kind == "cuda" and index is not None:

@@ -37,6 +37,10 @@ class VTraceAlgorithm:
         live: base.Live,
         count: int,
     ) -> base.Loss:
+        """Returns the loss of a micro-batch: the equation above, summed or averaged.
+
+        Arguments as in `base.Algorithm`.
+        """
         network, behaviour = unroll(batch), batch.agent_output
         log_pi, log_mu = (
             self._critic.distribution.log_prob(logits, behaviour.action)
@@ -54,4 +58,4 @@ class VTraceAlgorithm:
         return step.finish(terms, log_rhos, returns)
 
     def after_update(self, updates: int) -> None:
-        """Does nothing: the algorithm has no state beside the parameters."""
+        """Leaves everything as it is: there is no state beside the parameters."""

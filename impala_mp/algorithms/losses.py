@@ -7,7 +7,7 @@ from impala_mp.config import base
 
 
 def clip_rewards(rewards: torch.Tensor, clipping: str) -> torch.Tensor:
-    """Rewards as the learner sees them; what is logged is not clipped.
+    """Returns the rewards that are learned; logged returns are not clipped.
 
     "soft_asymmetric" is 5 tanh(r/5), times 0.3 if negative (IMPALA, appendix D).
     """
@@ -27,7 +27,10 @@ def clip_rewards(rewards: torch.Tensor, clipping: str) -> torch.Tensor:
 def policy_gradient_loss(
     log_probs: torch.Tensor, advantages: torch.Tensor
 ) -> torch.Tensor:
-    """-log pi(a_t|x_t) adv_t: IMPALA, section 4.2. No gradient through `advantages`."""
+    """Returns -log pi(a_t|x_t) adv_t (IMPALA, section 4.2): [T, B].
+
+    No gradient flows through `advantages`.
+    """
     return -log_probs * advantages.detach()
 
 
@@ -51,7 +54,7 @@ def surrogate_loss(
     """-min(R adv, clip(R, 1 - clip_range, 1 + clip_range) adv).
 
     PPO's clipped surrogate (Schulman et al. 2017, arXiv 1707.06347, equation 7). No
-    gradient through `advantages`, nor where the clip takes away the reason to move.
+    gradient through `advantages`, nor where the ratio is clipped.
     """
     advantages = advantages.detach()
     clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)

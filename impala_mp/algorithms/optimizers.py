@@ -1,7 +1,7 @@
 """Optimizers on one flat vector, whose steps can be gated on the device.
 
-`finite` is a float32 scalar tensor, 1 or 0: with 0 neither the parameters nor the
-state change, and the host need not be asked.
+`finite` is a float32 scalar tensor, 1 or 0. With 0 neither the parameters nor the state
+change, and the host does not have to decide.
 """
 
 from typing import Protocol
@@ -12,14 +12,14 @@ State = dict[str, torch.Tensor]
 
 
 class Optimizer(Protocol):
-    """Changes `parameters` in place."""
+    """Optimizer that changes `parameters` in place."""
 
     state: State
 
     def step(
         self, gradient: torch.Tensor, learning_rate: torch.Tensor, finite: torch.Tensor
     ) -> None:
-        """One step; `gradient` holds no NaN: it is zeroed where it is not finite.
+        """Makes one step; `gradient` contains no NaN.
 
         `learning_rate` is a scalar on the device.
         """
@@ -95,7 +95,7 @@ class Adam:
 
 
 def make(settings, parameters: torch.Tensor) -> Optimizer:  # type: ignore[no-untyped-def]
-    """The optimizer that `config.optimizer` names, over a flat vector."""
+    """Makes the optimizer that `config.optimizer` names, over a flat vector."""
     if settings.name == "adam":
         return Adam(
             parameters,

@@ -1,4 +1,4 @@
-"""Replay of whole trajectories, in the memory of the learner and of nobody else.
+"""Replay buffer of whole trajectories, in the private memory of the learner.
 
 Draws are in proportion to priority ** priority_exponent, with replacement; weights
 correct for it (prioritised replay: Schaul et al. 2016, arXiv 1511.05952, section 3.4).
@@ -16,24 +16,24 @@ from impala_mp.algorithms import cuda, sum_tree
 
 METRICS = (
     "replay/size",  # trajectories
-    "replay/priority_mean",  # of all that are stored
-    "replay/age_mean_updates",  # of what was drawn
-    "replay/weight_mean",  # of what was drawn
+    "replay/priority_mean",  # of the stored ones
+    "replay/age_mean_updates",  # of the draws
+    "replay/weight_mean",  # of the draws
 )
 _KEPT = ("time_step", "agent_output", "core_state", "parameter_version", "header")
-_SMALLEST = 1e-6  # added to a priority: what has no error now may have one later
+_SMALLEST = 1e-6  # added to a priority, because an error of 0 may grow later
 _OVERHEAD = 48  # bytes a trajectory: two nodes of the tree or more, priority, serial
 
 
 class Draw(NamedTuple):
-    """Which stored trajectories a batch has, by column: int64 [B] each."""
+    """Stored trajectories in a batch, by column: int64 [B] each."""
 
     indices: npt.NDArray[np.int64]
     serials: npt.NDArray[np.int64]  # so that an index used again is noticed
 
 
 def _kept(trajectory: types.Trajectory) -> list[tuple[Any, int]]:
-    """The leaves that are stored, and the axis of B in each."""
+    """Returns the leaves that are stored, and the axis of B in each."""
     axes = dict(zip(types.Trajectory._fields, types.BATCH_AXIS, strict=True))
     return [
         (leaf, axes[name])
@@ -43,7 +43,7 @@ def _kept(trajectory: types.Trajectory) -> list[tuple[Any, int]]:
 
 
 def _layout(spec: types.Trajectory) -> list[specs.ArraySpec]:
-    """Of one trajectory; `spec` is of any number."""
+    """Returns the layout of one trajectory; `spec` has any number."""
     return [
         specs.array_spec((*leaf.shape[:axis], *leaf.shape[axis + 1 :]), leaf.dtype)
         for leaf, axis in _kept(spec)
@@ -51,17 +51,17 @@ def _layout(spec: types.Trajectory) -> list[specs.ArraySpec]:
 
 
 def trajectory_bytes(spec: types.Trajectory) -> int:
-    """What one trajectory takes; `spec` is of any number."""
+    """Returns the bytes of one trajectory; `spec` has any number."""
     return sum(leaf.nbytes for leaf in _layout(spec)) + _OVERHEAD
 
 
 def _columns(trajectory: types.Trajectory, columns: slice) -> list[Any]:
-    """Views [N, ...] of the leaves that are stored, trajectory first."""
+    """Returns views [N, ...] of the stored leaves, trajectory first."""
     return [np.moveaxis(leaf, axis, 0)[columns] for leaf, axis in _kept(trajectory)]
 
 
 class Replay:
-    """At most `capacity` trajectories, in arrays that are allocated once."""
+    """Buffer of at most `capacity` trajectories, allocated once."""
 
     def __init__(
         self,
@@ -71,14 +71,14 @@ class Replay:
         settings: Any,
         seed: np.random.SeedSequence,
     ) -> None:
-        """`spec` is of any number of trajectories; `settings` is config.replay."""
+        """`spec` has any number of trajectories; `settings` is config.replay."""
         self._capacity, self.num_replayed = capacity, num_replayed
         self._settings = settings
         self.importance_exponent = settings.importance_exponent
         self._arrays = [
             np.zeros((capacity, *leaf.shape), leaf.dtype) for leaf in _layout(spec)
         ]
-        self._priorities = np.zeros(capacity)  # 0: removed, or never there
+        self._priorities = np.zeros(capacity)  # 0: no trajectory
         self._serials = np.full(capacity, -1, np.int64)  # number of the insertion
         self._tree = sum_tree.SumTree(capacity)
         self._num_inserted = 0
@@ -87,11 +87,11 @@ class Replay:
 
     @property
     def size(self) -> int:
-        """Trajectories that can be drawn."""
+        """Number of trajectories that can be drawn."""
         return int(np.count_nonzero(self._priorities))
 
     def fill(self, batch: types.Trajectory, sample: types.Sample) -> Draw:
-        """Inserts the first columns of `batch`, and draws those for the last.
+        """Inserts the first columns of `batch`, and fills the last ones with draws.
 
         Args:
           batch: arrays [T+1, B, ...]; the last num_replayed columns are overwritten.
@@ -110,7 +110,7 @@ class Replay:
         return Draw(*map(np.concatenate, zip(inserted, drawn, strict=True)))
 
     def insert(self, batch: types.Trajectory, count: int) -> Draw:
-        """Stores the first `count` columns, with the largest priority there is."""
+        """Stores the first `count` columns with the largest present priority."""
         places = self._places(count)
         sources = _columns(batch, slice(0, count))
         for stored, source in zip(self._arrays, sources, strict=True):
@@ -121,7 +121,7 @@ class Replay:
         return Draw(places, self._serials[places])
 
     def _places(self, count: int) -> sum_tree.Indices:
-        """Free ones; then those of the oldest, or of the lowest priority."""
+        """Returns free places, then the oldest ones or those of lowest priority."""
         if self._settings.eviction == "fifo":
             return (self._num_inserted + np.arange(count)) % self._capacity
         used = min(self._num_inserted, self._capacity)
@@ -135,10 +135,10 @@ class Replay:
         return np.concatenate([free, low[order[:evicted]]])
 
     def sample(self, count: int) -> tuple[Draw, npt.NDArray[np.float64]]:
-        """Draws with replacement, and importance weights [count].
+        """Draws with replacement; returns the draw and importance weights [count].
 
-        They are (1 / (N P(i))) ** importance_exponent over the largest of the draw,
-        from which N cancels. At least one trajectory must be there.
+        The weights are (1 / (N P(i))) ** importance_exponent, divided by the largest of
+        the draw, so that N cancels. The buffer must not be empty.
         """
         indices = self._tree.find(self._generator.random(count) * self._tree.total)
         chances = self._tree[indices]
@@ -146,9 +146,9 @@ class Replay:
         return Draw(indices, self._serials[indices]), weights
 
     def update(self, draw: Draw, priorities: npt.NDArray[np.float32]) -> None:
-        """New priorities [B]; one that is not finite removes its trajectory.
+        """Sets priorities [B]; a non-finite one removes its trajectory.
 
-        What has been evicted since is left alone.
+        Trajectories that were evicted since the draw are skipped.
         """
         there = self._serials[draw.indices] == draw.serials
         found = priorities[there].astype(np.float64)
@@ -171,7 +171,7 @@ class Replay:
         self._means = np.zeros(3)  # number of draws, sums of ages and of weights
 
     def metrics(self) -> dict[str, float]:
-        """What is stored now, and means over the draws since the call before."""
+        """Returns the size, and means over the draws since the last call."""
         count, ages, weights = self._means.tolist()
         self._forget_means()
         values = (
@@ -183,7 +183,7 @@ class Replay:
         return dict(zip(METRICS, values, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Contents and random state; views, to be written before the next change."""
+        """Returns contents and random state: views, valid until the next change."""
         used = min(self._num_inserted, self._capacity)
         return {
             "arrays": [torch.from_numpy(array[:used]) for array in self._arrays],
@@ -194,7 +194,7 @@ class Replay:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` of an equal replay gave."""
+        """Restores the state of a replay with equal settings."""
         used = len(state["serials"])
         for array, saved in zip(self._arrays, state["arrays"], strict=True):
             array[:used] = saved.numpy()
@@ -205,10 +205,10 @@ class Replay:
 
 
 class Refresher:
-    """New priorities from the learner's device, without waiting for it.
+    """Updates priorities from the learner's device, without waiting for it.
 
-    On a CPU they are there at once. On a GPU they come one update late, when the one
-    after has been queued.
+    On a CPU they are updated at once. On a GPU they come one update late, when the next
+    update is queued.
     """
 
     def __init__(self, replay: Replay) -> None:
@@ -216,7 +216,7 @@ class Refresher:
         self._pending: tuple[Draw, cuda.HostCopy] | None = None
 
     def add(self, draw: Draw, priorities: torch.Tensor) -> None:
-        """Of the newest update: [B] on its device."""
+        """Adds the priorities of the newest update: [B], on its device."""
         copy = cuda.HostCopy(priorities)
         self.flush()
         self._pending = (draw, copy)
@@ -224,7 +224,7 @@ class Refresher:
             self.flush()
 
     def flush(self) -> None:
-        """Waits for what is pending."""
+        """Waits for pending priorities and applies them."""
         if self._pending:
             draw, copy = self._pending
             self._replay.update(draw, copy.read().numpy())

@@ -1,4 +1,4 @@
-"""A sum tree: draws in proportion to weights that change, many at a time."""
+"""Sum tree: draws in proportion to weights that change, many at a time."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,9 @@ class SumTree:
 
     Prioritised replay draws from it (Schaul et al. 2016, appendix B.2.1).
 
-    A complete binary tree in one array: node i has the children 2i and 2i+1, and is
-    their sum. Sums are made anew from the children, never by adding a difference, so
-    that rounding errors do not grow with the number of changes.
+    A complete binary tree in one array: node i is the sum of its children, 2i and 2i+1.
+    A change computes sums from the children, never by adding a difference, so that
+    rounding errors do not grow with the number of changes.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -25,7 +25,7 @@ class SumTree:
 
     @property
     def total(self) -> float:
-        """The sum of all weights."""
+        """Sum of all weights."""
         return float(self._nodes[1])
 
     def __getitem__(self, indices: Indices) -> Weights:
@@ -46,7 +46,7 @@ class SumTree:
             self._nodes[nodes] = self._nodes[2 * nodes] + self._nodes[2 * nodes + 1]
 
     def find(self, sums: Weights) -> Indices:
-        """The first index at which the running sum of weights exceeds each of `sums`.
+        """Returns the first index whose running sum of weights exceeds each of `sums`.
 
         An index of weight 0 is never found. The total must be above 0.
 

@@ -1,4 +1,4 @@
-"""A target network: older parameters, with one owner and one place of update."""
+"""Target network: older parameters, with one owner and one place of update."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from impala_mp.networks import flat_parameters
 
 
 class TargetNetwork:
-    """A second flat copy of the learner's parameters and buffers, on its device.
+    """Second flat copy of the learner's parameters and buffers, on its device.
 
-    It has no module of its own: `in_place` lends it the learner's.
+    It has no separate module: `in_place` puts it into the learner's.
     """
 
     def __init__(self, settings: Any, online: flat_parameters.FlatParameters) -> None:
@@ -24,9 +24,9 @@ class TargetNetwork:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The learner's network computes with the target's parameters, uncopied.
+        """Lets the learner's network compute with the target's parameters, uncopied.
 
-        Only for what wants no gradient.
+        Nothing computed in this context may need a gradient.
         """
         self._online.point_at(self._views)
         try:
@@ -36,18 +36,17 @@ class TargetNetwork:
             self._online.point_at(self._online_views)
 
     def update(self, updates: int) -> None:
-        """To be called once an update: moves the target at every `period`-th.
+        """Moves the target at every `period`-th update. Called once an update.
 
             target' = polyak target + (1 - polyak) online
 
-        of the trainable parameters; all else is copied. With polyak 0 all is.
+        holds for trainable parameters; all others are copied. With polyak 0 all are.
 
         The host decides, by a counter that checkpoints keep; the device works behind
-        the update. A step that was skipped has left the parameters as they were, so
-        that there is nothing bad to take over.
+        the update. A skipped step left the parameters finite, so the copy is finite.
 
         Args:
-          updates: learned so far.
+          updates: number of updates so far.
         """
         if updates % self._period:
             return

@@ -24,8 +24,8 @@ Threshold = float | torch.Tensor  # a scalar; inf for no clipping
 def _discounted_sums(deltas: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
     """Solves y_t = deltas_t + decays_t * y_{t+1}, y_T = 0, in ceil(log2 T) steps.
 
-    Recursive doubling: after k rounds y_t holds the sum over 2^k rows. A loop over T
-    costs T small kernels, which on a device is what V-trace is made of.
+    Recursive doubling: after k rounds y_t is the sum over 2^k rows. A loop over T would
+    launch T small kernels, which dominate the cost on a device.
     """
     sums, shift = deltas, 1
     while shift < deltas.shape[0]:

@@ -1,4 +1,4 @@
-"""The one contract by which actor, learner and evaluator use a network."""
+"""Agent: how actor, learner and evaluator use a network."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -14,18 +14,17 @@ CoreState = cores.CoreState
 
 
 class NetworkOutput(NamedTuple):
-    """What the network says of each row: [T+1, B, L], [T+1, B]."""
+    """Outputs of the network for each row: [T+1, B, L], [T+1, B]."""
 
     policy_logits: torch.Tensor
     baseline: torch.Tensor
 
 
 class Agent:
-    """A network and the meaning of its logits.
+    """Network with the meaning of its logits, its core state and its output.
 
-    The core state is a tuple of tensors [B, ...]: the leaves of the last action where
-    the network uses it, then the recurrent state. T+1 calls of `step` equal one
-    `unroll`.
+    The core state is a tuple of tensors [B, ...]: the leaves of the last action if the
+    network uses it, then the recurrent state. T+1 calls of `step` equal one `unroll`.
     """
 
     def __init__(
@@ -39,15 +38,20 @@ class Agent:
         self._action = action
 
     def core_state_spec(self) -> tuple[specs.ArraySpec, ...]:
-        """Leaves of the core state, without the batch dimension."""
+        """Returns the specs of the core state, without the batch."""
         shapes = self.network.core.state_shapes
         core = tuple(specs.array_spec(shape, np.float32) for shape in shapes)
         if not self.network.last_action:
             return core
         return (*(leaf.array for leaf in nest.flatten(self._action)), *core)
 
+    def output_spec(self) -> types.AgentOutput:
+        """Returns the specs of one row of `step`'s output, without the batch."""
+        num_logits = self.distribution.num_logits
+        return specs.actor_critic_output(self._action, num_logits)
+
     def initial_state(self, batch_size: int, device: str = "cpu") -> CoreState:
-        """Zeros; what the network makes of any state at FIRST anyway."""
+        """Returns zeros, which any state becomes at FIRST."""
         return tuple(
             torch.from_numpy(np.zeros((batch_size, *spec.shape), spec.dtype)).to(device)
             for spec in self.core_state_spec()
@@ -65,10 +69,17 @@ class Agent:
     ) -> tuple[types.AgentOutput, CoreState]:
         """Acts on one row [B, ...].
 
-        The logits in the output are those of the behaviour policy that the action
-        was drawn from, exploration included:
-        mu = (1 - epsilon) pi^(1 / temperature) + epsilon uniform.
-        `epsilon` is one number, or float64 [B].
+        The logits in the output are those of the behaviour policy that the action was
+        drawn from, with exploration:
+
+            mu = (1 - epsilon) pi^(1 / temperature) + epsilon uniform
+
+        Args:
+          epsilon: one number, or float64 [B].
+          greedy: take the mode instead of a sample.
+
+        Returns:
+          The output [B, ...], and the core state after the row.
         """
         rows = _one_row(time_step)
         last_action, core = self._split(state)
@@ -84,7 +95,7 @@ class Agent:
     def unroll(
         self, time_step: types.TimeStep, action: types.Nest, state: CoreState
     ) -> NetworkOutput:
-        """The network's view of T+1 rows, given the T actions that were taken."""
+        """Returns the network's outputs for T+1 rows, given the T actions taken."""
         last_action, core = self._split(state)
         if self.network.last_action:
             last_action = nest.map_structure(
@@ -94,7 +105,7 @@ class Agent:
         return NetworkOutput(logits, baseline)
 
     def replace_action(self, state: CoreState, action: types.Nest) -> CoreState:
-        """`state`, as if `action` had been the last one."""
+        """Returns `state` with `action` as the last one."""
         return self._remember(action, self._split(state)[1])
 
     def _remember(self, action: types.Nest, core: CoreState) -> CoreState:
@@ -103,7 +114,7 @@ class Agent:
         return (*nest.flatten(action), *core)
 
     def _split(self, state: CoreState) -> tuple[Any, CoreState]:
-        """The last action as one row [1, B, ...] (or None), and the recurrent state."""
+        """Returns the last action, [1, B, ...] or None, and the recurrent state."""
         if not self.network.last_action:
             return None, state
         leaves = iter(state)
@@ -114,22 +125,22 @@ class Agent:
 
 
 def _one_row(time_step: types.TimeStep) -> types.TimeStep:
-    """[B, ...] -> [1, B, ...]."""
-    if isinstance(time_step.observation, torch.Tensor):  # it is called at every step
+    """Adds a leading axis: [B, ...] -> [1, B, ...]."""
+    if isinstance(time_step.observation, torch.Tensor):  # called at every step
         return types.TimeStep(*(leaf.unsqueeze(0) for leaf in time_step))
     rows: types.TimeStep = nest.map_structure(lambda x: x.unsqueeze(0), time_step)
     return rows
 
 
 def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
-    """The agent that `config` describes, on the CPU, freshly initialised.
+    """Makes the agent that `config` describes, initialised, on the CPU.
 
     Raises:
       BadInput: the network does not fit the environment.
     """
     distribution = joint.from_spec(environment.action)
-    # A mask of the user's own goes first: padded with zeros, as all that tasks observe,
-    # it forbids what a task does not have, too.
+    # A custom mask goes first. With several tasks it is padded with zeros, so that it
+    # also forbids the actions that a task does not have.
     mask = config.agent.action_mask_key or environment.action_mask
     environment = dataclasses.replace(environment, action_mask=mask)
     network = network_lib.Network(

@@ -1,4 +1,4 @@
-"""The network from encoder to heads."""
+"""Network: encoder, core, policy head and value head."""
 
 import math
 from typing import Any
@@ -13,9 +13,9 @@ from impala_mp.networks.distributions import base, categorical
 
 
 class PolicyHead(nn.Linear):
-    """Features to logits, some of which are free: the same for all observations.
+    """Linear layer to logits. Free logits are the same for all observations.
 
-    Free are the logarithms of normals' deviations; they begin at `initial_std`'s.
+    Logarithms of normals' deviations are free; they begin at that of `initial_std`.
     """
 
     _depends: torch.Tensor
@@ -46,7 +46,7 @@ class PolicyHead(nn.Linear):
 
 
 class Network(nn.Module):
-    """Encoder, optional last reward and action, core, and the two heads."""
+    """Encoder, optional last reward and action, core, and two heads."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Network(nn.Module):
         last_action: torch.Tensor,
         state: cores.CoreState,
     ) -> tuple[torch.Tensor, torch.Tensor, cores.CoreState]:
-        """[T, B, ...] -> policy_logits [T, B, L], baseline [T, B], core state."""
+        """Maps [T, B, ...] to policy_logits [T, B, L], baseline [T, B], core state."""
         first = time_step.step_type == types.StepType.FIRST
         rows, batch = first.shape
         features = self.torso(self._rows(time_step.observation))
@@ -101,7 +101,7 @@ class Network(nn.Module):
         return logits, self.baseline(*heads).squeeze(-1), state
 
     def task_of(self, time_step: types.TimeStep) -> torch.Tensor | None:
-        """The task of each row, int64 [T, B]; None if there is but one."""
+        """Returns the task of each row, int64 [T, B]; None with a single task."""
         if not self._task_path:
             return None
         found: torch.Tensor = nest.at(time_step.observation, self._task_path)
@@ -109,17 +109,16 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def adapt(self, observation: types.Nest, finite: torch.Tensor) -> None:
-        """Moves the statistics by which observations [T, B, ...] are normalised.
+        """Updates the statistics that normalise observations [T, B, ...].
 
-        If any are: a torso of the user's own may do without the method. And not at
-        all if `finite`, a scalar, is 0.
+        A custom torso may lack the method. Does nothing if `finite`, a scalar, is 0.
         """
         adapt = getattr(self.torso, "adapt", None)
         if adapt is not None and not isinstance(adapt, nn.Module):
             adapt(self._rows(observation), finite)
 
     def _rows(self, observation: types.Nest) -> types.Nest:
-        """What the encoder sees: [T, B, ...] -> [T * B, ...]."""
+        """Returns the encoder's input: [T, B, ...] -> [T * B, ...]."""
         if isinstance(observation, torch.Tensor):
             return observation.flatten(0, 1)
         seen = specs.pick(self._seen, observation) if self._mask_path else observation

@@ -74,7 +74,7 @@ def layouts(
     slot, batch = (
         specs.trajectory_spec(
             environment,
-            policy.distribution.num_logits,
+            policy.output_spec(),
             policy.core_state_spec(),
             config.unroll_length,
             size,

@@ -144,7 +144,7 @@ def _zeros(
 ) -> Any:
     spec = specs.trajectory_spec(
         environment,
-        policy.distribution.num_logits,
+        policy.output_spec(),
         policy.core_state_spec(),
         unroll_length,
         size,

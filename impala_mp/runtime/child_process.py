@@ -48,9 +48,7 @@ class ChildProcess:
         self.reason = ""  # of the last death
         self._started_at = math.inf  # monotonic; not started yet
         self._log_start = self._steps_at_start = 0
-        self._orders: list[
-            tuple[float, signal.Signals]
-        ] = []  # signals that end it, with their times
+        self._orders: list[tuple[float, signal.Signals]] = []  # when to send what
         self._hung = ""  # why they were given
         self._pidfd = -1
 
@@ -131,7 +129,7 @@ class ChildProcess:
         return not self._hung and self._silent_for(self._limit())
 
     def terminate(self) -> str:
-        """Orders its end in three steps and returns a sentence that says why.
+        """Orders its end in three steps; returns a sentence with the reason.
 
         The steps are the stacks into its log, a signal that ends it, and SIGKILL.
         `escalate` sends each when it is due, so that nothing waits for a hung process.

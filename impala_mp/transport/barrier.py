@@ -9,7 +9,7 @@ _MEMBARRIER_AARCH64 = 283
 
 
 def _nothing() -> None:
-    """Does nothing: x86 keeps stores in order, and loads in order."""
+    """Needs no instruction: x86 keeps stores in order, and loads in order."""
 
 
 def _membarrier() -> Callable[[], None]:

@@ -1,8 +1,8 @@
 """Requests for inference: the rows of slots that wait for an action.
 
 Each seat is half of an actor's environments. The actor writes `slot` and `row`, then
-increments `requested`. The server writes the row's action, logits and baseline, then
-`version`, then `answered`. Each word has one writer; doorbells are hints.
+increments `requested`. The server writes the agent's output of the row, then `version`,
+then `answered`. Each word has one writer; doorbells are hints.
 """
 
 from typing import Any, NamedTuple

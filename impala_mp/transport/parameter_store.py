@@ -1,4 +1,4 @@
-"""Publication of a flat buffer without torn reads, whichever process dies.
+"""Publication of a flat buffer without torn reads, even if any process dies.
 
 Each of three buffers has a version word, which is 0 while the buffer is written. The
 word `latest` only ever names a whole version. A reader copies, and keeps the copy only

@@ -23,7 +23,7 @@ class SlotRows(NamedTuple):
 
 def of_slot(slot: types.Trajectory) -> SlotRows:
     """Returns views of a slot of arrays."""
-    num_steps = slot.agent_output.baseline.shape[0]
+    num_steps = slot.parameter_version.shape[0]
     tensors = nest.map_structure(torch.from_numpy, slot)
     return SlotRows(
         time_steps=_rows(tensors.time_step, num_steps + 1),

@@ -67,7 +67,7 @@ class RingActor:
         """Counts a discarded unroll and resets. The reset may return bad data, too."""
         bad: bad_data.BadData | None = error
         while bad is not None:
-            print(f"An unroll is thrown away: {bad}.", flush=True)
+            print(f"An unroll is discarded: {bad}.", flush=True)
             self._row.add(bad.counter, 1)
             self._bad_in_a_row += 1
             if self._bad_in_a_row >= _MAX_BAD_IN_A_ROW:

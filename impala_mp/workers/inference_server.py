@@ -1,7 +1,7 @@
 """Inference server: one batched forward for the rows that actors wait for.
 
-It reads time steps from the slots that the actors fill, and writes action, logits and
-baseline into the same rows. Core states stay on its device.
+It reads time steps from the slots that the actors fill, and writes the agent's
+output into the same rows. Core states stay on its device.
 """
 
 import time

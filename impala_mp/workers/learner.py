@@ -17,9 +17,12 @@ _Part = tuple[types.Trajectory, types.Sample | None, agent.NetworkOutput | None]
 _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [B]
 
 
+SKIPPED_SHARE = "health/skipped_share"  # of the steps of an update; 0: none
+
+
 def metric_names(config: Any) -> tuple[str, ...]:
     """Returns the names of the metrics of `update`, in order."""
-    own = ("loss/total", "loss/gradient_norm", "health/skipped_share")
+    own = ("loss/total", "loss/gradient_norm", SKIPPED_SHARE)
     algorithm = registry.metric_names(config.algorithm, config.replay)
     scales = _popart_names(config.environment) if config.loss.popart else ()
     return (*own, *algorithm, *scales)
@@ -60,10 +63,13 @@ class Learner:
         self._compute: Callable[[_Work], _Done] = self._update
         if config.learner.cuda_graph:
             self._compute = cuda.GraphedCallable(
-                self._update, lambda work: work[0].agent_output.baseline.data_ptr()
+                self._update, lambda work: work[0].time_step.reward.data_ptr()
             )
         self._algorithm_metrics = registry.metric_names(config.algorithm, config.replay)
-        self._num_metrics = len(metric_names(config))
+        names = metric_names(config)
+        self._num_metrics = len(names)
+        self._norm = names.index("loss/gradient_norm")
+        self.skipped_share = names.index(SKIPPED_SHARE)  # place among the metrics
         self.raw_metrics = torch.zeros(self._num_metrics, device=device)  # of a step
         self.priorities: torch.Tensor | None = None  # [B] of a step, with replay
         self.updates = 0
@@ -97,8 +103,8 @@ class Learner:
         self._learning_rate.fill_(self.learning_rate(live.learning_rate_factor))
         (metrics, self.raw_metrics), self.priorities = self._compute((batch, sample))
         self.updates += 1
-        rows, size = batch.agent_output.baseline.shape[:2]
-        self.agent_steps += rows * (size - derived.num_replayed(self._config))
+        rows, size = batch.time_step.reward.shape
+        self.agent_steps += (rows - 1) * (size - derived.num_replayed(self._config))
         self._algorithm.after_update(self.updates)
         return metrics
 
@@ -114,7 +120,7 @@ class Learner:
     ) -> base.Loss:
         """Returns the loss of a whole batch; learns nothing."""
         self._set(live)
-        count = batch.agent_output.baseline.numel()
+        count = _num_transitions(batch)
         part = self._referred((batch, sample))
         return self._algorithm.loss(*part, self.unroll, self._live, count)
 
@@ -134,25 +140,28 @@ class Learner:
         metrics, priorities = passes[-1]
         # Once an update, for any number of passes, with fresh trajectories only: each
         # observation counts once.
-        num_fresh = work[0].agent_output.baseline.shape[1]
+        num_fresh = work[0].time_step.reward.shape[1]
         num_fresh -= derived.num_replayed(self._config)
         observation = nest.map_structure(
             lambda leaf: leaf[:-1, :num_fresh], work[0].time_step.observation
         )
-        self.agent.network.adapt(observation, 1.0 - metrics[0, 2])
+        self.agent.network.adapt(observation, 1.0 - metrics[0, self.skipped_share])
         if len(passes) > 1:
             each = torch.stack([one for one, _ in passes])
             metrics = each.mean(0)
-            metrics[:, 2] = each[:, :, 2].amax(0)
+            share = self.skipped_share
+            metrics[:, share] = each[:, :, share].amax(0)
         if priorities is not None:
             # Each trajectory may be the cause of a skipped step.
-            priorities = priorities.where(metrics[0, 2] == 0.0, torch.nan)
+            priorities = priorities.where(
+                metrics[0, self.skipped_share] == 0.0, torch.nan
+            )
         return metrics, priorities
 
     def _step(self, parts: list[_Part]) -> _Done:
         """Makes one pass over a batch and its step; returns the same as `_update`."""
         self._gradient.zero_()
-        count = sum(part[0].agent_output.baseline.numel() for part in parts)
+        count = sum(_num_transitions(part[0]) for part in parts)
         metrics = torch.zeros(self._num_metrics, device=self._gradient.device)
         priorities = []
         for part in parts:
@@ -173,10 +182,10 @@ class Learner:
             self._moments.zero_()
             statistics = torch.cat([self._popart.mean, self._popart.scale])
             metrics[-len(statistics) :] += statistics
-        metrics[1] += norm
+        metrics[self._norm] += norm
         # The metrics of a skipped step would spoil the means.
         clean = (metrics * finite).nan_to_num_(0.0, 0.0, 0.0)
-        clean[2] += 1.0 - finite
+        clean[self.skipped_share] += 1.0 - finite
         both = torch.stack([clean, metrics])
         return both, None if parts[0][1] is None else torch.cat(priorities)
 
@@ -245,13 +254,18 @@ class Learner:
         self.agent_steps = state["agent_steps"]
 
 
+def _num_transitions(batch: types.Trajectory) -> int:
+    """Returns T * B."""
+    return batch.time_step.reward[1:].numel()
+
+
 def _split(
     batch: types.Trajectory, sample: types.Sample | None, parts: int
 ) -> list[_Work]:
     """Returns micro-batches: views along B."""
     if parts == 1:
         return [(batch, sample)]
-    size = batch.agent_output.baseline.shape[1] // parts
+    size = batch.time_step.reward.shape[1] // parts
 
     def cut(structure: Any, axis: int, start: int) -> Any:
         return nest.map_structure(

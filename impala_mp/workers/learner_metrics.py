@@ -92,7 +92,7 @@ class UpdateMeans:
     @property
     def num_skipped(self) -> int:
         """Number of skipped updates, those before the checkpoint included."""
-        share = self._names.index("health/skipped_share")
+        share = self._names.index(learner.SKIPPED_SHARE)
         return self._skipped + round(self._sums[share].item())
 
     def restore(self, num_skipped: int) -> None:

@@ -19,8 +19,6 @@ from impala_mp.config import fields
 from impala_mp.storage import crash_file
 from impala_mp.workers import batcher, learner
 
-_METRIC = 2  # health/skipped_share, of learner.metric_names
-
 
 class _Step(NamedTuple):
     batch: batcher.Batch
@@ -69,7 +67,7 @@ class Guard:
         Raises:
           RunFailed: too many steps in a row were skipped.
         """
-        skipped = cuda.HostCopy(metrics[_METRIC])
+        skipped = cuda.HostCopy(metrics[self._learner.skipped_share])
         raw = self._learner.raw_metrics
         raw = raw.clone() if self._cuda else raw  # a graph's next replay overwrites it
         tensors = self._before[0] if self._keeps else self._tensors

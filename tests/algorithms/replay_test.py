@@ -16,7 +16,8 @@ _CORE = (specs.array_spec((2,), np.float32),)
 
 
 def _spec(size):
-    return specs.trajectory_spec(_ENVIRONMENT, 2, _CORE, 4, size)
+    output = specs.actor_critic_output(_ENVIRONMENT.action, 2)
+    return specs.trajectory_spec(_ENVIRONMENT, output, _CORE, 4, size)
 
 
 def _settings(**changes):

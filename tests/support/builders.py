@@ -85,7 +85,7 @@ def random_batch(config, environment, policy, seed=0, size=None):
     rng = np.random.default_rng(seed)
     spec = specs.trajectory_spec(
         environment,
-        policy.distribution.num_logits,
+        policy.output_spec(),
         policy.core_state_spec(),
         config.unroll_length,
         size or config.batch_size,

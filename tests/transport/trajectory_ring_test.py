@@ -20,7 +20,10 @@ def _slot_spec():
         specs.array_spec((20, 20), np.uint8), specs.DiscreteSpec(3), 1
     )
     state = (specs.array_spec((5,), np.float32),)
-    return specs.trajectory_spec(environment, 3, state, unroll_length=4, batch_size=2)
+    output = specs.actor_critic_output(environment.action, 3)
+    return specs.trajectory_spec(
+        environment, output, state, unroll_length=4, batch_size=2
+    )
 
 
 def _make(num_actors=1):

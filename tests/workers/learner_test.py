@@ -239,7 +239,7 @@ def test_the_loss_of_a_batch_is_that_of_its_update():
     environment = factory.make(config.environment, 1).spec
     policy = agent.make(config, environment)
     spec = specs.trajectory_spec(
-        environment, policy.distribution.num_logits, policy.core_state_spec(), 5, 6
+        environment, policy.output_spec(), policy.core_state_spec(), 5, 6
     )
     batch = nest.map_structure(lambda leaf: torch.from_numpy(leaf.example()), spec)
     assert batch.agent_output.action.numel() > batch.agent_output.baseline.numel()

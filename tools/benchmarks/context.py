@@ -91,7 +91,7 @@ class Context:
         policy = self.agent()
         return specs.trajectory_spec(
             self.environment,
-            policy.distribution.num_logits,
+            policy.output_spec(),
             policy.core_state_spec(),
             self.config.unroll_length,
             size,

@@ -21,7 +21,8 @@ def _image_slot() -> types.Trajectory:
     """592 KB of Atari images: T = 20, E = 1."""
     image = specs.array_spec((84, 84, 4), np.uint8)
     environment = specs.EnvironmentSpec(image, specs.DiscreteSpec(6), 4)
-    return specs.trajectory_spec(environment, 6, (), 20, 1)
+    output = specs.actor_critic_output(environment.action, 6)
+    return specs.trajectory_spec(environment, output, (), 20, 1)
 
 
 def _copy(source: types.Trajectory, target: types.Trajectory) -> None:
