@@ -14,6 +14,9 @@ class VTraceAlgorithm:
 
         -log pi(a_t|x_t) adv_t + baseline_cost (vs_t - V(x_t))^2 / 2
         - entropy_cost H(pi(.|x_t))
+
+    The loss of a batch is the sum over its learnable transitions, which loss.reduction
+    "mean" divides by T * B.
     """
 
     metric_names: tuple[str, ...] = (
