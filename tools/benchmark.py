@@ -1,4 +1,4 @@
-"""What each part costs on this machine, and how near training comes to the limit.
+"""Benchmark: cost of each part on this machine, and distance of training from ideal.
 
     python tools/benchmark.py [SUBJECT ...] [--json] [--config=FILE.py[:VARIANT]]
 
@@ -78,7 +78,7 @@ def _subjects() -> list[str]:
 
 
 def _functions() -> dict:
-    """What measures each subject. They import torch: after the environment is set."""
+    """Returns the function of a subject; its module imports torch."""
     from benchmarks import parts, trainings, transport
 
     return {
@@ -145,7 +145,7 @@ def _benchmark() -> None:
 
 
 def main() -> None:
-    """The script; started anew once, so that the allocator's settings hold here too."""
+    """Runs the script; restarts once, so that the allocator's settings hold."""
     if os.environ.get("MALLOC_TOP_PAD_") != launch.ENVIRONMENT["MALLOC_TOP_PAD_"]:
         launch.set_environment()
         os.execv(sys.executable, [sys.executable, *sys.argv])

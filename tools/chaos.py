@@ -65,7 +65,7 @@ _ENDLESS = 10**12  # agent steps
 _RECOVERY_SHARE = 10  # at least one step of so many is learned undisturbed
 _MIN_STEPS_PER_SEC = 500  # below which the last run has failed
 _GAP_SECS = (1.5, 2.5)  # between two faults
-_ORDER_SECS = 3.0  # for an environment to do as it is told
+_ORDER_SECS = 3.0  # until an environment follows an order
 
 
 class Fault(NamedTuple):
@@ -208,7 +208,7 @@ def _kinds(
 
 
 def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
-    """Faults, recovery, an end in peace: what only those who were there can tell."""
+    """Runs faults, recovery and a quiet end; returns counts of the whole run."""
     kinds, skipped = _kinds(options.env, options.seed, run)
     chaos = Chaos(run, _say_nothing if options.json else _tell)
     lost = 0.0

@@ -1,4 +1,4 @@
-"""One training in a process of its own, seen from outside: its files and its end.
+"""One training in a separate process, seen from outside: its files and its end.
 
 Tests, benchmarks and faults all use it. It knows nothing of the package but the names
 of its files and of some metrics.
@@ -21,7 +21,7 @@ Process = dict[str, Any]  # one process of health.json
 DEADLINE_SECS = 60.0
 _POLL_SECS = 0.05
 _NOT_YET = ("not_started", "starting", "resetting")  # states before the first step
-COUNTERS = (  # metrics that never run backwards, whichever process is killed
+COUNTERS = (  # metrics that never run backwards, even if any process is killed
     *("agent_steps", "env_frames", "updates", "time_secs", "episode/count"),
     *(f"health/{name}" for name in ("committed", "learned", "discarded", "restarts")),
     *(f"health/{name}" for name in ("bad_data", "updates_skipped", "drift_alarms")),
@@ -41,7 +41,7 @@ class Training:
         env: dict[str, str] | None = None,
         own_session: bool = False,
     ) -> None:
-        """output: a file to append to; by default one beside `workdir`, written anew.
+        """output: a file to append to; by default one beside `workdir`, overwritten.
 
         env: variables beside those of this process.
         """
@@ -165,7 +165,7 @@ def wait_for(
 ) -> Any:
     """Returns the result of `condition` once it is true, or the last false one.
 
-    ended: tells that waiting is over before the time is; one more look follows.
+    ended: returns whether to stop early, after one more look.
     """
     deadline = time.monotonic() + secs
     while time.monotonic() < deadline and not ended():
@@ -192,13 +192,13 @@ def trajectories(record: Record) -> dict[str, int]:
 
 
 def identity_holds(record: Record) -> bool:
-    """Whether every trajectory that was committed is accounted for."""
+    """Returns whether every committed trajectory is accounted for."""
     counts = trajectories(record)
     return counts.pop("committed") == sum(counts.values())
 
 
 def is_backwards(before: Record, after: Record) -> bool:
-    """Whether a counter is less than in the record before."""
+    """Returns whether a counter is less than in the record before."""
     return any(after[name] < before.get(name, 0) for name in COUNTERS)
 
 

@@ -76,7 +76,7 @@ class Soak:
         self.kills[role] += 1
 
     def _sample(self) -> dict[str, float]:
-        """Of the supervisor, the learner and actor 0, as far as they are there."""
+        """Returns the pids of supervisor, learner and actor 0, if they live."""
         found: dict[str, float] = {}
         for role in ("supervisor", "learner", "actor"):
             seats = [s for s in self._run.watch.seats(role) if s["index"] in (None, 0)]
@@ -105,7 +105,7 @@ def measure(pid: int) -> Iterator[tuple[str, float]]:
 
 
 def growth(samples: list[tuple[float, dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """By least squares over the second half: level, growth in it, and the noise."""
+    """Fits a line to the second half by least squares: level, growth and noise."""
     late = [(t, found) for t, found in samples if t >= samples[-1][0] / 2]
     table = {}
     for name in sorted({name for _, found in late for name in found}):

@@ -154,7 +154,7 @@ def _show(name: str, row: dict[str, Any]) -> None:
 
 
 def _places(groups: dict[str, list[_Run]], x: str, lines: str) -> dict[str, Any]:
-    """Of each group its line's label and its place on it, for `curves.plot_against`.
+    """Returns label and place of each group's line, for `curves.plot_against`.
 
     Raises:
       BadInput: there is no such field, or two groups have the same place.

@@ -1,4 +1,4 @@
-"""What every subject of the benchmark uses: the config, a timer, and summaries."""
+"""Context of all benchmark subjects: config, timer and summaries."""
 
 import time
 from collections.abc import Callable
@@ -87,7 +87,7 @@ class Context:
         return agent.make(self.config, self.environment)
 
     def spec(self, size: int) -> types.Trajectory:
-        """Of `size` trajectories."""
+        """Returns the layout of `size` trajectories."""
         policy = self.agent()
         return specs.trajectory_spec(
             self.environment,

@@ -113,7 +113,7 @@ def inference(context: context_lib.Context) -> Answer:
 
 
 def actor_loop(context: context_lib.Context) -> Answer:
-    """What the actor's loop costs beyond the environment and the network."""
+    """Measures the actor's loop without the environment and the network."""
     seconds = {
         "environment": context.time(_raw_step(context)),
         "inference": _inference_secs(context, context.config.actors.environments),
@@ -209,7 +209,7 @@ def _resident_batch(context: context_lib.Context) -> batcher.Batch:
 
 
 class _Live:
-    """A learner whose rings a process of its own keeps full."""
+    """Measures a learner whose rings a separate process keeps full."""
 
     def __init__(self, context: context_lib.Context) -> None:
         config = context.config
@@ -249,7 +249,7 @@ class _Live:
 
 
 def _eager_secs(context: context_lib.Context) -> float:
-    """Seconds an update of the same loss in plain PyTorch, in a process of its own."""
+    """Returns seconds an update of the same loss in plain PyTorch, in a new process."""
     plain = {k: v for k, v in os.environ.items() if k not in launch.ENVIRONMENT}
     path = os.pathsep.join([str(_TOOLS), *filter(None, [plain.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "benchmarks.eager_learner", *context.flags]

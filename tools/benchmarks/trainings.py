@@ -103,7 +103,7 @@ def _later_than(run: harness.Training, secs: float) -> Callable[[], Any]:
 
 
 def learn(context: context_lib.Context) -> Answer:
-    """From the launch until the last 100 games have the target's mean return."""
+    """Measures the time from launch until 100 games have the target's mean return."""
     secs, steps = [], []
     for seed in range(context.options.seeds):
         flags = [

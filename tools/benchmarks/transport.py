@@ -119,7 +119,7 @@ def _waiting_core_share(wait: Callable[[], Any]) -> float:
 
 
 def _waiting_shares(spec: types.Trajectory) -> tuple[float, float]:
-    """Of an actor whose ring is full, and of a learner whose rings are empty."""
+    """Measures a waiting actor (full ring) and a waiting learner (empty rings)."""
     rings = trajectory_ring.TrajectoryRings(spec, 1, 1)
     learner = _waiting_core_share(lambda: rings.learner_doorbell.wait(0.2))
     ring = rings.ring(0)

@@ -1,8 +1,8 @@
-"""A vector environment that misbehaves on request: chaos.py gives it to the actors.
+"""Vector environment with faults on request: chaos.py gives it to the actors.
 
-It wraps the built-in Catch or Recall, or whatever Gymnasium knows by the id `inner`.
-A file named `<control>.<pid>` that holds the name of a fault orders that fault from
-the process `pid`, and from no other; it is removed when the fault is committed.
+It wraps the built-in Catch or Recall, or the Gymnasium id `inner`. A file named
+`<control>.<pid>` that contains the name of a fault orders it from the process `pid`
+only. The file is removed when the fault is committed.
 """
 
 import os
@@ -20,7 +20,7 @@ _leaked: list[bytes] = []
 
 
 class FaultyVectorEnv(gymnasium.vector.VectorWrapper):
-    """`inner`, until it is told otherwise."""
+    """Passes calls to `inner` until an order comes."""
 
     def __init__(self, num_envs: int, inner: str = "Catch", control: str = "") -> None:
         super().__init__(_make(inner, num_envs))

@@ -27,13 +27,13 @@ class RunFailedError(Exception):
 
 
 def python_path() -> str:
-    """Where faulty_env and impala_mp are found."""
+    """Returns the PYTHONPATH with faulty_env and impala_mp."""
     places = [str(_TOOLS), str(_TOOLS.parent), os.environ.get("PYTHONPATH", "")]
     return ":".join(filter(None, places))
 
 
 class Disk:
-    """A small file system of its own for the checkpoints, which can be filled."""
+    """Small separate file system for the checkpoints, which can be filled."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
@@ -52,7 +52,7 @@ class Disk:
         return f"cannot mount: {done.stderr.strip()}" if done.returncode else ""
 
     def fill(self, until: float) -> None:
-        """To the last byte; again whenever some have become free."""
+        """Fills it to the last byte, and again when bytes become free."""
         self.full_until = until
         with (
             contextlib.suppress(OSError),
@@ -118,7 +118,7 @@ class Run:
         return f"{self.token}-{self._lives}-"
 
     def stop(self, wound: str = "") -> None:
-        """As a scheduler does, by SIGTERM to all, once there are handlers for it."""
+        """Stops the run as a scheduler does: SIGTERM to all processes."""
         self.until(lambda: self.watch.seats("supervisor"), "supervisor")
         may_lose = bool(self.disk.full_until)  # the last checkpoint
         may_lose |= any(w.name == "hung learner" for w in self.watch.wounds)
@@ -144,7 +144,7 @@ class Run:
         self.wound(name, {"role": "learner", "index": 0, "incarnation": math.inf})
 
     def await_end(self, seconds: float, may_lose: bool = False) -> None:
-        """Of itself, and well; `may_lose`: but for the last checkpoint, exit code 1."""
+        """Waits for a good end; `may_lose` allows exit code 1: no last checkpoint."""
         if not harness.wait_for(self._training.is_over, seconds, self.poll):
             raise RunFailedError(f"the run did not end within {seconds:.0f} s")
         if self.exit_code not in ((0, 1) if may_lose else (0,)):
@@ -226,7 +226,7 @@ class Run:
         return self.until(find, role)
 
     def signal(self, pid: int, number: int) -> None:
-        """To a process of ours only: a pid may have been given to another."""
+        """Signals a process of this run only; its pid may be reused."""
         if watch_lib.is_ours(pid, self.token):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -240,7 +240,7 @@ class Run:
         self.watch.wounds.append(watch_lib.Wound(name, seat, supervisor))
 
     def close(self) -> None:
-        """Leaves no process and no mount, whatever has happened."""
+        """Removes all processes and the mount, after any failure."""
         for pid in watch_lib.processes(self.token):
             self.signal(pid, signal.SIGKILL)
         self.disk.close()

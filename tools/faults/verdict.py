@@ -1,4 +1,4 @@
-"""What a run under faults is judged by, and the judgement."""
+"""Criteria for a run under faults, and the verdict."""
 
 import json
 import math
@@ -30,7 +30,7 @@ _MAX_MEDIAN_SECS = {"actor": 1.0, "learner": 10.0}  # from a kill to work done
 
 
 def examine(folder: pathlib.Path) -> dict[str, Any]:
-    """What a finished run has in its folder, and how well it plays."""
+    """Checks the folder of a finished run, and its evaluation."""
     audit = watch_lib.Watch(folder)
     audit.read_records()
     return {
@@ -100,7 +100,7 @@ def judge(report: dict[str, Any], problems: list[str]) -> list[str]:
 
 
 def _judge_rain(report: dict[str, Any]) -> list[str]:
-    """Whether there were faults enough, and what they cost."""
+    """Checks the number of faults and their cost."""
     least = max(1, int(_MIN_FAULTS_PER_MINUTE * report["minutes"]))
     reasons = [
         f"the median recovery of a killed {role} took {secs} s, where less than"
@@ -121,14 +121,14 @@ def _judge_nans(report: dict[str, Any]) -> list[str]:
         reasons.append(f"{nans} faults were NaN, and health/bad_data counts none")
     if report["bad_records"] > _MAX_BAD_RECORDS * nans:
         reasons.append(
-            f"{nans} faults were NaN, and {report['bad_records']} records tell of bad"
-            " data: something stayed sick"
+            f"{nans} faults were NaN, and {report['bad_records']} records report bad"
+            " data: a fault was not repaired"
         )
     return reasons
 
 
 def show(report: dict[str, Any]) -> None:
-    """A table: what has parts of its own is given a line a part."""
+    """Prints a table; nested values get a line a part."""
     for name, value in report.items():
         if isinstance(value, dict):
             print(f"{name}")

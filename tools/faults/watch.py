@@ -1,4 +1,4 @@
-"""What a run shows from outside: its files, its processes, and what it left behind."""
+"""Watches a run from outside: its files, its processes, and its remains."""
 
 import collections
 import contextlib
@@ -85,7 +85,7 @@ class Watch:
         self._descriptors: dict[int, list[int]] = {}  # at each look, by supervisor
 
     def look(self) -> None:
-        """To be called often."""
+        """Reads the files of the run; call it often."""
         # In this order: health.json is written before the record of the same moment,
         # so that a record read after a learner was seen running is that learner's.
         self._read_health()
@@ -141,7 +141,7 @@ class Watch:
         self.last = record
 
     def _count_bad_data(self, record: dict[str, Any]) -> None:
-        """Trajectories thrown away for what they hold, or losses that were no number.
+        """Counts discarded trajectories, and losses that are not numbers.
 
         One fault spoils an unroll; a policy that it made sick spoils all that follow.
         """
@@ -174,7 +174,7 @@ class Watch:
 
 
 def is_ours(pid: int, token: str) -> bool:
-    """Whether `pid` is alive and has inherited `token` (or one that begins so)."""
+    """Returns whether `pid` lives and inherited `token`, or one that begins so."""
     try:
         environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -183,20 +183,20 @@ def is_ours(pid: int, token: str) -> bool:
 
 
 def processes(token: str) -> list[int]:
-    """Every living process with that token, whoever its parent is by now."""
+    """Returns all living processes with the token, also orphans."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     return [pid for pid in pids if is_ours(pid, token)]
 
 
 def temporary_files(folder: pathlib.Path) -> list[str]:
-    """What was being written, and was neither finished nor removed."""
+    """Returns temporary files that were neither finished nor removed."""
     names = [path.name for path in folder.rglob("*")]
     ends, begins = (".writing", ".tmp"), (".writing-",)
     return [n for n in names if n.endswith(ends) or n.startswith(begins)]
 
 
 def torn_reads(folder: pathlib.Path) -> int:
-    """Mixtures of two versions that a reader believed; checksums tell."""
+    """Returns torn copies that a reader accepted; checksums show them."""
     logs = (folder / "logs").glob("*.log")
     sentence = "of the parameters is torn"
     return sum(log.read_text(errors="replace").count(sentence) for log in logs)
