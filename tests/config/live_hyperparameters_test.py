@@ -37,7 +37,7 @@ def test_the_order_of_thresholds_holds_at_every_step():
     rho, c = "schedules.clip_rho_threshold", "schedules.clip_c_threshold"
     _validate(**{rho: "linear(2, 1, 100)", c: "linear(2, 1, 100)"})
     _validate(**{rho: "constant(inf)", c: "piecewise(1, 50, 2)"})
-    with pytest.raises(errors.BadInput, match=r"\(2\) must not .*\(1.5\).* step 50:"):
+    with pytest.raises(errors.BadInput, match=r"\(2\) must not .*\(1.5\).* step 50\."):
         _validate(**{rho: "linear(2, 1, 100)", c: "piecewise(0.5, 50, 2)"})
     # Equal at both ends, and not in between.
     with pytest.raises(errors.BadInput, match="must not exceed"):

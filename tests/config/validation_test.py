@@ -33,11 +33,11 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"loss.baseline": "l1"}, "squared, huber"),
         (
             {"loss.popart": True, "loss.reward_clipping": "abs_one"},
-            "loss.popart .* pointless: Set config.loss.reward_clipping=none",
+            r"loss.popart .* pointless\. Set config.loss.reward_clipping=none",
         ),
         (
             {"loss.popart": True, "algorithm": "impact", "target.polyak": 0.9},
-            "no average of values: Set config.target.polyak=0",
+            r"no average of values\. Set config.target.polyak=0",
         ),
         ({"target.polyak": 1.0}, "never moves"),
         ({"target.period": 0}, "at least 1"),
@@ -76,14 +76,14 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"health.max_backoff_secs": math.inf}, "at most 1,000,000"),
         ({"replay.memory_mib": math.inf}, "finite"),
         ({"network.hidden_sizes": ("abc",)}, r"\('abc',\)\) must be whole numbers"),
-        ({"network.hidden_sizes": (-3, "a")}, "1,000,000: Set config.network.hidden"),
+        ({"network.hidden_sizes": (-3, "a")}, r"1,000,000\. Set config.network.hidden"),
         ({"network.hidden_sizes": (0,)}, "whole numbers"),
         ({"network.hidden_sizes": (10**20,)}, "whole numbers"),
         ({"network.core_size": 10**20}, "at most 1,000,000"),
         ({"network.hidden_sizes": (64.0,)}, "whole numbers"),
         ({"evaluation.max_steps": 0}, "at least 1"),
         ({"seed": -1}, "at least 0"),
-        ({"actors.policy_delay": 4, "max_policy_lag": 2}, "set one of them only"),
+        ({"actors.policy_delay": 4, "max_policy_lag": 2}, "Set one of them only"),
         ({"optimizer.learning_rate": float("nan")}, "at least 0"),
         ({"replay.ratio": 1.0}, r"replay.ratio \(1.0\) must be at least 0 and below 1"),
         ({"replay.ratio": -0.1}, "at least 0 and below 1"),
@@ -141,7 +141,7 @@ _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
 def test_what_would_be_ignored_is_refused(field, value, needed, words):
     validation.validate(builders.base_config(**needed, **{field: value}), num_cores=2)
     default = re.escape(repr(fields.get(builders.base_config(), field)))
-    sentence = f"{field} .*{value}.* without {words}: .*config.{field} at {default}"
+    sentence = rf"{field} .*{value}.* without {words}\. .*config.{field} at {default}"
     with pytest.raises(errors.BadInput, match=sentence):
         validation.validate(builders.base_config(**{field: value}), num_cores=2)
 
