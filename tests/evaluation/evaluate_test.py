@@ -13,6 +13,8 @@ from impala_mp.evaluation import evaluate
 from impala_mp.runtime import program
 from tests.support import builders
 
+pytestmark = pytest.mark.integration
+
 
 class Endless(catch.CatchVectorEnv):
     """Its episodes end only in training, and not even there if `always`."""

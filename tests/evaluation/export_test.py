@@ -358,6 +358,7 @@ def test_what_is_for_training_only_is_off(tmp_path):
     torch.testing.assert_close(*outputs, rtol=0.0, atol=0.0)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [

@@ -98,6 +98,7 @@ def test_what_is_healthy(live, changes, healthy):
     assert "was killed" not in _text(report)
 
 
+@pytest.mark.integration
 def test_ctrl_c_ends_the_watch_with_the_verdict(live):
     for stall, code in (("", 0), ("No update for 99 s.", 1)):
         _write(live, stall=stall)

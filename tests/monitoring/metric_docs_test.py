@@ -95,11 +95,13 @@ def test_every_metric_of_a_run_has_its_row(change, written):
         _row_of(key)
 
 
+@pytest.mark.integration
 def test_every_metric_that_the_code_names_has_its_row(known):
     for key in known:
         _row_of(key)
 
 
+@pytest.mark.integration
 def test_the_code_knows_every_row(known):
     unknown = set(_PATTERNS) - {_row_of(key) for key in known}
     assert not unknown

@@ -78,6 +78,7 @@ def _fake_results(tool, output, flags=()):
             (run.folder / "evaluation.json").write_text(line)
 
 
+@pytest.mark.integration
 def test_a_result_of_other_flags_is_refused(tool, tmp_path):
     _fake_results(tool, tmp_path)
     done = _study(tmp_path, *_EXPERIMENTS, "--config.loss.entropy_cost=0.5")
@@ -86,6 +87,7 @@ def test_a_result_of_other_flags_is_refused(tool, tmp_path):
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.integration
 def test_results_that_are_there_are_tabulated_and_drawn(tool, tmp_path):
     flags = ["--config.loss.entropy_cost=0.5", "--config.actors.count=auto"]
     _fake_results(tool, tmp_path, flags)
@@ -104,6 +106,7 @@ def test_results_that_are_there_are_tabulated_and_drawn(tool, tmp_path):
         assert len(Image.open(tmp_path / name).convert("RGB").getcolors(100_000)) > 10
 
 
+@pytest.mark.integration
 def test_an_axis_that_cannot_be_drawn_is_refused_before_anything_runs(tmp_path):
     done = _study(tmp_path, *_EXPERIMENTS, "--x=actors.policy_dela")
     assert "Did you mean 'actors.policy_delay'?" in done.stderr

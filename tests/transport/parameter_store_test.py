@@ -77,6 +77,7 @@ class _Unprotected(parameter_store.ParameterStore):
         return version
 
 
+@pytest.mark.integration
 def test_the_test_sees_a_store_that_tears():
     store = _Unprotected(_SIZE)
     with forks.child(_write_for_ever, store):
@@ -187,6 +188,7 @@ def _write_records(the_record):
         the_record.write({name: value for name in "abcdefgh"})
 
 
+@pytest.mark.integration
 def test_a_record_is_never_mixed():
     the_record = metrics_record.Record(tuple("abcdefgh"))
     with forks.child(_write_records, the_record):
