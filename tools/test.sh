@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Sets up .venv, checks format, lint and types, and runs the tests.
-#   bash tools/test.sh [pytest arguments, for example -m slow]
+#   bash tools/test.sh                                    all tests but the slow ones
+#   bash tools/test.sh -m "not integration and not slow"  the inner loop
+#   bash tools/test.sh -m slow                            the long tests
+# Other arguments go to pytest too. A -m replaces the one of pyproject.toml.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/install.sh" test
 
@@ -8,4 +11,4 @@ export OMP_NUM_THREADS=1
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 .venv/bin/mypy
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest --durations=25 --durations-min=0.1 "$@"

@@ -122,7 +122,7 @@ def test_reduce_counts_learnable_elements_once_and_divides_by_count():
     assert losses.reduce(loss, torch.ones(3, 2), "mean", 6) == loss.mean()
 
 
-def test_what_is_not_learnable_has_no_gradient():
+def test_rows_that_are_not_learnable_have_no_gradient():
     values = _random(_T, _B).requires_grad_()
     learnable = torch.ones(_T, _B)
     learnable[2, 1] = learnable[0, 3] = 0.0

@@ -177,7 +177,7 @@ def test_the_metrics():
 
 @pytest.mark.parametrize("eviction", ["fifo", "priority"])
 @pytest.mark.parametrize("inserted", [3, 25])
-def test_a_round_trip_goes_on_bit_for_bit(eviction, inserted, tmp_path):
+def test_a_round_trip_resumes_bit_for_bit(eviction, inserted, tmp_path):
     def turn(made, number):
         batch, sample = _batch([number, number + 1], 4), _sample(4)
         draw = made.fill(batch, sample)

@@ -37,7 +37,7 @@ def project(tmp_path_factory):
     return folder
 
 
-def test_what_is_written(project):
+def test_files_of_a_new_project(project):
     there = {str(p.relative_to(project)) for p in project.rglob("*") if p.is_file()}
     package = ("__init__.py", "environment.py", "network.py")
     assert there == {

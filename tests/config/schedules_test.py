@@ -60,7 +60,7 @@ def test_piecewise():
         ("exponential(1, 0, 5)", "above 0 to one above 0"),
     ],
 )
-def test_what_is_no_schedule_is_refused(text, sentence):
+def test_malformed_schedules_are_refused(text, sentence):
     with pytest.raises(errors.BadInput, match=sentence):
         schedules.parse(text)
     config = config_lib.get_base_config()

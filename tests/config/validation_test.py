@@ -138,7 +138,7 @@ _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
         ("loss.popart_beta", 0.1, {"loss.popart": True}, "loss.popart=True"),
     ],
 )
-def test_what_would_be_ignored_is_refused(field, value, needed, words):
+def test_fields_without_effect_are_refused(field, value, needed, words):
     validation.validate(builders.base_config(**needed, **{field: value}), num_cores=2)
     default = re.escape(repr(fields.get(builders.base_config(), field)))
     sentence = rf"{field} .*{value}.* without {words}\. .*config.{field} at {default}"
@@ -146,7 +146,7 @@ def test_what_would_be_ignored_is_refused(field, value, needed, words):
         validation.validate(builders.base_config(**{field: value}), num_cores=2)
 
 
-def test_what_would_be_ignored_in_a_replay_is_refused():
+def test_replay_fields_without_effect_are_refused():
     for field, value, words in (
         ("replay.burn_in", 5, "a network.core"),
         ("replay.importance_exponent", 0.5, "replay.priority_exponent above 0"),
@@ -166,7 +166,7 @@ def test_what_would_be_ignored_in_a_replay_is_refused():
         "health.window_secs",
     ],
 )
-def test_infinity_means_never_where_nobody_waits_for_it(field):
+def test_infinity_means_never(field):
     validation.validate(builders.base_config(**{field: math.inf}), num_cores=2)
 
 

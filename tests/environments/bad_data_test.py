@@ -45,7 +45,7 @@ def test_bad_data_is_noticed(spoil, counter, sentence):
     assert caught.value.counter == counter
 
 
-def test_what_leaves_its_space_is_counted_and_used():
+def test_observations_outside_their_space_are_counted_and_used():
     envs = _Spoiled(3)
     environment = vector.VectorEnvironment(envs)
     environment.reset([0])
@@ -72,7 +72,7 @@ class _Categories(CatchVectorEnv):
         return {"kind": np.full(2, self.shown, np.int64)}
 
 
-def test_a_category_that_is_none_is_bad_data():
+def test_a_category_outside_its_space_is_bad_data():
     envs = _Categories()
     environment = vector.VectorEnvironment(envs)
     environment.reset([0])
@@ -140,7 +140,7 @@ _GOOD = np.zeros(2, np.uint8)
         (_GOOD, np.ones(2), "bad_rewards"),
     ],
 )
-def test_what_has_no_place_in_a_batch_is_bad_data(
+def test_observations_and_rewards_that_do_not_fit_a_batch_are_bad_data(
     ordinary, observation, reward, counter
 ):
     environment, spoil = ordinary

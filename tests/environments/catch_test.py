@@ -31,7 +31,7 @@ def test_following_the_ball_catches_it():
     assert set(returns) == {1.0}
 
 
-def test_standing_still_catches_some_balls():
+def test_standing_still_catches_one_ball_in_five():
     environment = factory.make(builders.environment_settings("Catch"), 50)
     still = np.ones(50, np.int64)
     returns = _play(environment, lambda time_step: still, 300)

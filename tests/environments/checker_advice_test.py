@@ -91,7 +91,7 @@ def _check(overrides=None, **kwargs):
         ("fixed", "environment", "FAIL", "leaves no choice at [1], because its bounds"),
     ],
 )
-def test_what_is_said_of_actions(actions, subject, verdict, words):
+def test_findings_about_actions(actions, subject, verdict, words):
     found = _check(actions=actions)
     assert found[subject].verdict == verdict
     assert words in found[subject].text
@@ -117,7 +117,7 @@ _CLIP = {"loss.reward_clipping": "abs_one"}
         ("silent", {}, "ok", "rewards are rare or missing."),
     ],
 )
-def test_what_is_said_of_rewards(rewards, overrides, verdict, words):
+def test_findings_about_rewards(rewards, overrides, verdict, words):
     found = _check(overrides, rewards=rewards)["rewards"]
     assert found.verdict == verdict
     assert found.text.endswith(words) or verdict == checker.WARNING
@@ -203,7 +203,7 @@ def test_a_mask_that_a_wrapper_makes_is_played_by():
     ("key", "words"),
     [("may", "'may'.* is no part of the observation"), ("x", "'x'.* has 2 elements")],
 )
-def test_a_mask_that_does_not_fit_is_told_as_in_training(key, words):
+def test_a_mask_that_does_not_fit_is_reported_as_in_training(key, words):
     (found,) = _check_forbidding(key).values()
     assert found.verdict == checker.FAIL
     assert re.search(words, found.text)

@@ -110,7 +110,7 @@ def test_another_autoreset_mode_and_another_space_are_failures():
     assert found["environment"].verdict == checker.FAIL
 
 
-def test_what_raises_is_named_by_the_users_own_line():
+def test_an_exception_is_named_with_the_users_line():
     text = _check(faulty_environments.config(fault="numpy raises"))["environment"].text
     path, line = re.search(r"\((.*):(\d+), in step\)$", text).groups()
     source = pathlib.Path(path).read_text().splitlines()[int(line) - 1]

@@ -20,7 +20,7 @@ def no_env():
     return 3
 
 
-def test_a_factory_of_ones_own():
+def test_a_custom_factory():
     made = factory.make(builders.environment_settings(f"{__name__}:one_env"), 3)
     assert made.reset([1, 2, 3]).observation.shape == (3, 2)
     made = factory.make(

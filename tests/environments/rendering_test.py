@@ -81,7 +81,7 @@ def _no_render(self):
         (lambda self: (np.zeros(5),), r"float64 \[5\]\. It must return a picture"),
     ],
 )
-def test_what_is_no_picture_is_refused(monkeypatch, render, words):
+def test_frames_that_are_no_picture_are_refused(monkeypatch, render, words):
     monkeypatch.setattr(CatchVectorEnv, "render", render)
     environment = vector.VectorEnvironment(CatchVectorEnv(1, render_mode="rgb_array"))
     with pytest.raises(errors.BadInput, match=words):

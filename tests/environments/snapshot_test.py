@@ -11,7 +11,7 @@ from tests.support import builders
 @pytest.mark.parametrize(
     "name", ["Catch", "Recall", "CartPole-v1", "MinAtar/Breakout-v1"]
 )
-def test_a_snapshot_goes_on_as_if_nothing_had_been(name):
+def test_a_snapshot_resumes_exactly(name):
     settings = builders.environment_settings(name)
     one, other = factory.make(settings, 3), factory.make(settings, 3)
     rng = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def test_a_snapshot_goes_on_as_if_nothing_had_been(name):
             np.testing.assert_array_equal(x, y)
 
 
-def test_an_emulator_says_that_it_cannot_be_saved():
+def test_an_emulator_refuses_a_snapshot():
     environment = factory.make(builders.environment_settings("ALE/Pong-v5"), 1)
     environment.reset([0])
     with pytest.raises(errors.BadInput, match="cannot save its state"):

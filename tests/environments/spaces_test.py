@@ -146,7 +146,7 @@ def test_bounds(space, low, high, strict):
         spaces.Box(0, 1, (2,), bool),
     ],
 )
-def test_what_cannot_be_left_has_no_bounds(space):
+def test_a_space_as_wide_as_its_dtype_has_no_bounds(space):
     assert spaces_lib.observation_bounds(space) is None
 
 
@@ -196,7 +196,7 @@ def test_actions_that_are_nothing(space):
         spaces_lib.action_spec(nested)
 
 
-def test_what_is_ignored_has_to_be_there():
+def test_ignored_observations_must_exist():
     """In one of the tasks at least; part of a Tuple cannot be left out."""
     one = spaces.Dict({"a": spaces.Tuple([spaces.Dict({"b": _box(np.float32)})])})
     other = spaces.Dict({"c/d": spaces.Text(3), "x": _box(np.float32)})

@@ -96,7 +96,7 @@ def test_tasks_of_the_same_spaces_need_no_mask():
         (("A", "A"), "different ones"),
     ],
 )
-def test_what_cannot_be_put_together_is_refused(names, words):
+def test_spaces_that_cannot_be_combined_are_refused(names, words):
     with pytest.raises(errors.BadInput, match=words):
         factory.probe(_config(*names).environment)
 
@@ -255,7 +255,7 @@ def _picky():
     return builders.config(**{"environment.id": names, "agent.action_mask_key": key})
 
 
-def test_a_mask_of_the_users_own_forbids_what_a_task_does_not_have_too():
+def test_a_custom_mask_also_forbids_actions_a_task_lacks():
     config = _picky()
     made = agent.make(config, factory.probe(config.environment))
     for task, size in enumerate((3, 4)):
@@ -291,7 +291,7 @@ class Told(Picky):
         return {**super()._dict(image), "words": "no"}
 
 
-def test_what_is_ignored_need_only_be_in_one_task():
+def test_ignored_observations_must_exist_in_one_task_only():
     config = builders.config(
         **{
             "environment.id": f"{__name__}:Told, {__name__}:Picky",

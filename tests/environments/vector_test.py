@@ -81,7 +81,7 @@ class _Generous(CatchVectorEnv):
         return observation, np.ones(self.num_envs), *rest
 
 
-def test_what_is_given_at_a_reset_is_no_reward():
+def test_a_reward_given_at_a_reset_is_ignored():
     environment = vector.VectorEnvironment(_Generous(2, rows=3))
     environment.reset([0, 1])
     steps = [environment.step(np.ones(2, np.int64)) for _ in range(6)]
@@ -90,7 +90,7 @@ def test_what_is_given_at_a_reset_is_no_reward():
     assert returns[1] == returns[4] == 2.0
 
 
-def test_what_is_ignored_is_not_seen():
+def test_ignored_observations_are_left_out():
     settings = builders.environment_settings("tests.support.counting:Wordy-v0")
     settings.ignored = ("words",)
     environment = factory.make(settings, 2)

@@ -74,9 +74,7 @@ _FINITE = [
 
 @pytest.mark.parametrize(("spoil", "begins", "ends"), _FINITE)
 @pytest.mark.parametrize("more", [{}, _IMPACT_PLAIN, _REPLAYED], ids=str)
-def test_what_overflows_is_traced_to_its_trajectory(
-    tmp_path, spoil, begins, ends, more
-):
+def test_an_overflow_is_traced_to_its_trajectory(tmp_path, spoil, begins, ends, more):
     parts = crashes.parts(tmp_path, **{"loss.discount_factor": 0.9, **more})
     crashes.train(parts, 3)
     crashes.train(parts, 1, spoil)
@@ -96,7 +94,7 @@ def noisy_torso(observation_spec, config):
     return torch.nn.Sequential(*layers)
 
 
-def test_what_the_step_drew_is_drawn_again(tmp_path):
+def test_the_random_draws_of_a_step_are_repeated(tmp_path):
     parts = crashes.parts(tmp_path, **{"network.torso": f"{__name__}:noisy_torso"})
     crashes.train(parts, 2)
     crashes.train(parts, 1, _huge_reward)

@@ -68,7 +68,7 @@ def test_the_evaluation_comes_before_the_learning_curve(tmp_path, capsys, monkey
     assert "a plot" in lines
 
 
-def test_what_training_survives_the_final_evaluation_survives(tmp_path, capsys):
+def test_the_final_evaluation_survives_bad_data(tmp_path, capsys):
     config = builders.short_training("SpoiledGame-v0", **{"evaluation.episodes": 100})
     program.train(config, str(tmp_path / "run"))
     out, err = capsys.readouterr()

@@ -127,7 +127,7 @@ _CASES = list(_cases())
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("observation", "action", "core"), _CASES)
-def test_a_program_says_what_the_agent_says(observation, action, core):
+def test_an_exported_program_equals_the_agent(observation, action, core):
     alone = {"loss.popart": True, "network.last_reward": observation != "box"}
     _check(
         _config(observation, action, core, **(alone if core == "none" else _LAST)),
@@ -173,7 +173,7 @@ def _onnx(function):
     ("observation", "action", "core"),
     [("tuple", "multi", "gtrxl"), ("image", "half", "none")],
 )
-def test_an_onnx_model_says_what_the_agent_says(observation, action, core):
+def test_an_onnx_model_equals_the_agent(observation, action, core):
     overrides = dict(_LAST) if core != "none" else {}
     # Pixels, or else the convolutions' sums are so large that 1e-5 is their rounding.
     overrides["network.normalise_observations"] = observation != "image"
@@ -350,7 +350,7 @@ def _train_with(torso, path):
 
 
 @pytest.mark.integration
-def test_what_is_for_training_only_is_off(tmp_path):
+def test_layers_for_training_only_are_off(tmp_path):
     _train_with("dropout", tmp_path)
     path, _ = export.export(str(tmp_path), "torch", None)
     policy = torch.export.load(path).module()

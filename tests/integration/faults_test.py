@@ -19,7 +19,7 @@ def _newest_checkpoint(run):
 
 
 @pytest.mark.mount
-def test_a_full_disk_stops_nobody_and_is_said(start, mount, tmp_path):
+def test_a_run_survives_a_full_disk_and_reports_it(start, mount, tmp_path):
     small_disk = mount(tmp_path / "run" / "checkpoints", "size=4m")
     run = start(_LONG, "--config.checkpoint.interval_secs=0.2")
     run.until(lambda: list(small_disk.glob("[0-9]*")))
@@ -38,7 +38,7 @@ def test_a_full_disk_stops_nobody_and_is_said(start, mount, tmp_path):
 
 
 @pytest.mark.mount
-def test_a_disk_that_is_full_to_the_last_log_stops_nobody(start, mount, tmp_path):
+def test_a_run_survives_a_disk_without_room_for_its_logs(start, mount, tmp_path):
     small_disk = mount(tmp_path / "run", "size=6m")
     run = start(_LONG, "--config.checkpoint.interval_secs=0.2")
     run.until(lambda: _newest_checkpoint(run) > 0)
@@ -100,7 +100,7 @@ def test_a_start_that_fails_for_good_ends_the_run_with_its_cause(start, tmp_path
     assert "Traceback" not in run.text()
 
 
-def test_a_request_for_a_checkpoint_to_everyone_kills_nobody(start):
+def test_a_checkpoint_signal_to_the_whole_group_kills_no_process(start):
     """From the first second on."""
     run = start(_LONG, own_session=True)
     while len(run.records()) < 3:
@@ -213,7 +213,7 @@ def factory(observation_spec, config):
 """
 
 
-def test_after_too_many_skipped_updates_the_run_stops_and_says_so(start, tmp_path):
+def test_after_too_many_skipped_updates_the_run_stops_and_reports_it(start, tmp_path):
     (tmp_path / "sick.py").write_text(_SICK)
     run = start(
         _LONG,

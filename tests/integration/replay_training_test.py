@@ -189,7 +189,7 @@ def _train(path, updates=40, **overrides):
 
 
 @pytest.mark.parametrize("name", _VARIANTS)
-def test_stopping_and_going_on_equals_never_having_stopped(tmp_path, name):
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, name):
     same = {**_LOCKSTEP, **_VARIANTS[name]}
     whole = _train(tmp_path / "whole", **same)
     for updates in (13, 14, 40):
@@ -203,7 +203,7 @@ def test_stopping_and_going_on_equals_never_having_stopped(tmp_path, name):
     assert len(whole["replay"]["serials"]) < 40 * 4  # something was evicted
 
 
-def test_what_is_not_saved_is_not_there(tmp_path):
+def test_a_replay_that_is_not_saved_starts_empty(tmp_path):
     same = {**_LOCKSTEP, "replay.save": False}
     _train(tmp_path / "run", 13, **same)
     assert "replay" not in checkpoint.load_newest(

@@ -12,7 +12,7 @@ from tests.support import runs
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_with_a_checkpoint_and_the_run_goes_on_from_it(start, number):
+def test_a_signal_stops_with_a_checkpoint_and_the_run_resumes_from_it(start, number):
     run = start(runs.LONG)
     run.until(lambda: len(run.records()) > 2)
     pids = [p["pid"] for p in run.processes()]
@@ -32,7 +32,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_goes_on_from_it(start, num
     assert records[-1]["health/learned"] > stopped["health/learned"]
 
 
-def test_a_signal_to_everyone_is_a_request_to_the_supervisor(start):
+def test_a_signal_to_the_whole_group_is_a_request_to_the_supervisor(start):
     """As `timeout` and Slurm send it: nothing that was learned is lost."""
     run = start(runs.LONG, "--config.evaluation.interval_secs=0.5", own_session=True)
     run.until(lambda: len(run.records()) > 2)
@@ -70,7 +70,7 @@ def test_a_signal_and_its_echo_are_one_request_and_a_later_one_is_another(start)
     assert "learner (incarnation" not in run.text()
 
 
-def test_a_learner_that_is_late_costs_the_last_checkpoint_and_says_so(start):
+def test_a_late_learner_costs_the_last_checkpoint_and_is_reported(start):
     run = start(runs.LONG, "--config.shutdown.deadline_secs=1.0")
     run.until(lambda: len(run.records()) > 2)
     os.kill(run.until_running("learner")[0]["pid"], signal.SIGSTOP)
@@ -90,7 +90,7 @@ def test_a_checkpoint_on_demand(start):
     assert len(list((run.workdir / "checkpoints").glob("[0-9]*"))) == 1
 
 
-def test_what_is_in_flight_is_learned_before_the_end(start):
+def test_trajectories_in_flight_are_learned_before_the_end(start):
     # A learner so slow that the rings are full whenever it is looked at.
     run = start(runs.LONG, "--config.network.hidden_sizes=(1024,1024,1024)")
     run.until(lambda: run.records() and run.records()[-1]["health/in_flight"] > 128)

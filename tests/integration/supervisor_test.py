@@ -61,7 +61,7 @@ _REPLAY = ("--config.replay.ratio=0.5", "--config.replay.save=True")
 
 
 @pytest.mark.parametrize("flags", [(), _REPLAY], ids=["plain", "replay"])
-def test_a_killed_learner_goes_on_from_the_newest_checkpoint(start, flags):
+def test_a_killed_learner_resumes_from_the_newest_checkpoint(start, flags):
     run = start(runs.LONG, "--config.checkpoint.interval_secs=0.5", *flags)
     checkpoints = run.workdir / "checkpoints"
     run.until(lambda: checkpoints.is_dir() and any(checkpoints.glob("[0-9]*")))
@@ -283,7 +283,7 @@ gymnasium.register("Mortal-v0", vector_entry_point=Mortal)
 """
 
 
-def test_the_run_goes_on_without_an_actor_whose_budget_is_spent(start, tmp_path):
+def test_the_run_continues_without_an_actor_whose_budget_is_spent(start, tmp_path):
     (tmp_path / "mortal.py").write_text(_MORTAL)
     run = start(
         runs.LONG,

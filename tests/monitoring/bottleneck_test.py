@@ -52,7 +52,7 @@ def test_a_wait_that_began_before_the_interval_is_no_more_than_all_of_it(tmp_pat
     assert split["time/actor_environment"] == pytest.approx(0.25)
 
 
-def test_a_stall_says_who_waits_for_whom():
+def test_a_stall_names_the_waiting_processes():
     text = bottleneck.explain_stall(
         21.4,
         [
@@ -69,6 +69,6 @@ def test_a_stall_says_who_waits_for_whom():
     )
 
 
-def test_nothing_is_said_before_there_are_numbers():
+def test_nothing_is_reported_before_there_are_numbers():
     assert bottleneck.explain({}, 1, 2, "cpu") == ""
     assert _explain(float("nan"), 0.0) == ""

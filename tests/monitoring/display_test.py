@@ -48,7 +48,7 @@ def test_every_number_has_its_place():
         assert expected in text
 
 
-def test_what_is_not_known_is_a_dash():
+def test_an_unknown_value_is_a_dash():
     for _, value in display.rows({"agent_steps": 0}):
         assert "nan" not in value
         assert "–" in value

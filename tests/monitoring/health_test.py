@@ -61,7 +61,7 @@ def _processes(state, other="running"):
     return [{**_PROCESS, "state": state}, learner]
 
 
-def test_who_has_the_lock_lives_however_old_the_file_is(live):
+def test_a_run_with_its_lock_is_alive_however_old_the_file(live):
     _write(live, age_secs=3600.0)  # touched: a full disk
     report = health.read(str(live))
     assert (report.running, report.healthy) == (True, True)
@@ -72,7 +72,7 @@ def test_who_has_the_lock_lives_however_old_the_file_is(live):
     assert "is alive but silent for 60 s" in _text(report)
 
 
-def test_who_has_no_lock_is_gone_however_new_the_file_is(tmp_path):
+def test_a_run_without_its_lock_is_gone_however_new_the_file(tmp_path):
     _write(tmp_path)
     report = health.read(str(tmp_path))
     assert (report.running, report.healthy) == (False, False)
@@ -91,7 +91,7 @@ def test_who_has_no_lock_is_gone_however_new_the_file_is(tmp_path):
         ({"processes": _processes("failed", "lost")}, False),
     ],
 )
-def test_what_is_healthy(live, changes, healthy):
+def test_healthy_and_unhealthy_runs(live, changes, healthy):
     _write(live, **changes)
     report = health.read(str(live))
     assert report.healthy == healthy

@@ -88,7 +88,7 @@ def test_questions_and_answers(tmp_path):
         ("{not JSON", "is not a request"),
     ],
 )
-def test_what_is_refused_changes_nothing(tmp_path, message, sentence):
+def test_a_refused_question_changes_nothing(tmp_path, message, sentence):
     run = _Answering(tmp_path)
     assert sentence in run.ask(message)["refused"]
     assert run.control.overrides() == {}

@@ -78,7 +78,7 @@ def test_a_stall_is_what_was_not_learned_not_what_was_not_recorded(tmp_path, clo
     assert run.screen.messages[1:] == []
 
 
-def test_a_record_that_is_said_again_is_written_once(tmp_path):
+def test_a_repeated_record_is_written_once(tmp_path):
     """With its means, whichever of the two is read."""
     run = _Run(tmp_path)
     for number in (1, 2, 3):

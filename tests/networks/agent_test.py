@@ -96,7 +96,7 @@ def test_nothing_leaks_across_first(overrides):
 
 
 @pytest.mark.parametrize("core", ["lstm", "gru", "gtrxl"])
-def test_what_is_not_a_number_does_not_survive_a_reset(core):
+def test_nan_does_not_survive_a_reset(core):
     policy, rows = _agent(**{"network.core": core}), _rows(_VECTOR)
     rows.step_type[0] = types.StepType.FIRST
     state = tuple(leaf + torch.nan for leaf in policy.initial_state(5))

@@ -79,7 +79,7 @@ def test_nothing_leaks_across_first(name, at):
 
 @pytest.mark.parametrize("at", [0, 2])
 @_each_core
-def test_what_is_not_a_number_does_not_survive_a_reset(name, at):
+def test_nan_does_not_survive_a_reset(name, at):
     core, (inputs, first) = (
         small_cores.scaled(name),
         small_cores.random_rows(share_first=0.0),
@@ -101,7 +101,7 @@ def test_what_is_not_a_number_does_not_survive_a_reset(name, at):
 
 
 @_each_built_in
-def test_what_is_not_a_number_is_seen_until_the_reset(name):
+def test_nan_is_seen_until_the_reset(name):
     core, (inputs, first) = (
         small_cores.scaled(name),
         small_cores.random_rows(share_first=0.0),
@@ -233,7 +233,7 @@ def in_a_list(input_size, config):
     return _List(input_size)
 
 
-def test_what_a_core_gives_may_be_a_list():
+def test_a_core_may_return_a_list():
     assert isinstance(small_cores.fresh(f"{__name__}:in_a_list"), _List)
 
 

@@ -136,7 +136,7 @@ def test_a_users_own_by_key_or_for_all():
         ({}, {"mode": 3}, "dict", r"network.encoders.mode \(3\) must be a name"),
     ],
 )
-def test_what_does_not_fit_is_refused(overrides, keys, space, words):
+def test_encoders_that_do_not_fit_are_refused(overrides, keys, space, words):
     config = _network(**overrides)
     for key, value in keys.items():
         config.encoders[key] = value

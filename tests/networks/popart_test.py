@@ -144,7 +144,7 @@ def test_statistics_are_published_with_the_parameters(tmp_path):
             assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
 
 
-def test_a_whole_update_moves_statistics_once_and_says_so():
+def test_a_whole_update_moves_statistics_once_and_reports_it():
     overrides = {"loss.popart": True, "loss.popart_beta": 0.2}
     made, policy, batch = learners.make(**overrides)
     names = learner.metric_names(made._config)

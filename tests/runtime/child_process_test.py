@@ -74,7 +74,7 @@ def test_only_who_runs_can_be_slow(seat):
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_the_end_comes_in_stages_and_nobody_waits_for_it(seat, monkeypatch, started):
+def test_a_child_is_ended_in_stages_without_blocking(seat, monkeypatch, started):
     sent, clock = [], itertools.count(100.0, 0.25)
     state = _State.RUNNING if started else _State.NOT_STARTED
     _silent(seat, state, 70.0)

@@ -44,7 +44,7 @@ if __name__ == "__main__":
 """
 
 
-def test_one_that_lives_needs_no_room_and_a_dead_one_is_replaced(tmp_path):
+def test_a_live_fork_server_needs_no_room_and_a_dead_one_is_replaced(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(_CODE)
     done = subprocess.run(

@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", lockstep_runs.VARIANTS)
-def test_stopping_and_going_on_equals_never_having_stopped(tmp_path, name):
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, name):
     # A constant learning rate: extending a run stretches a linear schedule.
     same = {"optimizer.schedule": "constant", **lockstep_runs.VARIANTS[name]}
     whole = lockstep_runs.train(tmp_path / "whole", **same)
@@ -130,13 +130,13 @@ def test_a_failure_is_in_health_json(tmp_path, monkeypatch):
     assert not health.read(str(tmp_path)).healthy
 
 
-def test_a_profile_is_of_everyone(tmp_path):
+def test_a_profile_contains_actors_and_learner(tmp_path):
     program.train(lockstep_runs.config(), str(tmp_path), profile_updates=3)
     trace = json.loads((tmp_path / "profiles" / "lockstep.json").read_text())
     assert any("aten::" in event["name"] for event in trace["traceEvents"])
 
 
-def test_lockstep_with_schedules_repeats_and_goes_on_bit_for_bit(tmp_path):
+def test_lockstep_with_schedules_repeats_and_resumes_bit_for_bit(tmp_path):
     whole = lockstep_runs.train(tmp_path / "whole", **live_changes.SCHEDULES)
     for updates in (13, 14, 40):
         steps = updates * 7 * 8

@@ -258,7 +258,7 @@ def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_a_run_needs_of_file_descriptors_is_enough_and_not_too_much(tmp_path):
+def test_the_number_of_file_descriptors_needed_is_tight(tmp_path):
     many = ("--config.actors.count=12", "--config.total_agent_steps=20000")
     report = _train(_CATCH, "--check", *many).stdout
     needed = int(re.search(r"about (\d+) are needed", report).group(1))

@@ -44,7 +44,7 @@ def _explained(cores, actors, actor_threads, learner_threads, server_threads=0):
     return resources.explain_cores(plan, learner_threads, server_threads)
 
 
-def test_the_plan_is_said():
+def test_the_plan_is_reported():
     assert _explained([0, 1, 2], 2, 1, 1) == (
         "Cores: the learner has core 0, and 2 actors cores 1 to 2."
     )
@@ -69,7 +69,7 @@ def test_memory_is_counted():
     assert "6 copies: 3 published, 3 others." in text
 
 
-def test_a_replay_that_cannot_be_saved_in_time_is_said():
+def test_a_replay_that_cannot_be_saved_in_time_is_reported():
     size = 3 * 2**30
     assert resources.explain_replay(0, 0, True, 1.0) == ""
     plain = resources.explain_replay(5, size, False, 15.0)

@@ -30,7 +30,7 @@ def test_a_full_disk_takes_what_is_printed_and_no_more():
         assert _run(full, full).returncode == 7
 
 
-def test_what_can_be_written_is():
+def test_writable_output_is_written():
     done = _run(subprocess.PIPE, subprocess.PIPE)
     assert done.returncode == 7
     assert done.stdout.count("\n") == 1000

@@ -90,7 +90,7 @@ def test_damaged_ones_are_not_among_those_that_are_kept(tmp_path, keep_last):
     assert sorted(os.listdir(tmp_path)) == kept
 
 
-def test_when_none_is_sound_it_says_so(tmp_path):
+def test_without_a_sound_checkpoint_the_error_gives_the_cause(tmp_path):
     checkpoint.save(str(tmp_path), 1, _state(1))
     (tmp_path / "1" / "SHA256").unlink()
     sentences = []
@@ -112,7 +112,7 @@ def _forge_bytes(path, data):
     (path / "SHA256").write_text(hashlib.sha256(data).hexdigest())
 
 
-def test_what_another_program_wrote_is_passed_over(tmp_path):
+def test_files_of_other_programs_are_ignored(tmp_path):
     checkpoint.save(str(tmp_path), 1, _state(1))
     _forge(tmp_path / "2", _state(2))  # no format
     _forge(tmp_path / "3", [1, 2])

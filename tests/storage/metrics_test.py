@@ -37,7 +37,7 @@ def _tensorboard(folder, tag):
     return [(e.step, e.value) for e in events.Scalars(tag)]
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_written_record_is_read(tmp_path):
     writer = metrics.Writer(str(tmp_path))
     record = _record(100, **{"loss/total": 1.5, "lag/mean": float("nan")})
     writer.write(record)

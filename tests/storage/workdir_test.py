@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     assert os.listdir(tmp_path) == ["link"]
 
 
-def test_what_a_refused_run_has_made_is_gone_and_nothing_else(tmp_path, monkeypatch):
+def test_a_refused_run_removes_its_own_files_only(tmp_path, monkeypatch):
     def fail(*unused):
         raise OSError("the disk is full")
 
@@ -147,7 +147,7 @@ def test_a_live_owner_excludes_others_and_a_dead_one_does_not(tmp_path):
 
 
 @pytest.mark.parametrize("update", [None, 0, 3])
-def test_what_was_made_is_withdrawn_unless_something_was_learned(tmp_path, update):
+def test_a_new_folder_is_withdrawn_unless_something_was_learned(tmp_path, update):
     folder = workdir.Workdir(str(tmp_path / "a" / "b"))
     folder.open(builders.config())
     if update is not None:

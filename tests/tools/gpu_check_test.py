@@ -94,7 +94,7 @@ def test_without_packages_or_a_gpu_there_is_nothing_to_check(tmp_path, fails):
     assert "--- tests" not in output
 
 
-def test_all_of_it_has_one_budget_and_nobody_outlives_it(tmp_path):
+def test_all_parts_share_one_budget_and_no_process_outlives_it(tmp_path):
     code, output, seconds = _check(tmp_path, hangs="benchmark.py train", budget_secs=4)
     assert code == 1
     assert seconds < 15

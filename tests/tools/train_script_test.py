@@ -43,7 +43,7 @@ def test_without_flags_it_trains_catch_in_a_new_folder(tmp_path):
         ("-workdir=a b", "-config=experiments/atari.py:Pong"),
     ],
 )
-def test_what_is_given_stays_as_it_is(tmp_path, flags):
+def test_given_flags_stay_unchanged(tmp_path, flags):
     assert _flags(tmp_path, *flags) == (list(flags), "atari")
 
 

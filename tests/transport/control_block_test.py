@@ -10,7 +10,7 @@ def test_a_process_that_never_beat_is_silent_since_the_block_was_made():
     assert 0.0 <= row.heartbeat_age_secs() < 60.0  # not since the machine was booted
 
 
-def test_what_a_person_says_comes_before_what_a_schedule_says():
+def test_an_override_comes_before_a_schedule():
     block = control_block.ControlBlock(1)
     block.set("epsilon", 0.25)
     block.set("clip_rho_threshold", 1.0)

@@ -136,7 +136,7 @@ def _kill_and_go_on(num_deaths):
 
 
 @pytest.mark.integration
-def test_nothing_is_lost_twice_or_torn_whoever_is_killed():
+def test_a_kill_of_either_side_loses_repeats_and_tears_nothing():
     _kill_and_go_on(200)
 
 

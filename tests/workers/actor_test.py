@@ -75,7 +75,7 @@ def test_the_last_row_is_the_next_unrolls_first(tmp_path):
             np.testing.assert_array_equal(mine[-1], theirs[0])
 
 
-def test_one_version_an_unroll_whatever_is_published_meanwhile(tmp_path):
+def test_an_unroll_has_one_version_despite_publications(tmp_path):
     parts = builders.parts(builders.config(), tmp_path)
     parts.training.publish()
     one = parts.actors[0]
@@ -124,7 +124,7 @@ def _spoil_once(one, at):
     envs.step = spoiled
 
 
-def test_an_unroll_with_bad_data_is_thrown_away_and_counted(tmp_path):
+def test_an_unroll_with_bad_data_is_discarded_and_counted(tmp_path):
     parts = builders.parts(builders.config(**{"network.core": "lstm"}), tmp_path)
     parts.training.publish()
     one, row = parts.actors[0], parts.shared.row(parts.shared.topology.actors[0])

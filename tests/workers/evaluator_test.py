@@ -106,7 +106,7 @@ class _Endless(_Lengths):
         return row, end
 
 
-def test_a_game_without_an_end_ends_the_share_of_its_copy_and_it_is_said():
+def test_a_game_without_an_end_ends_the_share_of_its_copy_and_is_reported():
     sentences, steps = [], []
     returns = evaluator.evaluate(
         _policy(),
@@ -149,7 +149,7 @@ class _Spoiling(_Lengths):
         return super().step(action)
 
 
-def test_bad_data_starts_all_games_anew_with_other_seeds():
+def test_bad_data_restarts_all_games_with_other_seeds():
     sentences, environment = [], _Spoiling(4, bad={1, 6, 9})
     returns = evaluator.evaluate(
         _policy(),

@@ -77,7 +77,7 @@ def test_the_drift_test_sees_halves_that_are_mixed_up(tmp_path):
     assert worst > 1e-4
 
 
-def test_one_version_an_unroll_whatever_is_published_meanwhile(tmp_path):
+def test_an_unroll_has_one_version_despite_publications(tmp_path):
     served = served_lib.Served(tmp_path)
     served.training.publish()
     made = builders.make_batcher(served.shared)

@@ -40,7 +40,7 @@ def _counts(record):
     return [record[f"health/{name}"] for name in names]
 
 
-def test_a_record_without_news_says_the_means_again(tmp_path):
+def test_a_record_without_news_repeats_the_means(tmp_path):
     """The one before may not have been read: so the last of a run has them too."""
     parts = _run(tmp_path, **{"replay.ratio": 0.5, "loss.popart": True})
     for _ in range(4):
@@ -150,9 +150,7 @@ _ABSENT = ("episode", "memory/")  # no game has ended yet; there is no GPU
 
 
 @pytest.mark.parametrize("limit", [0, 1])
-def test_no_trajectory_is_older_than_the_limit_and_nobody_waits_for_ever(
-    tmp_path, limit
-):
+def test_no_trajectory_is_older_than_the_limit_and_no_actor_blocks(tmp_path, limit):
     config = builders.config(**{"max_policy_lag": limit, "actors.slots": 1})
     parts = builders.parts(config, tmp_path)
     parts.training.restore(print)
@@ -211,7 +209,7 @@ def test_a_batch_that_went_missing_is_noticed(tmp_path):
         parts.training.write_record()
 
 
-def test_every_update_uses_what_its_schedule_says(tmp_path):
+def test_every_update_uses_the_values_of_its_schedules(tmp_path):
     config = builders.config(**live_changes.SCHEDULES)
     parts = builders.parts(config, tmp_path)
     learner, seen = parts.training._learner, []
@@ -242,7 +240,7 @@ def test_every_update_uses_what_its_schedule_says(tmp_path):
     assert parts.shared.control.get("entropy_cost") == 0.1 * 0.01 ** (150 / 2000)
 
 
-def test_what_a_person_set_is_in_the_checkpoint_and_stays(tmp_path):
+def test_overrides_are_in_the_checkpoint_and_stay(tmp_path):
     parts = builders.parts(builders.config(), tmp_path / "checkpoints")
     parts.training.restore(print)
     parts.shared.control.override({"entropy_cost": 0.5, "clip_rho_threshold": np.inf})

@@ -172,7 +172,7 @@ def test_the_linear_schedule_ends_at_zero():
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop_tensorflow"])
-def test_a_round_trip_goes_on_bit_for_bit(optimizer):
+def test_a_round_trip_resumes_bit_for_bit(optimizer):
     made, _, batch = learners.make(**{"optimizer.name": optimizer})
     made.update(batch, _LIVE)
     other, _, _ = learners.make(**{"optimizer.name": optimizer})

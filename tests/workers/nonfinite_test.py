@@ -20,7 +20,7 @@ def test_after_too_many_in_a_row_the_learner_ends(tmp_path):
     assert not (tmp_path / "checkpoints").exists()  # of parameters that are infinite
 
 
-def test_what_was_learned_before_too_many_in_a_row_is_saved(tmp_path):
+def test_updates_before_too_many_in_a_row_are_saved(tmp_path):
     parts = crashes.parts(tmp_path, **{"health.max_skipped_updates": 2})
     crashes.train(parts, 3)
     with pytest.raises(errors.RunFailed):

@@ -40,7 +40,7 @@ def test_counts_equal_those_of_a_loop():
     assert made.metrics() == _metrics(2)
 
 
-def test_what_is_taken_is_no_scalar_any_more():
+def test_taking_the_counts_leaves_the_statistics():
     found = _metrics(0, 0, 5, 5, 5, 5, 70, 70)
     statistics = {name: found[name] for name in policy_lag.STATISTICS}
     counts = policy_lag.take(found)

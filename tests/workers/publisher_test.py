@@ -20,7 +20,7 @@ def test_the_output_is_what_was_pushed_so_long_ago(delay):
         assert line.depth == min(push, delay)
 
 
-def test_a_round_trip_goes_on():
+def test_a_round_trip_resumes():
     delay = 3
     flat = torch.zeros(1, dtype=torch.uint8)
     line, other = (publisher.DelayLine(flat, delay) for _ in range(2))

@@ -53,7 +53,7 @@ def test_the_words():
     assert base.Element("", ("-1", "0"), (0.2, 0.8), True).text == "-1 0.20, 0 0.80"
 
 
-def test_what_is_not_allowed_has_no_probability():
+def test_masked_actions_have_no_probability():
     (element,) = joint.from_spec(specs.DiscreteSpec(3)).describe(
         torch.tensor([0.0, -1e9, 0.0])
     )

@@ -106,7 +106,7 @@ def test_kl_and_entropy_are_expectations_of_log_probs(name):
 
 
 @pytest.mark.parametrize("name", support_spaces.ACTIONS)
-def test_normalised_logits_tell_the_same(name):
+def test_normalised_logits_give_the_same_distribution(name):
     _, made = _make(name)
     logits = _logits(made)
     action = _sample(made, logits)
