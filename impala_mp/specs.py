@@ -249,7 +249,7 @@ def actor_critic_output(action: ActionSpec, num_logits: int) -> types.AgentOutpu
 
 def trajectory_spec(
     environment: EnvironmentSpec,
-    output: types.AgentOutput,
+    output: types.Nest,
     core_state: tuple[ArraySpec, ...],
     unroll_length: int,
     batch_size: int,

@@ -24,7 +24,11 @@ class TimeStep(NamedTuple):
 
 
 class AgentOutput(NamedTuple):
-    """Output of the behaviour policy: [T, B, ...], or [B, ...] for one step."""
+    """Output of an actor-critic agent: [T, B, ...], or [B, ...] for one step.
+
+    Other agents may return other fields beside `action`: `Agent.output_spec` declares
+    them.
+    """
 
     action: Nest
     policy_logits: Nest  # float32 [..., L], of the distribution that was sampled
@@ -55,11 +59,17 @@ class Trajectory(NamedTuple):
     """
 
     time_step: TimeStep  # [T+1, B, ...]
-    agent_output: AgentOutput  # [T, B, ...]
+    agent_output: Nest  # [T, B, ...], a named tuple by the agent's `output_spec`
     episode_end: EpisodeEnd  # [T, B]
     parameter_version: Nest  # int64 [T, B]
     core_state: tuple[Nest, ...]  # [B, ...] a leaf
     header: Header  # [B]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(T, B): transitions of a trajectory, and trajectories."""
+        rows, columns = self.time_step.step_type.shape
+        return rows - 1, columns
 
 
 class Sample(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import types
+from impala_mp import nest, specs, types
 from impala_mp.algorithms import base, cuda
 from impala_mp.config import fields
 from impala_mp.environments import factory
@@ -30,22 +30,24 @@ class Diagnosis:
         self._learner.agent_steps = crash.agent_steps
         for name, tensor in self._learner.tensors.items():
             tensor.copy_(crash.tensors[name])
-        self._batch = self._rebuild()
+        self._batch = self._rebuild(environment)
         moved = [leaf.to(self._config.learner.device) for leaf in crash.sample]
         self._sample = types.Sample(*moved) if moved else None
         self._live = base.Live(**crash.live)
 
-    def _rebuild(self) -> types.Trajectory:
+    def _rebuild(self, environment: specs.EnvironmentSpec) -> types.Trajectory:
         device = self._config.learner.device
         moved = iter([leaf.to(device) for leaf in self._crash.batch])
-        return types.Trajectory(
-            types.TimeStep(*(next(moved) for _ in types.TimeStep._fields)),
-            types.AgentOutput(*(next(moved) for _ in types.AgentOutput._fields)),
-            (),
-            (),
-            tuple(next(moved) for _ in self._policy.core_state_spec()),
-            (),
+        spec = specs.trajectory_spec(
+            environment,
+            self._policy.output_spec(),
+            self._policy.core_state_spec(),
+            self._config.unroll_length,
+            self._config.batch_size,
         )
+        learned = spec._replace(episode_end=(), parameter_version=(), header=())
+        batch: types.Trajectory = nest.map_structure(lambda _: next(moved), learned)
+        return batch
 
     def _restore_random_state(self) -> None:
         """Makes the next draws repeat those of the step."""

@@ -46,7 +46,11 @@ class Agent:
         return (*(leaf.array for leaf in nest.flatten(self._action)), *core)
 
     def output_spec(self) -> types.AgentOutput:
-        """Returns the specs of one row of `step`'s output, without the batch."""
+        """Returns the specs of one row of `step`'s output, without the batch.
+
+        Slots, batches and replay are laid out by it. An agent with other outputs
+        returns another named tuple, with at least `action`.
+        """
         num_logits = self.distribution.num_logits
         return specs.actor_critic_output(self._action, num_logits)
 
@@ -103,6 +107,29 @@ class Agent:
             )
         logits, baseline, _ = self.network(time_step, last_action, core)
         return NetworkOutput(logits, baseline)
+
+    def differences(
+        self,
+        output: NetworkOutput,
+        recorded: types.AgentOutput,
+        epsilon: float,
+        temperature: float,
+    ) -> torch.Tensor:
+        """Returns the difference of recorded rows from those of an unroll: [T, B].
+
+        It is the largest |log mu - recorded log mu| / max(1, |recorded log mu|) in nats
+        over the distribution's elements, because rounding errors scale likewise.
+
+        Args:
+          output: the result of `unroll`, [T+1, B, ...].
+          recorded: the results of `step`, [T, B, ...].
+          epsilon, temperature: those of `step`.
+        """
+        normalise = self.distribution.normalise
+        logits = self.distribution.mix(output.policy_logits[:-1], epsilon, temperature)
+        expected = normalise(recorded.policy_logits)
+        scale = expected.abs().clamp(min=1.0)
+        return ((normalise(logits) - expected).abs() / scale).amax(-1)
 
     def replace_action(self, state: CoreState, action: types.Nest) -> CoreState:
         """Returns `state` with `action` as the last one."""

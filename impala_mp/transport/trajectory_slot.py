@@ -13,7 +13,7 @@ class SlotRows(NamedTuple):
 
     time_steps: list[types.TimeStep]  # T+1, of tensors [E, ...]
     time_step_arrays: list[types.TimeStep]  # T+1, of arrays [E, ...]
-    outputs: list[types.AgentOutput]  # T, of tensors [E, ...]
+    outputs: list[types.Nest]  # T, of tensors [E, ...]: by the agent's output_spec
     actions: list[types.Nest]  # T, of arrays [E, ...]
     episode_ends: list[types.EpisodeEnd]  # T, of arrays [E]
     versions: list[np.ndarray]  # T, [E]: of the parameters that act
@@ -23,7 +23,7 @@ class SlotRows(NamedTuple):
 
 def of_slot(slot: types.Trajectory) -> SlotRows:
     """Returns views of a slot of arrays."""
-    num_steps = slot.parameter_version.shape[0]
+    num_steps, _ = slot.shape
     tensors = nest.map_structure(torch.from_numpy, slot)
     return SlotRows(
         time_steps=_rows(tensors.time_step, num_steps + 1),

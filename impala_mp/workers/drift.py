@@ -117,19 +117,15 @@ class DriftDetector:
     ) -> tuple[float, int, str]:
         """Returns (largest difference, its row, the layer that differs first)."""
         one = _column(batch, column)
-        logits = one.agent_output.policy_logits
         unrolled: dict[str, list[torch.Tensor]] = {}
         with _Watched(self._agent.network, unrolled):
             output = self._learner.unroll(one)
         each = []
         for epsilon, temperature in self._behaviour.candidates():
-            mine = self._agent.distribution.mix(
-                output.policy_logits[:-1], epsilon**exponent, temperature
+            differences = self._agent.differences(
+                output, one.agent_output, epsilon**exponent, temperature
             )
-            normalise = self._agent.distribution.normalise
-            recorded = normalise(logits)
-            scale = recorded.abs().clamp(min=1.0)  # rounding scales likewise
-            each.append(((normalise(mine) - recorded).abs() / scale).amax((1, 2)))
+            each.append(differences.amax(1))
         rows = torch.stack(each).amin(0)
         worst = rows.max().item()
         row = int(rows.argmax())
@@ -140,7 +136,7 @@ class DriftDetector:
         stepped: dict[str, list[torch.Tensor]] = {}
         state, network = one.core_state, self._agent.network
         with _Watched(network, stepped):
-            for t in range(one.time_step.reward.shape[0] - 1):
+            for t in range(one.shape[0]):
                 row, action = nest.map_structure(
                     lambda leaf, t=t: leaf[t], (one.time_step, one.agent_output.action)
                 )

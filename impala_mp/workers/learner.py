@@ -1,6 +1,7 @@
 """Learner: unroll, loss, clip, optimizer step."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,23 +14,24 @@ from impala_mp.networks import agent, flat_parameters, popart
 
 _Work = tuple[types.Trajectory, types.Sample | None]
 # A micro-batch, its sample and the algorithm's reference.
-_Part = tuple[types.Trajectory, types.Sample | None, agent.NetworkOutput | None]
+_Part = tuple[types.Trajectory, types.Sample | None, types.Nest | None]
 _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [B]
 
-
-SKIPPED_SHARE = "health/skipped_share"  # of the steps of an update; 0: none
+TOTAL, GRADIENT_NORM = "loss/total", "loss/gradient_norm"
+SKIPPED_SHARE = "health/skipped_share"
 
 
 def metric_names(config: Any) -> tuple[str, ...]:
     """Returns the names of the metrics of `update`, in order."""
-    own = ("loss/total", "loss/gradient_norm", SKIPPED_SHARE)
     algorithm = registry.metric_names(config.algorithm, config.replay)
-    scales = _popart_names(config.environment) if config.loss.popart else ()
-    return (*own, *algorithm, *scales)
+    return (TOTAL, GRADIENT_NORM, SKIPPED_SHARE, *algorithm, *_popart_names(config))
 
 
-def _popart_names(environment: Any) -> tuple[str, ...]:
-    suffixes = derived.task_suffixes(environment)
+def _popart_names(config: Any) -> tuple[str, ...]:
+    """Returns the names of PopArt's statistics, or ()."""
+    if not config.loss.popart:
+        return ()
+    suffixes = derived.task_suffixes(config.environment)
     return tuple(f"popart/{x}{s}" for x in ("mean", "scale") for s in suffixes)
 
 
@@ -65,12 +67,12 @@ class Learner:
             self._compute = cuda.GraphedCallable(
                 self._update, lambda work: work[0].time_step.reward.data_ptr()
             )
-        self._algorithm_metrics = registry.metric_names(config.algorithm, config.replay)
-        names = metric_names(config)
-        self._num_metrics = len(names)
-        self._norm = names.index("loss/gradient_norm")
-        self.skipped_share = names.index(SKIPPED_SHARE)  # place among the metrics
-        self.raw_metrics = torch.zeros(self._num_metrics, device=device)  # of a step
+        # Places of the metrics in the vector that `update` returns.
+        self.metric_index = {name: i for i, name in enumerate(metric_names(config))}
+        places = [self.metric_index[name] for name in _popart_names(config)]
+        self._popart_metrics = slice(places[0], places[-1] + 1) if places else slice(0)
+        # Of the last step, skipped or not.
+        self.raw_metrics = torch.zeros(len(self.metric_index), device=device)
         self.priorities: torch.Tensor | None = None  # [B] of a step, with replay
         self.updates = 0
         self.agent_steps = 0
@@ -103,8 +105,8 @@ class Learner:
         self._learning_rate.fill_(self.learning_rate(live.learning_rate_factor))
         (metrics, self.raw_metrics), self.priorities = self._compute((batch, sample))
         self.updates += 1
-        rows, size = batch.time_step.reward.shape
-        self.agent_steps += (rows - 1) * (size - derived.num_replayed(self._config))
+        rows, size = batch.shape
+        self.agent_steps += rows * (size - derived.num_replayed(self._config))
         self._algorithm.after_update(self.updates)
         return metrics
 
@@ -120,7 +122,7 @@ class Learner:
     ) -> base.Loss:
         """Returns the loss of a whole batch; learns nothing."""
         self._set(live)
-        count = _num_transitions(batch)
+        count = math.prod(batch.shape)
         part = self._referred((batch, sample))
         return self._algorithm.loss(*part, self.unroll, self._live, count)
 
@@ -140,36 +142,34 @@ class Learner:
         metrics, priorities = passes[-1]
         # Once an update, for any number of passes, with fresh trajectories only: each
         # observation counts once.
-        num_fresh = work[0].time_step.reward.shape[1]
-        num_fresh -= derived.num_replayed(self._config)
+        num_fresh = work[0].shape[1] - derived.num_replayed(self._config)
         observation = nest.map_structure(
             lambda leaf: leaf[:-1, :num_fresh], work[0].time_step.observation
         )
-        self.agent.network.adapt(observation, 1.0 - metrics[0, self.skipped_share])
+        skipped = self.metric_index[SKIPPED_SHARE]
+        self.agent.network.adapt(observation, 1.0 - metrics[0, skipped])
         if len(passes) > 1:
             each = torch.stack([one for one, _ in passes])
             metrics = each.mean(0)
-            share = self.skipped_share
-            metrics[:, share] = each[:, :, share].amax(0)
+            metrics[:, skipped] = each[:, :, skipped].amax(0)
         if priorities is not None:
             # Each trajectory may be the cause of a skipped step.
-            priorities = priorities.where(
-                metrics[0, self.skipped_share] == 0.0, torch.nan
-            )
+            priorities = priorities.where(metrics[0, skipped] == 0.0, torch.nan)
         return metrics, priorities
 
     def _step(self, parts: list[_Part]) -> _Done:
         """Makes one pass over a batch and its step; returns the same as `_update`."""
+        index = self.metric_index
         self._gradient.zero_()
-        count = sum(_num_transitions(part[0]) for part in parts)
-        metrics = torch.zeros(self._num_metrics, device=self._gradient.device)
+        count = sum(math.prod(part[0].shape) for part in parts)
+        metrics = torch.zeros(len(index), device=self._gradient.device)
         priorities = []
         for part in parts:
             part_metrics, part_priorities = self._accumulate(part, count)
             metrics += part_metrics
             priorities.append(part_priorities)
         norm = self._gradient.norm()
-        finite = torch.isfinite(norm + metrics[0]).float()
+        finite = torch.isfinite(norm + metrics[index[TOTAL]]).float()
         scale = finite
         if self._config.optimizer.clip_norm:
             scale = finite * (self._config.optimizer.clip_norm / norm).clamp(max=1.0)
@@ -181,11 +181,11 @@ class Learner:
             self._popart.adapt(self._moments, beta, finite)
             self._moments.zero_()
             statistics = torch.cat([self._popart.mean, self._popart.scale])
-            metrics[-len(statistics) :] += statistics
-        metrics[self._norm] += norm
+            metrics[self._popart_metrics] += statistics
+        metrics[index[GRADIENT_NORM]] += norm
         # The metrics of a skipped step would spoil the means.
         clean = (metrics * finite).nan_to_num_(0.0, 0.0, 0.0)
-        clean[self.skipped_share] += 1.0 - finite
+        clean[index[SKIPPED_SHARE]] += 1.0 - finite
         both = torch.stack([clean, metrics])
         return both, None if parts[0][1] is None else torch.cat(priorities)
 
@@ -202,17 +202,18 @@ class Learner:
         zero = torch.zeros_like(loss.total.detach())
         if loss.moments is not None:
             self._moments += loss.moments
-        own = [loss.total.detach(), zero, zero]
-        others = [loss.metrics[name] for name in self._algorithm_metrics]
-        statistics = [zero] * (self._num_metrics - len(own) - len(others))
-        return torch.stack([*own, *others, *statistics]), loss.priorities
+        later = (GRADIENT_NORM, SKIPPED_SHARE, *_popart_names(self._config))
+        values = {**dict.fromkeys(later, zero), TOTAL: loss.total.detach()}
+        values |= loss.metrics
+        metrics = torch.stack([values[name] for name in self.metric_index])
+        return metrics, loss.priorities
 
-    def unroll(self, batch: types.Trajectory) -> agent.NetworkOutput:
-        """Returns the network's outputs for a batch, at `learner.precision`."""
+    def unroll(self, batch: types.Trajectory) -> types.Nest:
+        """Computes the agent's `unroll` at `learner.precision`; returns float32."""
         action = batch.agent_output.action
         with self._autocast():
             output = self.agent.unroll(batch.time_step, action, batch.core_state)
-        return agent.NetworkOutput(*(tensor.float() for tensor in output))
+        return nest.map_structure(torch.Tensor.float, output)
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -254,18 +255,13 @@ class Learner:
         self.agent_steps = state["agent_steps"]
 
 
-def _num_transitions(batch: types.Trajectory) -> int:
-    """Returns T * B."""
-    return batch.time_step.reward[1:].numel()
-
-
 def _split(
     batch: types.Trajectory, sample: types.Sample | None, parts: int
 ) -> list[_Work]:
     """Returns micro-batches: views along B."""
     if parts == 1:
         return [(batch, sample)]
-    size = batch.time_step.reward.shape[1] // parts
+    size = batch.shape[1] // parts
 
     def cut(structure: Any, axis: int, start: int) -> Any:
         return nest.map_structure(

@@ -19,6 +19,8 @@ from impala_mp.config import fields
 from impala_mp.storage import crash_file
 from impala_mp.workers import batcher, learner
 
+_METRIC = learner.SKIPPED_SHARE
+
 
 class _Step(NamedTuple):
     batch: batcher.Batch
@@ -67,7 +69,7 @@ class Guard:
         Raises:
           RunFailed: too many steps in a row were skipped.
         """
-        skipped = cuda.HostCopy(metrics[self._learner.skipped_share])
+        skipped = cuda.HostCopy(metrics[self._learner.metric_index[_METRIC]])
         raw = self._learner.raw_metrics
         raw = raw.clone() if self._cuda else raw  # a graph's next replay overwrites it
         tensors = self._before[0] if self._keeps else self._tensors

@@ -10,7 +10,7 @@ import torch
 
 from impala_mp.evaluation import diagnosis
 from impala_mp.storage import crash_file
-from impala_mp.workers import nonfinite
+from impala_mp.workers import learner, nonfinite
 from tests.support import builders, crashes
 
 
@@ -103,12 +103,28 @@ def test_the_random_draws_of_a_step_are_repeated(tmp_path):
     assert "loss/baseline is inf" in diagnosis.Diagnosis(crash).culprit()
 
 
+@pytest.mark.parametrize("space", ["box", "tuple", "dict"])
+def test_a_step_with_nested_observations_and_actions_is_repeated(tmp_path, space):
+    config = builders.config(
+        **{"environment.id": "tests.support.spaces:Spaces-v0", **_UNWATCHED}
+    )
+    config.environment.kwargs = {"observation": space, "action": space}
+    parts = builders.parts(config, tmp_path / "checkpoints")
+    crashes.train(parts, 1)
+    crashes.train(parts, 1, crashes.spoiled_reward)
+    crash = crash_file.load(str(crashes.files(tmp_path)[0]))
+    assert diagnosis.Diagnosis(crash).repeats()
+    culprit = diagnosis.Diagnosis(crash).culprit()
+    assert "time_step/reward is nan at step 3 of" in culprit
+
+
 @pytest.mark.integration
 def test_the_threads_of_the_step_are_taken_again(tmp_path, monkeypatch):
     """Sums over many transitions are cut by them: the last bits differ."""
     parts = crashes.parts(tmp_path, **_IMPACT_PLAIN, unroll_length=6000, **_UNWATCHED)
     torch.set_num_threads(3)
-    monkeypatch.setattr(nonfinite, "_METRIC", 1)  # keeps a step with a finite norm
+    # Keeps a step with a finite norm.
+    monkeypatch.setattr(nonfinite, "_METRIC", learner.GRADIENT_NORM)
     crashes.train(parts, 1)
     crash = crash_file.load(str(crashes.files(tmp_path)[0]))
     torch.set_num_threads(1)

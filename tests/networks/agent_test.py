@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import errors, specs, types
+from impala_mp import errors, nest, specs, types
+from impala_mp.environments import factory as factory_lib
 from impala_mp.networks import agent
-from tests.support import builders
+from tests.support import builders, spaces
 
 _VECTOR = specs.array_spec((7,), np.float32)
 _IMAGE = specs.array_spec((36, 36, 3), np.uint8)
@@ -66,6 +67,33 @@ def test_steps_equal_one_unroll_across_episodes(overrides):
     unrolled = policy.unroll(rows, stepped.action[:-1], state)
     for mine, theirs in zip(unrolled, stepped[1:], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("last_action", [False, True])
+@pytest.mark.parametrize("action", spaces.ACTIONS)
+def test_the_output_spec_is_that_of_a_step(action, last_action):
+    config = builders.config(
+        **{
+            "environment.id": "tests.support.spaces:Spaces-v0",
+            "network.core": "lstm",
+            "network.last_action": last_action,
+        }
+    )
+    config.environment.kwargs = {"observation": "box", "action": action}
+    policy = agent.make(config, factory_lib.probe(config.environment))
+    state = policy.initial_state(5)
+    row = types.TimeStep(*(leaf[0] for leaf in _rows(specs.array_spec((3,), "f4"))))
+    for made, spec in zip(
+        policy.step(row, state),
+        (policy.output_spec(), policy.core_state_spec()),
+        strict=True,
+    ):
+        paths = [dict(nest.flatten_with_path(each)) for each in (made, spec)]
+        assert paths[0].keys() == paths[1].keys()
+        for path, leaf in paths[0].items():
+            expected = paths[1][path]
+            assert leaf.shape == (5, *expected.shape), path
+            assert leaf.detach().numpy().dtype == expected.dtype, path
 
 
 @pytest.mark.parametrize("torso", ["minatar", "shallow", "nature", "deep"])
