@@ -39,7 +39,7 @@ class _Answering:
 
 def test_epsilon_needs_a_uniform_distribution(tmp_path):
     run = _Answering(tmp_path, **{"environment.id": "Pendulum-v1"})
-    assert "these have a Box" in run.ask({"set": {"epsilon": 0.1}})["refused"]
+    assert "cannot explore a Box" in run.ask({"set": {"epsilon": 0.1}})["refused"]
     assert run.control.get("epsilon") == 0.0
     assert "lines" in run.ask({"set": {"epsilon": 0.0, "temperature": 2.0}})
 
