@@ -89,7 +89,9 @@ def _complete(run: _Run) -> float:
         _call("train", *run.flags, where)
         line = _call("evaluate", where, "--episodes=100").splitlines()[-1]
         if json.loads(line)["agent_steps"] < run.config.total_agent_steps:
-            raise RuntimeError(f"{run.folder} was stopped: the same command goes on.")
+            raise RuntimeError(
+                f"{run.folder} was stopped. The same command resumes it."
+            )
         files.write_atomically(str(_result(run)), line + "\n")
     mean: float = json.loads(_result(run).read_text())["mean"]
     print(f"{run.folder}: {mean:.2f}", flush=True)
