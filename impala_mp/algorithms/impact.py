@@ -59,6 +59,7 @@ class ImpactAlgorithm:
         live: base.Live,
         count: int,
     ) -> base.Loss:
+        """Returns the loss of a micro-batch, with the arguments of `base.Algorithm`."""
         distribution, behaviour = self._critic.distribution, batch.agent_output
         step = self._critic.begin(batch, sample, unroll(batch), live, count)
         target_logits = reference.policy_logits[:-1]

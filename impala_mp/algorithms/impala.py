@@ -9,14 +9,14 @@ from impala_mp.algorithms import actor_critic, base, losses
 class VTraceAlgorithm:
     """Policy gradient and baseline towards V-trace's targets, and an entropy bonus.
 
-    pi is the learner's policy, mu the behaviour policy, V the learner's values. With
-    vs and adv of V-trace (vtrace.py), the loss of transition t is
+    pi is the learner's policy, mu the behaviour policy, V the learner's values. vs and
+    adv are V-trace's (vtrace.py). The loss of a batch is the sum over its learnable
+    transitions t of
 
         -log pi(a_t|x_t) adv_t + baseline_cost (vs_t - V(x_t))^2 / 2
         - entropy_cost H(pi(.|x_t))
 
-    The loss of a batch is the sum over its learnable transitions, which loss.reduction
-    "mean" divides by T * B.
+    With loss.reduction "mean" it is divided by T * B.
     """
 
     metric_names: tuple[str, ...] = (
@@ -40,10 +40,7 @@ class VTraceAlgorithm:
         live: base.Live,
         count: int,
     ) -> base.Loss:
-        """Returns the loss of a micro-batch: the equation above, summed or averaged.
-
-        Arguments as in `base.Algorithm`.
-        """
+        """Returns the loss of a micro-batch, with the arguments of `base.Algorithm`."""
         network, behaviour = unroll(batch), batch.agent_output
         log_pi, log_mu = (
             self._critic.distribution.log_prob(logits, behaviour.action)

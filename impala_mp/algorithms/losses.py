@@ -1,4 +1,4 @@
-"""The three terms of the loss, each [T, B] before it is reduced."""
+"""Terms of the losses, each [T, B], and their reduction."""
 
 import torch
 
@@ -35,14 +35,20 @@ def policy_gradient_loss(
 
 
 def baseline_loss(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(vs_t - V(x_t))^2 / 2: IMPALA, section 4.2. No gradient through `targets`."""
+    """Returns (vs_t - V(x_t))^2 / 2 (IMPALA, section 4.2): [T, B].
+
+    No gradient flows through `targets`.
+    """
     return 0.5 * (targets.detach() - values).square()
 
 
 def huber_baseline_loss(
     values: torch.Tensor, targets: torch.Tensor, delta: float
 ) -> torch.Tensor:
-    """e^2/2 for errors |e| <= delta, delta (|e| - delta/2) beyond (Huber 1964)."""
+    """Returns e^2/2 for errors |e| <= delta, else delta (|e| - delta/2) (Huber 1964).
+
+    No gradient flows through `targets`.
+    """
     return torch.nn.functional.huber_loss(
         values, targets.detach(), reduction="none", delta=delta
     )
@@ -51,10 +57,10 @@ def huber_baseline_loss(
 def surrogate_loss(
     ratios: torch.Tensor, advantages: torch.Tensor, clip_range: float
 ) -> torch.Tensor:
-    """-min(R adv, clip(R, 1 - clip_range, 1 + clip_range) adv).
+    """Returns -min(R adv, clip(R, 1 - clip_range, 1 + clip_range) adv): [T, B].
 
     PPO's clipped surrogate (Schulman et al. 2017, arXiv 1707.06347, equation 7). No
-    gradient through `advantages`, nor where the ratio is clipped.
+    gradient flows through `advantages`, nor through R where the clip is the minimum.
     """
     advantages = advantages.detach()
     clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
@@ -64,7 +70,7 @@ def surrogate_loss(
 def reduce(
     loss: torch.Tensor, learnable: torch.Tensor, reduction: str, count: int
 ) -> torch.Tensor:
-    """Sums the learnable elements; "mean" divides by `count`.
+    """Sums the elements weighted by `learnable`; "mean" divides by `count`.
 
     Args:
       count: T * B of the whole batch, not of a micro-batch, so that the gradients of

@@ -19,18 +19,21 @@ class Optimizer(Protocol):
     def step(
         self, gradient: torch.Tensor, learning_rate: torch.Tensor, finite: torch.Tensor
     ) -> None:
-        """Makes one step; `gradient` contains no NaN.
+        """Makes one step.
 
-        `learning_rate` is a scalar on the device.
+        Args:
+          gradient: of all parameters, without NaN.
+          learning_rate: a scalar on the device.
+          finite: a scalar, 0 or 1; with 0 nothing changes.
         """
 
 
 class RMSProp:
     """RMSProp without centring (Tieleman and Hinton 2012), in two dialects.
 
-    TensorFlow's, which the paper used: epsilon inside the root, mean square from 1.
-    torch's: epsilon outside, mean square from 0; its first updates are up to ten
-    times larger.
+    TensorFlow's, which IMPALA used, divides by sqrt(mean square + epsilon), from a mean
+    square of 1. torch's divides by sqrt(mean square) + epsilon, from 0: its first
+    updates are up to ten times larger.
     """
 
     def __init__(
@@ -60,8 +63,8 @@ class RMSProp:
         else:
             direction = gradient / (mean_square.sqrt() + self._epsilon)
         if self._momentum:
-            # TensorFlow scales by the learning rate before, torch after; with a slow
-            # schedule they agree, and one rule serves both.
+            # TensorFlow multiplies by the learning rate before, torch after. With a
+            # slow schedule they agree, and one rule serves both.
             moving = self.state["momentum"]
             moving.lerp_(self._momentum * moving + direction, finite)
             direction = moving * finite

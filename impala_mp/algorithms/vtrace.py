@@ -1,7 +1,7 @@
 """V-trace targets and advantages (Espeholt et al. 2018, arXiv 1802.01561, section 4).
 
-Index ranges: t in 0..T-1; transition t leads from x_t to x_{t+1}; all inputs are
-[T, B], `bootstrap_value` is V(x_T), [B]. Nothing here carries a gradient.
+Index ranges: t in 0..T-1; transition t leads from x_t to x_{t+1}. All inputs are
+[T, B]; `bootstrap_value` is V(x_T), [B]. No result carries a gradient.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import torch
 
 
 class VTraceReturns(NamedTuple):
-    """Targets and advantages, and the clipped weights that made them: [T, B] each."""
+    """Targets, advantages, ratios and temporal-difference errors: [T, B] each."""
 
     vs: torch.Tensor
     pg_advantages: torch.Tensor
@@ -51,7 +51,7 @@ def from_importance_weights(
     clip_c_threshold: Threshold = 1.0,
     lambda_: float = 1.0,
 ) -> VTraceReturns:
-    """V-trace, exact at termination, truncation and reset (paper, equation 1).
+    """Computes V-trace, exact at termination, truncation and reset (equation 1).
 
         rho_t   = min(clip_rho_threshold, pi/mu)
         c_t     = lambda_ * min(clip_c_threshold, pi/mu)
@@ -62,9 +62,8 @@ def from_importance_weights(
 
     A transition that is not learnable (LAST to FIRST, whose action was ignored) gets
     rho = c = 0, hence vs = V there. That alone cuts the trace at a truncation: the
-    row before the cut sees vs_{t+1} = V(x_{t+1}), and bootstraps from it. Termination
-    is a discount of 0. With lambda_ < 1 the advantage mixes as rlax does; SEED RL
-    does not.
+    row before the cut bootstraps from vs_{t+1} = V(x_{t+1}). Termination is a discount
+    of 0. With lambda_ < 1 the advantage mixes vs and V as in rlax, not as in SEED RL.
 
     Args:
       log_rhos: log(pi(a_t|x_t) / mu(a_t|x_t)); of the joint action.
@@ -72,8 +71,8 @@ def from_importance_weights(
       rewards: r_t, of the transition from x_t to x_{t+1}.
       values: V(x_t) under the learner's parameters.
       bootstrap_value: V(x_T).
-      learnable: 0 on LAST to FIRST (or what replay leaves out), 1 elsewhere.
-      clip_rho_threshold: rho-bar; inf for no clipping. Likewise the others.
+      learnable: 0 on LAST to FIRST and where replay leaves out, 1 elsewhere.
+      clip_rho_threshold: rho-bar; inf for no clipping. The other two likewise.
     """
     rhos = log_rhos.exp() * learnable
     clipped_rhos = rhos.clamp(max=clip_rho_threshold)
