@@ -26,7 +26,7 @@ class Critic:
     def __init__(self, config: Any, policy: agent.Agent) -> None:
         self.loss, self.vtrace, self.replay = config.loss, config.vtrace, config.replay
         self.distribution, self.network = policy.distribution, policy.network
-        self.popart = popart.head(config, policy.network)
+        self.popart = popart.head(policy.network)
         # Replayed transitions of a whole batch.
         self.num_replayed = config.unroll_length * derived.num_replayed(config)
 

@@ -5,7 +5,6 @@ baseline head, so they are published, fetched and saved with the parameters. The
 returns plain values, as without PopArt.
 """
 
-from typing import Any
 
 import torch
 from torch import nn
@@ -97,9 +96,6 @@ class PopArtHead(nn.Linear):
         self.mean.add_(shift)
 
 
-def head(config: Any, network: nn.Module) -> PopArtHead | None:
-    """Returns the PopArt head of a network, or None if `config.loss.popart` is off."""
-    if not config.loss.popart:
-        return None
-    found: PopArtHead = network.baseline  # type: ignore[assignment]
-    return found
+def head(network: nn.Module) -> PopArtHead | None:
+    """Returns the PopArt head of a network, or None if it has another value head."""
+    return network.baseline if isinstance(network.baseline, PopArtHead) else None

@@ -55,7 +55,7 @@ class Learner:
         self._gradient = self.parameters.attach_gradients()
         self._optimizer = optimizers.make(config.optimizer, self.parameters.trainable)
         self._algorithm = registry.make(config, policy, self.parameters)
-        self._popart = popart.head(config, policy.network)
+        self._popart = popart.head(policy.network)
         num_tasks = len(derived.task_names(config.environment))
         self._moments = torch.zeros(num_tasks, 3, device=device)  # of value targets
         self._live = base.Live(
