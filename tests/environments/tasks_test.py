@@ -93,7 +93,7 @@ def test_tasks_of_the_same_spaces_need_no_mask():
     ("names", "words"),
     [
         (("A", "Flat"), "which differ in observations"),
-        (("A", "A"), "different ones"),
+        (("A", "A"), "different ids"),
     ],
 )
 def test_spaces_that_cannot_be_combined_are_refused(names, words):
