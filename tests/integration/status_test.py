@@ -53,4 +53,4 @@ def test_a_killed_supervisor_is_noticed_by_status(start):
     path.write_text(json.dumps({**health, "time": health["time"] - 60.0}))
     done = runs.status(run)
     assert done.returncode == 1
-    assert "it is gone" in done.stdout
+    assert "The supervisor was killed." in done.stdout

@@ -61,7 +61,7 @@ def test_arrays_do_not_share_cache_lines():
 def test_a_shortage_of_memory_is_a_sentence():
     with pytest.raises(errors.BadInput, match=r"need .* MiB .* available\. Lower"):
         shared_memory.check_available(2**60)
-    with pytest.raises(errors.BadInput, match="lower config.actors.slots"):
+    with pytest.raises(errors.BadInput, match="Lower config.actors.slots"):
         shared_memory.SharedArrays(specs.array_spec((2**50,), np.uint8))
 
 
