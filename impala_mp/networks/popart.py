@@ -5,7 +5,6 @@ baseline head, so they are published, fetched and saved with the parameters. The
 returns plain values, as without PopArt.
 """
 
-
 import torch
 from torch import nn
 from torch.nn import functional
