@@ -44,6 +44,7 @@ setuptools.setup(
             "hypothesis",
             "mypy",
             "pytest",
+            "pytest-xdist",
             "ruff",
         ],
     },

@@ -49,13 +49,17 @@ def _server() -> Any:
 def _start() -> None:
     settings: Any = process.current_process()
     old = _server()._forkserver_address
-    folder = settings._config["tempdir"] = tempfile.mkdtemp(prefix="impala-")
+    folder = tempfile.mkdtemp(prefix="impala-")
+    # A socket's address has 107 bytes; the folder's own path may be longer.
+    opened = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    settings._config["tempdir"] = f"{_DESCRIPTORS}{opened}"
     try:
         forkserver.ensure_running()
         _hide_address(_server())
     finally:
-        shutil.rmtree(folder)
         del settings._config["tempdir"]
+        os.close(opened)
+        shutil.rmtree(folder)
     if old:
         os.close(int(old.removeprefix(_DESCRIPTORS)))
 

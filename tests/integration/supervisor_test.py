@@ -298,7 +298,7 @@ def test_the_run_continues_without_an_actor_whose_budget_is_spent(start, tmp_pat
         victim = next(p for p in run.until_running(count=2) if p["index"] == 0)
         (tmp_path / f"doom.{victim['pid']}").touch()
         run.until(lambda v=victim["pid"]: v not in [p["pid"] for p in run.processes()])
-    run.until(lambda: "GOES ON WITH 1 ACTORS" in run.text())
+    run.until(lambda: "CONTINUES WITH 1 ACTORS" in run.text())
     updates = run.records()[-1]["updates"]
     run.until(lambda: run.records()[-1]["updates"] > updates + 50)
     assert runs.status(run).returncode == 1

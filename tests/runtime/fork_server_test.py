@@ -44,14 +44,17 @@ if __name__ == "__main__":
 """
 
 
-def test_a_live_fork_server_needs_no_room_and_a_dead_one_is_replaced(tmp_path):
+@pytest.mark.parametrize("folder", ["tmp", "long" * 40])
+def test_a_live_fork_server_needs_no_room_and_a_dead_one_is_replaced(tmp_path, folder):
     script = tmp_path / "script.py"
     script.write_text(_CODE)
+    temporary = tmp_path / folder
+    temporary.mkdir()
     done = subprocess.run(
         [sys.executable, script],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(temporary)},
     )
     assert done.stdout.splitlines() == ["True True", "No space left on device", "0"]
-    assert list(tmp_path.iterdir()) == [script]
+    assert list(temporary.iterdir()) == []
