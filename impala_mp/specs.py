@@ -43,6 +43,7 @@ class DiscreteSpec:
 
     num_actions: int
     start: int = 0
+    dtype: np.dtype = np.dtype(np.int64)  # the environment's
 
     @property
     def array(self) -> ArraySpec:
@@ -56,6 +57,7 @@ class MultiDiscreteSpec:
     shape: tuple[int, ...]
     num_actions: tuple[int, ...]  # per element, flat
     start: tuple[int, ...]
+    dtype: np.dtype = np.dtype(np.int64)  # the environment's
 
     @property
     def array(self) -> ArraySpec:
@@ -111,7 +113,8 @@ class EnvironmentSpec:
 
 
 def array_spec(shape: Sequence[int], dtype: object) -> ArraySpec:
-    return ArraySpec(tuple(int(n) for n in shape), np.dtype(dtype))  # type: ignore
+    native = np.dtype(dtype).newbyteorder("=")  # type: ignore
+    return ArraySpec(tuple(int(n) for n in shape), native)
 
 
 # Actions.
@@ -120,8 +123,8 @@ def array_spec(shape: Sequence[int], dtype: object) -> ArraySpec:
 def to_environment(spec: ActionSpec) -> Callable[[types.Nest], types.Nest]:
     """Returns a function from the agent's actions to those of the environment.
 
-    Both are nests of tensors [..., *shape]. Discrete actions are shifted by their
-    start. A bounded Box is tanh of the number, scaled to the bounds. Any other Box is
+    Both are nests of tensors [..., *shape], the latter in the environment's dtypes.
+    Discrete actions are shifted by their start. A bounded Box is tanh of the number, scaled to the bounds. Any other Box is
     clipped.
     """
     moves = nest.map_structure(_to_environment, spec)
@@ -135,12 +138,15 @@ def to_environment(spec: ActionSpec) -> Callable[[types.Nest], types.Nest]:
 def _to_environment(spec: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     if isinstance(spec, BoxSpec):
         return _to_box(spec)
-    if isinstance(spec, MultiBinarySpec) or not np.any(spec.start):
+    if isinstance(spec, MultiBinarySpec):
         return lambda action: action
+    dtype = getattr(torch, spec.dtype.name)
+    if not np.any(spec.start):
+        return lambda action: action.to(dtype)
     if isinstance(spec, DiscreteSpec):
-        return lambda action: action + spec.start
+        return lambda action: (action + spec.start).to(dtype)
     start = torch.tensor(spec.start).reshape(spec.shape)
-    return lambda action: action + start.to(action.device)
+    return lambda action: (action + start.to(action.device)).to(dtype)
 
 
 def _to_box(spec: BoxSpec) -> Callable[[torch.Tensor], torch.Tensor]:

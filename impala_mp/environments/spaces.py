@@ -188,11 +188,11 @@ def action_spec(space: gymnasium.Space[Any], path: str = "") -> specs.ActionSpec
             action_spec(part, _join(path, str(i))) for i, part in enumerate(space)
         )
     if isinstance(space, gymnasium.spaces.Discrete):
-        return specs.DiscreteSpec(int(space.n), int(space.start))
+        return specs.DiscreteSpec(int(space.n), int(space.start), space.dtype)
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
         shape = tuple(int(n) for n in space.shape)
         return specs.MultiDiscreteSpec(
-            shape, _integers(space.nvec), _integers(space.start)
+            shape, _integers(space.nvec), _integers(space.start), space.dtype
         )
     if isinstance(space, gymnasium.spaces.MultiBinary):
         return specs.MultiBinarySpec(tuple(int(n) for n in space.shape))
@@ -250,7 +250,7 @@ class Interface:
             _LeafCheck(path, spec, observation_bounds(space_at(observation, path)))
             for path, spec in nest.flatten_with_path(self.observation)
         ]
-        self._to_environment = _converter(self.action)
+        self._to_environment = converter(self.action)
 
     def observe(self, observation: types.Nest) -> types.Nest:
         """Checks observations [E, ...]; returns them without the ignored parts.
@@ -258,16 +258,37 @@ class Interface:
         Raises:
           BadData: they do not fit the space.
         """
-        picked = specs.pick(self.observation, observation)
+        try:
+            picked = specs.pick(self.observation, observation)
+            leaves = nest.flatten(picked)
+            if not all(type(x) is np.ndarray and x.dtype.isnative for x in leaves):
+                picked = nest.map_structure(_native, self.observation, picked)
+                leaves = nest.flatten(picked)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise misbuilt(error) from error
         self.num_outside += sum(
-            check(leaf)
-            for check, leaf in zip(self._checks, nest.flatten(picked), strict=True)
+            check(leaf) for check, leaf in zip(self._checks, leaves, strict=True)
         )
         return picked
 
     def act(self, action: types.Nest) -> types.Nest:
-        """Converts the agent's actions [E, ...] to those of the environment."""
+        """Converts the agent's actions [E, ...] to new arrays of the environment's."""
         return self._to_environment(action)
+
+
+def misbuilt(error: Exception) -> bad_data.BadData:
+    return bad_data.BadData(
+        "bad_observations",
+        f"an observation does not fit the space ({error!r}). It needs the same keys or"
+        " parts. Return a dict or tuple with them",
+    )
+
+
+def _native(spec: specs.ArraySpec, leaf: Any) -> np.ndarray:
+    """Returns a list, or an array of another byte order, as an ordinary array."""
+    if isinstance(leaf, np.ndarray):
+        return np.asarray(leaf, leaf.dtype.newbyteorder("="))
+    return bad_data.cast("observations", leaf, spec.dtype)
 
 
 class _LeafCheck:
@@ -290,8 +311,9 @@ class _LeafCheck:
                 f"are {dtype} {list(shape)}, but the space has"
                 f" {self._dtype} {list(self._shape)}"
             )
-        if dtype.kind == "f" and not np.isfinite(array).all():
-            raise self._bad("are not finite")
+        if dtype.kind == "f" and not bad_data.are_finite(array).all():
+            odd = array[~bad_data.are_finite(array)].flat[0]
+            raise self._bad(f"are not finite as float32 ({odd})")
         if self._bounds is None:
             return 0
         low, high, strict = self._bounds
@@ -309,15 +331,27 @@ class _LeafCheck:
         return bad_data.BadData("bad_observations", f"{self._name} {text}")
 
 
-def _converter(spec: specs.ActionSpec) -> Callable[[types.Nest], types.Nest]:
-    """Returns a map from the agent's actions to the environment's, arrays [E, ...]."""
-    if isinstance(spec, specs.DiscreteSpec):
-        start = spec.start
-        return (lambda action: action + start) if start else (lambda action: action)
-    to_environment = specs.to_environment(spec)
+def converter(spec: specs.ActionSpec) -> Callable[[types.Nest], types.Nest]:
+    """Returns a map from the agent's actions to the environment's, arrays [E, ...].
 
-    def convert(action: types.Nest) -> types.Nest:
-        tensors = nest.map_structure(torch.from_numpy, action)
-        return nest.map_structure(torch.Tensor.numpy, to_environment(tensors))
+    It returns new arrays in the dtypes of the action space. The environment may keep
+    and change them.
+    """
+    moves = nest.map_structure(_leaf_converter, spec)
+    if callable(moves):
+        return moves
+    return lambda action: nest.map_structure(
+        lambda move, leaf: move(leaf), moves, action
+    )
 
-    return convert
+
+def _leaf_converter(spec: Any) -> Callable[[np.ndarray], np.ndarray]:
+    if isinstance(spec, specs.BoxSpec):
+        move = specs.to_environment(spec)
+        return lambda action: move(torch.from_numpy(action)).numpy().astype(spec.dtype)
+    if isinstance(spec, specs.MultiBinarySpec):
+        return lambda action: action.astype(np.int8)
+    start, dtype = np.reshape(spec.start, spec.array.shape), spec.dtype
+    if not start.any():
+        return lambda action: action.astype(dtype)
+    return lambda action: (action + start).astype(dtype)

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from impala_mp import errors, specs, types
-from impala_mp.environments import bad_data, snapshot, spaces
+from impala_mp.environments import bad_data, copies, snapshot, spaces
 
 
 class VectorEnvironment:
@@ -33,6 +33,8 @@ class VectorEnvironment:
                 " rows. Set its metadata 'autoreset_mode' to"
                 " gymnasium.vector.AutoresetMode.NEXT_STEP."
             )
+        if type(envs) is gymnasium.vector.SyncVectorEnv:
+            envs = copies.Copies(envs, ignored)
         self._envs = envs
         self.num_envs = envs.num_envs
         self._interface = spaces.Interface(
@@ -58,6 +60,8 @@ class VectorEnvironment:
         self._was_over = np.zeros(self.num_envs, bool)
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int32)
+        self._no_returns = np.full(self.num_envs, np.nan, np.float32)
+        self._no_lengths = np.zeros(self.num_envs, np.int32)
 
     def reset(self, seeds: Sequence[int]) -> types.TimeStep:
         """Restarts every copy; returns rows [E, ...], all FIRST.
@@ -96,9 +100,9 @@ class VectorEnvironment:
             bad_data.raise_as_bad_data(error)
             raise
         observation = self._interface.observe(observation)
-        if not bad_data.are_rewards(reward, self.num_envs):
-            text = f"rewards are not finite, or not one per copy: {reward!r}"
-            raise bad_data.BadData("bad_rewards", text)
+        reward = bad_data.rewards(reward, self.num_envs)
+        terminated = bad_data.ends("terminated", terminated, self.num_envs)
+        truncated = bad_data.ends("truncated", truncated, self.num_envs)
         game_over = terminated | truncated
         terminated = self._terminated(terminated, info)
         last = terminated | truncated
@@ -120,6 +124,15 @@ class VectorEnvironment:
     ) -> types.EpisodeEnd:
         self._returns += np.where(self._was_over, 0.0, reward)
         self._lengths += ~self._was_over
+        if not game_over.any():
+            return types.EpisodeEnd(self._no_returns, self._no_lengths)
+        ended = self._returns[game_over]
+        if not bad_data.are_finite(ended).all():
+            raise bad_data.BadData(
+                "bad_rewards",
+                f"the return of an episode is not finite as float32 ({ended.max()})."
+                " It must be finite. Scale the rewards in the environment",
+            )
         returns = np.where(game_over, self._returns, np.nan).astype(np.float32)
         lengths = np.where(game_over, self._lengths, 0).astype(np.int32)
         self._returns[game_over] = 0.0
@@ -192,7 +205,9 @@ class VectorEnvironment:
 
 
 def _picture(drawn: np.ndarray) -> np.ndarray:
-    """Converts grey, RGB or RGBA, in bytes or from 0 to 1, to uint8 [H, W, 3].
+    """Converts grey, RGB or RGBA, from 0 to 255 or from 0 to 1, to uint8 [H, W, 3].
+
+    A picture of floats without a value above 1 goes from 0 to 1.
 
     Raises:
       BadInput: it is no picture.
@@ -207,7 +222,9 @@ def _picture(drawn: np.ndarray) -> np.ndarray:
             f"render() returns {drawn.dtype} {list(drawn.shape)}. It must return a"
             " picture. Return uint8 [height, width, 3]."
         )
-    if drawn.dtype.kind in "bf":  # MinAtar's
-        grey = np.rint(255.0 * grey)
+    if drawn.dtype.kind == "f":
+        grey = np.nan_to_num(grey)
+    if drawn.dtype.kind in "bf" and drawn.max() <= 1.0:  # MinAtar's
+        grey = 255.0 * grey
     rgb = np.repeat(grey, 3, -1) if grey.shape[-1] == 1 else grey[..., :3]
-    return np.asarray(rgb, np.uint8)
+    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
