@@ -33,7 +33,7 @@ END = signal.SIGUSR2  # from the supervisor, to a process that hangs
 
 # Exit codes for the supervisor. An environment may exit with any other code.
 BAD_INPUT, RUN_FAILED = 211, 212
-CAUSE = "Cause: "  # begins the last line of a log after a failure
+CAUSE = "Cause: "  # begins the line of a log that the supervisor reports
 _MAX_CAUSE = 500  # characters
 
 
@@ -46,8 +46,8 @@ def main(
 ) -> NoReturn:
     """Runs one incarnation of a seat to its end, and exits with 0.
 
-    With BAD_INPUT and RUN_FAILED the last line of the log is a sentence. Any other
-    failure leaves a traceback and a line with its cause, and exits with 1.
+    A failure leaves a line with its cause in the log. BAD_INPUT and RUN_FAILED leave
+    nothing else; any other failure leaves a traceback, too, and exits with 1.
 
     Args:
       log: file that takes its output and its traceback.
@@ -62,23 +62,27 @@ def main(
         try:
             _ROLES[seat.role](seat, incarnation, shared, at_end)
         except errors.BadInput as error:
-            print(error, file=sys.stderr)
+            _print_cause(str(error))
             code = BAD_INPUT
         except errors.RunFailed as error:
-            print(error, file=sys.stderr)
+            _print_cause(str(error))
             code = RUN_FAILED
         except BaseException as error:  # an environment may call sys.exit
             traceback.print_exc()
-            print(_cause(error), file=sys.stderr, flush=True)
+            _print_cause(_explain(error)[:_MAX_CAUSE])
             code = 1
     process_end.leave(code)
 
 
-def _cause(error: BaseException) -> str:
-    """Returns one line with the error and the place in the user's code."""
+def _explain(error: BaseException) -> str:
+    """Returns the error and the place in the user's code."""
     hung = isinstance(error, errors.Interrupted)  # the supervisor gives the reason
-    text = user_code.where(error).strip() if hung else user_code.explain(error)
-    return CAUSE + " ".join(text.split())[:_MAX_CAUSE]
+    return user_code.where(error) if hung else user_code.explain(error)
+
+
+def _print_cause(text: str) -> None:
+    """Prints a cause in one line."""
+    print(CAUSE + " ".join(text.split()), file=sys.stderr, flush=True)
 
 
 def _settle(incarnation: int, log: str, life: life_pipe.ChildEnd) -> None:
@@ -227,6 +231,7 @@ def _evaluate(
         }
         if all(by_task.values()) and not shared.control.stopping:
             shared.evaluation_record.write(evaluator.as_record(by_task, reader.version))
+            row.add("finished", 1)
 
 
 class _Pause:

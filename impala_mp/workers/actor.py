@@ -63,6 +63,7 @@ class RingActor:
 
     def _commit(self, environments: list[vector.VectorEnvironment]) -> None:
         self._ring.commit(self._index, self._incarnation)
+        self._row.add("finished", 1)
         outside = sum(each.num_outside for each in environments)
         self._row.add("observations_outside", outside - self._num_outside)
         self._num_outside = outside
