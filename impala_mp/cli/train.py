@@ -9,7 +9,8 @@ problems, in the environment first, and trains nothing.
 import os
 import sys
 
-from impala_mp.runtime import launch, signals
+from impala_mp.cli import start
+from impala_mp.runtime import launch
 
 
 def _train() -> None:
@@ -53,10 +54,7 @@ def _train() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    signals.exit_on_signals(os._exit)  # before the imports, which take a second
-    from impala_mp.cli import command_line
-
-    command_line.run(_train)
+    start.run(_train)
 
 
 if __name__ == "__main__":

@@ -238,6 +238,9 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("max_failed_starts", 3, "failed starts of one process in a row; then the"
             " run stops",
             at_least=0),
+        _field("max_deaths_without_progress", 8, "deaths in a row without a finished"
+            " unroll, update or evaluation, of one process or of all actors together;"
+            " then the run stops, or continues without the actor", at_least=1),
         _field("max_restarts.actor", 100, "restarts of one actor within window_secs;"
             " then the run continues without it", at_least=0),
         _field("max_restarts.learner", 20, "restarts within window_secs; then the run"
@@ -246,7 +249,8 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             " run stops", at_least=0),
         _field("max_restarts.evaluator", 100, "restarts within window_secs; then the"
             " run stops", at_least=0),
-        _field("window_secs", 600.0, "window over which restarts are counted", above=0),
+        _field("window_secs", 600.0, "window over which restarts are counted; waits"
+            " before restarts are left out", above=0),
         _field("max_skipped_updates", 10, "updates skipped in a row, as not finite;"
             " then the run stops", at_least=1),
         _field("max_crash_files", 5, "files of skipped updates that are kept in"

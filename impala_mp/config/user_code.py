@@ -64,10 +64,21 @@ def where(error: BaseException) -> str:
     while cause is not None:
         frames = [*traceback.extract_tb(cause.__traceback__), *frames]
         cause = cause.__cause__
-    own = [frame for frame in frames if _is_the_users(frame.filename)]
-    if not own:
-        return ""
-    return f" ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
+    return place([(each.filename, each.lineno, each.name) for each in frames])
+
+
+def place(frames: list[tuple[str, int | None, str]]) -> str:
+    """Returns the user's deepest of the frames (file, line, function), or "".
+
+    An installed package, such as an environment's, counts if no other code does.
+    """
+    own = [frame for frame in frames if _is_the_users(frame[0])]
+    own = [frame for frame in own if not _is_installed(frame[0])] or own
+    return " ({}:{}, in {})".format(*own[-1]) if own else ""
+
+
+def _is_installed(filename: str) -> bool:
+    return "site-packages" in filename or "dist-packages" in filename
 
 
 def _is_the_users(filename: str) -> bool:
@@ -75,5 +86,6 @@ def _is_the_users(filename: str) -> bool:
     files = (module.__file__ for module in loaded if module and module.__file__)
     ours = tuple(os.path.dirname(os.path.abspath(file)) for file in files)
     in_library = filename.startswith(sysconfig.get_path("stdlib"))
-    installed = "site-packages" in filename or "dist-packages" in filename
-    return not filename.startswith((*ours, "<")) and (installed or not in_library)
+    return not filename.startswith((*ours, "<")) and (
+        _is_installed(filename) or not in_library
+    )

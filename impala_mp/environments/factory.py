@@ -1,9 +1,10 @@
 """Factory of vector environments, from `config.environment`."""
 
+import contextlib
 import copy
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -13,6 +14,7 @@ from impala_mp.config import derived, fields, user_code
 from impala_mp.environments import (
     atari,
     catch,
+    closing,
     recall,
     spaces as spaces_lib,
     tasks,
@@ -84,16 +86,37 @@ def _make_one(
     if name in _BUILT_IN:
         _check_arguments(name, _BUILT_IN[name], kwargs, {"num_envs", "render_mode"})
         built_in = _BUILT_IN[name](num_envs, render_mode=render_mode, **kwargs)
-        return vector.VectorEnvironment(built_in, environment.ignored)
+        return _adapted(built_in, environment)
     factory = _own_factory(name)
     if factory:
         made = _make_own(name, factory, num_envs, kwargs, render_mode)
-        return vector.VectorEnvironment(made, environment.ignored)
+        return _adapted(made, environment)
     spec = _find(name)
     if name.startswith("ALE/"):
         return _make_atari(spec, num_envs, training, kwargs)
     made = _make(spec, num_envs, kwargs, render_mode)
-    return vector.VectorEnvironment(made, environment.ignored)
+    return _adapted(made, environment)
+
+
+def _adapted(
+    made: gymnasium.vector.VectorEnv[Any, Any, Any], environment: Any
+) -> vector.VectorEnvironment:
+    try:
+        return vector.VectorEnvironment(made, environment.ignored)
+    except BaseException:
+        closing.close(made)
+        raise
+
+
+@contextlib.contextmanager
+def _copies() -> Iterator[list[gymnasium.Env[Any, Any]]]:
+    """Yields a list for single copies, which are closed if its context fails."""
+    made: list[gymnasium.Env[Any, Any]] = []
+    try:
+        yield made
+    except BaseException:
+        closing.close_each(made)
+        raise
 
 
 def probe(environment: Any) -> specs.EnvironmentSpec:
@@ -176,9 +199,11 @@ def _make_own(
     def one() -> gymnasium.Env[Any, Any]:
         env = factory(**kwargs)
         _check_type(name, env, gymnasium.Env)
+        copies.append(env)
         return env
 
-    return gymnasium.vector.SyncVectorEnv([one] * num_envs)
+    with _copies() as copies:
+        return gymnasium.vector.SyncVectorEnv([one] * num_envs)
 
 
 def _check_type(name: str, made: Any, expected: type) -> None:
@@ -209,11 +234,27 @@ def _make(
     spec = copy.deepcopy(spec)
     spec.disable_env_checker = True
     try:
-        return gymnasium.make_vec(spec, num_envs, vectorization_mode="sync", **kwargs)
+        return _make_sync(spec, num_envs, kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
         if str(spec.entry_point).startswith(_MUJOCO):
             raise _missing_extra(spec.id, "mujoco") from error
         raise errors.BadInput(f"environment.id ({spec.id!r}): {error}") from error
+
+
+def _make_sync(
+    spec: gymnasium.envs.registration.EnvSpec, num_envs: int, kwargs: dict[str, Any]
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    def noted(env: gymnasium.Env[Any, Any]) -> Any:
+        copies.append(env)
+        return env
+
+    with _copies() as copies:
+        made = gymnasium.make_vec(
+            spec, num_envs, vectorization_mode="sync", wrappers=[noted], **kwargs
+        )
+    if made.unwrapped.spec:
+        made.unwrapped.spec.kwargs.pop("wrappers", None)
+    return made
 
 
 def _make_atari(

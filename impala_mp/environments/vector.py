@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from impala_mp import errors, specs, types
-from impala_mp.environments import bad_data, snapshot, spaces
+from impala_mp.environments import bad_data, closing, snapshot, spaces
 
 
 class VectorEnvironment:
@@ -188,7 +188,8 @@ class VectorEnvironment:
         snapshot.restore(self, state)
 
     def close(self) -> None:
-        self._envs.close()
+        """Closes every copy, once. Errors and hangs harm nothing."""
+        closing.close(self._envs)
 
 
 def _picture(drawn: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Evaluates the newest checkpoint of a run, task by task."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -68,17 +69,17 @@ def _play(
     count = min(episodes, settings.environments)
     environment = run.environment(count, task, "rgb_array" if video else None)
     film = Film(environment) if video else None
-    returns = evaluator.evaluate(
-        policy,
-        environment,
-        episodes,
-        greedy,
-        run.seed(),
-        film or (lambda: True),
-        settings.max_steps,
-        warnings.append,
-    )
-    environment.close()
+    with contextlib.closing(environment):
+        returns = evaluator.evaluate(
+            policy,
+            environment,
+            episodes,
+            greedy,
+            run.seed(),
+            film or (lambda: True),
+            settings.max_steps,
+            warnings.append,
+        )
     if film and video:
         film.save(video)
     if not returns:

@@ -4,11 +4,13 @@ import contextlib
 import math
 import os
 import random
+import re
 import select
 import signal
 import time
 from typing import Any
 
+from impala_mp.config import user_code
 from impala_mp.runtime import entry_points, fork_server, restart_policy
 from impala_mp.transport import control_block, shared as shared_lib, topology
 
@@ -47,7 +49,7 @@ class ChildProcess:
         self.lost = False  # its budget is spent, and the run continues without it
         self.reason = ""  # of the last death
         self._started_at = math.inf  # monotonic; not started yet
-        self._log_start = self._steps_at_start = 0
+        self._log_start = self._steps_at_start = self._finished_before = 0
         self._orders: list[tuple[float, signal.Signals]] = []  # when to send what
         self._hung = ""  # why they were given
         self._pidfd = -1
@@ -76,6 +78,7 @@ class ChildProcess:
         self._log_start = os.path.getsize(self.log) if os.path.exists(self.log) else 0
         self._started_at = time.monotonic()
         self._steps_at_start = self.row.get("agent_steps")
+        self._finished_before = self.row.get("finished")
         self._orders, self._hung = [], ""
         self.row.beat(control_block.State.NOT_STARTED)
         process = context.Process(
@@ -172,6 +175,9 @@ class ChildProcess:
         was_running = self.row.state not in control_block.NOT_YET_RUNNING
         self.row.beat(control_block.State.NOT_STARTED)
         reason = (self._hung or cause(code)) + self._place()
+        explained = self.explain()
+        if explained:
+            reason += f" {explained}" if explained[0] == "(" else f": {explained}"
         self.record_death(reason, time.monotonic() - self._started_at, was_running)
         return code
 
@@ -179,7 +185,9 @@ class ChildProcess:
         """Keeps the reason and the policy's verdict; sets the time of the restart."""
         now = time.monotonic()
         self.reason = reason
-        self.verdict = self.policy.after_death(now, lived_secs, was_running)
+        self.verdict = self.policy.after_death(
+            now, lived_secs, was_running, self.has_finished
+        )
         if isinstance(self.verdict, restart_policy.Wait):
             self.restart_at = now + self.verdict.secs
 
@@ -208,6 +216,16 @@ class ChildProcess:
             f" incarnation {self.incarnation} of run {self._shared.run})"
         )
 
+    @property
+    def has_finished(self) -> bool:
+        """True if its newest incarnation has finished a unit of work."""
+        return self.row.get("finished") != self._finished_before
+
+    @property
+    def fruitless_lives(self) -> int:
+        """Lives in a row, up to now, in which it was running and finished nothing."""
+        return 0 if self.has_finished else self.policy.fruitless_lives
+
     def output(self) -> str:
         """Returns the output of this incarnation, its traceback included.
 
@@ -220,10 +238,25 @@ class ChildProcess:
         except FileNotFoundError:
             return ""
 
-    def last_line(self) -> str:
-        """Returns the last line of its output, or why it died if that is lost."""
-        lines = self.output().strip().splitlines()
-        return lines[-1] if lines else self.reason
+    def explain(self) -> str:
+        """Returns the cause of its death and the user's line, by its output; or ""."""
+        text = self.output()
+        found = re.findall(f"^{entry_points.CAUSE}(.*)$", text, re.MULTILINE)
+        return found[-1].strip() if found else _explain_stacks(text)
+
+    def refusal(self) -> str:
+        """Returns the sentence with which it ended, or why it died if that is lost."""
+        return self.explain() or self.reason
+
+
+def _explain_stacks(text: str) -> str:
+    """Returns the fatal error and the user's line in the output of faulthandler."""
+    fatal = re.findall("^Fatal Python error: .*$", text, re.MULTILINE)
+    _, _, stack = text.rpartition("Current thread ")
+    stack = stack.partition("\n\n")[0]  # other threads follow
+    frames = re.findall(r'^  File "(.*)", line (\d+) in (.*)$', stack, re.MULTILINE)
+    place = user_code.place([(file, int(n), name) for file, n, name in frames[::-1]])
+    return f"{fatal[-1] if fatal else ''}{place}".strip()
 
 
 def cause(code: int) -> str:

@@ -5,6 +5,7 @@ The same seed gives the same losses. A run that is stopped and resumed equals on
 never stopped, bit for bit.
 """
 
+import contextlib
 import math
 import signal
 import time
@@ -83,6 +84,10 @@ class _Actors:
                 return
         self._next = (self._next + 1) % len(self._actors)
 
+    def close(self) -> None:
+        for each in self._actors:
+            each.close()
+
     def state_dict(self) -> dict[str, Any]:
         if not self._can_save:
             return {}
@@ -119,21 +124,21 @@ def run(
     torch.set_num_threads(shared.learner_threads)
     training = builders.make_learner(shared.topology.learner(), shared)
     state = training.restore(report=report)
-    actors = _Actors(shared, report)
-    # Without a saved environment, the seeds of a new incarnation: the episodes of the
-    # run before are not repeated.
-    actors.start(incarnation=state["learner"]["updates"] if state else 0)
-    if "actors" in state:
-        actors.load_state_dict(state)
-    del state  # it keeps the checkpoint's file open, which may be removed
-    end = "failed"
-    try:
-        _learn(shared, training, actors, tick)
-        shared.control.stop()
-        training.conclude(actors.state_dict())
-        end = "finished" if training.finished else "stopped"
-    finally:
-        tick(end)
+    with contextlib.closing(_Actors(shared, report)) as actors:
+        # Without a saved environment, the seeds of a new incarnation: the episodes of
+        # the run before are not repeated.
+        actors.start(incarnation=state["learner"]["updates"] if state else 0)
+        if "actors" in state:
+            actors.load_state_dict(state)
+        del state  # it keeps the checkpoint's file open, which may be removed
+        end = "failed"
+        try:
+            _learn(shared, training, actors, tick)
+            shared.control.stop()
+            training.conclude(actors.state_dict())
+            end = "finished" if training.finished else "stopped"
+        finally:
+            tick(end)
     return training.finished
 
 

@@ -1,5 +1,6 @@
 """Runs every check of a training, and reports what would fail; trains nothing."""
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
@@ -227,10 +228,10 @@ def _update(shared: shared_lib.Shared) -> dict[str, float]:
     the_training.restore(report=print)
     seats = iter(shared.topology.actors)
     while not the_training.ready():
-        actor = builders.make_actor(next(seats), 0, shared)
-        actor.fetch()
-        for _ in range(config.actors.slots):
-            actor.unroll()
+        with contextlib.closing(builders.make_actor(next(seats), 0, shared)) as actor:
+            actor.fetch()
+            for _ in range(config.actors.slots):
+                actor.unroll()
     the_training.step()
     the_training.write_record()
     return shared.learner_record.read() or {}

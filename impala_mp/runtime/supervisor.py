@@ -195,9 +195,9 @@ class Supervisor:
             child.done = True
             return
         if code == entry_points.BAD_INPUT:
-            raise errors.BadInput(child.last_line())
+            raise errors.BadInput(child.refusal())
         if code == entry_points.RUN_FAILED:
-            raise ChildFailed(child.last_line())
+            raise ChildFailed(child.refusal())
         self._restart_or_give_up(child)
 
     def _restart_or_give_up(self, child: child_process.ChildProcess) -> None:
@@ -209,9 +209,24 @@ class Supervisor:
         if isinstance(child.verdict, restart_policy.GiveUp):
             self._give_up(child, child.verdict.reason)
             return
+        self._stop_without_progress(child)
         self._report(
             f"{child.title} {child.reason}; restart in {child.verdict.secs:.1f} s."
+            f" See {child.log}."
         )
+
+    def _stop_without_progress(self, child: child_process.ChildProcess) -> None:
+        """Raises ChildFailed if all actors die again and again and finish nothing."""
+        actors = [self._children[seat.row] for seat in self._shared.topology.actors]
+        lives = [each.fruitless_lives for each in actors if not each.lost]
+        limit = self._health.max_deaths_without_progress
+        if child.seat.role == "actor" and min(lives) > 1 and sum(lives) >= limit:
+            raise ChildFailed(
+                f"{child.title} {child.reason}, and the actors died {sum(lives)} times"
+                " in a row without a finished unroll"
+                f" (config.health.max_deaths_without_progress={limit})."
+                f" Its output ({child.log}):\n{child.output()}"
+            )
 
     def _give_up(self, child: child_process.ChildProcess, spent: str) -> None:
         """Continues without an actor whose budget is spent.

@@ -1,5 +1,6 @@
 """Each process takes its cores and its GPU before anything else."""
 
+import contextlib
 import os
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(inference_server, "InferenceServer", _stop)
     (seat,) = shared.topology.of("inference")
     with pytest.raises(_Stop):
-        entry_points._infer(seat, 0, shared)
+        entry_points._infer(seat, 0, shared, contextlib.ExitStack())
     assert taken == [(1,)]
 
 
@@ -63,8 +64,10 @@ def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, ro
     ):
         monkeypatch.setattr(owner, name, _stop)
     starts = {
-        "learner": lambda: entry_points._learn(seat, 0, shared),
-        "inference": lambda: entry_points._infer(seat, 0, shared),
+        "learner": lambda: entry_points._learn(seat, 0, shared, contextlib.ExitStack()),
+        "inference": lambda: entry_points._infer(
+            seat, 0, shared, contextlib.ExitStack()
+        ),
         "lockstep": lambda: lockstep.run(shared, print, print),
         "check": lambda: preflight._update(shared),
         "replay": lambda: diagnosis.Diagnosis(_crash(shared.config)),
