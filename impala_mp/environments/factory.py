@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 
 from impala_mp import errors, specs
-from impala_mp.config import derived, fields, user_code
+from impala_mp.config import arguments, derived, fields, user_code
 from impala_mp.environments import (
     atari,
     catch,
@@ -80,7 +80,7 @@ def _make_one(
     training: bool,
     render_mode: str | None,
 ) -> vector.VectorEnvironment:
-    kwargs = dict(environment.kwargs)
+    kwargs = arguments.plain(environment.kwargs)
     if name in _BUILT_IN:
         _check_arguments(name, _BUILT_IN[name], kwargs, {"num_envs", "render_mode"})
         built_in = _BUILT_IN[name](num_envs, render_mode=render_mode, **kwargs)
@@ -174,7 +174,7 @@ def _make_own(
         return made
 
     def one() -> gymnasium.Env[Any, Any]:
-        env = factory(**kwargs)
+        env = factory(**copy.deepcopy(kwargs))  # which this copy may change
         _check_type(name, env, gymnasium.Env)
         return env
 
