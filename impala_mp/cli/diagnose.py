@@ -10,11 +10,13 @@ from absl import flags
 
 from impala_mp import errors
 from impala_mp.cli import command_line
+from impala_mp.config import fields
 
 FLAGS = flags.FlagValues()
 _FILE = flags.DEFINE_string(
     "file", None, "File in the crashes folder of a run.", flag_values=FLAGS
 )
+_TRUST = command_line.define_trust(FLAGS)
 
 
 def _diagnose() -> None:
@@ -23,11 +25,11 @@ def _diagnose() -> None:
     command_line.parse(FLAGS, str(__doc__))
     if not _FILE.value:
         raise errors.BadInput("no file is given. Name one in a run's crashes folder.")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import diagnosis
-    from impala_mp.storage import crash_file
+    from impala_mp.storage import crash_file, trust
 
     crash = crash_file.load(_FILE.value)
+    trust.admit(fields.from_json(crash.config), _FILE.value, _TRUST.value)
     same = diagnosis.Diagnosis(crash).repeats()
     print(
         f"Update {crash.update} on {crash.device}:"

@@ -6,8 +6,6 @@ The last line is JSON: mean, median, std, min, max, episodes, protocol.
 """
 
 import json
-import os
-import sys
 
 from absl import flags
 
@@ -28,17 +26,21 @@ _GREEDY = flags.DEFINE_boolean(
 _VIDEO = flags.DEFINE_string(
     "video", None, "A .gif file for a film of the first environment.", flag_values=FLAGS
 )
+_TRUST = command_line.define_trust(FLAGS)
 
 
 def _evaluate() -> None:
     command_line.parse(FLAGS, str(__doc__))
     if not _WORKDIR.value:
         raise errors.BadInput("no --workdir=DIR is given. Name the folder of a run.")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import evaluate
 
     result = evaluate.evaluate(
-        _WORKDIR.value, _EPISODES.value, _GREEDY.value, video=_VIDEO.value
+        _WORKDIR.value,
+        _EPISODES.value,
+        _GREEDY.value,
+        video=_VIDEO.value,
+        trust=_TRUST.value,
     )
     print(json.dumps(result))
 

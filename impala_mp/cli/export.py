@@ -6,9 +6,6 @@ FILE maps the environment's observations to its actions. FILE.json describes inp
 outputs.
 """
 
-import os
-import sys
-
 from absl import flags
 
 from impala_mp.cli import command_line
@@ -27,14 +24,14 @@ _OUTPUT = flags.DEFINE_string(
     "File to write; default: policy.pt2 or policy.onnx in DIR.",
     flag_values=FLAGS,
 )
+_TRUST = command_line.define_trust(FLAGS)
 
 
 def _export() -> None:
     folder = command_line.parse_folder(FLAGS, str(__doc__), "impala-export DIR")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import export
 
-    for path in export.export(folder, _FORMAT.value, _OUTPUT.value):
+    for path in export.export(folder, _FORMAT.value, _OUTPUT.value, _TRUST.value):
         print(path)
 
 

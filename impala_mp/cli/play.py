@@ -7,7 +7,6 @@ probabilities, value, reward and return. Without a terminal, each step is one li
 Ctrl-C ends it.
 """
 
-import os
 import sys
 
 from absl import flags
@@ -34,15 +33,20 @@ _DELAY_SECS = flags.DEFINE_float(
     lower_bound=0.0,
     flag_values=FLAGS,
 )
+_TRUST = command_line.define_trust(FLAGS)
 
 
 def _play() -> None:
     folder = command_line.parse_folder(FLAGS, str(__doc__), "impala-play DIR")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import player
 
     player.play(
-        folder, _EPISODES.value, _GREEDY.value, _WINDOW.value, _DELAY_SECS.value
+        folder,
+        _EPISODES.value,
+        _GREEDY.value,
+        _WINDOW.value,
+        _DELAY_SECS.value,
+        trust=_TRUST.value,
     )
 
 

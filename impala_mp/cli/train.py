@@ -17,6 +17,7 @@ def _train() -> None:
 
     from impala_mp import errors
     from impala_mp.cli import command_line
+    from impala_mp.config import user_code
 
     values = flags.FlagValues()
     config = command_line.define_config(values)
@@ -44,7 +45,7 @@ def _train() -> None:
     command_line.parse(values, str(__doc__))
     if not check.value and not workdir.value:
         raise errors.BadInput("no --workdir=DIR is given. Name a folder for the run.")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
+    user_code.add_current_folder()  # module:factory finds the user's modules
     launch.set_environment()
     if check.value:
         sys.exit(launch.check(config.value, workdir.value))

@@ -23,13 +23,6 @@ _BUILT_IN: dict[str, Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]] =
     "Catch": catch.CatchVectorEnv,
     "Recall": recall.RecallVectorEnv,
 }
-# Prefix of an id: the module that registers it, and the extra that installs it.
-_EXTRAS = {
-    "ALE/": ("ale_py", "atari"),
-    "MinAtar/": ("minatar.gym", "minatar"),
-    "MiniGrid-": ("minigrid", "minigrid"),
-    "BabyAI-": ("minigrid", "minigrid"),
-}
 _MUJOCO = "gymnasium.envs.mujoco"
 
 
@@ -115,9 +108,9 @@ def probe(environment: Any) -> specs.EnvironmentSpec:
 def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
     """Imports the module or extra that registers `name`; returns its spec."""
     plain = name.rpartition(":")[2]
-    for prefix in _EXTRAS:
+    for prefix in user_code.EXTRAS:
         if name.startswith(prefix):
-            _import_extra(name, *_EXTRAS[prefix])
+            _import_extra(name, *user_code.EXTRAS[prefix])
     try:
         return gymnasium.spec(plain)
     except gymnasium.error.Error as error:
