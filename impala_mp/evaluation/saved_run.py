@@ -42,7 +42,11 @@ class SavedRun:
     def environment(
         self, num_envs: int, task: int = 0, render_mode: str | None = None
     ) -> vector.VectorEnvironment:
-        """Makes copies of a task's environment that play full games."""
+        """Makes copies of a task's environment that play full games.
+
+        They draw the same global random numbers each time.
+        """
+        seeding.seed_globals(seeding.sequence(self.config.seed, "main", 1 + task))
         return factory.make(
             self.config.environment,
             num_envs,
@@ -54,6 +58,7 @@ class SavedRun:
     def agent(self, policy: agent.Agent | None = None) -> agent.Agent:
         """Returns the run's agent, or `policy` if given, with these parameters."""
         if policy is None:
+            seeding.seed_globals(seeding.sequence(self.config.seed, "main"))
             spec = factory.probe(self.config.environment)
             policy = agent.make(self.config, spec)
         load_parameters(policy, self._state)

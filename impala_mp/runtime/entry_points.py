@@ -55,6 +55,7 @@ def main(
     row.set("pid", os.getpid())
     row.set("incarnation", incarnation)
     row.beat(control_block.State.STARTING)
+    seeding.seed_globals(shared.seeds(seat.role, seat.index, incarnation))
     try:
         _ROLES[seat.role](seat, incarnation, shared)
     except errors.BadInput as error:

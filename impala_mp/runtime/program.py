@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from impala_mp import errors, nest
+from impala_mp import errors, nest, seeding
 from impala_mp.config import derived, fields, validation
 from impala_mp.environments import factory
 from impala_mp.evaluation import evaluate
@@ -37,6 +37,7 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     for field in ("learner.device", "inference.device"):
         resources.check_device(field, fields.get(config, field))
     folder = workdir.Workdir(path)
+    seeding.seed_globals(seeding.sequence(config.seed, "main"))
     environment = factory.probe(config.environment)
     policy = allocation.make_agent(config, live, environment)
     chosen = calibration.resolve(config, environment, num_cores, folder.stored())
