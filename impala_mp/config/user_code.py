@@ -30,9 +30,10 @@ def split_id(name: str) -> tuple[str, str]:
 
 
 def is_extra(module_name: str, plain: str) -> bool:
-    """Returns True if `plain` is an id that an extra of this module registers."""
+    """Returns True if `plain` is an id that an extra of this package registers."""
+    package = module_name.partition(".")[0]
     return any(
-        plain.startswith(prefix) and module_name == extra
+        plain.startswith(prefix) and package == extra.partition(".")[0]
         for prefix, (extra, _) in EXTRAS.items()
     )
 

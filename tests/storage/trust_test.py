@@ -36,7 +36,7 @@ def test_all_code_of_a_config_is_named():
     config = _config(
         **{
             "environment.id": "a.b:make, a:c:Id-v0, Catch, CartPole-v1,"
-            " ale_py:ALE/Pong-v5, ale_py:getattr, minatar:MinAtar/x, ALE/Pong-v5",
+            " ale_py:ALE/Pong-v5, ale_py:getattr, minigrid:MinAtar/x, ALE/Pong-v5",
             "network.torso": "d:torso",
             "network.core": "e:core",
         }
@@ -49,7 +49,7 @@ def test_all_code_of_a_config_is_named():
         ("environment.id", "a.b:make", "a.b"),
         ("environment.id", "a:c:Id-v0", "a:c"),
         ("environment.id", "ale_py:getattr", "ale_py"),
-        ("environment.id", "minatar:MinAtar/x", "minatar"),
+        ("environment.id", "minigrid:MinAtar/x", "minigrid"),
         ("environment.kwargs", "_operator:add", "_operator"),
         ("environment.kwargs", "posix:system", "posix"),
         ("network.torso", "d:torso", "d"),
