@@ -3,8 +3,12 @@
 impala-diagnose runs/x/crashes/1234.pt
 """
 
-import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
+import os
 
 from absl import flags
 

@@ -5,6 +5,11 @@
 The last line is JSON: mean, median, std, min, max, episodes, protocol.
 """
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
 import json
 
 from absl import flags

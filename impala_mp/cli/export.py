@@ -6,6 +6,11 @@ FILE maps the environment's observations to its actions. FILE.json describes inp
 outputs.
 """
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
 from absl import flags
 
 from impala_mp.cli import command_line

@@ -6,8 +6,12 @@ The same command again resumes from the newest checkpoint. With --check it looks
 problems, in the environment first, and trains nothing.
 """
 
-import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
+import os
 
 from impala_mp.runtime import launch, signals
 
@@ -42,10 +46,11 @@ def _train() -> None:
         " nothing.",
         flag_values=values,
     )
+    # The experiment and module:factory find the user's modules.
+    user_code.add_current_folder()
     command_line.parse(values, str(__doc__))
     if not check.value and not workdir.value:
         raise errors.BadInput("no --workdir=DIR is given. Name a folder for the run.")
-    user_code.add_current_folder()  # module:factory finds the user's modules
     launch.set_environment()
     if check.value:
         sys.exit(launch.check(config.value, workdir.value))
