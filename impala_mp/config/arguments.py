@@ -25,6 +25,7 @@ from impala_mp.config import user_code
 
 _FIELD = "environment.kwargs"
 _TAG = "$"
+_MAX_LEVELS, _MAX_MIB = 24, 8  # of the JSON; readers of config.json have limits, too
 _MAX_BITS = 10_000  # of a whole number; Python reads no longer ones from text
 _ITSELF = (type(None), bool, str)
 _SEQUENCES: dict[str, Callable[[Iterable[Any]], Any]] = {
@@ -57,7 +58,7 @@ def plain(kwargs: Any) -> dict[str, Any]:
     Raises:
       BadInput: an argument cannot be saved, or a reference cannot be imported.
     """
-    found: dict[str, Any] = _decode(encode(kwargs), _load)
+    found: dict[str, Any] = _decode_all(encode(kwargs), _load)
     return found
 
 
@@ -68,12 +69,21 @@ def encode(kwargs: Any) -> Any:
       BadInput: with the argument, its kind and the cure.
     """
     try:
-        return _encode(kwargs, _FIELD)
+        encoded = _encode(kwargs, _FIELD)
+        if _is_deeper(encoded, _MAX_LEVELS):
+            raise RecursionError
     except RecursionError as error:
         raise errors.BadInput(
             f"{_FIELD} contain themselves or are nested too deeply. Set config.{_FIELD}"
-            " to values that end."
+            " to flatter values."
         ) from error
+    size = len(json.dumps(encoded)) / 2**20
+    if size > _MAX_MIB:
+        raise errors.BadInput(
+            f"{_FIELD} take {size:.1f} MiB in config.json. At most {_MAX_MIB} are kept."
+            f" Set config.{_FIELD} to the name of a file that the environment reads."
+        )
+    return encoded
 
 
 def decode(encoded: Any) -> Any:
@@ -82,7 +92,7 @@ def decode(encoded: Any) -> Any:
     Raises:
       BadInput: it was written by another version, or is damaged.
     """
-    return _decode(encoded, Reference)
+    return _decode_all(encoded, Reference)
 
 
 def is_tagged(encoded: Any) -> bool:
@@ -102,7 +112,7 @@ def references(encoded: Any) -> list[str]:
         found.add(name)
         return Reference(name)
 
-    _decode(encoded, note)
+    _decode_all(encoded, note)
     return sorted(found)
 
 
@@ -134,6 +144,14 @@ def _encode(value: Any, where: str) -> Any:
     if isinstance(value, (type, enum.Enum)) or callable(value):
         return _encode_object(value, where)
     raise _refusal(value, where)
+
+
+def _is_deeper(encoded: Any, levels: int) -> bool:
+    """Returns True if JSON has more than `levels` levels."""
+    if not isinstance(encoded, (dict, list)):
+        return False
+    values = encoded.values() if isinstance(encoded, dict) else encoded
+    return not levels or any(_is_deeper(each, levels - 1) for each in values)
 
 
 def _tagged(kind: str, encoded: Any) -> dict[str, Any]:
@@ -172,7 +190,7 @@ def _encode_numpy(value: Any, where: str) -> Any:
         kind, value = "dtype", np.empty(0, value)
     buffer = io.BytesIO()
     try:
-        np.save(buffer, value, allow_pickle=False)
+        np.lib.format.write_array(buffer, np.asarray(value), allow_pickle=False)
     except ValueError as error:  # it holds Python objects
         raise _refusal(value, where) from error
     return _tagged(kind, base64.b64encode(buffer.getvalue()).decode("ascii"))
@@ -219,8 +237,18 @@ def _refusal(value: Any, where: str) -> errors.BadInput:
     )
 
 
-def _decode(encoded: Any, refer: Callable[[str], Any]) -> Any:
+def _decode_all(encoded: Any, refer: Callable[[str], Any]) -> Any:
     """Decodes JSON; `refer` maps the name of a class or function to its value."""
+    try:
+        return _decode(encoded, refer)
+    except RecursionError as error:
+        raise errors.BadInput(
+            f"{_FIELD} are nested too deeply, so this config is damaged. Restore the"
+            " file, or start a new run."
+        ) from error
+
+
+def _decode(encoded: Any, refer: Callable[[str], Any]) -> Any:
     if isinstance(encoded, list):
         return [_decode(each, refer) for each in encoded]
     if not isinstance(encoded, dict):
@@ -232,7 +260,9 @@ def _decode(encoded: Any, refer: Callable[[str], Any]) -> Any:
         return refer(content)
     try:
         return _decode_kind(tag.removeprefix(_TAG), content, refer)
-    except (KeyError, TypeError, ValueError, EOFError, MemoryError) as error:
+    except (errors.BadInput, RecursionError):
+        raise
+    except Exception as error:  # of NumPy's reader and of any constructor
         raise errors.BadInput(
             f"{_FIELD} has a {tag!r} that is damaged or of another impala_mp version"
             f" ({error!r:.80}). Restore the file, or start a new run."
@@ -250,7 +280,7 @@ def _decode_kind(kind: str, content: Any, refer: Callable[[str], Any]) -> Any:
         return _decode_type(content)
     if kind in ("array", "scalar", "dtype"):
         buffer = io.BytesIO(base64.b64decode(content))
-        loaded = np.load(buffer, allow_pickle=False)
+        loaded = np.lib.format.read_array(buffer, allow_pickle=False)
         return {"array": loaded, "dtype": loaded.dtype}.get(kind, loaded[()])
     simple: dict[str, Callable[..., Any]] = {"float": float, "path": pathlib.Path}
     if kind in simple:

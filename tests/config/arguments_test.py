@@ -1,5 +1,6 @@
 """Arguments of the environment: equal after config.json, or refused."""
 
+import base64
 import enum
 import functools
 import json
@@ -173,6 +174,8 @@ def _own_class():
         (_endless(), "contain themselves"),
         ({1: 2, "a": 3}, r"kwargs\.value has keys of different kinds"),
         (math, "is a module that"),
+        (functools.reduce(lambda x, _: [x], range(30), 1), "nested too deeply"),
+        (np.zeros(2**20), "take 10.7 MiB .* At most 8"),
     ],
     ids=lambda value: repr(value)[:30] if isinstance(value, str) else "",
 )
@@ -218,12 +221,22 @@ def test_reading_a_config_imports_nothing(tmp_path, monkeypatch):
         arguments.plain({"value": arguments.Reference("nowhere:x")})
 
 
+def test_a_deeply_nested_file_is_a_sentence():
+    deep = functools.reduce(lambda x, _: {"$tuple": [x]}, range(5000), 1)
+    with pytest.raises(errors.BadInput, match="nested too deeply"):
+        arguments.decode(deep)
+
+
 @pytest.mark.parametrize(
     "damaged",
     [
         {"$other": 1},
         {"$array": "AAAA"},
         {"$array": 3},
+        {"$array": base64.b64encode(b"PK\3\4").decode()},
+        {"$array": base64.b64encode(b"\x93NUMPY\1\0\5\0{'a'(").decode()},
+        {"$scalar": "k05VTVBZ"},
+        {"$tuple": [{"$array": ""}]},
         {"$type": "os.system"},
         {"$type": "numpy.load"},
         {"$object": 3},
