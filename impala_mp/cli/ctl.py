@@ -9,6 +9,10 @@ resume. The exit code is 0, 1 if the run does not answer, 2 if it refuses.
 """
 
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
 from typing import Any
 
 from impala_mp import errors

@@ -3,8 +3,12 @@
 impala-diagnose runs/x/crashes/1234.pt
 """
 
-import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
+import os
 
 from impala_mp.cli import start
 
@@ -14,21 +18,23 @@ def _diagnose() -> None:
 
     from impala_mp import errors
     from impala_mp.cli import command_line
+    from impala_mp.config import fields
 
     values = flags.FlagValues()
     file = flags.DEFINE_string(
         "file", None, "File in the crashes folder of a run.", flag_values=values
     )
+    trusted = command_line.define_trust(values)
     if len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
         sys.argv[1] = f"--file={sys.argv[1]}"  # impala-diagnose FILE
     command_line.parse(values, str(__doc__))
     if not file.value:
         raise errors.BadInput("no file is given. Name one in a run's crashes folder.")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import diagnosis
-    from impala_mp.storage import crash_file
+    from impala_mp.storage import crash_file, trust
 
     crash = crash_file.load(file.value)
+    trust.admit(fields.from_json(crash.config), file.value, trusted.value)
     same = diagnosis.Diagnosis(crash).repeats()
     print(
         f"Update {crash.update} on {crash.device}:"

@@ -5,9 +5,12 @@
 The last line is JSON: mean, median, std, min, max, episodes, protocol.
 """
 
-import json
-import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
+import json
 
 from impala_mp.cli import start
 
@@ -37,14 +40,18 @@ def _evaluate() -> None:
         "A .gif file for a film of the first environment.",
         flag_values=values,
     )
+    trust = command_line.define_trust(values)
     command_line.parse(values, str(__doc__))
     if not workdir.value:
         raise errors.BadInput("no --workdir=DIR is given. Name the folder of a run.")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import evaluate
 
     result = evaluate.evaluate(
-        workdir.value, episodes.value, greedy.value, video=video.value
+        workdir.value,
+        episodes.value,
+        greedy.value,
+        video=video.value,
+        trust=trust.value,
     )
     print(json.dumps(result))
 

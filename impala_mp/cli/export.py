@@ -6,8 +6,10 @@ FILE maps the environment's observations to its actions. FILE.json describes inp
 outputs.
 """
 
-import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
 
 from impala_mp.cli import start
 
@@ -31,11 +33,11 @@ def _export() -> None:
         "File to write; default: policy.pt2 or policy.onnx in DIR.",
         flag_values=values,
     )
+    trust = command_line.define_trust(values)
     folder = command_line.parse_folder(values, str(__doc__), "impala-export DIR")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import export
 
-    for path in export.export(folder, kind.value, output.value):
+    for path in export.export(folder, kind.value, output.value, trust.value):
         print(path)
 
 

@@ -5,12 +5,16 @@
 They train unchanged and are a start for your own. DIR/README.md lists the next steps.
 """
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
 import importlib.machinery
 import keyword
 import os
 import pathlib
 import re
-import sys
 
 from impala_mp import errors
 from impala_mp.cli import start

@@ -7,9 +7,12 @@ probabilities, value, reward and return. Without a terminal, each step is one li
 Ctrl-C ends it.
 """
 
-import os
-import signal
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
+import signal
 
 from impala_mp.cli import start
 
@@ -40,13 +43,18 @@ def _play() -> None:
         lower_bound=0.0,
         flag_values=values,
     )
+    trust = command_line.define_trust(values)
     folder = command_line.parse_folder(values, str(__doc__), "impala-play DIR")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import player
 
     try:
         player.play(
-            folder, episodes.value, greedy.value, window.value, delay_secs.value
+            folder,
+            episodes.value,
+            greedy.value,
+            window.value,
+            delay_secs.value,
+            trust=trust.value,
         )
     except (KeyboardInterrupt, errors.Interrupted) as error:
         if getattr(error, "code", 0) not in (0, 128 + signal.SIGINT):

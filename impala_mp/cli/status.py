@@ -6,8 +6,12 @@ The exit code is 0 if the run is healthy or has ended well, else 1. A run is not
 if a process is hung or lost for good, or if nothing has been learned for a while.
 """
 
-import signal
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
+import signal
 import time
 
 from impala_mp.cli import start

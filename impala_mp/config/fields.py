@@ -7,16 +7,20 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors
-from impala_mp.config import base
+from impala_mp.config import arguments, base
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Returns dotted field names and their values, as JSON returns them."""
+    """Returns dotted field names and their values, as JSON returns them.
+
+    Raises:
+      BadInput: an argument of the environment cannot be saved.
+    """
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, node: dict[str, Any]) -> None:
         for key, value in node.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and not arguments.is_tagged(value):
                 visit(f"{prefix}{key}.", value)
             else:
                 flat[f"{prefix}{key}"] = value
@@ -26,7 +30,23 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def to_json(config: config_dict.ConfigDict) -> str:
-    return config.to_json_best_effort(indent=2, sort_keys=True)
+    """Returns the config as JSON, with exact arguments of the environment.
+
+    Raises:
+      BadInput: an argument of the environment cannot be saved.
+    """
+    environment = config.get("environment")
+    if not isinstance(environment, config_dict.ConfigDict) or not environment.get(
+        "kwargs"
+    ):
+        return config.to_json_best_effort(indent=2, sort_keys=True)
+    encoded = arguments.encode(environment.kwargs)
+    rest = config.copy_and_resolve_references()
+    with rest.unlocked():
+        rest.environment.kwargs = config_dict.ConfigDict()
+    tree = json.loads(rest.to_json_best_effort())
+    tree["environment"]["kwargs"] = encoded
+    return json.dumps(tree, indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> config_dict.ConfigDict:
@@ -43,9 +63,12 @@ def from_json(text: str) -> config_dict.ConfigDict:
             f"this config is damaged ({error}). Restore the file, or start a new run."
         ) from error
     try:
+        kwargs = fields.get("environment", {}).pop("kwargs", {})
         stored = config_dict.ConfigDict(fields, convert_dict=True)
         with config.unlocked():
             config.update(stored)
+            for name, value in arguments.decode(kwargs).items():
+                config.environment.kwargs[name] = value
     except (AttributeError, TypeError, ValueError) as error:
         raise errors.BadInput(
             f"this config is of another impala_mp version ({error}). Start a new run."
@@ -63,7 +86,7 @@ def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """Returns the fields whose values differ: name to (old, new)."""
     a, b = flatten(old), flatten(new)
     return {
-        key: (a.get(key), b.get(key))
+        key: (arguments.decode(a.get(key)), arguments.decode(b.get(key)))
         for key in sorted({*a, *b})
         if a.get(key) != b.get(key)
     }

@@ -53,6 +53,7 @@ def check(config: Any) -> list[Finding]:
 def _check_one(config: Any) -> list[Finding]:
     findings: list[Finding] = []
     node = seeding.sequence(config.seed, "actor")
+    seeding.seed_globals(node)
     count = min(_COPIES, config.actors.environments or _COPIES)
     try:
         play = random_play.RandomPlay(

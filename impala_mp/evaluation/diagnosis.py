@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import nest, specs, types
+from impala_mp import nest, seeding, specs, types
 from impala_mp.algorithms import base, cuda
 from impala_mp.config import fields
 from impala_mp.environments import factory
@@ -24,6 +24,7 @@ class Diagnosis:
         self._config.learner.cuda_graph = False  # the same kernels, without a graph
         cuda.take_device(self._config.learner.device)
         torch.set_num_threads(crash.threads)
+        seeding.seed_globals(seeding.sequence(self._config.seed, "main"))
         environment = factory.probe(self._config.environment)
         self._policy = agent.make(self._config, environment)
         self._learner = learner.Learner(self._config, self._policy)

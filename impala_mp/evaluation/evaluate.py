@@ -30,16 +30,20 @@ def evaluate(
     greedy: bool | None = None,
     policy: agent.Agent | None = None,
     video: str | None = None,
+    trust: bool = False,
+    config: Any = None,
 ) -> dict[str, Any]:
     """Evaluates the newest checkpoint in `path`; returns the statistics by name.
 
+    `trust` and `config` are those of `SavedRun`.
+
     Raises:
-      BadInput: there is no run, or no valid checkpoint.
+      BadInput: there is no run, no valid checkpoint, or its code is not trusted.
       NoGameEnded: there are no returns.
     """
     if video:
         check_film(video)
-    run = saved_run.SavedRun(path)
+    run = saved_run.SavedRun(path, trust, config)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     policy = run.agent(policy)
     by_task = {}

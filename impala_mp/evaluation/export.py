@@ -106,12 +106,15 @@ _Function = Callable[[Tensors], Tensors]
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export(path: str, format_name: str, output: str | None) -> list[str]:
+def export(
+    path: str, format_name: str, output: str | None, trust: bool = False
+) -> list[str]:
     """Writes the policy of the run in `path`, and a JSON description beside it.
 
     Args:
       format_name: one of FORMATS.
       output: a file; None: `policy` in the run's folder.
+      trust: True loads code that this user has not trained.
 
     Returns:
       The paths of the two files.
@@ -124,7 +127,7 @@ def export(path: str, format_name: str, output: str | None) -> list[str]:
         _check_output(output, ending)
     if format_name == "onnx":
         _check_extra()
-    run = saved_run.SavedRun(path)
+    run = saved_run.SavedRun(path, trust)
     policy, inputs = _policy_and_rows(run)
     with _silence():
         data = _made(make, policy, inputs)

@@ -57,6 +57,7 @@ def main(
     row.set("pid", os.getpid())
     row.set("incarnation", incarnation)
     row.beat(control_block.State.STARTING)
+    seeding.seed_globals(shared.seeds(seat.role, seat.index, incarnation))
     code = 0
     with contextlib.suppress(errors.Interrupted), contextlib.ExitStack() as at_end:
         try:

@@ -319,7 +319,7 @@ def test_bad_input_is_a_sentence(monkeypatch, capsys, arguments, sentence):
 
 
 def test_an_interrupt_is_no_failure(monkeypatch):
-    def interrupted(*unused):
+    def interrupted(*unused, **flags):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(player, "play", interrupted)
