@@ -84,10 +84,11 @@ def test_each_incarnation_draws_other_global_numbers(monkeypatch, tmp_path):
     shared = builders.shared(builders.config(), tmp_path)
     drawn = []
 
-    def draw(seat, incarnation, shared):
+    def draw(seat, incarnation, shared, at_end):
         drawn.append((random.random(), np.random.random(), torch.rand(()).item()))
 
     monkeypatch.setattr(entry_points, "_settle", _nothing)
+    monkeypatch.setattr(entry_points.process_end, "leave", _nothing)
     monkeypatch.setattr(
         entry_points, "_ROLES", dict.fromkeys(entry_points._ROLES, draw)
     )

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
 from impala_mp import config as config_lib, errors
 from impala_mp.cli import diagnose, evaluate, export, play
@@ -159,10 +158,8 @@ def test_no_command_runs_the_code_of_a_run(tmp_path, monkeypatch, capsys, comman
     (run / "config.json").write_text(config_lib.to_json(config))
     named = {evaluate: f"--workdir={run}", diagnose: _crash(tmp_path, config)}
     monkeypatch.setattr(sys, "argv", ["impala-x", named.get(command, str(run))])
-    before = flagsaver.save_flag_values(command.FLAGS)
     with pytest.raises(SystemExit) as ended:
         command.main()
-    flagsaver.restore_flag_values(before, command.FLAGS)
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert "imports and calls subprocess:getoutput (environment.id)" in error
