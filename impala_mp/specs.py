@@ -77,8 +77,8 @@ class MultiBinarySpec:
 class BoxSpec:
     """Real-valued actions; the environment takes them within [low, high].
 
-    If all bounds are finite, trajectories hold the number before tanh and scaling,
-    which loses no precision at the bounds.
+    If `is_bounded`, trajectories hold the number before tanh and scaling, which loses
+    no precision at the bounds.
     """
 
     shape: tuple[int, ...]
@@ -92,7 +92,15 @@ class BoxSpec:
 
     @property
     def is_bounded(self) -> bool:
-        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+        """True if actions can be scaled to the bounds.
+
+        A bound at the limit of the dtype or of float32 is none, and neither are two
+        bounds whose distance exceeds that limit.
+        """
+        limit = min(float(np.finfo(d).max) for d in (self.dtype, np.float32))
+        low, high = np.array(self.low), np.array(self.high)
+        sizes = np.array([np.abs(low), np.abs(high), high * 0.5 - low * 0.5])
+        return bool((sizes < np.array([limit, limit, 0.5 * limit])[:, None]).all())
 
 
 ActionSpec = types.Nest  # tuples and dicts of the four specs above
