@@ -12,10 +12,20 @@ from impala_mp import errors, nest, types
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:
-    """Shape and dtype of one array."""
+    """Shape and dtype of one array, and the bounds that its space declares.
+
+    The bounds are one number, or one per element, flat; () means those of the dtype.
+    They are no part of the layout: specs that differ only in their bounds are equal.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    low: tuple[float, ...] = dataclasses.field(
+        default=(), compare=False, repr=False, kw_only=True
+    )
+    high: tuple[float, ...] = dataclasses.field(
+        default=(), compare=False, repr=False, kw_only=True
+    )
 
     @property
     def nbytes(self) -> int:
@@ -118,8 +128,14 @@ class EnvironmentSpec:
     num_tasks: int = 1
 
 
-def array_spec(shape: Sequence[int], dtype: object) -> ArraySpec:
-    return ArraySpec(tuple(int(n) for n in shape), np.dtype(dtype))  # type: ignore
+def array_spec(
+    shape: Sequence[int],
+    dtype: object,
+    low: tuple[float, ...] = (),
+    high: tuple[float, ...] = (),
+) -> ArraySpec:
+    sizes = tuple(int(n) for n in shape)
+    return ArraySpec(sizes, np.dtype(dtype), low=low, high=high)  # type: ignore
 
 
 # Actions.

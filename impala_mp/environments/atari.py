@@ -28,7 +28,9 @@ class AtariEnvironment(vector.VectorEnvironment):
         self.frames_per_step = frames_per_step
         super().__init__(envs)
         planes, height, width = self.spec.observation.shape
-        image = specs.array_spec((height, width, planes), np.uint8)
+        image = specs.array_spec(
+            (height, width, planes), np.uint8, low=(0.0,), high=(255.0,)
+        )
         self.spec = specs.EnvironmentSpec(image, self.spec.action, frames_per_step)
         self._episodic_life = episodic_life
         self._lives = np.zeros(self.num_envs, np.int64)
