@@ -12,10 +12,20 @@ from impala_mp import errors, nest, types
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:
-    """Shape and dtype of one array."""
+    """Shape and dtype of one array, and the bounds that its space declares.
+
+    The bounds are one number, or one per element, flat; () means those of the dtype.
+    They are no part of the layout: specs that differ only in their bounds are equal.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    low: tuple[float, ...] = dataclasses.field(
+        default=(), compare=False, repr=False, kw_only=True
+    )
+    high: tuple[float, ...] = dataclasses.field(
+        default=(), compare=False, repr=False, kw_only=True
+    )
 
     @property
     def nbytes(self) -> int:
@@ -77,8 +87,8 @@ class MultiBinarySpec:
 class BoxSpec:
     """Real-valued actions; the environment takes them within [low, high].
 
-    If all bounds are finite, trajectories hold the number before tanh and scaling,
-    which loses no precision at the bounds.
+    If `is_bounded`, trajectories hold the number before tanh and scaling, which loses
+    no precision at the bounds.
     """
 
     shape: tuple[int, ...]
@@ -92,7 +102,15 @@ class BoxSpec:
 
     @property
     def is_bounded(self) -> bool:
-        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+        """True if actions can be scaled to the bounds.
+
+        A bound at the limit of the dtype or of float32 is none, and neither are two
+        bounds whose distance exceeds that limit.
+        """
+        limit = min(float(np.finfo(d).max) for d in (self.dtype, np.float32))
+        low, high = np.array(self.low), np.array(self.high)
+        sizes = np.array([np.abs(low), np.abs(high), high * 0.5 - low * 0.5])
+        return bool((sizes < np.array([limit, limit, 0.5 * limit])[:, None]).all())
 
 
 ActionSpec = types.Nest  # tuples and dicts of the four specs above
@@ -110,8 +128,14 @@ class EnvironmentSpec:
     num_tasks: int = 1
 
 
-def array_spec(shape: Sequence[int], dtype: object) -> ArraySpec:
-    return ArraySpec(tuple(int(n) for n in shape), np.dtype(dtype))  # type: ignore
+def array_spec(
+    shape: Sequence[int],
+    dtype: object,
+    low: tuple[float, ...] = (),
+    high: tuple[float, ...] = (),
+) -> ArraySpec:
+    sizes = tuple(int(n) for n in shape)
+    return ArraySpec(sizes, np.dtype(dtype), low=low, high=high)  # type: ignore
 
 
 # Actions.

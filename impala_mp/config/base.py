@@ -50,6 +50,8 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             " module:factory"),
         _field("encoders", {}, "encoders of arrays in a Dict, by path"),
         _field("joint_size", 256, "units of the layer over several encoders"),
+        _field("image_layout", "auto", "place of the planes (channels) of pictures;"
+            " auto: by their shape", one_of=("auto", "planes_last", "planes_first")),
         _field("normalise_observations", False, "normalise to mean 0 and variance 1,"
             " with statistics of all learned data"),
         _field("hidden_sizes", (64, 64), "units of each layer, in the mlp", _SIZES),
@@ -103,8 +105,10 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             one_of=("squared", "huber")),
         _field("huber_delta", 1.0, "error where huber becomes linear; with PopArt in"
             " sigmas", above=0, finite=True),
-        _field("popart", False, "learn values at unit scale, at any scale of rewards"),
-        _field("popart_beta", 3e-4, "step size of PopArt's statistics",
+        _field("popart", False, "learn values at unit scale; returns may vary by 1e-4"
+            " to 1e15"),
+        _field("popart_beta", 3e-4, "step size of PopArt's statistics; at least 1/t in"
+            " batch t",
             above=0, between=(0, 1)),
     ),
     _group("optimizer", "The optimizer and its learning rate.",

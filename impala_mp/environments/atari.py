@@ -29,7 +29,9 @@ class AtariEnvironment(vector.VectorEnvironment):
         super().__init__(envs)
         planes, height, width, *colours = self.spec.observation.shape
         size = colours[0] if colours else 1
-        image = specs.array_spec((height, width, planes * size), np.uint8)
+        image = specs.array_spec(
+            (height, width, planes * size), np.uint8, low=(0.0,), high=(255.0,)
+        )
         self._places = [
             slice(plane * size, (plane + 1) * size) if colours else plane
             for plane in range(planes)

@@ -93,7 +93,9 @@ def _leaf_spec(space: gymnasium.Space[Any], path: str) -> specs.ArraySpec:
                 f"observation dtype {space.dtype} of {_named(space, path)} has no torch"
                 " counterpart. Cast it in the environment, for example to float32."
             )
-        return specs.array_spec(space.shape, space.dtype)
+        return specs.array_spec(
+            space.shape, space.dtype, _collapsed(space.low), _collapsed(space.high)
+        )
     if isinstance(space, gymnasium.spaces.Discrete):
         return specs.CategoriesSpec(
             (), space.dtype, (int(space.n),), (int(space.start),)
@@ -102,7 +104,7 @@ def _leaf_spec(space: gymnasium.Space[Any], path: str) -> specs.ArraySpec:
         values, start = _integers(space.nvec), _integers(space.start)
         return specs.CategoriesSpec(space.shape, space.dtype, values, start)
     if isinstance(space, gymnasium.spaces.MultiBinary):
-        return specs.array_spec(space.shape, space.dtype)
+        return specs.array_spec(space.shape, space.dtype, (0.0,), (1.0,))
     cure = (
         f"Set config.environment.ignored='({path!r},)', or turn it into numbers in the"
         " environment"
@@ -223,6 +225,12 @@ def _box_spec(space: gymnasium.spaces.Box, path: str) -> specs.BoxSpec:
 
 def _integers(values: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in np.asarray(values).flat)
+
+
+def _collapsed(values: np.ndarray) -> tuple[float, ...]:
+    """Returns the bounds per element, flat, or the only one if all are equal."""
+    is_one = values.size > 0 and (values == values.flat[0]).all()
+    return _floats(values.flat[0] if is_one else values)
 
 
 def _floats(values: Any) -> tuple[float, ...]:

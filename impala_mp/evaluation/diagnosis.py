@@ -30,7 +30,8 @@ class Diagnosis:
         self._learner = learner.Learner(self._config, self._policy)
         self._learner.agent_steps = crash.agent_steps
         for name, tensor in self._learner.tensors.items():
-            tensor.copy_(crash.tensors[name])
+            if name in crash.tensors:  # older files have no popart_batches
+                tensor.copy_(crash.tensors[name])
         self._batch = self._rebuild(environment)
         moved = [leaf.to(self._config.learner.device) for leaf in crash.sample]
         self._sample = types.Sample(*moved) if moved else None
