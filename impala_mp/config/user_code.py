@@ -74,7 +74,7 @@ def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
     Raises:
       BadInput: there is no such module. Failing imports inside it are not caught.
     """
-    if not module_name or module_name.startswith("."):
+    if not all(part.isidentifier() for part in module_name.split(".")):
         raise errors.BadInput(
             f"{field} ({name!r}) names no module. Set config.{field} to module:name."
         )

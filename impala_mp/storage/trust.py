@@ -128,11 +128,13 @@ def _place(name: Name) -> str:
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
-        return ""
+        return package if package in sys.modules else ""
     if spec is None:
         return ""
-    folders = spec.submodule_search_locations
-    return os.pathsep.join(map(os.path.realpath, folders or [spec.origin or package]))
+    paths = spec.submodule_search_locations or [spec.origin or package]
+    # "built-in" and "frozen" are no paths.
+    found = (os.path.realpath(each) if os.path.isabs(each) else each for each in paths)
+    return os.pathsep.join(found)
 
 
 def _paths() -> list[str]:

@@ -52,6 +52,8 @@ def test_a_custom_factory():
         ("ale_py:ALE/Pnog-v5", {}, "Did you mean 'ALE/Pong-v5'"),
         ("NoGame-v4", {}, "is not registered"),
         (":one_env", {}, "is not registered"),
+        (".relative:Env-v0", {}, "names no module"),
+        ("no module\0:Env-v0", {}, "names no module"),
         ("Catch", {"row": 3}, "rows, columns"),
         ("Catch", {"rows": 1}, "rows >= 2"),
         ("Recall", {"num_cues": 1}, "num_cues >= 2"),

@@ -102,6 +102,16 @@ def test_other_code_or_arguments_are_not_what_was_trained(field, value):
     _refused(_config(**{field: value}), "")
 
 
+def test_modules_without_a_file_are_code_too(tmp_path, monkeypatch):
+    for name in ("__main__:main", "posix:system", "zipimport:x"):
+        config = _config(**{"environment.id": name})
+        _refused(config, name)
+        trust.record(config, "/runs/x")
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            trust.admit(config, "/runs/x", False)
+
+
 def test_a_module_of_the_same_name_elsewhere_is_other_code(tmp_path, monkeypatch):
     for folder in ("one", "other"):
         (tmp_path / folder).mkdir()
