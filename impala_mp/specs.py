@@ -138,6 +138,29 @@ def array_spec(
     return ArraySpec(sizes, np.dtype(dtype), low=low, high=high)  # type: ignore
 
 
+_LARGE_PIXEL, _LARGE_FEATURE = 20.0, 1000.0
+
+
+def concern_of_size(spec: ArraySpec, largest: float) -> str:
+    """Returns why values up to `largest` are hard to learn from, unnormalised; or "".
+
+    Bytes are divided by their bound, and are never too large.
+    """
+    is_picture = len(spec.shape) >= 3 or (
+        len(spec.shape) == 2 and min(spec.shape) >= 36
+    )
+    limit = _LARGE_PIXEL if is_picture else _LARGE_FEATURE
+    if spec.dtype == np.uint8 or largest <= limit:
+        return ""
+    what = "pixels" if is_picture else "values"
+    cure = "return uint8, or divide them" if is_picture else "rescale them"
+    return (
+        f"{what} up to {largest:.6g} enter the network as they are, which hardly"
+        " learns from numbers far above 1. Set"
+        f" config.network.normalise_observations=True, or {cure} in the environment."
+    )
+
+
 # Actions.
 
 

@@ -11,7 +11,7 @@ from impala_mp.config import derived, fields, validation
 from impala_mp.environments import factory
 from impala_mp.evaluation import evaluate
 from impala_mp.monitoring import display, health, live_control, reporter as reporter_lib
-from impala_mp.networks import agent
+from impala_mp.networks import agent, description
 from impala_mp.runtime import (
     allocation,
     calibration,
@@ -61,7 +61,8 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
                 accounting.carry_over(shared.row(shared.topology.learner()), counts)
                 kept = live_control.restore(shared.control, overrides)
                 known = trust.record(config, folder.path)
-                news = [*found, *changes, *kept, *_resources(shared), known]
+                described = description.sentences(config, environment)
+                news = [*found, *changes, *kept, *described, *_resources(shared), known]
                 finished = _show(shared, folder, news, end)
             except errors.BadInput:  # from a child
                 folder.withdraw()
