@@ -52,6 +52,7 @@ class ChildProcess:
         self._log_start = self._steps_at_start = self._finished_before = 0
         self._orders: list[tuple[float, signal.Signals]] = []  # when to send what
         self._hung = ""  # why they were given
+        self._excused = (0, 0.0)  # heartbeat, and seconds left out of the silence since
         self._pidfd = -1
 
     @property
@@ -125,7 +126,20 @@ class ChildProcess:
         return limit
 
     def _silent_for(self, seconds: float) -> bool:
-        return self.row.heartbeat_age_secs() > seconds
+        return self.silence_secs() > seconds
+
+    def silence_secs(self) -> float:
+        """Returns the time since its last heartbeat, without pauses of the run."""
+        heartbeat, secs = self._excused
+        excused = secs if heartbeat == self.row.get("heartbeat_ns") else 0.0
+        return self.row.heartbeat_age_secs() - excused
+
+    def excuse(self, secs: float) -> None:
+        """Leaves `secs` out of its silence, in which the supervisor was paused, too."""
+        heartbeat, before = self._excused
+        newest = self.row.get("heartbeat_ns")
+        total = secs + before * (heartbeat == newest)
+        self._excused = (newest, min(total, self.row.heartbeat_age_secs()))
 
     def is_hung(self) -> bool:
         """Returns whether it has been silent for longer than its state allows."""
@@ -143,8 +157,7 @@ class ChildProcess:
         if state > control_block.State.NOT_STARTED:  # before, no handler would take it
             self._orders.insert(0, (now, signal.SIGUSR1))
         self._hung = (
-            f"was silent for {self.row.heartbeat_age_secs():.0f} s while"
-            f" {state.name.lower()}"
+            f"was silent for {self.silence_secs():.0f} s while {state.name.lower()}"
         )
         return f"{self.title} {self._hung}. It is ended; its stacks go to {self.log}."
 

@@ -1,8 +1,13 @@
 """Decisions of the supervisor, without a process."""
 
+import os
+import time
+import types
+
 import pytest
 
 from impala_mp.runtime import restart_policy, supervisor
+from impala_mp.transport import control_block
 from tests.support import builders
 
 
@@ -88,3 +93,74 @@ def test_a_learner_that_never_finishes_an_update_ends_the_run(watcher):
         _die(watcher, learner)
     with pytest.raises(supervisor.ChildFailed, match="without a finished update"):
         _die(watcher, learner)
+
+
+@pytest.fixture
+def running(watcher, monkeypatch):
+    """All children, alive and with a heartbeat."""
+    for child in watcher._children:
+        child.process = types.SimpleNamespace(pid=os.getpid(), is_alive=lambda: True)
+        child.row.beat(control_block.State.RUNNING)
+    return watcher._children
+
+
+def _pass_time(children, secs, *, watcher=None):
+    """Lets time pass without a heartbeat, and with `watcher` without the supervisor."""
+    for child in children:
+        beat = child.row.get("heartbeat_ns") - int(secs * 1e9)
+        child.row.set("heartbeat_ns", beat)
+        child._excused = (beat, child._excused[1])
+    if watcher:
+        watcher._noticed_at -= secs
+
+
+def _attend(watcher):
+    for child in watcher._children:
+        watcher._attend(child)
+    return sum(bool(child._hung) for child in watcher._children)
+
+
+def test_a_pause_of_the_whole_run_is_no_hang(watcher, running, said):
+    watcher._notice_pause()
+    _pass_time(running, 1000.0, watcher=watcher)  # it ended within this round
+    assert _attend(watcher) == 0
+    _pass_time(running, 1000.0, watcher=watcher)  # it ended during a wait
+    assert watcher._wait_for([], time.monotonic()) > 900.0
+    assert _attend(watcher) == 0
+    assert {child.describe() for child in running} == {"running"}
+    assert said == []
+
+
+def test_a_child_that_is_silent_alone_hangs_also_after_a_pause(watcher, running):
+    first, *_ = running
+    limit = watcher._health.hang_secs
+    watcher._notice_pause()
+    _pass_time(running, 1000.0, watcher=watcher)
+    assert _attend(watcher) == 0
+    _pass_time([first], limit - 5.0)
+    assert _attend(watcher) == 0
+    _pass_time([first], 10.0)
+    assert _attend(watcher) == 1
+    assert f"was silent for {limit + 5:.0f} s" in first._hung
+
+
+def test_a_pause_does_not_shorten_the_end(watcher, running, monkeypatch, said):
+    """The deadline moves by the length of the pause."""
+    watcher._shared.config.shutdown.deadline_secs = 0.5
+    waits = []
+
+    def wait_for(sentinels, due):
+        waits.append(due)
+        if len(waits) > 3:
+            for child in running:
+                child.process.is_alive = lambda: False
+        time.sleep(0.3)
+        return 0.3  # all of it was a pause
+
+    monkeypatch.setattr(watcher, "_wait_for", wait_for)
+    for child in running:
+        child.process.sentinel = child.process.exitcode = 0
+        child.process.join = child.process.close = lambda: None
+    watcher._end_all()
+    assert len(waits) == 4
+    assert said == []
