@@ -9,6 +9,8 @@ from ml_collections import config_dict
 from impala_mp import errors
 from impala_mp.config import arguments, base
 
+_MAX_DEPTH = 32  # of a stored config
+
 
 def flatten(config: Any) -> dict[str, Any]:
     """Returns dotted field names and their values, as JSON returns them.
@@ -58,9 +60,12 @@ def from_json(text: str) -> config_dict.ConfigDict:
     config = base.get_base_config()
     try:
         fields = json.loads(text)
-    except ValueError as error:
+        if _is_deeper(fields, _MAX_DEPTH):
+            raise RecursionError
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "it is nested deeply"
         raise errors.BadInput(
-            f"this config is damaged ({error}). Restore the file, or start a new run."
+            f"this config is damaged ({reason}). Restore the file, or start a new run."
         ) from error
     try:
         kwargs = fields.get("environment", {}).pop("kwargs", {})
@@ -69,11 +74,22 @@ def from_json(text: str) -> config_dict.ConfigDict:
             config.update(stored)
             for name, value in arguments.decode(kwargs).items():
                 config.environment.kwargs[name] = value
-    except (AttributeError, TypeError, ValueError) as error:
+        for field in base.FIELDS:
+            if get(config, field.name) is None:
+                raise TypeError(f"{field.name} has no value")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise errors.BadInput(
             f"this config is of another impala_mp version ({error}). Start a new run."
         ) from error
     return config
+
+
+def _is_deeper(node: Any, levels: int) -> bool:
+    """Returns whether JSON is nested in more than `levels` levels."""
+    if not isinstance(node, (dict, list)):
+        return False
+    children = node.values() if isinstance(node, dict) else node
+    return not levels or any(_is_deeper(child, levels - 1) for child in children)
 
 
 def nearest(key: str, keys: list[str]) -> str:

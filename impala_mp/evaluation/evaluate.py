@@ -1,6 +1,7 @@
 """Evaluates the newest checkpoint of a run, task by task."""
 
 import contextlib
+import io
 import os
 import shlex
 import shutil
@@ -159,10 +160,13 @@ class Film:
 
     def save(self, path: str) -> None:
         images = [Image.fromarray(frame) for frame in self._frames]
+        film = io.BytesIO()
         images[0].save(
-            path,
+            film,
+            format="GIF",
             save_all=True,
             append_images=images[1:],
             duration=1000 // _FRAMES_PER_SECOND,
             loop=0,
         )
+        files.write_atomically(path, film.getvalue(), durable=False)

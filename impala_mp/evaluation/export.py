@@ -135,9 +135,16 @@ def export(
     description = describe(policy, inputs)
     description["run"] = _origin(run, format_name)
     output = output or os.path.join(path, f"policy{ending}")
-    _write(output, data)
     text = json.dumps(description, indent=2)
-    files.write_atomically(f"{output}.json", f"{text}\n")
+    try:
+        files.write_atomically(output, data)
+        files.write_atomically(f"{output}.json", f"{text}\n")
+    except OSError as error:
+        raise errors.BadInput(
+            f"{output} cannot be written ({error}). Choose another --output."
+        ) from error
+    finally:
+        files.remove_stale(os.path.dirname(output) or ".")
     return [output, f"{output}.json"]
 
 
@@ -330,9 +337,3 @@ def _origin(run: saved_run.SavedRun, format_name: str) -> dict[str, Any]:
         "format": format_name,
         "torch": torch.__version__,
     }
-
-
-def _write(path: str, data: bytes) -> None:
-    """Writes the whole file or nothing."""
-    files.write_durably(f"{path}.writing", data)
-    os.replace(f"{path}.writing", path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from impala_mp.config import user_code
 from impala_mp.runtime import entry_points, fork_server, restart_policy
+from impala_mp.storage import files
 from impala_mp.transport import control_block, shared as shared_lib, topology
 
 _ORPHANED = 255  # multiprocessing's exit code of a child that it lost
@@ -245,10 +246,11 @@ class ChildProcess:
         "" if it wrote nothing, or the disk was full.
         """
         try:
-            with open(self.log, errors="replace") as file:
-                file.seek(self._log_start)
-                return file.read()[-8000:]
-        except FileNotFoundError:
+            with files.open_to_read(self.log) as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_start, size - 8000))
+                return file.read().decode(errors="replace")
+        except OSError:
             return ""
 
     def explain(self) -> str:

@@ -20,6 +20,7 @@ from impala_mp.environments import factory
 from impala_mp.monitoring import profiling
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.runtime import life_pipe, process_end, resources, signals, streams
+from impala_mp.storage import files
 from impala_mp.transport import (
     control_block,
     inference_requests,
@@ -111,11 +112,10 @@ def _settle(incarnation: int, log: str, life: life_pipe.ChildEnd) -> None:
 def _open_log(path: str) -> None:
     """Sends all output to a file. A full disk loses it, and nothing else."""
     streams.survive_errors()
-    with contextlib.suppress(OSError):  # without it the output goes to the supervisor's
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(fd, 1)
-        os.dup2(fd, 2)
-        os.close(fd)
+    # Without it the output goes to the supervisor's.
+    with contextlib.suppress(OSError), files.open_to_append(path) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 def _act(
