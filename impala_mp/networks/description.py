@@ -12,7 +12,7 @@ from impala_mp.networks import encoders, inputs
 
 
 class Line(NamedTuple):
-    """What happens to one array of an observation or an action."""
+    """Description of one array of an observation or an action."""
 
     subject: str  # "observations", "actions arm/0", ...
     text: str
@@ -109,7 +109,7 @@ def _concern(choice: inputs.Choice) -> str:
     is_quantity = not isinstance(given, specs.CategoriesSpec)
     if not is_quantity or choice.normalise or choice.unchanged:
         return ""
-    # Only declared: a bound at the limit of the dtype says nothing.
+    # A bound at the limit of the dtype is none.
     bounds = np.abs(np.array([*given.low, *given.high, 0.0]))
     kind = np.finfo if given.dtype.kind == "f" else np.iinfo
     if given.dtype.kind != "b":
