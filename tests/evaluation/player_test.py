@@ -323,7 +323,8 @@ def test_an_interrupt_is_no_failure(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(player, "play", interrupted)
-    assert _main(monkeypatch, "somewhere") == 0
+    monkeypatch.setattr(sys, "argv", ["impala-play", "somewhere"])
+    play.main()
 
 
 def test_an_interrupt_gives_the_terminal_back(runs, monkeypatch):

@@ -3,9 +3,11 @@
 import operator
 import os
 import sys
+import typing
 
 import numpy as np
 import pytest
+import torch
 
 from impala_mp import config as config_lib, errors
 from impala_mp.cli import diagnose, evaluate, export, play
@@ -154,7 +156,12 @@ def test_a_record_is_not_written_through_a_link(state, tmp_path):
 
 
 def _crash(path, config):
-    parts = dict.fromkeys(crash_file.CrashFile._fields)
+    kinds = typing.get_type_hints(crash_file.CrashFile)
+    empty = {torch.Tensor: lambda: torch.zeros(0)}
+    parts = {
+        name: empty.get(kind, typing.get_origin(kind) or kind)()
+        for name, kind in kinds.items()
+    }
     parts |= {"config": config_lib.to_json(config), "update": 3}
     return crash_file.save(str(path), crash_file.CrashFile(**parts))
 
