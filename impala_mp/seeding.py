@@ -1,9 +1,15 @@
 """One tree of random seeds: run, role, index, incarnation, environment."""
 
+import random
+from typing import Any
+
 import numpy as np
+import torch
 
 # The order is part of the format: append, never reorder.
-_ROLES = ("learner", "actor", "evaluator", "inference", "replay")
+_ROLES = ("learner", "actor", "evaluator", "inference", "replay", "main")
+_GLOBALS = 2**32 - 1  # child of a node; below are those of torch and of environments
+_WORDS = 8  # of 32 bits, for each generator
 
 
 def sequence(
@@ -23,6 +29,36 @@ def torch_seed(node: np.random.SeedSequence) -> int:
     """Returns a 63-bit seed for a torch.Generator."""
     child = np.random.SeedSequence(node.entropy, spawn_key=(*node.spawn_key, 0))
     return int(child.generate_state(1, np.uint64)[0] >> 1)
+
+
+def seed_globals(node: np.random.SeedSequence, with_torch: bool = True) -> None:
+    """Seeds the global generators of `random`, NumPy and torch.
+
+    Environments and networks may draw from them. A child of the fork server inherits
+    its states, so each process must seed them.
+    """
+    child = np.random.SeedSequence(node.entropy, spawn_key=(*node.spawn_key, _GLOBALS))
+    of_random, of_numpy, of_torch = child.generate_state(3 * _WORDS).reshape(3, _WORDS)
+    random.seed(of_random.tobytes())
+    np.random.seed(of_numpy)
+    if with_torch:
+        torch.manual_seed(int(of_torch[:2].view(np.uint64)[0] >> 1))
+
+
+def global_state() -> dict[str, Any]:
+    """Returns the states of the global generators, for `set_global_state`."""
+    name, words, *rest = np.random.get_state()
+    return {
+        "random": random.getstate(),
+        "numpy": (name, np.asarray(words).tolist(), *rest),
+        "torch": torch.get_rng_state(),
+    }
+
+
+def set_global_state(state: dict[str, Any]) -> None:
+    random.setstate(state["random"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
 
 
 class EnvironmentSeeds:

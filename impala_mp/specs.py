@@ -12,10 +12,20 @@ from impala_mp import errors, nest, types
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:
-    """Shape and dtype of one array."""
+    """Shape and dtype of one array, and the bounds that its space declares.
+
+    The bounds are one number, or one per element, flat; () means those of the dtype.
+    They are no part of the layout: specs that differ only in their bounds are equal.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    low: tuple[float, ...] = dataclasses.field(
+        default=(), compare=False, repr=False, kw_only=True
+    )
+    high: tuple[float, ...] = dataclasses.field(
+        default=(), compare=False, repr=False, kw_only=True
+    )
 
     @property
     def nbytes(self) -> int:
@@ -79,8 +89,8 @@ class MultiBinarySpec:
 class BoxSpec:
     """Real-valued actions; the environment takes them within [low, high].
 
-    If all bounds are finite, trajectories hold the number before tanh and scaling,
-    which loses no precision at the bounds.
+    If `is_bounded`, trajectories hold the number before tanh and scaling, which loses
+    no precision at the bounds.
     """
 
     shape: tuple[int, ...]
@@ -94,7 +104,15 @@ class BoxSpec:
 
     @property
     def is_bounded(self) -> bool:
-        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+        """True if actions can be scaled to the bounds.
+
+        A bound at the limit of the dtype or of float32 is none, and neither are two
+        bounds whose distance exceeds that limit.
+        """
+        limit = min(float(np.finfo(d).max) for d in (self.dtype, np.float32))
+        low, high = np.array(self.low), np.array(self.high)
+        sizes = np.array([np.abs(low), np.abs(high), high * 0.5 - low * 0.5])
+        return bool((sizes < np.array([limit, limit, 0.5 * limit])[:, None]).all())
 
 
 ActionSpec = types.Nest  # tuples and dicts of the four specs above
@@ -112,9 +130,38 @@ class EnvironmentSpec:
     num_tasks: int = 1
 
 
-def array_spec(shape: Sequence[int], dtype: object) -> ArraySpec:
+def array_spec(
+    shape: Sequence[int],
+    dtype: object,
+    low: tuple[float, ...] = (),
+    high: tuple[float, ...] = (),
+) -> ArraySpec:
+    sizes = tuple(int(n) for n in shape)
     native = np.dtype(dtype).newbyteorder("=")  # type: ignore
-    return ArraySpec(tuple(int(n) for n in shape), native)
+    return ArraySpec(sizes, native, low=low, high=high)
+
+
+_LARGE_PIXEL, _LARGE_FEATURE = 20.0, 1000.0
+
+
+def concern_of_size(spec: ArraySpec, largest: float) -> str:
+    """Returns why values up to `largest` are hard to learn from, unnormalised; or "".
+
+    Bytes are divided by their bound, and are never too large.
+    """
+    is_picture = len(spec.shape) >= 3 or (
+        len(spec.shape) == 2 and min(spec.shape) >= 36
+    )
+    limit = _LARGE_PIXEL if is_picture else _LARGE_FEATURE
+    if spec.dtype == np.uint8 or largest <= limit:
+        return ""
+    what = "pixels" if is_picture else "values"
+    cure = "return uint8, or divide them" if is_picture else "rescale them"
+    return (
+        f"{what} up to {largest:.6g} enter the network as they are, which hardly"
+        " learns from numbers far above 1. Set"
+        f" config.network.normalise_observations=True, or {cure} in the environment."
+    )
 
 
 # Actions.
@@ -124,8 +171,8 @@ def to_environment(spec: ActionSpec) -> Callable[[types.Nest], types.Nest]:
     """Returns a function from the agent's actions to those of the environment.
 
     Both are nests of tensors [..., *shape], the latter in the environment's dtypes.
-    Discrete actions are shifted by their start. A bounded Box is tanh of the number, scaled to the bounds. Any other Box is
-    clipped.
+    Discrete actions are shifted by their start. A bounded Box is tanh of the number,
+    scaled to the bounds. Any other Box is clipped.
     """
     moves = nest.map_structure(_to_environment, spec)
 

@@ -12,6 +12,14 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _CONFIG = _ROOT / "experiments" / "catch.py"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_user(tmp_path_factory):
+    """Trainings record their code there, and not in the home of the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def start(tmp_path):
     """Starts trainings in processes, and kills those that a test leaves behind."""

@@ -1,13 +1,15 @@
 """The tree of seeds: every node its own, and the same in every version."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
+import torch
 
 from impala_mp import seeding
 
-_ROLES = ("learner", "actor", "evaluator", "inference", "replay")
+_ROLES = ("learner", "actor", "evaluator", "inference", "replay", "main")
 
 
 def _nodes():
@@ -32,6 +34,50 @@ def test_all_environments_differ():
         for seed in seeding.environment_seeds(node, 10)
     ]
     assert len(set(seeds)) == len(seeds) == 2_000
+
+
+def _draws():
+    """The next numbers of all global generators."""
+    return random.random(), np.random.random(), torch.rand(()).item()
+
+
+@pytest.fixture
+def _state():
+    state = seeding.global_state()
+    yield
+    seeding.set_global_state(state)
+
+
+@pytest.mark.usefixtures("_state")
+def test_all_global_generators_differ_and_repeat():
+    def of(key):
+        seeding.seed_globals(seeding.sequence(*key))
+        return _draws()
+
+    keys = [key for key, _ in _nodes()][::3]
+    draws = [of(key) for key in keys]
+    assert len({number for each in draws for number in each}) >= 3 * len(keys) - 2
+    assert [of(key) for key in keys] == draws
+
+
+@pytest.mark.usefixtures("_state")
+def test_the_state_of_the_global_generators_is_restored():
+    seeding.seed_globals(seeding.sequence(0, "actor"))
+    _draws(), random.gauss(0, 1), np.random.normal()
+    state = seeding.global_state()
+    first = _draws()
+    seeding.seed_globals(seeding.sequence(1, "actor"))
+    seeding.set_global_state(state)
+    assert _draws() == first
+
+
+@pytest.mark.usefixtures("_state")
+def test_torch_may_be_left_as_it_is():
+    torch.manual_seed(3)
+    first = torch.rand(())
+    torch.manual_seed(3)
+    seeding.seed_globals(seeding.sequence(0, "main"), with_torch=False)
+    assert torch.rand(()) == first
 
 
 def test_golden_values():

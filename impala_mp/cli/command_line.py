@@ -145,6 +145,17 @@ def define_config(values: flags.FlagValues, argv: list[str] | None = None) -> An
     return holder
 
 
+def define_trust(values: flags.FlagValues) -> Any:
+    """Defines --trust, of the commands that load a saved run."""
+    return flags.DEFINE_boolean(
+        "trust",
+        False,
+        "Import and call the code that the run names, although this user has not"
+        " trained it here.",
+        flag_values=values,
+    )
+
+
 class _ConfigParser(flags.ArgumentParser):
     """Parser of --config that executes each experiment file once."""
 

@@ -9,15 +9,14 @@ resume. The exit code is 0, 1 if the run does not answer, 2 if it refuses.
 """
 
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
 from typing import Any
 
-from absl import flags
-
 from impala_mp import errors
-from impala_mp.cli import command_line
-from impala_mp.storage import mailbox, workdir
-
-FLAGS = flags.FlagValues()
+from impala_mp.cli import start
 
 _TIMEOUT_SECS = 10.0  # in addition to the interval at which the run reads requests
 
@@ -49,7 +48,13 @@ def _assignment(argument: str) -> tuple[str, float]:
 
 
 def _ctl() -> None:
-    arguments = command_line.parse(FLAGS, str(__doc__), positional=True)
+    from absl import flags
+
+    from impala_mp.cli import command_line
+    from impala_mp.storage import mailbox, workdir
+
+    values = flags.FlagValues()
+    arguments = command_line.parse(values, str(__doc__), positional=True)
     if len(arguments) < 2:
         raise errors.BadInput(
             "a folder and a command are required. Use: impala-ctl DIR get."
@@ -73,7 +78,7 @@ def _ctl() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    command_line.run(_ctl)
+    start.run(_ctl)
 
 
 if __name__ == "__main__":

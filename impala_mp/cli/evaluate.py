@@ -5,47 +5,60 @@
 The last line is JSON: mean, median, std, min, max, episodes, protocol.
 """
 
-import json
-import os
 import sys
 
-from absl import flags
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
 
-from impala_mp import errors
-from impala_mp.cli import command_line
+import json
 
-FLAGS = flags.FlagValues()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", flag_values=FLAGS)
-_EPISODES = flags.DEFINE_integer(
-    "episodes", 100, "Games to play.", lower_bound=1, flag_values=FLAGS
-)
-_GREEDY = flags.DEFINE_boolean(
-    "greedy",
-    None,
-    "Take the most likely action; default: as in the config.",
-    flag_values=FLAGS,
-)
-_VIDEO = flags.DEFINE_string(
-    "video", None, "A .gif file for a film of the first environment.", flag_values=FLAGS
-)
+from impala_mp.cli import start
 
 
 def _evaluate() -> None:
-    command_line.parse(FLAGS, str(__doc__))
-    if not _WORKDIR.value:
+    from absl import flags
+
+    from impala_mp import errors
+    from impala_mp.cli import command_line
+
+    values = flags.FlagValues()
+    workdir = flags.DEFINE_string(
+        "workdir", None, "Folder of a run.", flag_values=values
+    )
+    episodes = flags.DEFINE_integer(
+        "episodes", 100, "Games to play.", lower_bound=1, flag_values=values
+    )
+    greedy = flags.DEFINE_boolean(
+        "greedy",
+        None,
+        "Take the most likely action; default: as in the config.",
+        flag_values=values,
+    )
+    video = flags.DEFINE_string(
+        "video",
+        None,
+        "A .gif file for a film of the first environment.",
+        flag_values=values,
+    )
+    trust = command_line.define_trust(values)
+    command_line.parse(values, str(__doc__))
+    if not workdir.value:
         raise errors.BadInput("no --workdir=DIR is given. Name the folder of a run.")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     from impala_mp.evaluation import evaluate
 
     result = evaluate.evaluate(
-        _WORKDIR.value, _EPISODES.value, _GREEDY.value, video=_VIDEO.value
+        workdir.value,
+        episodes.value,
+        greedy.value,
+        video=video.value,
+        trust=trust.value,
     )
     print(json.dumps(result))
 
 
 def main() -> None:
     """Entry point of the console script."""
-    command_line.run(_evaluate)
+    start.run(_evaluate)
 
 
 if __name__ == "__main__":

@@ -6,41 +6,44 @@ FILE maps the environment's observations to its actions. FILE.json describes inp
 outputs.
 """
 
-import os
 import sys
 
-from absl import flags
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
 
-from impala_mp.cli import command_line
-
-FLAGS = flags.FlagValues()
-_FORMAT = flags.DEFINE_enum(
-    "format",
-    "torch",
-    ["torch", "onnx"],
-    "torch: program for torch.export.load (.pt2); onnx: needs impala_mp[onnx].",
-    flag_values=FLAGS,
-)
-_OUTPUT = flags.DEFINE_string(
-    "output",
-    None,
-    "File to write; default: policy.pt2 or policy.onnx in DIR.",
-    flag_values=FLAGS,
-)
+from impala_mp.cli import start
 
 
 def _export() -> None:
-    folder = command_line.parse_folder(FLAGS, str(__doc__), "impala-export DIR")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
+    from absl import flags
+
+    from impala_mp.cli import command_line
+
+    values = flags.FlagValues()
+    kind = flags.DEFINE_enum(
+        "format",
+        "torch",
+        ["torch", "onnx"],
+        "torch: program for torch.export.load (.pt2); onnx: needs impala_mp[onnx].",
+        flag_values=values,
+    )
+    output = flags.DEFINE_string(
+        "output",
+        None,
+        "File to write; default: policy.pt2 or policy.onnx in DIR.",
+        flag_values=values,
+    )
+    trust = command_line.define_trust(values)
+    folder = command_line.parse_folder(values, str(__doc__), "impala-export DIR")
     from impala_mp.evaluation import export
 
-    for path in export.export(folder, _FORMAT.value, _OUTPUT.value):
+    for path in export.export(folder, kind.value, output.value, trust.value):
         print(path)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    command_line.run(_export)
+    start.run(_export)
 
 
 if __name__ == "__main__":

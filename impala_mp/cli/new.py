@@ -5,23 +5,19 @@
 They train unchanged and are a start for your own. DIR/README.md lists the next steps.
 """
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
 import importlib.machinery
 import keyword
 import os
 import pathlib
 import re
-import sys
-
-from absl import flags
 
 from impala_mp import errors
-from impala_mp.cli import command_line
-
-FLAGS = flags.FlagValues()
-_NAME = flags.DEFINE_string(
-    "name", "my_project", "Name of the Python package in DIR.", flag_values=FLAGS
-)
-
+from impala_mp.cli import start
 
 # Names in the template.
 _PLACEHOLDER, _PLACEHOLDER_CLASS = "my_project", "MyProject"
@@ -81,15 +77,23 @@ def _copy(source: pathlib.Path, root: pathlib.Path, name: str) -> str:
 
 
 def _new() -> None:
-    folder = command_line.parse_folder(FLAGS, str(__doc__), "impala-new DIR")
-    for path in write(folder, _NAME.value):
+    from absl import flags
+
+    from impala_mp.cli import command_line
+
+    values = flags.FlagValues()
+    named = flags.DEFINE_string(
+        "name", _PLACEHOLDER, "Name of the Python package in DIR.", flag_values=values
+    )
+    folder = command_line.parse_folder(values, str(__doc__), "impala-new DIR")
+    for path in write(folder, named.value):
         print(path)
     print(f"Next: cd {folder} && pytest; then see {os.path.join(folder, 'README.md')}")
 
 
 def main() -> None:
     """Entry point of the console script."""
-    command_line.run(_new)
+    start.run(_new)
 
 
 if __name__ == "__main__":

@@ -7,51 +7,63 @@ probabilities, value, reward and return. Without a terminal, each step is one li
 Ctrl-C ends it.
 """
 
-import os
 import sys
 
-from absl import flags
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
 
-from impala_mp.cli import command_line
+import signal
 
-FLAGS = flags.FlagValues()
-_EPISODES = flags.DEFINE_integer(
-    "episodes", 1, "Games to show.", lower_bound=1, flag_values=FLAGS
-)
-_GREEDY = flags.DEFINE_boolean(
-    "greedy",
-    None,
-    "Take the most likely action; default: as in the config.",
-    flag_values=FLAGS,
-)
-_WINDOW = flags.DEFINE_boolean(
-    "window", False, "Show a window instead of the terminal.", flag_values=FLAGS
-)
-_DELAY_SECS = flags.DEFINE_float(
-    "delay_secs",
-    None,
-    "Seconds between steps; default: 0.05, and 0 without a terminal.",
-    lower_bound=0.0,
-    flag_values=FLAGS,
-)
+from impala_mp.cli import start
 
 
 def _play() -> None:
-    folder = command_line.parse_folder(FLAGS, str(__doc__), "impala-play DIR")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
+    from absl import flags
+
+    from impala_mp import errors
+    from impala_mp.cli import command_line
+
+    values = flags.FlagValues()
+    episodes = flags.DEFINE_integer(
+        "episodes", 1, "Games to show.", lower_bound=1, flag_values=values
+    )
+    greedy = flags.DEFINE_boolean(
+        "greedy",
+        None,
+        "Take the most likely action; default: as in the config.",
+        flag_values=values,
+    )
+    window = flags.DEFINE_boolean(
+        "window", False, "Show a window instead of the terminal.", flag_values=values
+    )
+    delay_secs = flags.DEFINE_float(
+        "delay_secs",
+        None,
+        "Seconds between steps; default: 0.05, and 0 without a terminal.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
+    trust = command_line.define_trust(values)
+    folder = command_line.parse_folder(values, str(__doc__), "impala-play DIR")
     from impala_mp.evaluation import player
 
-    player.play(
-        folder, _EPISODES.value, _GREEDY.value, _WINDOW.value, _DELAY_SECS.value
-    )
+    try:
+        player.play(
+            folder,
+            episodes.value,
+            greedy.value,
+            window.value,
+            delay_secs.value,
+            trust=trust.value,
+        )
+    except (KeyboardInterrupt, errors.Interrupted) as error:
+        if getattr(error, "code", 0) not in (0, 128 + signal.SIGINT):
+            raise
 
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        command_line.run(_play)
-    except KeyboardInterrupt:
-        sys.exit(0)
+    start.run(_play)
 
 
 if __name__ == "__main__":

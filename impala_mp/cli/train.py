@@ -6,10 +6,14 @@ The same command again resumes from the newest checkpoint. With --check it looks
 problems, in the environment first, and trains nothing.
 """
 
-import os
 import sys
 
-from impala_mp.runtime import launch, signals
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
+
+
+from impala_mp.cli import start
+from impala_mp.runtime import launch
 
 
 def _train() -> None:
@@ -17,6 +21,7 @@ def _train() -> None:
 
     from impala_mp import errors
     from impala_mp.cli import command_line
+    from impala_mp.config import user_code
 
     values = flags.FlagValues()
     config = command_line.define_config(values)
@@ -41,10 +46,11 @@ def _train() -> None:
         " nothing.",
         flag_values=values,
     )
+    # The experiment and module:factory find the user's modules.
+    user_code.add_current_folder()
     command_line.parse(values, str(__doc__))
     if not check.value and not workdir.value:
         raise errors.BadInput("no --workdir=DIR is given. Name a folder for the run.")
-    sys.path.insert(0, os.getcwd())  # so that module:factory finds the user's modules
     launch.set_environment()
     if check.value:
         sys.exit(launch.check(config.value, workdir.value))
@@ -53,10 +59,7 @@ def _train() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    signals.exit_on_signals(os._exit)  # before the imports, which take a second
-    from impala_mp.cli import command_line
-
-    command_line.run(_train)
+    start.run(_train)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             " module:factory"),
         _field("encoders", {}, "encoders of arrays in a Dict, by path"),
         _field("joint_size", 256, "units of the layer over several encoders"),
+        _field("image_layout", "auto", "place of the planes (channels) of pictures;"
+            " auto: by their shape", one_of=("auto", "planes_last", "planes_first")),
         _field("normalise_observations", False, "normalise to mean 0 and variance 1,"
             " with statistics of all learned data"),
         _field("hidden_sizes", (64, 64), "units of each layer, in the mlp", _SIZES),
@@ -103,8 +105,10 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             one_of=("squared", "huber")),
         _field("huber_delta", 1.0, "error where huber becomes linear; with PopArt in"
             " sigmas", above=0, finite=True),
-        _field("popart", False, "learn values at unit scale, at any scale of rewards"),
-        _field("popart_beta", 3e-4, "step size of PopArt's statistics",
+        _field("popart", False, "learn values at unit scale; returns may vary by 1e-4"
+            " to 1e15"),
+        _field("popart_beta", 3e-4, "step size of PopArt's statistics; at least 1/t in"
+            " batch t",
             above=0, between=(0, 1)),
     ),
     _group("optimizer", "The optimizer and its learning rate.",
@@ -238,6 +242,9 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("max_failed_starts", 3, "failed starts of one process in a row; then the"
             " run stops",
             at_least=0),
+        _field("max_deaths_without_progress", 8, "deaths in a row without a finished"
+            " unroll, update or evaluation, of one process or of all actors together;"
+            " then the run stops, or continues without the actor", at_least=1),
         _field("max_restarts.actor", 100, "restarts of one actor within window_secs;"
             " then the run continues without it", at_least=0),
         _field("max_restarts.learner", 20, "restarts within window_secs; then the run"
@@ -246,7 +253,8 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             " run stops", at_least=0),
         _field("max_restarts.evaluator", 100, "restarts within window_secs; then the"
             " run stops", at_least=0),
-        _field("window_secs", 600.0, "window over which restarts are counted", above=0),
+        _field("window_secs", 600.0, "window over which restarts are counted; waits"
+            " before restarts are left out", above=0),
         _field("max_skipped_updates", 10, "updates skipped in a row, as not finite;"
             " then the run stops", at_least=1),
         _field("max_crash_files", 5, "files of skipped updates that are kept in"

@@ -7,16 +7,22 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors
-from impala_mp.config import base
+from impala_mp.config import arguments, base
+
+_MAX_DEPTH = 32  # of a stored config
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Returns dotted field names and their values, as JSON returns them."""
+    """Returns dotted field names and their values, as JSON returns them.
+
+    Raises:
+      BadInput: an argument of the environment cannot be saved.
+    """
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, node: dict[str, Any]) -> None:
         for key, value in node.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and not arguments.is_tagged(value):
                 visit(f"{prefix}{key}.", value)
             else:
                 flat[f"{prefix}{key}"] = value
@@ -26,7 +32,23 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def to_json(config: config_dict.ConfigDict) -> str:
-    return config.to_json_best_effort(indent=2, sort_keys=True)
+    """Returns the config as JSON, with exact arguments of the environment.
+
+    Raises:
+      BadInput: an argument of the environment cannot be saved.
+    """
+    environment = config.get("environment")
+    if not isinstance(environment, config_dict.ConfigDict) or not environment.get(
+        "kwargs"
+    ):
+        return config.to_json_best_effort(indent=2, sort_keys=True)
+    encoded = arguments.encode(environment.kwargs)
+    rest = config.copy_and_resolve_references()
+    with rest.unlocked():
+        rest.environment.kwargs = config_dict.ConfigDict()
+    tree = json.loads(rest.to_json_best_effort())
+    tree["environment"]["kwargs"] = encoded
+    return json.dumps(tree, indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> config_dict.ConfigDict:
@@ -38,19 +60,36 @@ def from_json(text: str) -> config_dict.ConfigDict:
     config = base.get_base_config()
     try:
         fields = json.loads(text)
-    except ValueError as error:
+        if _is_deeper(fields, _MAX_DEPTH):
+            raise RecursionError
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "it is nested deeply"
         raise errors.BadInput(
-            f"this config is damaged ({error}). Restore the file, or start a new run."
+            f"this config is damaged ({reason}). Restore the file, or start a new run."
         ) from error
     try:
+        kwargs = fields.get("environment", {}).pop("kwargs", {})
         stored = config_dict.ConfigDict(fields, convert_dict=True)
         with config.unlocked():
             config.update(stored)
-    except (AttributeError, TypeError, ValueError) as error:
+            for name, value in arguments.decode(kwargs).items():
+                config.environment.kwargs[name] = value
+        for field in base.FIELDS:
+            if get(config, field.name) is None:
+                raise TypeError(f"{field.name} has no value")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise errors.BadInput(
             f"this config is of another impala_mp version ({error}). Start a new run."
         ) from error
     return config
+
+
+def _is_deeper(node: Any, levels: int) -> bool:
+    """Returns whether JSON is nested in more than `levels` levels."""
+    if not isinstance(node, (dict, list)):
+        return False
+    children = node.values() if isinstance(node, dict) else node
+    return not levels or any(_is_deeper(child, levels - 1) for child in children)
 
 
 def nearest(key: str, keys: list[str]) -> str:
@@ -63,7 +102,7 @@ def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """Returns the fields whose values differ: name to (old, new)."""
     a, b = flatten(old), flatten(new)
     return {
-        key: (a.get(key), b.get(key))
+        key: (arguments.decode(a.get(key)), arguments.decode(b.get(key)))
         for key in sorted({*a, *b})
         if a.get(key) != b.get(key)
     }

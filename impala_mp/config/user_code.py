@@ -1,5 +1,6 @@
 """Custom parts by the name `module:factory`, and where a user's code failed."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -13,6 +14,38 @@ from impala_mp import errors
 
 # Packages whose code is not the user's; imported here, they would take a second.
 _LIBRARIES = ("impala_mp", "gymnasium", "numpy", "torch")
+# Prefix of an id: the module that registers it, and the extra that installs it.
+EXTRAS = {
+    "ALE/": ("ale_py", "atari"),
+    "MinAtar/": ("minatar.gym", "minatar"),
+    "MiniGrid-": ("minigrid", "minigrid"),
+    "BabyAI-": ("minigrid", "minigrid"),
+}
+
+
+def split_id(name: str) -> tuple[str, str]:
+    """Returns module and rest of an environment's id; "" for no module."""
+    module_name, _, plain = name.rpartition(":")
+    return module_name, plain
+
+
+def is_extra(module_name: str, plain: str) -> bool:
+    """Returns True if `plain` is an id that an extra of this package registers."""
+    package = module_name.partition(".")[0]
+    return any(
+        plain.startswith(prefix) and package == extra.partition(".")[0]
+        for prefix, (extra, _) in EXTRAS.items()
+    )
+
+
+def add_current_folder() -> None:
+    """Puts the current folder on sys.path, behind the installed packages.
+
+    In front of them, a file in it called as one of theirs would be imported instead.
+    """
+    with contextlib.suppress(OSError):  # it may have been deleted
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
 
 
 def load(field: str, name: str, signature: str) -> Callable[..., Any]:
@@ -41,6 +74,10 @@ def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
     Raises:
       BadInput: there is no such module. Failing imports inside it are not caught.
     """
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise errors.BadInput(
+            f"{field} ({name!r}) names no module. Set config.{field} to module:name."
+        )
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -64,10 +101,21 @@ def where(error: BaseException) -> str:
     while cause is not None:
         frames = [*traceback.extract_tb(cause.__traceback__), *frames]
         cause = cause.__cause__
-    own = [frame for frame in frames if _is_the_users(frame.filename)]
-    if not own:
-        return ""
-    return f" ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})"
+    return place([(each.filename, each.lineno, each.name) for each in frames])
+
+
+def place(frames: list[tuple[str, int | None, str]]) -> str:
+    """Returns the user's deepest of the frames (file, line, function), or "".
+
+    An installed package, such as an environment's, counts if no other code does.
+    """
+    own = [frame for frame in frames if _is_the_users(frame[0])]
+    own = [frame for frame in own if not _is_installed(frame[0])] or own
+    return " ({}:{}, in {})".format(*own[-1]) if own else ""
+
+
+def _is_installed(filename: str) -> bool:
+    return "site-packages" in filename or "dist-packages" in filename
 
 
 def _is_the_users(filename: str) -> bool:
@@ -75,5 +123,6 @@ def _is_the_users(filename: str) -> bool:
     files = (module.__file__ for module in loaded if module and module.__file__)
     ours = tuple(os.path.dirname(os.path.abspath(file)) for file in files)
     in_library = filename.startswith(sysconfig.get_path("stdlib"))
-    installed = "site-packages" in filename or "dist-packages" in filename
-    return not filename.startswith((*ours, "<")) and (installed or not in_library)
+    return not filename.startswith((*ours, "<")) and (
+        _is_installed(filename) or not in_library
+    )

@@ -58,11 +58,20 @@ def validate(config: Any, num_cores: int) -> live_hyperparameters.LiveHyperparam
     Raises:
       BadInput: with the field, its value and the cure.
     """
-    for field in base.FIELDS:
-        field.check(fields_lib.get(config, field.name))
+    check_fields(config)
     live = live_hyperparameters.of_config(config)
     check_relations(config, num_cores)
     return live
+
+
+def check_fields(config: Any) -> None:
+    """Refuses values that break the rules of their fields.
+
+    Raises:
+      BadInput: with the field, its value and the cure.
+    """
+    for field in base.FIELDS:
+        field.check(fields_lib.get(config, field.name))
 
 
 def check_relations(config: Any, num_cores: int) -> None:

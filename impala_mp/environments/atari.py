@@ -11,7 +11,7 @@ from impala_mp.environments import vector
 
 
 class AtariEnvironment(vector.VectorEnvironment):
-    """Images uint8 [84, 84, 4], newest plane last.
+    """Images uint8 [84, 84, 4], or [84, 84, 12] in colour, newest plane last.
 
     With `episodic_life`, a lost life is LAST with discount 0 for the learner, but the
     game continues. The row after it is FIRST, and its transition is not learned from.
@@ -27,8 +27,15 @@ class AtariEnvironment(vector.VectorEnvironment):
     ) -> None:
         self.frames_per_step = frames_per_step
         super().__init__(envs)
-        planes, height, width = self.spec.observation.shape
-        image = specs.array_spec((height, width, planes), np.uint8)
+        planes, height, width, *colours = self.spec.observation.shape
+        size = colours[0] if colours else 1
+        image = specs.array_spec(
+            (height, width, planes * size), np.uint8, low=(0.0,), high=(255.0,)
+        )
+        self._places = [
+            slice(plane * size, (plane + 1) * size) if colours else plane
+            for plane in range(planes)
+        ]
         self.spec = specs.EnvironmentSpec(image, self.spec.action, frames_per_step)
         self._episodic_life = episodic_life
         self._lives = np.zeros(self.num_envs, np.int64)
@@ -41,8 +48,8 @@ class AtariEnvironment(vector.VectorEnvironment):
     def _observation(self, observation: np.ndarray) -> np.ndarray:
         self._newest = observation[0, -1]
         # Plane by plane: copying the transposed view takes six times as long.
-        for plane in range(observation.shape[1]):
-            self._images[..., plane] = observation[:, plane]
+        for plane, place in enumerate(self._places):
+            self._images[..., place] = observation[:, plane]
         return self._images
 
     def _note(self, info: dict[str, Any]) -> None:
@@ -61,6 +68,6 @@ class AtariEnvironment(vector.VectorEnvironment):
         return True
 
     def frame(self) -> np.ndarray:
-        """Returns the newest plane of copy 0, grey, enlarged three times."""
+        """Returns the newest plane of copy 0, enlarged three times."""
         large = self._newest.repeat(3, axis=0).repeat(3, axis=1)
-        return np.stack([large] * 3, axis=-1)
+        return large if large.ndim == 3 else np.stack([large] * 3, axis=-1)

@@ -1,9 +1,7 @@
 """Bad data from an environment: its exception, and the checks that raise it."""
 
-import traceback
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 
@@ -15,32 +13,15 @@ class BadData(Exception):
         self.counter = counter
 
 
-# Gymnasium's code that stacks the data of its copies; no user code runs in it.
-_STACKING = {
-    function.__code__
-    for function in gymnasium.vector.utils.concatenate.registry.values()
-}
-_STEP = gymnasium.vector.SyncVectorEnv.step.__code__
 _LARGEST = np.float64(np.finfo(np.float32).max)
 
 
-def raise_as_bad_data(error: Exception) -> None:
-    """Raises BadData if Gymnasium could not stack the data of a copy.
-
-    A bug in the environment's code is not bad data: it ends the actor with its
-    traceback.
-    """
-    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if not _STACKING.isdisjoint(codes):
-        raise BadData(
-            "bad_observations",
-            f"an observation does not fit the space: {error}",
-        ) from error
-    # A failed unpacking means another interface, not a bad reward.
-    if codes[-1] is _STEP and "unpack" not in str(error):
-        raise BadData(
-            "bad_rewards", f"a reward or an end is not a number: {error}"
-        ) from error
+def misbuilt(error: Exception) -> BadData:
+    return BadData(
+        "bad_observations",
+        f"an observation does not fit the space ({error!r}). It needs the same keys or"
+        " parts. Return a dict or tuple with them",
+    )
 
 
 def are_finite(array: np.ndarray) -> np.ndarray:

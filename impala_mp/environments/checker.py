@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 
 from impala_mp import errors, nest, seeding, specs
@@ -53,6 +54,7 @@ def check(config: Any) -> list[Finding]:
 def _check_one(config: Any) -> list[Finding]:
     findings: list[Finding] = []
     node = seeding.sequence(config.seed, "actor")
+    seeding.seed_globals(node)
     count = min(_COPIES, config.actors.environments or _COPIES)
     try:
         play = random_play.RandomPlay(
@@ -62,7 +64,7 @@ def _check_one(config: Any) -> list[Finding]:
         )
         findings += _judge_actions(play.action)
         tape, watch = play.first()
-        findings += _judge_play(tape, watch, config.loss)
+        findings += _judge_play(tape, watch, config)
         where = random_play.difference(tape, play.again(tape.actions))
         findings.append(_judge_determinism(where))
         findings.append(_judge_autoreset(tape, play, deterministic=not where))
@@ -112,9 +114,9 @@ def _concern_of_bounds(spec: specs.BoxSpec) -> str:
     """Returns why a fresh policy, whose normal is N(0, 1), fits the bounds badly."""
     if not spec.is_bounded:
         return (
-            "not all bounds are finite, so actions are not scaled to them. A fresh"
-            " policy draws from N(0, 1), clipped to any finite bound, and rarely goes"
-            " beyond 3. Give the space finite bounds"
+            "not all bounds are finite and narrower than the dtype, so actions are not"
+            " scaled to them. A fresh policy draws from N(0, 1), clipped to the bounds,"
+            " and rarely goes beyond 3. Give the space the bounds that matter"
         )
     width = float(np.subtract(spec.high, spec.low).max())
     if width <= _WIDE:
@@ -127,16 +129,31 @@ def _concern_of_bounds(spec: specs.BoxSpec) -> str:
 
 
 def _judge_play(
-    tape: random_play.Tape, watch: random_play.Watch, loss: Any
+    tape: random_play.Tape, watch: random_play.Watch, config: Any
 ) -> list[Finding]:
     microseconds = 1e6 * tape.step_secs / len(tape.rows[0].reward)
     speed = f"a step of one copy takes {microseconds:,.0f} µs."
     return [
-        *map(_judge_observations, watch.leaves),
-        _judge_rewards(tape, loss),
+        *(_judge_size(leaf, config.network) for leaf in watch.leaves),
+        _judge_rewards(tape, config.loss),
         _judge_episodes(tape),
         Finding(OK, "speed", speed),
     ]
+
+
+def _judge_size(watch: random_play.LeafWatch, network: Any) -> Finding:
+    """Judges one array, and the size of its values if nothing else is wrong."""
+    finding = _judge_observations(watch)
+    encoder = network.encoders.get(watch.path, network.torso)
+    own = ":" in network.torso or ":" in encoder
+    is_box = isinstance(watch.space, gymnasium.spaces.Box)
+    if finding.verdict != OK or own or not is_box or network.normalise_observations:
+        return finding
+    spec = specs.array_spec(watch.space.shape, watch.space.dtype)
+    largest = max(abs(float(watch.lowest)), abs(float(watch.highest)))
+    if concern := specs.concern_of_size(spec, largest):
+        return Finding(WARNING, finding.subject, f"{finding.text} But {concern}")
+    return finding
 
 
 def _judge_observations(watch: random_play.LeafWatch) -> Finding:

@@ -1,96 +1,30 @@
-"""Copies of a single environment, stepped one after the other."""
+"""Single copies of an environment, stepped one after another.
+
+Gymnasium's SyncVectorEnv stacks the data of all copies after the last one has stepped.
+It casts values without a look at them, and fails if infos change their types.
+"""
 
 import numbers
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
-from impala_mp import nest, specs
-from impala_mp.environments import bad_data, spaces
+from impala_mp import nest, specs, types
+from impala_mp.environments import bad_data
 
-
-class Newest:
-    """Newest observations [E, ...] and infos of all copies, replaced at each step."""
-
-    def __init__(
-        self, space: gymnasium.Space[Any], num_envs: int, ignored: Sequence[str]
-    ) -> None:
-        self.infos: list[Any] = [{}] * num_envs  # as the copies return them
-        self._spec = spaces.observation_spec(space, ignored)
-        self.observations = nest.map_structure(
-            lambda leaf: np.zeros((num_envs, *leaf.shape), leaf.dtype), self._spec
-        )
-        self._rows = [
-            (f"observations {path!r}" if path else "observations", rows)
-            for path, rows in nest.flatten_with_path(self.observations)
-        ]
-        self._is_nested = isinstance(self._spec, (dict, tuple))
-
-    def put(self, i: int, observation: Any, info: Any) -> None:
-        """Copies the observation of copy `i` into its row, and keeps its info.
-
-        Raises:
-          BadData: the observation does not fit the space.
-        """
-        self.infos[i] = info
-        if not self._is_nested:
-            self._put_leaf(i, *self._rows[0], observation)
-            return
-        try:
-            leaves = nest.flatten(specs.pick(self._spec, observation))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise spaces.misbuilt(error) from error
-        for (name, rows), leaf in zip(self._rows, leaves, strict=True):
-            self._put_leaf(i, name, rows, leaf)
-
-    def _put_leaf(self, i: int, name: str, rows: np.ndarray, leaf: Any) -> None:
-        if type(leaf) is not np.ndarray or leaf.dtype != rows.dtype:
-            leaf = bad_data.cast(f"{name} of copy {i}", leaf, rows.dtype)
-        if leaf.shape != rows.shape[1:]:
-            raise bad_data.BadData(
-                "bad_observations",
-                f"{name} of copy {i} have shape {list(leaf.shape)}, which does not fit"
-                f" the space of shape {list(rows.shape[1:])}. Correct the observations"
-                " or the space",
-            )
-        rows[i] = leaf
+_Sync = gymnasium.vector.SyncVectorEnv
 
 
-class Copies(gymnasium.vector.SyncVectorEnv):
-    """Gymnasium's SyncVectorEnv in NEXT_STEP mode, with checks of each copy's data.
+class Copies(_Sync):
+    """SyncVectorEnv in NEXT_STEP mode that checks the data of each copy.
 
-    Gymnasium casts observations, ends and rewards while it stacks them, so that a
-    wrong value cannot be seen afterwards. It also stacks infos, which fails if they
-    change their types. Here infos are kept as they are, in `newest`.
-
-    An observation is copied before the next copy is stepped. The next call overwrites
-    returned observations.
+    An observation is copied before the next copy steps. The next call overwrites
+    returned observations. Infos are not read.
     """
 
-    def __init__(
-        self, envs: gymnasium.vector.SyncVectorEnv, ignored: Sequence[str]
-    ) -> None:
-        """Takes over the copies in `envs`, and paths to leave out of observations.
-
-        Raises:
-          BadInput: the observation space is not supported.
-        """
-        super().__init__(
-            [lambda env=env: env for env in envs.envs],  # type: ignore[misc]
-            copy=False,
-            observation_mode=(envs.observation_space, envs.single_observation_space),
-            autoreset_mode=AutoresetMode.NEXT_STEP,
-        )
-        self.spec = envs.spec
-        self.newest = Newest(self.single_observation_space, self.num_envs, ignored)
-
-    def reset(
-        self, *, seed: Any = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Resets all copies; `seed` has one seed per copy.
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, Any]:
+        """Resets all copies; `seed` has one seed per copy, or is None.
 
         Raises:
           BadData: an observation does not fit the space.
@@ -98,40 +32,105 @@ class Copies(gymnasium.vector.SyncVectorEnv):
         self._autoreset_envs = np.zeros(self.num_envs, bool)
         seeds = [None] * self.num_envs if seed is None else seed
         for i, (env, own) in enumerate(zip(self.envs, seeds, strict=True)):
-            observation, info = env.reset(seed=own, options=options)
-            self.newest.put(i, observation, info)
-        return self.newest.observations, {}
+            observation, _ = env.reset(seed=own, options=options)
+            self._put(i, observation)
+        return self._newest(), {}
 
-    def step(
-        self, actions: Any
-    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
         """Steps all copies; one that ended is reset and ignores its action.
 
         Raises:
           BadData: an observation does not fit the space, a reward is no number, or an
             end is no bool.
         """
-        each: Any = gymnasium.vector.utils.iterate(self.action_space, actions)
+        count = self.num_envs
+        single = gymnasium.vector.utils.iterate(self.action_space, actions)
         over = self._autoreset_envs.tolist()
-        reward: list[Any] = [0.0] * self.num_envs
-        terminated: list[Any] = [False] * self.num_envs
-        truncated: list[Any] = [False] * self.num_envs
-        for i, (env, action) in enumerate(zip(self.envs, each, strict=True)):
+        reward: list[Any] = [0.0] * count
+        terminated: list[Any] = [False] * count
+        truncated: list[Any] = [False] * count
+        for i, (env, action) in enumerate(zip(self.envs, single, strict=True)):
             if over[i]:
-                observation, info = env.reset()
+                observation, _ = env.reset()
             else:
-                observation, reward[i], terminated[i], truncated[i], info = env.step(
+                observation, reward[i], terminated[i], truncated[i], _ = env.step(
                     action
                 )
-            self.newest.put(i, observation, info)
-        count = self.num_envs
+            self._put(i, observation)
         ends = [
             bad_data.ends(name, _one_each(name, values), count)
             for name, values in (("terminated", terminated), ("truncated", truncated))
         ]
         self._autoreset_envs = ends[0] | ends[1]
-        rewards = _one_each("reward", reward)
-        return self.newest.observations, rewards, ends[0], ends[1], {}
+        return self._newest(), _one_each("reward", reward), *ends, {}
+
+    # Set by `adopt`. Methods are no state of the environment.
+    _newest: Any
+    _put: Any
+
+
+def adopt(
+    envs: gymnasium.vector.VectorEnv[Any, Any, Any], spec: types.Nest
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """Makes a SyncVectorEnv one of `Copies`, in place; leaves any other as it is.
+
+    Args:
+      spec: the layout of the observations that are read.
+    """
+    inner = envs.unwrapped
+    own = type(inner)
+    if isinstance(inner, _Sync) and (own.step, own.reset) == (_Sync.step, _Sync.reset):
+        inner.__class__ = Copies
+    if isinstance(inner, Copies):
+        rows = _Rows(spec, inner.num_envs)
+        inner._newest, inner._put = rows.newest, rows.put
+    return envs
+
+
+class _Rows:
+    """Newest observations [E, ...] of all copies, without those that are ignored."""
+
+    def __init__(self, spec: types.Nest, num_envs: int) -> None:
+        self._spec, self._is_nested = spec, isinstance(spec, (dict, tuple))
+        self._observations = nest.map_structure(
+            lambda leaf: np.zeros((num_envs, *leaf.shape), leaf.dtype), spec
+        )
+        self._rows = [
+            (f"observations {path!r}" if path else "observations", rows)
+            for path, rows in nest.flatten_with_path(self._observations)
+        ]
+
+    def newest(self) -> types.Nest:
+        return self._observations
+
+    def put(self, i: int, observation: Any) -> None:
+        """Copies the observation of copy `i` into its row.
+
+        Raises:
+          BadData: it does not fit the space.
+        """
+        if not self._is_nested:
+            _put_leaf(i, *self._rows[0], observation)
+            return
+        try:
+            leaves = nest.flatten(specs.pick(self._spec, observation))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise bad_data.misbuilt(error) from error
+        for (name, rows), leaf in zip(self._rows, leaves, strict=True):
+            _put_leaf(i, name, rows, leaf)
+
+
+def _put_leaf(i: int, name: str, rows: np.ndarray, leaf: Any) -> None:
+    if type(leaf) is not np.ndarray or leaf.dtype != rows.dtype:
+        leaf = bad_data.cast(f"{name} of copy {i}", leaf, rows.dtype)
+    if leaf.shape != rows.shape[1:]:
+        raise bad_data.BadData(
+            "bad_observations",
+            f"{name} of copy {i} have shape {list(leaf.shape)}, which does not fit the"
+            f" space of shape {list(rows.shape[1:])}. Correct the observations or the"
+            " space",
+        )
+    rows[i] = leaf
 
 
 def _one_each(name: str, values: list[Any]) -> np.ndarray:

@@ -1,18 +1,22 @@
 """Factory of vector environments, from `config.environment`."""
 
+import contextlib
 import copy
 import importlib
 import inspect
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
 
 from impala_mp import errors, specs
-from impala_mp.config import derived, fields, user_code
+from impala_mp.config import arguments, derived, fields, user_code
 from impala_mp.environments import (
     atari,
     catch,
+    closing,
     recall,
     spaces as spaces_lib,
     tasks,
@@ -23,14 +27,8 @@ _BUILT_IN: dict[str, Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]] =
     "Catch": catch.CatchVectorEnv,
     "Recall": recall.RecallVectorEnv,
 }
-# Prefix of an id: the module that registers it, and the extra that installs it.
-_EXTRAS = {
-    "ALE/": ("ale_py", "atari"),
-    "MinAtar/": ("minatar.gym", "minatar"),
-    "MiniGrid-": ("minigrid", "minigrid"),
-    "BabyAI-": ("minigrid", "minigrid"),
-}
 _MUJOCO = "gymnasium.envs.mujoco"
+_OLD_ATARI = re.compile(r"(\w+?)(?:-ram)?(NoFrameskip|Deterministic)?-v[04]")
 
 
 def make(
@@ -80,20 +78,41 @@ def _make_one(
     training: bool,
     render_mode: str | None,
 ) -> vector.VectorEnvironment:
-    kwargs = dict(environment.kwargs)
+    kwargs = arguments.plain(environment.kwargs)
     if name in _BUILT_IN:
         _check_arguments(name, _BUILT_IN[name], kwargs, {"num_envs", "render_mode"})
         built_in = _BUILT_IN[name](num_envs, render_mode=render_mode, **kwargs)
-        return vector.VectorEnvironment(built_in, environment.ignored)
+        return _adapted(built_in, environment)
     factory = _own_factory(name)
     if factory:
         made = _make_own(name, factory, num_envs, kwargs, render_mode)
-        return vector.VectorEnvironment(made, environment.ignored)
+        return _adapted(made, environment)
     spec = _find(name)
-    if name.startswith("ALE/"):
+    if _is_atari(spec):
         return _make_atari(spec, num_envs, training, kwargs)
     made = _make(spec, num_envs, kwargs, render_mode)
-    return vector.VectorEnvironment(made, environment.ignored)
+    return _adapted(made, environment)
+
+
+def _adapted(
+    made: gymnasium.vector.VectorEnv[Any, Any, Any], environment: Any
+) -> vector.VectorEnvironment:
+    try:
+        return vector.VectorEnvironment(made, environment.ignored)
+    except BaseException:
+        closing.close(made)
+        raise
+
+
+@contextlib.contextmanager
+def _copies() -> Iterator[list[gymnasium.Env[Any, Any]]]:
+    """Yields a list for single copies, which are closed if its context fails."""
+    made: list[gymnasium.Env[Any, Any]] = []
+    try:
+        yield made
+    except BaseException:
+        closing.close_each(made)
+        raise
 
 
 def probe(environment: Any) -> specs.EnvironmentSpec:
@@ -113,11 +132,16 @@ def probe(environment: Any) -> specs.EnvironmentSpec:
 
 
 def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
-    """Imports the module or extra that registers `name`; returns its spec."""
-    plain = name.rpartition(":")[2]
-    for prefix in _EXTRAS:
-        if name.startswith(prefix):
-            _import_extra(name, *_EXTRAS[prefix])
+    """Imports the extra that registers `name`; returns its spec."""
+    module, plain = user_code.split_id(name)
+    for prefix, (registers, extra) in user_code.EXTRAS.items():
+        if (
+            plain.startswith(prefix)
+            and not _is_of_another(plain, registers)
+            and (not module or user_code.is_extra(module, plain))
+        ):
+            _import_extra(name, registers, extra)
+    _refuse_old_atari(name, plain)
     try:
         return gymnasium.spec(plain)
     except gymnasium.error.Error as error:
@@ -127,6 +151,52 @@ def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
             f"{' and names no factory' if ':' in name else ''}."
             f"{fields.nearest(plain, known)} Set config.environment.id."
         ) from error
+
+
+def _is_of_another(plain: str, module_name: str) -> bool:
+    """Returns True if another package than that of the module has registered it."""
+    spec = gymnasium.registry.get(plain)
+    if spec is None:
+        return False
+    package = str(spec.entry_point).partition(":")[0].partition(".")[0]
+    return package != module_name.partition(".")[0]
+
+
+def _refuse_old_atari(name: str, plain: str) -> None:
+    """Refuses Atari ids of v0 and v4, which have no vector environment.
+
+    Raises:
+      BadInput: with the id to use.
+    """
+    match = _OLD_ATARI.fullmatch(plain)
+    if not match or _is_of_another(plain, "ale_py"):
+        return
+    try:
+        importlib.import_module("ale_py")
+    except ImportError as error:
+        if match[2]:  # no other ids are called so
+            raise _missing_extra(name, "atari") from error
+        return
+    new = f"ALE/{match[1]}-v5"
+    if new in gymnasium.registry:
+        raise errors.BadInput(
+            f"environment.id ({name!r}) is an old Atari id, whose frames come one by"
+            f" one and unscaled. Set config.environment.id={new}; without sticky"
+            " actions, as in v4, config.environment.kwargs.repeat_action_probability=0."
+        )
+
+
+def _is_atari(spec: gymnasium.envs.registration.EnvSpec) -> bool:
+    """Returns True for ale-py's vector environment, under any id."""
+    if spec.vector_entry_point is None:
+        return False
+    creator = _creator(spec.vector_entry_point)
+    ale = sys.modules.get("ale_py.vector_env")
+    return (
+        ale is not None
+        and inspect.isclass(creator)
+        and issubclass(creator, ale.AtariVectorEnv)
+    )
 
 
 def _import_extra(name: str, module_name: str, extra: str) -> None:
@@ -149,8 +219,8 @@ def _missing_extra(name: str, extra: str) -> errors.BadInput:
 
 def _own_factory(name: str) -> Callable[..., Any] | None:
     """Returns the factory of "module:factory"; None if `name` is a registered id."""
-    module_name, _, plain = name.rpartition(":")
-    if not module_name:
+    module_name, plain = user_code.split_id(name)
+    if not module_name or user_code.is_extra(module_name, plain):
         return None
     module = user_code.import_module("environment.id", name, module_name)
     return None if plain in gymnasium.registry else getattr(module, plain, None)
@@ -174,11 +244,13 @@ def _make_own(
         return made
 
     def one() -> gymnasium.Env[Any, Any]:
-        env = factory(**kwargs)
+        env = factory(**copy.deepcopy(kwargs))  # which this copy may change
         _check_type(name, env, gymnasium.Env)
+        copies.append(env)
         return env
 
-    return gymnasium.vector.SyncVectorEnv([one] * num_envs)
+    with _copies() as copies:
+        return gymnasium.vector.SyncVectorEnv([one] * num_envs)
 
 
 def _check_type(name: str, made: Any, expected: type) -> None:
@@ -209,11 +281,27 @@ def _make(
     spec = copy.deepcopy(spec)
     spec.disable_env_checker = True
     try:
-        return gymnasium.make_vec(spec, num_envs, vectorization_mode="sync", **kwargs)
+        return _make_sync(spec, num_envs, kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
         if str(spec.entry_point).startswith(_MUJOCO):
             raise _missing_extra(spec.id, "mujoco") from error
         raise errors.BadInput(f"environment.id ({spec.id!r}): {error}") from error
+
+
+def _make_sync(
+    spec: gymnasium.envs.registration.EnvSpec, num_envs: int, kwargs: dict[str, Any]
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    def noted(env: gymnasium.Env[Any, Any]) -> Any:
+        copies.append(env)
+        return env
+
+    with _copies() as copies:
+        made = gymnasium.make_vec(
+            spec, num_envs, vectorization_mode="sync", wrappers=[noted], **kwargs
+        )
+    if made.unwrapped.spec:
+        made.unwrapped.spec.kwargs.pop("wrappers", None)
+    return made
 
 
 def _make_atari(
@@ -243,7 +331,8 @@ def _make_atari(
         reward_clipping=False,
         **kwargs,
     )
-    return atari.AtariEnvironment(envs, episodic_life, kwargs.get("frameskip", 4))
+    frames = {"frameskip": 4, **spec.kwargs, **kwargs}["frameskip"]
+    return atari.AtariEnvironment(envs, episodic_life, frames)
 
 
 def _creator(entry_point: Any) -> Callable[..., Any]:

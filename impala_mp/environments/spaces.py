@@ -93,16 +93,22 @@ def _leaf_spec(space: gymnasium.Space[Any], path: str) -> specs.ArraySpec:
                 f"observation dtype {space.dtype} of {_named(space, path)} has no torch"
                 " counterpart. Cast it in the environment, for example to float32."
             )
-        return specs.array_spec(space.shape, space.dtype)
+        return specs.array_spec(
+            space.shape, space.dtype, _collapsed(space.low), _collapsed(space.high)
+        )
     if isinstance(space, gymnasium.spaces.Discrete):
         return specs.CategoriesSpec(
-            (), space.dtype, (int(space.n),), (int(space.start),)
+            (),
+            space.dtype.newbyteorder("="),
+            (int(space.n),),
+            (int(space.start),),
         )
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
         values, start = _integers(space.nvec), _integers(space.start)
-        return specs.CategoriesSpec(space.shape, space.dtype, values, start)
+        dtype = space.dtype.newbyteorder("=")
+        return specs.CategoriesSpec(space.shape, dtype, values, start)
     if isinstance(space, gymnasium.spaces.MultiBinary):
-        return specs.array_spec(space.shape, space.dtype)
+        return specs.array_spec(space.shape, space.dtype, (0.0,), (1.0,))
     cure = (
         f"Set config.environment.ignored='({path!r},)', or turn it into numbers in the"
         " environment"
@@ -225,6 +231,12 @@ def _integers(values: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in np.asarray(values).flat)
 
 
+def _collapsed(values: np.ndarray) -> tuple[float, ...]:
+    """Returns the bounds per element, flat, or the only one if all are equal."""
+    is_one = values.size > 0 and (values == values.flat[0]).all()
+    return _floats(values.flat[0] if is_one else values)
+
+
 def _floats(values: Any) -> tuple[float, ...]:
     return tuple(float(value) for value in np.asarray(values).flat)
 
@@ -265,7 +277,7 @@ class Interface:
                 picked = nest.map_structure(_native, self.observation, picked)
                 leaves = nest.flatten(picked)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise misbuilt(error) from error
+            raise bad_data.misbuilt(error) from error
         self.num_outside += sum(
             check(leaf) for check, leaf in zip(self._checks, leaves, strict=True)
         )
@@ -274,14 +286,6 @@ class Interface:
     def act(self, action: types.Nest) -> types.Nest:
         """Converts the agent's actions [E, ...] to new arrays of the environment's."""
         return self._to_environment(action)
-
-
-def misbuilt(error: Exception) -> bad_data.BadData:
-    return bad_data.BadData(
-        "bad_observations",
-        f"an observation does not fit the space ({error!r}). It needs the same keys or"
-        " parts. Return a dict or tuple with them",
-    )
 
 
 def _native(spec: specs.ArraySpec, leaf: Any) -> np.ndarray:

@@ -62,13 +62,19 @@ def _larger(one: specs.ArraySpec, other: specs.ArraySpec) -> specs.ArraySpec:
     Raises:
       ValueError: there is none.
     """
-    if one == other:
-        return one
     plain = type(one) is type(other) is specs.ArraySpec
+    if one == other and not plain:
+        return one
     if not plain or one.dtype != other.dtype or len(one.shape) != len(other.shape):
         raise ValueError("different kinds of arrays")
-    sizes = map(max, one.shape, other.shape)
-    return specs.array_spec(tuple(sizes), one.dtype)
+    sizes = tuple(map(max, one.shape, other.shape))
+    if one.shape == other.shape and (one.low, one.high) == (other.low, other.high):
+        return one
+    if not (one.low and other.low):
+        return specs.array_spec(sizes, one.dtype)
+    low = min(0.0, *one.low, *other.low)  # the padding is 0
+    high = max(0.0, *one.high, *other.high)
+    return specs.array_spec(sizes, one.dtype, (low,), (high,))
 
 
 def _largest_action(

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from impala_mp import errors, specs, types
-from impala_mp.environments import bad_data, copies, snapshot, spaces
+from impala_mp.environments import bad_data, closing, copies, snapshot, spaces
 
 
 class VectorEnvironment:
@@ -33,13 +33,11 @@ class VectorEnvironment:
                 " rows. Set its metadata 'autoreset_mode' to"
                 " gymnasium.vector.AutoresetMode.NEXT_STEP."
             )
-        if type(envs) is gymnasium.vector.SyncVectorEnv:
-            envs = copies.Copies(envs, ignored)
-        self._envs = envs
-        self.num_envs = envs.num_envs
         self._interface = spaces.Interface(
             envs.single_observation_space, envs.single_action_space, ignored
         )
+        self._envs = copies.adopt(envs, self._interface.observation)
+        self.num_envs = envs.num_envs
         self.spec = specs.EnvironmentSpec(
             self._interface.observation, self._interface.action, self.frames_per_step
         )
@@ -70,11 +68,7 @@ class VectorEnvironment:
           BadData: an observation does not fit the space.
         """
         self._clear()
-        try:
-            observation, info = self._envs.reset(seed=self.seed_argument(seeds))
-        except Exception as error:
-            bad_data.raise_as_bad_data(error)
-            raise
+        observation, info = self._envs.reset(seed=self.seed_argument(seeds))
         observation = self._interface.observe(observation)
         self._note(info)
         return types.TimeStep(
@@ -92,13 +86,9 @@ class VectorEnvironment:
         Raises:
           BadData: an observation or a reward cannot be learned from.
         """
-        try:
-            observation, reward, terminated, truncated, info = self._envs.step(
-                self._interface.act(action)
-            )
-        except Exception as error:
-            bad_data.raise_as_bad_data(error)
-            raise
+        observation, reward, terminated, truncated, info = self._envs.step(
+            self._interface.act(action)
+        )
         observation = self._interface.observe(observation)
         reward = bad_data.rewards(reward, self.num_envs)
         terminated = bad_data.ends("terminated", terminated, self.num_envs)
@@ -201,7 +191,8 @@ class VectorEnvironment:
         snapshot.restore(self, state)
 
     def close(self) -> None:
-        self._envs.close()
+        """Closes every copy, once. Errors and hangs harm nothing."""
+        closing.close(self._envs)
 
 
 def _picture(drawn: np.ndarray) -> np.ndarray:

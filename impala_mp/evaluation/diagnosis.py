@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import nest, specs, types
+from impala_mp import nest, seeding, specs, types
 from impala_mp.algorithms import base, cuda
 from impala_mp.config import fields
 from impala_mp.environments import factory
@@ -24,12 +24,14 @@ class Diagnosis:
         self._config.learner.cuda_graph = False  # the same kernels, without a graph
         cuda.take_device(self._config.learner.device)
         torch.set_num_threads(crash.threads)
+        seeding.seed_globals(seeding.sequence(self._config.seed, "main"))
         environment = factory.probe(self._config.environment)
         self._policy = agent.make(self._config, environment)
         self._learner = learner.Learner(self._config, self._policy)
         self._learner.agent_steps = crash.agent_steps
         for name, tensor in self._learner.tensors.items():
-            tensor.copy_(crash.tensors[name])
+            if name in crash.tensors:  # older files have no popart_batches
+                tensor.copy_(crash.tensors[name])
         self._batch = self._rebuild(environment)
         moved = [leaf.to(self._config.learner.device) for leaf in crash.sample]
         self._sample = types.Sample(*moved) if moved else None

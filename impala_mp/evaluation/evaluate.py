@@ -1,5 +1,7 @@
 """Evaluates the newest checkpoint of a run, task by task."""
 
+import contextlib
+import io
 import os
 import shlex
 import shutil
@@ -29,16 +31,20 @@ def evaluate(
     greedy: bool | None = None,
     policy: agent.Agent | None = None,
     video: str | None = None,
+    trust: bool = False,
+    config: Any = None,
 ) -> dict[str, Any]:
     """Evaluates the newest checkpoint in `path`; returns the statistics by name.
 
+    `trust` and `config` are those of `SavedRun`.
+
     Raises:
-      BadInput: there is no run, or no valid checkpoint.
+      BadInput: there is no run, no valid checkpoint, or its code is not trusted.
       NoGameEnded: there are no returns.
     """
     if video:
         check_film(video)
-    run = saved_run.SavedRun(path)
+    run = saved_run.SavedRun(path, trust, config)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     policy = run.agent(policy)
     by_task = {}
@@ -68,17 +74,17 @@ def _play(
     count = min(episodes, settings.environments)
     environment = run.environment(count, task, "rgb_array" if video else None)
     film = Film(environment) if video else None
-    returns = evaluator.evaluate(
-        policy,
-        environment,
-        episodes,
-        greedy,
-        run.seed(),
-        film or (lambda: True),
-        settings.max_steps,
-        warnings.append,
-    )
-    environment.close()
+    with contextlib.closing(environment):
+        returns = evaluator.evaluate(
+            policy,
+            environment,
+            episodes,
+            greedy,
+            run.seed(),
+            film or (lambda: True),
+            settings.max_steps,
+            warnings.append,
+        )
     if film and video:
         film.save(video)
     if not returns:
@@ -154,10 +160,13 @@ class Film:
 
     def save(self, path: str) -> None:
         images = [Image.fromarray(frame) for frame in self._frames]
+        film = io.BytesIO()
         images[0].save(
-            path,
+            film,
+            format="GIF",
             save_all=True,
             append_images=images[1:],
             duration=1000 // _FRAMES_PER_SECOND,
             loop=0,
         )
+        files.write_atomically(path, film.getvalue(), durable=False)

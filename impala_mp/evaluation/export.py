@@ -106,12 +106,15 @@ _Function = Callable[[Tensors], Tensors]
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export(path: str, format_name: str, output: str | None) -> list[str]:
+def export(
+    path: str, format_name: str, output: str | None, trust: bool = False
+) -> list[str]:
     """Writes the policy of the run in `path`, and a JSON description beside it.
 
     Args:
       format_name: one of FORMATS.
       output: a file; None: `policy` in the run's folder.
+      trust: True loads code that this user has not trained.
 
     Returns:
       The paths of the two files.
@@ -124,7 +127,7 @@ def export(path: str, format_name: str, output: str | None) -> list[str]:
         _check_output(output, ending)
     if format_name == "onnx":
         _check_extra()
-    run = saved_run.SavedRun(path)
+    run = saved_run.SavedRun(path, trust)
     policy, inputs = _policy_and_rows(run)
     with _silence():
         data = _made(make, policy, inputs)
@@ -132,9 +135,16 @@ def export(path: str, format_name: str, output: str | None) -> list[str]:
     description = describe(policy, inputs)
     description["run"] = _origin(run, format_name)
     output = output or os.path.join(path, f"policy{ending}")
-    _write(output, data)
     text = json.dumps(description, indent=2)
-    files.write_atomically(f"{output}.json", f"{text}\n")
+    try:
+        files.write_atomically(output, data)
+        files.write_atomically(f"{output}.json", f"{text}\n")
+    except OSError as error:
+        raise errors.BadInput(
+            f"{output} cannot be written ({error}). Choose another --output."
+        ) from error
+    finally:
+        files.remove_stale(os.path.dirname(output) or ".")
     return [output, f"{output}.json"]
 
 
@@ -327,9 +337,3 @@ def _origin(run: saved_run.SavedRun, format_name: str) -> dict[str, Any]:
         "format": format_name,
         "torch": torch.__version__,
     }
-
-
-def _write(path: str, data: bytes) -> None:
-    """Writes the whole file or nothing."""
-    files.write_durably(f"{path}.writing", data)
-    os.replace(f"{path}.writing", path)

@@ -24,6 +24,7 @@ def play(
     delay_secs: float | None,
     console: rich.console.Console | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    trust: bool = False,
 ) -> None:
     """Shows `episodes` of each task of the run in `path`.
 
@@ -31,11 +32,12 @@ def play(
       greedy: None: as in evaluations.
       delay_secs: between two moments; None: the spectator's default.
       sleep: waits for a number of seconds.
+      trust: True loads code that this user has not trained.
 
     Raises:
       BadInput: there is no run, no valid checkpoint, or no display for a window.
     """
-    run = saved_run.SavedRun(path)
+    run = saved_run.SavedRun(path, trust)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     console = console or rich.console.Console()
     if delay_secs is None:

@@ -9,16 +9,27 @@ from impala_mp import errors, seeding
 from impala_mp.config import derived
 from impala_mp.environments import factory, vector
 from impala_mp.networks import agent
-from impala_mp.storage import checkpoint, workdir
+from impala_mp.storage import checkpoint, trust as trust_lib, workdir
 
 
 class SavedRun:
     """Config and newest checkpoint of a run; damaged files are reported on stderr."""
 
-    def __init__(self, path: str) -> None:
-        """Raises BadInput if there is no run in `path`, or no valid checkpoint."""
+    def __init__(self, path: str, trust: bool = False, config: Any = None) -> None:
+        """Reads the run in `path`.
+
+        Args:
+          trust: True loads code that this user has not trained.
+          config: of the run; None: read from its folder.
+
+        Raises:
+          BadInput: there is no run, no valid checkpoint, or its code is not trusted.
+        """
         self.path = path
-        self.config = workdir.read_config(path)
+        if config is None:
+            config = workdir.read_config(path)
+            trust_lib.admit(config, path, trust)
+        self.config = config
         self._state = _newest(path)
         self.agent_steps: int = self._state["learner"]["agent_steps"]
         self.updates: int = self._state["learner"]["updates"]
@@ -31,7 +42,11 @@ class SavedRun:
     def environment(
         self, num_envs: int, task: int = 0, render_mode: str | None = None
     ) -> vector.VectorEnvironment:
-        """Makes copies of a task's environment that play full games."""
+        """Makes copies of a task's environment that play full games.
+
+        They draw the same global random numbers each time.
+        """
+        seeding.seed_globals(seeding.sequence(self.config.seed, "main", 1 + task))
         return factory.make(
             self.config.environment,
             num_envs,
@@ -43,6 +58,7 @@ class SavedRun:
     def agent(self, policy: agent.Agent | None = None) -> agent.Agent:
         """Returns the run's agent, or `policy` if given, with these parameters."""
         if policy is None:
+            seeding.seed_globals(seeding.sequence(self.config.seed, "main"))
             spec = factory.probe(self.config.environment)
             policy = agent.make(self.config, spec)
         load_parameters(policy, self._state)

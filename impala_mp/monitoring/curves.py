@@ -1,12 +1,12 @@
 """Plots of learning curves over runs and seeds, with confidence bands."""
 
-import os
+import io
 from typing import Any
 
 import numpy as np
 
 from impala_mp import errors
-from impala_mp.storage import metrics
+from impala_mp.storage import files, metrics
 
 _POINTS = 400  # of a band
 _LABELS = {
@@ -29,9 +29,10 @@ def load(folder: str, x: str, key: str) -> Series:
     Raises:
       BadInput: the run has no records with both.
     """
-    records = [r for r in metrics.read(folder) if x in r and key in r]
+    every = metrics.read(folder)
+    records = [r for r in every if all(files.is_number(r.get(k)) for k in (x, key))]
     if not records:
-        known = sorted({k for r in metrics.read(folder) for k in r})
+        known = sorted({k for r in every for k in r})
         raise errors.BadInput(
             f"{folder} has no record with {x} and {key}. It has"
             f" {', '.join(known) or 'none at all'}."
@@ -78,7 +79,9 @@ def _draw_band(
 
 def _draw_evaluations(axes: Any, folders: list[str], x: str) -> None:
     key = "evaluation/return_mean"
-    points = [(r[x], r[key]) for f in folders for r in metrics.read(f) if key in r]
+    points = [
+        (r[x], r[key]) for f in folders for r in metrics.read(f) if x in r and key in r
+    ]
     if points:
         color = axes.lines[-1].get_color()
         axes.plot(*zip(*points, strict=True), "o", color=color, ms=4, mec="white")
@@ -145,7 +148,6 @@ def _figure() -> tuple[Any, Any]:
 def _write(figure: Any, path: str) -> None:
     from matplotlib.backends import backend_agg
 
-    temporary = f"{path}.writing"
-    with open(temporary, "wb") as file:
-        backend_agg.FigureCanvasAgg(figure).print_png(file)
-    os.replace(temporary, path)
+    image = io.BytesIO()
+    backend_agg.FigureCanvasAgg(figure).print_png(image)
+    files.write_atomically(path, image.getvalue(), durable=False)

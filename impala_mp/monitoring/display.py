@@ -10,6 +10,8 @@ import rich.live
 import rich.progress
 import rich.table
 
+from impala_mp.storage import files
+
 Record = dict[str, float]
 
 _PLAIN_INTERVAL_SECS = 5.0  # between lines where there is no terminal
@@ -153,8 +155,9 @@ class Display:
         """Prints a sentence above the live display, and appends it to the log."""
         self._show(text)
         if self._log is not None:
-            with contextlib.suppress(OSError), open(self._log, "a") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            with contextlib.suppress(OSError):
+                now = time.strftime("%Y-%m-%d %H:%M:%S")
+                files.append(self._log, f"{now} {text}\n")
 
     def _show(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

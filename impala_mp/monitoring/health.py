@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import rich.console
 import rich.table
+import rich.text
 
 from impala_mp import errors
 from impala_mp.monitoring import display
@@ -89,13 +90,17 @@ def _judge_ended(state: str) -> tuple[str, bool]:
 
 
 def _load(path: str) -> dict[str, Any]:
-    """Loads health.json and checks its keys."""
+    """Loads health.json and checks its values."""
+    workdir.check_name(path)
     try:
-        with open(os.path.join(path, "health.json")) as file:
-            health = json.load(file)
+        health = files.read_json(os.path.join(path, "health.json"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise errors.BadInput(
             f"{path} has no health.json. Name the --workdir of a run."
+        ) from error
+    except OSError as error:
+        raise errors.BadInput(
+            f"health.json in {path} cannot be read ({error}). Name another run."
         ) from error
     except ValueError as error:
         raise errors.BadInput(
@@ -104,8 +109,9 @@ def _load(path: str) -> dict[str, Any]:
         ) from error
     if not _is_whole(health):
         raise errors.BadInput(
-            f"health.json in {path} was written by another version of impala-train."
-            " Use the impala-status of that version, or resume the run first."
+            f"health.json in {path} was written by another version of impala-train,"
+            " or was edited. Use the impala-status of that version, or resume the run"
+            " first."
         )
     return health
 
@@ -113,10 +119,25 @@ def _load(path: str) -> dict[str, Any]:
 def _is_whole(health: Any) -> bool:
     if not (isinstance(health, dict) and health.keys() >= _KEYS):
         return False
-    processes = health["processes"]
-    return bool(processes) and all(
-        isinstance(each, dict) and each.keys() >= {*Status._fields}
-        for each in processes
+    processes, live = health["processes"], health.get("live", [])
+    return (
+        files.is_number(health["time"])
+        and all(isinstance(health[name], str) for name in ("bottleneck", "stall"))
+        and isinstance(live, list)
+        and all(isinstance(line, str) for line in live)
+        and isinstance(processes, list)
+        and bool(processes)
+        and all(map(_is_process, processes))
+    )
+
+
+def _is_process(each: Any) -> bool:
+    """Returns whether JSON is the status of a process."""
+    if not (isinstance(each, dict) and each.keys() >= {*Status._fields}):
+        return False
+    return all(
+        isinstance(each[name], str) if kind is str else files.is_number(each[name])
+        for name, kind in Status.__annotations__.items()
     )
 
 
@@ -126,16 +147,25 @@ def _parts(health: dict[str, Any], record: dict[str, float]) -> list[Any]:
         table.add_column(column)
     for each in health["processes"]:
         table.add_row(
-            f"{each['role']} {each['index']}",
-            str(each["pid"] or "–"),
-            str(each["incarnation"]),
-            each["state"],
-            f"{each['heartbeat_age_secs']:.1f} s",
-            str(each["restarts"]),
-            each["reason"],
+            *map(
+                _text,
+                (
+                    f"{each['role']} {each['index']}",
+                    each["pid"] or "–",
+                    each["incarnation"],
+                    each["state"],
+                    f"{each['heartbeat_age_secs']:.1f} s",
+                    each["restarts"],
+                    each["reason"],
+                ),
+            )
         )
-    parts: list[Any] = [table]
-    for label, text in display.rows(record) if record else []:
-        parts.append(f"{label}: {text}")
-    parts += health.get("live", [])
-    return parts + [text for text in (health["bottleneck"], health["stall"]) if text]
+    lines = [f"{label}: {text}" for label, text in display.rows(record) if record]
+    lines += health.get("live", [])
+    lines += [text for text in (health["bottleneck"], health["stall"]) if text]
+    return [table, *map(_text, lines)]
+
+
+def _text(value: Any) -> rich.text.Text:
+    """Returns a value of a file as text, without markup and control characters."""
+    return rich.text.Text(files.visible(str(value)))

@@ -2,13 +2,14 @@
 
 import json
 import os
+import reprlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 from impala_mp import errors, specs
 from impala_mp.config import fields, live_hyperparameters, schedules
-from impala_mp.storage import mailbox
+from impala_mp.storage import files, mailbox
 from impala_mp.transport import control_block
 
 
@@ -31,14 +32,23 @@ class LiveControl:
         self._agent_steps = 0
 
     def tick(self, agent_steps: int) -> None:
-        """Answers all pending requests."""
-        self._agent_steps = agent_steps
+        """Answers all pending requests.
+
+        Raises:
+          OSError: an answer could not be written; the other requests have theirs.
+        """
+        self._agent_steps, failed = agent_steps, None
         for question in self._mailbox.take():
             try:
                 answer = {"lines": self._answer(question.message)}
             except errors.BadInput as error:
                 answer = {"refused": str(error)}
-            self._mailbox.answer(question, answer)
+            try:
+                self._mailbox.answer(question, answer)
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def _answer(self, message: Any) -> list[str]:
         match message:
@@ -48,6 +58,7 @@ class LiveControl:
             case {"set": dict(values)}:
                 for name, value in values.items():
                     _check_names([name])
+                    _check_number(name, value)
                     live_hyperparameters.check_value(name, value)
                     if name == "epsilon":
                         specs.check_epsilon(self._action, value)
@@ -55,7 +66,9 @@ class LiveControl:
             case {"unset": list(names)}:
                 _check_names(names)
                 return self._change(dict.fromkeys(names))
-        raise errors.BadInput(f"{message!r} is not a request. Use get, set or unset.")
+        raise errors.BadInput(
+            f"{reprlib.repr(message)} is not a request. Use get, set or unset."
+        )
 
     def _change(self, values: dict[str, float | None]) -> list[str]:
         """Changes all of `values` or none of them."""
@@ -87,8 +100,10 @@ class LiveControl:
             "to": after,
             "by": self._source(name),
         }
-        with open(self._log, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            files.append(self._log, json.dumps(line) + "\n")
+        except OSError as error:
+            self._report(f"{error}: the change is not logged, and is valid.")
         return sentence
 
     def _source(self, name: str) -> str:
@@ -123,11 +138,18 @@ def restore(
     ]
 
 
+def _check_number(name: str, value: Any) -> None:
+    """Refuses what is no number; a float may be inf, or break a field's rule."""
+    if not (isinstance(value, float) or files.is_number(value)):
+        raise errors.BadInput(f"{name} ({reprlib.repr(value)}) must be a number.")
+
+
 def _check_names(names: list[Any]) -> None:
+    known = list(live_hyperparameters.NAMES)
     for name in names:
-        if name not in live_hyperparameters.NAMES:
-            hint = fields.nearest(str(name), list(live_hyperparameters.NAMES))
+        if name not in known:
+            hint = fields.nearest(name[:100], known) if isinstance(name, str) else ""
             raise errors.BadInput(
-                f"there is no live value {name!r}. There are"
-                f" {', '.join(live_hyperparameters.NAMES)}.{hint}"
+                f"there is no live value {reprlib.repr(name)}. There are"
+                f" {', '.join(known)}.{hint}"
             )

@@ -190,7 +190,12 @@ _VTRACE = Section(
             "Rises over passes: set config.impact.kl_cost or move the target sooner.",
         ),
         Metric("popart/mean", "return", "PopArt: running mean of value targets."),
-        Metric("popart/scale", "return", "PopArt: running deviation of value targets."),
+        Metric(
+            "popart/scale",
+            "return",
+            "PopArt: running deviation of value targets, from 1e-4 to 1e15.",
+            "At a limit values are not at unit scale: multiply the rewards.",
+        ),
         Metric("popart/mean/{task}", "return", "PopArt: the mean of one task."),
         Metric("popart/scale/{task}", "return", "PopArt: the deviation of one task."),
     ),

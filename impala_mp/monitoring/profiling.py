@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from impala_mp.storage import files
+
 _SKIPPED = 10  # turns of warm-up
 
 
@@ -43,7 +45,8 @@ class Profile:
         self._profiler.stop()
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            self._profiler.export_chrome_trace(self._path)
+            with files.replacing(self._path) as temporary:
+                self._profiler.export_chrome_trace(temporary)
             print(f"Profile: {self._path}", flush=True)
         except (OSError, RuntimeError) as error:
             print(f"{self._path} could not be written: {error}.", flush=True)

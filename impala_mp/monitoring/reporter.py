@@ -66,6 +66,7 @@ class Reporter:
             shared.environment.action,
         )
         self._learned = 0  # trajectories
+        self._popart_reported = False
         self._evaluation: dict[str, float] = {}
         self._unwritten: dict[str, float] = {}  # an evaluation not in a record yet
         self._before: dict[str, float] = {}
@@ -110,6 +111,7 @@ class Reporter:
         self._unwritten = {}
         merged = _as_integers(merged)
         self._before = record
+        self._report_popart(record)
         self._guarded(self._writer.write, merged, lags)
         self.bottleneck = bottleneck.explain(
             merged,
@@ -144,6 +146,13 @@ class Reporter:
                 f"{failed} checkpoints could not be written (see logs/learner-0.log)."
                 " Training continues, and the newest valid one is kept."
             )
+
+    def _report_popart(self, record: dict[str, float]) -> None:
+        """Reports once that PopArt's scale is at a limit."""
+        sentence = learner_metrics.popart_limit(record)
+        if sentence and not self._popart_reported:
+            self._popart_reported = True
+            self._screen.message(sentence)
 
     def close(self) -> None:
         self._writer.close()

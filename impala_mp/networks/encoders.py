@@ -9,7 +9,7 @@ from torch import nn
 
 from impala_mp import errors, nest, specs, types
 from impala_mp.config import user_code
-from impala_mp.networks import initialisers, normalisation, torsos
+from impala_mp.networks import initialisers, inputs, torsos
 
 _SIGNATURE = "(observation_spec, config) -> Module"
 
@@ -64,21 +64,6 @@ class _Embedding(_Categories):
 _EMBEDDING_SIZE = 16
 
 
-def _is_image(spec: specs.ArraySpec) -> bool:
-    small = torsos.MINIMUM_SIDE["minatar"]
-    return len(spec.shape) == 3 and min(spec.shape[:2]) >= small
-
-
-def default(spec: specs.ArraySpec) -> str:
-    """Returns the default encoder of a leaf, by its kind."""
-    if isinstance(spec, specs.CategoriesSpec):
-        return "embedding"
-    if not _is_image(spec):
-        return "mlp"
-    large = min(spec.shape[:2]) >= torsos.MINIMUM_SIDE["nature"]
-    return "nature" if large else "minatar"
-
-
 def _make_leaf(
     field: str, name: str, spec: specs.ArraySpec, settings: Any
 ) -> nn.Module:
@@ -88,7 +73,7 @@ def _make_leaf(
     if name == "embedding" and isinstance(spec, specs.CategoriesSpec):
         return _Embedding(spec, _EMBEDDING_SIZE)
     if name == "mlp":
-        return torsos.MLP(normalisation.num_inputs(spec), tuple(settings.hidden_sizes))
+        return torsos.MLP(inputs.num_inputs(spec), tuple(settings.hidden_sizes))
     if name in torsos.MINIMUM_SIDE:
         return torsos.conv_encoder(field, name, spec)
     raise errors.BadInput(
@@ -98,13 +83,73 @@ def _make_leaf(
     )
 
 
-def _inputs(
-    name: str, spec: specs.ArraySpec, normalise: bool
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns a map from the environment's dtype to the input of the encoder `name`."""
+def default(spec: specs.ArraySpec, layout: str = "auto") -> str:
+    """Returns the default encoder of a leaf, by its kind and the pictures' layout."""
     if isinstance(spec, specs.CategoriesSpec):
-        return _OneHot(spec) if name == "mlp" else _as_it_is
-    return _as_it_is if ":" in name and not normalise else normalisation.to_float
+        return "embedding"
+    image = inputs.picture(spec, layout)
+    side = 0 if image is None else min(image.spec.shape[:2])
+    if side < torsos.MINIMUM_SIDE["minatar"]:
+        return "mlp"
+    return "nature" if side >= torsos.MINIMUM_SIDE["nature"] else "minatar"
+
+
+def choose(name: str, spec: specs.ArraySpec, settings: Any) -> inputs.Choice:
+    """Chooses the encoder of one array, and what happens before it.
+
+    Args:
+      name: the encoder in the config: auto, a name or module:factory.
+      settings: `config.network`.
+    """
+    layout, image = settings.image_layout, None
+    if name == "auto":
+        name = default(spec, layout)
+        image = inputs.picture(spec, layout)
+    elif name in torsos.MINIMUM_SIDE:
+        image = inputs.picture(spec, layout, is_wanted=True)
+    if name not in torsos.MINIMUM_SIDE:
+        image = None
+    is_categories = isinstance(spec, specs.CategoriesSpec)
+    normalise = bool(settings.normalise_observations) and not is_categories
+    return inputs.Choice(
+        name,
+        given=spec,
+        spec=image.spec if image else spec,
+        image=image,
+        normalise=normalise,
+        unchanged=":" in name and not normalise,
+    )
+
+
+def choices(settings: Any, spec: types.Nest) -> dict[str, inputs.Choice]:
+    """Returns what happens to each array, by its path; {} for a custom torso.
+
+    Raises:
+      BadInput: `config.network` does not fit the observation.
+    """
+    if ":" in settings.torso:
+        return {}
+    leaves = dict(nest.flatten_with_path(spec))
+    is_single = isinstance(spec, specs.ArraySpec)
+    if not is_single and settings.torso != "auto":
+        raise errors.BadInput(
+            f"network.torso ({settings.torso!r}) takes a single array. The observations"
+            f" have {', '.join(leaves)}. Set"
+            " config.network.torso=auto and config.network.encoders for each."
+        )
+    _check_paths(settings.encoders, list(leaves))
+    names = {
+        path: settings.encoders.get(path, "auto") if path else settings.torso
+        for path in leaves
+    }
+    return {path: choose(names[path], leaf, settings) for path, leaf in leaves.items()}
+
+
+def _inputs(choice: inputs.Choice) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns a map from the environment's dtype to the input of the encoder."""
+    if isinstance(choice.given, specs.CategoriesSpec):
+        return _OneHot(choice.given) if choice.name == "mlp" else _as_it_is
+    return _as_it_is if choice.unchanged else choice.numbers()
 
 
 class Leaf(nn.Module):
@@ -114,13 +159,10 @@ class Leaf(nn.Module):
         self, field: str, name: str, spec: specs.ArraySpec, settings: Any
     ) -> None:
         super().__init__()
-        name = default(spec) if name == "auto" else name
-        normalise = settings.normalise_observations and not isinstance(
-            spec, specs.CategoriesSpec
-        )
-        self.inputs = _inputs(name, spec, normalise)
-        self.normaliser = normalisation.Normaliser(spec.shape) if normalise else None
-        self.encoder = _make_leaf(field, name, spec, settings)
+        choice = choose(name, spec, settings)
+        self.inputs = _inputs(choice)
+        self.normaliser = choice.normaliser()
+        self.encoder = _make_leaf(field, choice.name, choice.spec, settings)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         numbers = self.inputs(observation)
@@ -171,20 +213,11 @@ def make(settings: Any, spec: types.Nest) -> nn.Module:
     """
     if ":" in settings.torso:
         return _custom(settings, spec)
-    leaves = list(nest.flatten_with_path(spec))
-    is_single = isinstance(spec, specs.ArraySpec)
-    if not is_single and settings.torso != "auto":
-        raise errors.BadInput(
-            f"network.torso ({settings.torso!r}) takes a single array. The observations"
-            f" have {', '.join(path for path, _ in leaves)}. Set"
-            " config.network.torso=auto and config.network.encoders for each."
-        )
-    _check_paths(settings.encoders, [path for path, _ in leaves])
     made = []
-    for path, leaf in leaves:
+    for path, choice in choices(settings, spec).items():
         field = f"network.encoders.{path}" if path else "network.torso"
-        name = settings.encoders.get(path, "auto") if path else settings.torso
-        made.append(Leaf(field, name, leaf, settings))
+        made.append(Leaf(field, choice.name, choice.given, settings))
+    is_single = isinstance(spec, specs.ArraySpec)
     return made[0] if is_single else Encoder(made, spec, settings.joint_size)
 
 

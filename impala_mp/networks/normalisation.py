@@ -9,42 +9,38 @@ import numpy as np
 import torch
 from torch import nn
 
-from impala_mp import specs
-
 _LIMIT = 10.0  # standard deviations; larger values are clipped
 _EPSILON = 1e-8
 
 
-def num_inputs(spec: specs.ArraySpec) -> int:
-    """Returns the number of inputs of an encoder of this leaf."""
-    if isinstance(spec, specs.CategoriesSpec):
-        return sum(spec.num_values)
-    return int(np.prod(spec.shape, dtype=np.int64))
+def precision(dtype: np.dtype) -> torch.dtype:
+    """Returns the dtype that the mean is subtracted in: it holds every value exactly.
 
-
-def to_float(observation: torch.Tensor) -> torch.Tensor:
-    """Converts to float32 [N, ...]; bytes are pixels, and become [0, 1]."""
-    if observation.dtype == torch.uint8:
-        return observation.float() / 255.0
-    return observation.float()
+    The deviation of 1e8 +- 3 is lost in float32, whose numbers are 8 apart there.
+    """
+    exact = np.can_cast(dtype, np.float32, "safe")
+    return torch.float32 if exact else torch.float64
 
 
 class Normaliser(nn.Module):
     """Normaliser of each element: (x - mean) / deviation."""
 
     count: torch.Tensor  # observations so far, float64
-    mean: torch.Tensor  # float32 [*shape]
+    mean: torch.Tensor  # [*shape], in the precision of the inputs
     variance: torch.Tensor  # float32 [*shape]
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("mean", torch.zeros(shape, dtype=dtype))
         self.register_buffer("variance", torch.ones(shape))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """[N, *shape] -> [N, *shape], float32; only clipped before the first update."""
-        scaled = (inputs - self.mean) * (self.variance + _EPSILON).rsqrt()
+        deviations = (inputs - self.mean).float()
+        scaled = deviations * (self.variance + _EPSILON).rsqrt()
         return scaled.clamp(-_LIMIT, _LIMIT)
 
     @torch.no_grad()
@@ -58,10 +54,12 @@ class Normaliser(nn.Module):
         `finite` is a scalar 0 or 1; with 0 nothing changes. An element whose variance
         exceeds float32 (values of about 1e20) keeps its statistics.
         """
-        share = (len(inputs) / (self.count + len(inputs))).float() * finite
+        share = len(inputs) / (self.count + len(inputs)) * finite
+        share = share.to(self.mean.dtype)
         batch_variance, batch_mean = torch.var_mean(inputs, 0, correction=0)
         delta = batch_mean - self.mean
         growth = batch_variance - self.variance + delta.square() * (1.0 - share)
+        growth = growth.float()
         is_sane, zero = growth.isfinite(), growth.new_zeros(())
         self.mean.add_(torch.where(is_sane, delta * share, zero))
         self.variance.add_(torch.where(is_sane, growth * share, zero))

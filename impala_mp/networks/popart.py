@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-_MIN_SCALE, _MAX_SCALE = 1e-4, 1e6  # the paper's bounds of sigma
+# Bounds of sigma. The lower one is the paper's; below the upper one, the square of a
+# sum of targets is finite in float32.
+MIN_SCALE, MAX_SCALE = 1e-4, 1e15
 
 
 class PopArtHead(nn.Linear):
@@ -29,7 +31,7 @@ class PopArtHead(nn.Linear):
     @property
     def scale(self) -> torch.Tensor:
         """sigma, [tasks]."""
-        return self.variance.sqrt().clamp(_MIN_SCALE, _MAX_SCALE)
+        return self.variance.sqrt().clamp(MIN_SCALE, MAX_SCALE)
 
     def scale_of(self, task: torch.Tensor | None) -> torch.Tensor:
         """Returns sigma per element: [...], or [1] without tasks."""
@@ -54,9 +56,9 @@ class PopArtHead(nn.Linear):
         Moments of micro-batches add up to those of the batch.
 
         Returns:
-          [tasks, 3].
+          float64 [tasks, 3]: the variance of targets far from mu is not lost.
         """
-        weights = learnable.unsqueeze(-1)
+        weights = learnable.unsqueeze(-1).double()
         if task is not None:
             weights = weights * functional.one_hot(task, self.out_features)
         deviations = (targets.unsqueeze(-1) - self.mean) * weights
@@ -64,7 +66,13 @@ class PopArtHead(nn.Linear):
         return torch.stack([each.flatten(0, -2).sum(0) for each in sums], -1)
 
     @torch.no_grad()
-    def adapt(self, moments: torch.Tensor, beta: float, finite: torch.Tensor) -> None:
+    def adapt(
+        self,
+        moments: torch.Tensor,
+        beta: float,
+        finite: torch.Tensor,
+        batches: torch.Tensor | None = None,
+    ) -> None:
         """Moves the statistics towards `moments`; every output stays the same.
 
         By section 3.1 of the paper, with nu the second moment and sigma^2 = nu - mu^2:
@@ -72,26 +80,41 @@ class PopArtHead(nn.Linear):
             mu' = (1-beta) mu + beta E[G],      nu' = (1-beta) nu + beta E[G^2]
             w'  = sigma/sigma' w,               b'  = (sigma b + mu - mu')/sigma'
 
-        The code moves the variance instead of nu. With d = E[G] - mu, sigma'^2 =
-        (1-beta) sigma^2 + beta E[(G - mu)^2] - (beta d)^2 is equal, and does not cancel
-        when mu is large compared with sigma.
+        The code moves the variance instead of nu. With d = E[G] - mu and v the variance
+        of G, sigma'^2 = (1-beta) sigma^2 + beta v + beta (1-beta) d^2 is equal, and
+        does not cancel when mu is large compared with sigma.
+
+        With `batches`, the step size of a task's t-th batch is max(beta, 1/t), so that
+        the statistics begin at the first batch's. Its outputs then follow them, because
+        a fresh head would take long to travel from 0 to a distant mean. A batch of
+        equal targets has no scale: its variance moves by beta.
 
         Args:
-          moments: of the whole batch, [tasks, 3].
+          moments: of the whole batch, float64 [tasks, 3].
           beta: step size, in (0, 1].
           finite: scalar 0 or 1; with 0 nothing changes. A task whose moments are not
             finite, or whose count is 0, does not change either.
+          batches: float32 [tasks], the number of batches before; 1 is added in place.
         """
         count, first, second = (moments / moments[:, :1].clamp(min=1.0)).unbind(-1)
-        moves = (finite * count > 0) & torch.isfinite(second)
+        moves = (finite * count > 0) & torch.isfinite(second.float())
+        spread = (second - first.square()).clamp(min=0.0)
+        rate = torch.full_like(first, beta)
+        begins = torch.zeros_like(moves)
+        if batches is not None:
+            batches.add_(moves)
+            rate = batches.double().clamp(min=1.0).reciprocal().clamp(min=beta)
+            begins = moves & (batches == 1.0)
+        slow = torch.where(spread < MIN_SCALE**2, beta, rate)
+        growth = slow * (spread - self.variance)
+        growth += rate * (1.0 - rate) * first.square()
         zero = torch.zeros_like(first)
-        shift = torch.where(moves, beta * first, zero)
-        growth = beta * (second - self.variance) - shift.square()
+        shift = torch.where(moves, rate * first, zero).float()
         old = self.scale
         self.variance.add_(torch.where(moves, growth, zero)).clamp_(min=0.0)
-        ratio = old / self.scale
+        ratio = torch.where(begins, 1.0, old / self.scale)
         self.weight.mul_(ratio.unsqueeze(-1))
-        self.bias.mul_(ratio).sub_(shift / self.scale)
+        self.bias.mul_(ratio).sub_(torch.where(begins, 0.0, shift / self.scale))
         self.mean.add_(shift)
 
 

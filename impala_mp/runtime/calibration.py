@@ -1,5 +1,6 @@
 """Chooses actors, learner threads and micro-batches by a short measurement."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -129,11 +130,10 @@ def _seconds_a_call(function: Callable[[], Any]) -> float:
 
 def _environment_secs(settings: Any, count: int) -> float:
     made = factory.make(settings, count)
-    made.reset(list(range(made.num_envs)))
-    actions = specs.example_actions(made.spec.action, made.num_envs)
-    seconds = _seconds_a_call(lambda: made.step(actions))
-    made.close()
-    return seconds
+    with contextlib.closing(made):
+        made.reset(list(range(made.num_envs)))
+        actions = specs.example_actions(made.spec.action, made.num_envs)
+        return _seconds_a_call(lambda: made.step(actions))
 
 
 def _zeros(

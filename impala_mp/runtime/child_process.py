@@ -4,12 +4,15 @@ import contextlib
 import math
 import os
 import random
+import re
 import select
 import signal
 import time
 from typing import Any
 
+from impala_mp.config import user_code
 from impala_mp.runtime import entry_points, fork_server, restart_policy
+from impala_mp.storage import files
 from impala_mp.transport import control_block, shared as shared_lib, topology
 
 _ORPHANED = 255  # multiprocessing's exit code of a child that it lost
@@ -47,9 +50,10 @@ class ChildProcess:
         self.lost = False  # its budget is spent, and the run continues without it
         self.reason = ""  # of the last death
         self._started_at = math.inf  # monotonic; not started yet
-        self._log_start = self._steps_at_start = 0
+        self._log_start = self._steps_at_start = self._finished_before = 0
         self._orders: list[tuple[float, signal.Signals]] = []  # when to send what
         self._hung = ""  # why they were given
+        self._excused = (0, 0.0)  # heartbeat, and seconds left out of the silence since
         self._pidfd = -1
 
     @property
@@ -76,6 +80,7 @@ class ChildProcess:
         self._log_start = os.path.getsize(self.log) if os.path.exists(self.log) else 0
         self._started_at = time.monotonic()
         self._steps_at_start = self.row.get("agent_steps")
+        self._finished_before = self.row.get("finished")
         self._orders, self._hung = [], ""
         self.row.beat(control_block.State.NOT_STARTED)
         process = context.Process(
@@ -122,7 +127,20 @@ class ChildProcess:
         return limit
 
     def _silent_for(self, seconds: float) -> bool:
-        return self.row.heartbeat_age_secs() > seconds
+        return self.silence_secs() > seconds
+
+    def silence_secs(self) -> float:
+        """Returns the time since its last heartbeat, without pauses of the run."""
+        heartbeat, secs = self._excused
+        excused = secs if heartbeat == self.row.get("heartbeat_ns") else 0.0
+        return self.row.heartbeat_age_secs() - excused
+
+    def excuse(self, secs: float) -> None:
+        """Leaves `secs` out of its silence, in which the supervisor was paused, too."""
+        heartbeat, before = self._excused
+        newest = self.row.get("heartbeat_ns")
+        total = secs + before * (heartbeat == newest)
+        self._excused = (newest, min(total, self.row.heartbeat_age_secs()))
 
     def is_hung(self) -> bool:
         """Returns whether it has been silent for longer than its state allows."""
@@ -140,8 +158,7 @@ class ChildProcess:
         if state > control_block.State.NOT_STARTED:  # before, no handler would take it
             self._orders.insert(0, (now, signal.SIGUSR1))
         self._hung = (
-            f"was silent for {self.row.heartbeat_age_secs():.0f} s while"
-            f" {state.name.lower()}"
+            f"was silent for {self.silence_secs():.0f} s while {state.name.lower()}"
         )
         return f"{self.title} {self._hung}. It is ended; its stacks go to {self.log}."
 
@@ -172,6 +189,9 @@ class ChildProcess:
         was_running = self.row.state not in control_block.NOT_YET_RUNNING
         self.row.beat(control_block.State.NOT_STARTED)
         reason = (self._hung or cause(code)) + self._place()
+        explained = self.explain()
+        if explained:
+            reason += f" {explained}" if explained[0] == "(" else f": {explained}"
         self.record_death(reason, time.monotonic() - self._started_at, was_running)
         return code
 
@@ -179,7 +199,9 @@ class ChildProcess:
         """Keeps the reason and the policy's verdict; sets the time of the restart."""
         now = time.monotonic()
         self.reason = reason
-        self.verdict = self.policy.after_death(now, lived_secs, was_running)
+        self.verdict = self.policy.after_death(
+            now, lived_secs, was_running, self.has_finished
+        )
         if isinstance(self.verdict, restart_policy.Wait):
             self.restart_at = now + self.verdict.secs
 
@@ -208,22 +230,48 @@ class ChildProcess:
             f" incarnation {self.incarnation} of run {self._shared.run})"
         )
 
+    @property
+    def has_finished(self) -> bool:
+        """True if its newest incarnation has finished a unit of work."""
+        return self.row.get("finished") != self._finished_before
+
+    @property
+    def fruitless_lives(self) -> int:
+        """Lives in a row, up to now, in which it was running and finished nothing."""
+        return 0 if self.has_finished else self.policy.fruitless_lives
+
     def output(self) -> str:
         """Returns the output of this incarnation, its traceback included.
 
         "" if it wrote nothing, or the disk was full.
         """
         try:
-            with open(self.log, errors="replace") as file:
-                file.seek(self._log_start)
-                return file.read()[-8000:]
-        except FileNotFoundError:
+            with files.open_to_read(self.log) as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_start, size - 8000))
+                return file.read().decode(errors="replace")
+        except OSError:
             return ""
 
-    def last_line(self) -> str:
-        """Returns the last line of its output, or why it died if that is lost."""
-        lines = self.output().strip().splitlines()
-        return lines[-1] if lines else self.reason
+    def explain(self) -> str:
+        """Returns the cause of its death and the user's line, by its output; or ""."""
+        text = self.output()
+        found = re.findall(f"^{entry_points.CAUSE}(.*)$", text, re.MULTILINE)
+        return found[-1].strip() if found else _explain_stacks(text)
+
+    def refusal(self) -> str:
+        """Returns the sentence with which it ended, or why it died if that is lost."""
+        return self.explain() or self.reason
+
+
+def _explain_stacks(text: str) -> str:
+    """Returns the fatal error and the user's line in the output of faulthandler."""
+    fatal = re.findall("^Fatal Python error: .*$", text, re.MULTILINE)
+    _, _, stack = text.rpartition("Current thread ")
+    stack = stack.partition("\n\n")[0]  # other threads follow
+    frames = re.findall(r'^  File "(.*)", line (\d+) in (.*)$', stack, re.MULTILINE)
+    place = user_code.place([(file, int(n), name) for file, n, name in frames[::-1]])
+    return f"{fatal[-1] if fatal else ''}{place}".strip()
 
 
 def cause(code: int) -> str:

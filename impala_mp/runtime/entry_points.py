@@ -15,11 +15,12 @@ import torch
 
 from impala_mp import errors, seeding
 from impala_mp.algorithms import cuda
-from impala_mp.config import derived
+from impala_mp.config import derived, user_code
 from impala_mp.environments import factory
 from impala_mp.monitoring import profiling
 from impala_mp.networks import agent, flat_parameters
-from impala_mp.runtime import life_pipe, resources, streams
+from impala_mp.runtime import life_pipe, process_end, resources, signals, streams
+from impala_mp.storage import files
 from impala_mp.transport import (
     control_block,
     inference_requests,
@@ -33,6 +34,8 @@ END = signal.SIGUSR2  # from the supervisor, to a process that hangs
 
 # Exit codes for the supervisor. An environment may exit with any other code.
 BAD_INPUT, RUN_FAILED = 211, 212
+CAUSE = "Cause: "  # begins the line of a log that the supervisor reports
+_MAX_CAUSE = 500  # characters
 
 
 def main(
@@ -41,11 +44,11 @@ def main(
     log: str,
     shared: shared_lib.Shared,
     life: Any,
-) -> None:
+) -> NoReturn:
     """Runs one incarnation of a seat to its end, and exits with 0.
 
-    With BAD_INPUT and RUN_FAILED the last line of the log is a sentence. Any other
-    failure leaves a traceback and exits with 1.
+    A failure leaves a line with its cause in the log. BAD_INPUT and RUN_FAILED leave
+    nothing else; any other failure leaves a traceback, too, and exits with 1.
 
     Args:
       log: file that takes its output and its traceback.
@@ -55,23 +58,33 @@ def main(
     row.set("pid", os.getpid())
     row.set("incarnation", incarnation)
     row.beat(control_block.State.STARTING)
-    try:
-        _ROLES[seat.role](seat, incarnation, shared)
-    except errors.BadInput as error:
-        print(error, file=sys.stderr)
-        _exit(BAD_INPUT)
-    except errors.RunFailed as error:
-        print(error, file=sys.stderr)
-        _exit(RUN_FAILED)
-    except BaseException:  # an environment may call sys.exit
-        traceback.print_exc()
-        _exit(1)
+    seeding.seed_globals(shared.seeds(seat.role, seat.index, incarnation))
+    code = 0
+    with contextlib.suppress(errors.Interrupted), contextlib.ExitStack() as at_end:
+        try:
+            _ROLES[seat.role](seat, incarnation, shared, at_end)
+        except errors.BadInput as error:
+            _print_cause(str(error))
+            code = BAD_INPUT
+        except errors.RunFailed as error:
+            _print_cause(str(error))
+            code = RUN_FAILED
+        except BaseException as error:  # an environment may call sys.exit
+            traceback.print_exc()
+            _print_cause(_explain(error)[:_MAX_CAUSE])
+            code = 1
+    process_end.leave(code)
 
 
-def _exit(code: int) -> NoReturn:
-    """Exits without waiting for threads."""
-    sys.stderr.flush()
-    os._exit(code)
+def _explain(error: BaseException) -> str:
+    """Returns the error and the place in the user's code."""
+    hung = isinstance(error, errors.Interrupted)  # the supervisor gives the reason
+    return user_code.where(error) if hung else user_code.explain(error)
+
+
+def _print_cause(text: str) -> None:
+    """Prints a cause in one line."""
+    print(CAUSE + " ".join(text.split()), file=sys.stderr, flush=True)
 
 
 def _settle(incarnation: int, log: str, life: life_pipe.ChildEnd) -> None:
@@ -91,22 +104,26 @@ def _settle(incarnation: int, log: str, life: life_pipe.ChildEnd) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
     # SIGUSR1 to all processes requests a checkpoint; children print their stacks.
-    blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
-    signal.signal(END, lambda number, frame: sys.exit(1))
+    signals.unblock()
+    signal.signal(END, lambda number, frame: signals.interrupt(1))
+    process_end.forget_exit_handlers()
 
 
 def _open_log(path: str) -> None:
     """Sends all output to a file. A full disk loses it, and nothing else."""
     streams.survive_errors()
-    with contextlib.suppress(OSError):  # without it the output goes to the supervisor's
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(fd, 1)
-        os.dup2(fd, 2)
-        os.close(fd)
+    # Without it the output goes to the supervisor's.
+    with contextlib.suppress(OSError), files.open_to_append(path) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
-def _act(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> None:
+def _act(
+    seat: topology.Seat,
+    incarnation: int,
+    shared: shared_lib.Shared,
+    at_end: contextlib.ExitStack,
+) -> None:
     resources.take_cores(shared.cores.actors[seat.index], resources.ACTOR_NICENESS)
     torch.set_num_threads(shared.config.actors.threads)
     the_actor: actor.Actor | served_actor.ServedActor
@@ -114,6 +131,7 @@ def _act(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> No
         the_actor = _act_served(seat, incarnation, shared)
     else:
         the_actor = builders.make_actor(seat, incarnation, shared)
+    at_end.callback(the_actor.close)
     profile = profiling.of_run(
         shared.checkpoints, f"actor-{seat.index}", shared.profile_updates
     )
@@ -133,26 +151,33 @@ def _act_served(
     config, row = shared.config, shared.row(seat)
     node = shared.seeds("actor", seat.index, incarnation)
     size = config.actors.environments // inference_requests.SEATS
-    halves = [
-        factory.make(config.environment, size, task=seat.index)
-        for _ in range(inference_requests.SEATS)
-    ]
-    made = served_actor.ServedActor(
-        halves,
-        shared.rings.ring(seat.index),
-        shared.inference,
-        shared.control,
-        row,
-        seat.index,
-        incarnation,
-        seeding.EnvironmentSeeds(node, config.actors.environments),
-    )
-    row.beat(control_block.State.RESETTING)
-    made.reset()
+    with contextlib.ExitStack() as after_failure:
+        halves = []
+        for _ in range(inference_requests.SEATS):
+            halves.append(factory.make(config.environment, size, task=seat.index))
+            after_failure.callback(halves[-1].close)
+        made = served_actor.ServedActor(
+            halves,
+            shared.rings.ring(seat.index),
+            shared.inference,
+            shared.control,
+            row,
+            seat.index,
+            incarnation,
+            seeding.EnvironmentSeeds(node, config.actors.environments),
+        )
+        row.beat(control_block.State.RESETTING)
+        made.reset()
+        after_failure.pop_all()
     return made
 
 
-def _learn(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> None:
+def _learn(
+    seat: topology.Seat,
+    incarnation: int,
+    shared: shared_lib.Shared,
+    at_end: contextlib.ExitStack,
+) -> None:
     resources.take_cores(shared.cores.learner)
     cuda.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
@@ -163,18 +188,24 @@ def _learn(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> 
     profile.close()
 
 
-def _evaluate(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> None:
+def _evaluate(
+    seat: topology.Seat,
+    incarnation: int,
+    shared: shared_lib.Shared,
+    at_end: contextlib.ExitStack,
+) -> None:
     torch.set_num_threads(1)
     settings, row = shared.config.evaluation, shared.row(seat)
     policy = agent.make(shared.config, shared.environment)
     flat = flat_parameters.FlatParameters(policy.network).flat.numpy()
     suffixes = derived.task_suffixes(shared.config.environment)
-    made = [
-        factory.make(
+    made = []
+    for task in range(len(suffixes)):
+        environment = factory.make(
             shared.config.environment, settings.environments, training=False, task=task
         )
-        for task in range(len(suffixes))
-    ]
+        at_end.callback(environment.close)
+        made.append(environment)
     reader, round_ = parameter_store.ParameterReader(shared.store, flat), 0
 
     def alive() -> bool:
@@ -201,6 +232,7 @@ def _evaluate(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) 
         }
         if all(by_task.values()) and not shared.control.stopping:
             shared.evaluation_record.write(evaluator.as_record(by_task, reader.version))
+            row.add("finished", 1)
 
 
 class _Pause:
@@ -219,7 +251,12 @@ class _Pause:
         return not self._control.stopping
 
 
-def _infer(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> None:
+def _infer(
+    seat: topology.Seat,
+    incarnation: int,
+    shared: shared_lib.Shared,
+    at_end: contextlib.ExitStack,
+) -> None:
     settings, row = shared.config.inference, shared.row(seat)
     actors = shared.topology.actors
     resources.take_cores(shared.cores.server)
@@ -240,7 +277,7 @@ def _infer(seat: topology.Seat, incarnation: int, shared: shared_lib.Shared) -> 
     row.beat(control_block.State.STOPPING)
 
 
-_ROLES: dict[str, Callable[[topology.Seat, int, shared_lib.Shared], None]] = {
+_ROLES: dict[str, Callable[..., None]] = {
     "actor": _act,
     "learner": _learn,
     "evaluator": _evaluate,

@@ -1,11 +1,14 @@
 """Fork server with torch preloaded, so that a child starts in 20 ms."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tempfile
-from multiprocessing import forkserver, process, resource_tracker
+from collections.abc import Iterator
+from multiprocessing import forkserver, process, resource_tracker, util
 from typing import Any
 
 _DESCRIPTORS = "/proc/self/fd/"
@@ -28,11 +31,33 @@ def start() -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
-        resource_tracker.ensure_running()  # it unblocks the others when it starts
-        signal.pthread_sigmask(signal.SIG_BLOCK, _OTHERS)
-        _start()
+        with _with_this_path():
+            resource_tracker.ensure_running()  # it unblocks the others when it starts
+            signal.pthread_sigmask(signal.SIG_BLOCK, _OTHERS)
+            _start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _with_this_path() -> Iterator[None]:
+    """Starts Python's processes with the sys.path of this one.
+
+    They run `python -c`, which would import from the current folder first.
+    """
+    spawn: Any = util.spawnv_passfds
+    path = [each or os.getcwd() for each in sys.path if isinstance(each, str)]
+
+    def spawn_with_path(executable: Any, args: list[Any], descriptors: Any) -> Any:
+        *options, code = args
+        code = f"import sys; sys.path[:] = {path!r}; {code}"
+        return spawn(executable, [*options, code], descriptors)
+
+    util.spawnv_passfds = spawn_with_path
+    try:
+        yield
+    finally:
+        util.spawnv_passfds = spawn
 
 
 def _runs() -> bool:

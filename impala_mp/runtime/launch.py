@@ -34,8 +34,8 @@ def set_environment() -> None:
 def train(config: Any, path: str, profile_updates: int) -> int:
     """Trains; returns the exit code."""
     if config.runtime.mode == "processes":
-        # sys.exit removes the folder of the socket.
-        signals.exit_on_signals(sys.exit)
+        # The exception removes the folder of the socket.
+        signals.exit_on_signals(signals.interrupt)
         with contextlib.suppress(OSError):  # the supervisor retries and reports it
             fork_server.start()  # it imports torch while this process does
         signals.exit_on_signals(os._exit)
@@ -43,15 +43,14 @@ def train(config: Any, path: str, profile_updates: int) -> int:
     from impala_mp.runtime import program, streams
     from impala_mp.workers import learner_loop
 
-    # An import may swallow the exception of sys.exit; from here on it cleans up.
-    signals.exit_on_signals(sys.exit)
+    # An import may swallow the exception; from here on it cleans up.
+    signals.exit_on_signals(signals.interrupt)
     streams.survive_errors()
     try:
         program.train(config, path, profile_updates)
     except (errors.RunFailed, learner_loop.NotSaved) as error:
         print(f"impala-train: {error}", file=sys.stderr)
         return 1
-    signals.ignore_signals()
     return 0
 
 

@@ -5,6 +5,7 @@ The same seed gives the same losses. A run that is stopped and resumed equals on
 never stopped, bit for bit.
 """
 
+import contextlib
 import math
 import signal
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import errors
+from impala_mp import errors, seeding
 from impala_mp.algorithms import cuda
 from impala_mp.monitoring import profiling
 from impala_mp.transport import control_block, shared as shared_lib, trajectory_ring
@@ -83,6 +84,10 @@ class _Actors:
                 return
         self._next = (self._next + 1) % len(self._actors)
 
+    def close(self) -> None:
+        for each in self._actors:
+            each.close()
+
     def state_dict(self) -> dict[str, Any]:
         if not self._can_save:
             return {}
@@ -92,12 +97,18 @@ class _Actors:
             self._can_save = False
             self._report(f"{error} A resumed run starts new episodes.")
             return {}
-        return {"actors": states, "next_actor": self._next}
+        return {
+            "actors": states,
+            "next_actor": self._next,
+            "global_random": seeding.global_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._next = state["next_actor"]
         for each, saved in zip(self._actors, state["actors"], strict=True):
             each.load_state_dict(saved)
+        if "global_random" in state:  # missing in older checkpoints
+            seeding.set_global_state(state["global_random"])
 
 
 def run(
@@ -117,23 +128,26 @@ def run(
     """
     cuda.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
+    seeding.seed_globals(shared.seeds("main"))
     training = builders.make_learner(shared.topology.learner(), shared)
     state = training.restore(report=report)
-    actors = _Actors(shared, report)
-    # Without a saved environment, the seeds of a new incarnation: the episodes of the
-    # run before are not repeated.
-    actors.start(incarnation=state["learner"]["updates"] if state else 0)
-    if "actors" in state:
-        actors.load_state_dict(state)
-    del state  # it keeps the checkpoint's file open, which may be removed
-    end = "failed"
-    try:
-        _learn(shared, training, actors, tick)
-        shared.control.stop()
-        training.conclude(actors.state_dict())
-        end = "finished" if training.finished else "stopped"
-    finally:
-        tick(end)
+    with contextlib.closing(_Actors(shared, report)) as actors:
+        # Without a saved environment, the seeds of a new incarnation: the episodes of
+        # the run before are not repeated.
+        incarnation = state["learner"]["updates"] if state else 0
+        seeding.seed_globals(shared.seeds("actor", 0, incarnation), with_torch=False)
+        actors.start(incarnation)
+        if "actors" in state:
+            actors.load_state_dict(state)
+        del state  # it keeps the checkpoint's file open, which may be removed
+        end = "failed"
+        try:
+            _learn(shared, training, actors, tick)
+            shared.control.stop()
+            training.conclude(actors.state_dict())
+            end = "finished" if training.finished else "stopped"
+        finally:
+            tick(end)
     return training.finished
 
 

@@ -1,5 +1,6 @@
 """Runs every check of a training, and reports what would fail; trains nothing."""
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from impala_mp import errors
 from impala_mp.algorithms import cuda
 from impala_mp.config import derived, user_code, validation
 from impala_mp.environments import checker, factory
+from impala_mp.networks import description
 from impala_mp.runtime import allocation, calibration, program, resources
 from impala_mp.storage import workdir
 from impala_mp.transport import shared as shared_lib, shared_memory
@@ -65,6 +67,8 @@ def check(config: Any, path: str | None) -> bool:
     policy = report.run("network", allocation.make_agent, config, live, environment)
     if not policy:
         return False
+    for line in description.describe(config, environment):
+        report.add(checker.OK, "in and out", f"{line.subject}: {line.text}")
     report.run("cores", _check_cores, report, config, environment, num_cores, stored)
     if report.failed:
         return False
@@ -227,10 +231,10 @@ def _update(shared: shared_lib.Shared) -> dict[str, float]:
     the_training.restore(report=print)
     seats = iter(shared.topology.actors)
     while not the_training.ready():
-        actor = builders.make_actor(next(seats), 0, shared)
-        actor.fetch()
-        for _ in range(config.actors.slots):
-            actor.unroll()
+        with contextlib.closing(builders.make_actor(next(seats), 0, shared)) as actor:
+            actor.fetch()
+            for _ in range(config.actors.slots):
+                actor.unroll()
     the_training.step()
     the_training.write_record()
     return shared.learner_record.read() or {}

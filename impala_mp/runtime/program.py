@@ -6,12 +6,12 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from impala_mp import errors, nest
+from impala_mp import errors, nest, seeding
 from impala_mp.config import derived, fields, validation
 from impala_mp.environments import factory
 from impala_mp.evaluation import evaluate
 from impala_mp.monitoring import display, health, live_control, reporter as reporter_lib
-from impala_mp.networks import agent
+from impala_mp.networks import agent, description
 from impala_mp.runtime import (
     allocation,
     calibration,
@@ -20,7 +20,7 @@ from impala_mp.runtime import (
     signals,
     supervisor,
 )
-from impala_mp.storage import checkpoint, workdir
+from impala_mp.storage import checkpoint, trust, workdir
 from impala_mp.transport import shared as shared_lib
 from impala_mp.workers import accounting
 
@@ -37,6 +37,7 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     for field in ("learner.device", "inference.device"):
         resources.check_device(field, fields.get(config, field))
     folder = workdir.Workdir(path)
+    seeding.seed_globals(seeding.sequence(config.seed, "main"))
     environment = factory.probe(config.environment)
     policy = allocation.make_agent(config, live, environment)
     chosen = calibration.resolve(config, environment, num_cores, folder.stored())
@@ -59,7 +60,9 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
                 shared = shared._replace(profile_updates=profile_updates, run=run)
                 accounting.carry_over(shared.row(shared.topology.learner()), counts)
                 kept = live_control.restore(shared.control, overrides)
-                news = [*found, *changes, *kept, *_resources(shared)]
+                known = trust.record(config, folder.path)
+                described = description.sentences(config, environment)
+                news = [*found, *changes, *kept, *described, *_resources(shared), known]
                 finished = _show(shared, folder, news, end)
             except errors.BadInput:  # from a child
                 folder.withdraw()
@@ -186,5 +189,5 @@ def _conclude(config: Any, policy: agent.Agent, path: str) -> None:
     evaluate.conclude(
         config.environment.id,
         path,
-        lambda: evaluate.evaluate(path, episodes, policy=policy),
+        lambda: evaluate.evaluate(path, episodes, policy=policy, config=config),
     )

@@ -1,8 +1,10 @@
 """Restart policy of one process: how long to wait after a death, or when to give up.
 
-A process may die `max_restarts` times within `window_secs`, and may fail to start
-`max_failed_starts` times in a row (config.health). The wait doubles with each short
-life in a row. The policy reads no clock and starts no process.
+A process may die `max_restarts` times within `window_secs`, may fail to start
+`max_failed_starts` times in a row, and may die `max_deaths_without_progress` times in a
+row before it finishes anything (config.health). The wait doubles with each short life
+in a row. The window leaves out the waits: otherwise a loop of short lives with long
+waits would never spend the budget. The policy reads no clock and starts no process.
 """
 
 import random
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple
 
 _SETTLED_SECS = 1.0  # a process that lived longer than this is no crash loop
 _MAX_DOUBLINGS = 60  # beyond any back-off, and within a float
+_UNITS = {"actor": "unroll", "learner": "update", "evaluator": "evaluation"}
 
 
 class Wait(NamedTuple):
@@ -33,24 +36,35 @@ class RestartPolicy:
     def __init__(self, role: str, health: Any, jitter: random.Random) -> None:
         """`health` is config.health; `jitter` spreads restarts over time."""
         self._role, self._health, self._jitter = role, health, jitter
-        self.deaths: list[float] = []  # times, within the window
+        self.deaths: list[float] = []  # times without waits, within the window
         self.failed_starts = 0  # in a row
         self.short_lives = 0  # in a row
+        self.fruitless_lives = 0  # in a row, failed starts left out
+        self._waited_secs = 0.0
 
-    def after_death(self, now: float, lived_secs: float, was_running: bool) -> Verdict:
+    def after_death(
+        self, now: float, lived_secs: float, was_running: bool, has_finished: bool
+    ) -> Verdict:
         """Records a death and decides.
 
         Args:
           now: seconds on any clock that only runs forward.
           lived_secs: 0 where no process could be started.
           was_running: whether it had done anything for the run.
+          has_finished: whether it had finished an unroll, an update or the like.
         """
         window = self._health.window_secs
+        now -= self._waited_secs
         self.deaths = [t for t in self.deaths if now - t < window] + [now]
         self.short_lives = 1 if lived_secs > _SETTLED_SECS else self.short_lives + 1
         self.failed_starts = 0 if was_running else self.failed_starts + 1
+        self.fruitless_lives = 0 if has_finished else self.fruitless_lives + was_running
         spent = self._spent()
-        return GiveUp(spent) if spent else Wait(self._backoff_secs())
+        if spent:
+            return GiveUp(spent)
+        wait = self._backoff_secs()
+        self._waited_secs += wait
+        return Wait(wait)
 
     def _spent(self) -> str:
         """Returns which budget is spent; "" if none."""
@@ -62,6 +76,13 @@ class RestartPolicy:
                 f"died {len(self.deaths)} times within"
                 f" {self._health.window_secs:.0f} s"
                 f" (config.health.max_restarts.{self._role}={allowed})"
+            )
+        limit = self._health.max_deaths_without_progress
+        if self.fruitless_lives >= limit:
+            unit = _UNITS.get(self._role, "batch of requests")
+            return (
+                f"died {self.fruitless_lives} times in a row without a finished {unit}"
+                f" (config.health.max_deaths_without_progress={limit})"
             )
         return ""
 

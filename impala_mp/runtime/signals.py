@@ -2,9 +2,18 @@
 
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
+
+from impala_mp import errors
 
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
+_NEEDED = {
+    *_NUMBERS,
+    signal.SIGCHLD,  # the fork server learns of deaths by it
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,  # limits the close() of an environment
+}
 
 
 class CutShort(BaseException):
@@ -46,7 +55,7 @@ class Ending:
 
 
 def ignore_signals() -> None:
-    """Ignores signals while the interpreter shuts down."""
+    """Ignores signals while the process ends."""
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -55,8 +64,22 @@ def exit_on_signals(leave: Callable[[int], Any]) -> None:
     """Makes SIGTERM and SIGINT call `leave` with 143 and 130.
 
     The supervisor replaces these handlers. SIGUSR1 requests a checkpoint; before the
-    training starts it does nothing.
+    training starts it does nothing. A launcher may have blocked or ignored the signals
+    that this process and its children depend on.
     """
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _NUMBERS:
         signal.signal(number, lambda number, frame: leave(128 + number))
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    unblock()
+
+
+def unblock() -> None:
+    """Unblocks the signals that every process of a run depends on."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NEEDED)
+
+
+def interrupt(code: int) -> NoReturn:
+    """Ends the work of this process with an exception."""
+    raise errors.Interrupted(code)

@@ -18,6 +18,8 @@ from impala_mp.transport import shared as shared_lib
 
 _TICK_SECS = 5.0  # at most, for any interval of records
 _ECHO_SECS = 1.0  # `timeout` and Slurm signal a process, then its group
+_WAKE_SECS = 0.5  # longest wait, so that a pause of the supervisor is noticed
+_PAUSE_SECS = 0.5  # beyond a wait; a longer delay is a pause
 
 
 class ChildFailed(errors.RunFailed):
@@ -51,6 +53,7 @@ class Supervisor:
         self._context = multiprocessing.get_context("forkserver")
         self._life = life_pipe.LifePipe()
         self._wakeup, self._wakeup_writer = socket.socketpair()
+        self._noticed_at = time.monotonic()  # when a pause was last looked for
         self._stop_requested: float | None = None  # monotonic, of the first signal
         self._stop_now = False  # set by a second signal
         self._state = "running"  # finished, stopped or failed in the end
@@ -101,7 +104,7 @@ class Supervisor:
             max(0, child.incarnation),
             child.describe(),
             child.restarts,
-            round(child.row.heartbeat_age_secs(), 3),
+            round(child.silence_secs(), 3),
             child.reason,
         )
 
@@ -136,7 +139,8 @@ class Supervisor:
 
     def _watch(self) -> bool:
         interval = min(_TICK_SECS, self._shared.config.logging.interval_secs)
-        next_tick = time.monotonic() + interval
+        self._noticed_at = time.monotonic()
+        next_tick = self._noticed_at + interval
         while self._stop_requested is None:
             self._wait(next_tick)
             for child in self._children:
@@ -159,10 +163,37 @@ class Supervisor:
         """Waits until a child ends, a signal comes, or something is due."""
         running = [c.process.sentinel for c in self._children if c.process]
         dues = [child.next_due() for child in self._children]
-        timeout = min([next_tick, *dues]) - time.monotonic()
-        for ready in connection.wait([*running, self._wakeup], max(0.0, timeout)):
-            if ready is self._wakeup:
-                self._wakeup.recv(4096)
+        self._wait_for(running, min([next_tick, *dues]))
+
+    def _wait_for(self, sentinels: list[int], due: float) -> float:
+        """Waits for a sentinel, a signal or the monotonic time `due`, for a moment.
+
+        Returns:
+          Seconds of a pause, such as SIGSTOP or a frozen container, or 0.
+        """
+        timeout = min(_WAKE_SECS, max(0.0, due - time.monotonic()))
+        if self._wakeup in connection.wait([*sentinels, self._wakeup], timeout):
+            self._wakeup.recv(4096)
+        return self._notice_pause(timeout)
+
+    def _notice_pause(self, waited_secs: float = 0.0) -> float:
+        """Leaves a pause since the last call out of the silence of all children.
+
+        A process that is stopped or frozen together with the supervisor is not hung.
+
+        Args:
+          waited_secs: time since then that the supervisor chose to wait.
+
+        Returns:
+          Seconds of the pause; 0 if there was none.
+        """
+        now = time.monotonic()
+        late, self._noticed_at = now - self._noticed_at - waited_secs, now
+        if late < _PAUSE_SECS:
+            return 0.0
+        for child in self._children:
+            child.excuse(late)
+        return late
 
     def _write_status(self) -> None:
         self._tick(self.statuses())
@@ -178,7 +209,9 @@ class Supervisor:
         elif not child.process.is_alive():
             self._reap(child)
         elif child.is_hung():
-            self._report(child.terminate())
+            self._notice_pause()  # it may have ended just now
+            if child.is_hung():
+                self._report(child.terminate())
         if child.process is not None:
             child.escalate()
 
@@ -195,9 +228,9 @@ class Supervisor:
             child.done = True
             return
         if code == entry_points.BAD_INPUT:
-            raise errors.BadInput(child.last_line())
+            raise errors.BadInput(child.refusal())
         if code == entry_points.RUN_FAILED:
-            raise ChildFailed(child.last_line())
+            raise ChildFailed(child.refusal())
         self._restart_or_give_up(child)
 
     def _restart_or_give_up(self, child: child_process.ChildProcess) -> None:
@@ -209,9 +242,24 @@ class Supervisor:
         if isinstance(child.verdict, restart_policy.GiveUp):
             self._give_up(child, child.verdict.reason)
             return
+        self._stop_without_progress(child)
         self._report(
             f"{child.title} {child.reason}; restart in {child.verdict.secs:.1f} s."
+            f" See {child.log}."
         )
+
+    def _stop_without_progress(self, child: child_process.ChildProcess) -> None:
+        """Raises ChildFailed if all actors die again and again and finish nothing."""
+        actors = [self._children[seat.row] for seat in self._shared.topology.actors]
+        lives = [each.fruitless_lives for each in actors if not each.lost]
+        limit = self._health.max_deaths_without_progress
+        if child.seat.role == "actor" and min(lives) > 1 and sum(lives) >= limit:
+            raise ChildFailed(
+                f"{child.title} {child.reason}, and the actors died {sum(lives)} times"
+                " in a row without a finished unroll"
+                f" (config.health.max_deaths_without_progress={limit})."
+                f" Its output ({child.log}):\n{child.output()}"
+            )
 
     def _give_up(self, child: child_process.ChildProcess, spent: str) -> None:
         """Continues without an actor whose budget is spent.
@@ -250,9 +298,7 @@ class Supervisor:
         left = [child for child in self._children if child.process]
         while left and time.monotonic() < deadline and not self._stop_now:
             sentinels = [child.process.sentinel for child in left]
-            timeout = max(0.0, deadline - time.monotonic())
-            if self._wakeup in connection.wait([*sentinels, self._wakeup], timeout):
-                self._wakeup.recv(4096)
+            deadline += self._wait_for(sentinels, deadline)
             left = [child for child in left if child.process.is_alive()]
         seconds = self._shared.config.shutdown.deadline_secs
         why = "at the second request" if self._stop_now else f"within {seconds:.0f} s"

@@ -9,6 +9,7 @@ free memory, so it is written and read without a copy.
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Container
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ from impala_mp.storage import files
 FORMAT_VERSION = 1
 
 _STATE, _HASH, _KEPT = "state.pt", "SHA256", "KEEP"
+_MAX_HASH_BYTES = 1000
 _PIECE_BYTES = 2**25  # hashed or written to the disk between two beats
 
 
@@ -92,17 +94,16 @@ def save(
     there = _is_sound(final, beat)
     if there and not replace:
         return final
-    temporary = os.path.join(folder, f".writing-{update}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = os.path.join(folder, f".writing-{update}-{secrets.token_hex(8)}")
     os.makedirs(temporary)
     try:
-        with open(os.path.join(temporary, _STATE), "wb") as file:
+        with files.create(os.path.join(temporary, _STATE)) as file:
             stream: Any = _Stream(file, beat)
             torch.save({"format_version": FORMAT_VERSION, **state}, stream)
             digest = stream.finish()
-        files.write_durably(os.path.join(temporary, _HASH), digest.encode())
+        files.write_atomically(os.path.join(temporary, _HASH), digest)
         if keep:
-            files.write_durably(os.path.join(temporary, _KEPT), b"")
+            files.write_atomically(os.path.join(temporary, _KEPT), "")
         files.fsync_folder(temporary)
         if there:
             _exchange(temporary, final, digest)
@@ -119,8 +120,7 @@ def save(
 def _exchange(temporary: str, final: str, digest: str) -> None:
     """Replaces the state in `final` file by file; `final` is sound throughout."""
     both = b" ".join([*_digests(final), digest.encode()])
-    files.write_durably(os.path.join(final, f".{_HASH}"), both)
-    os.replace(os.path.join(final, f".{_HASH}"), os.path.join(final, _HASH))
+    files.write_atomically(os.path.join(final, _HASH), both)
     files.fsync_folder(final)
     for name in (_STATE, _HASH, _KEPT):
         with contextlib.suppress(FileNotFoundError):
@@ -131,8 +131,7 @@ def _exchange(temporary: str, final: str, digest: str) -> None:
 
 def _digests(path: str) -> list[bytes]:
     """Returns the hash of its state, or both hashes during an exchange."""
-    with open(os.path.join(path, _HASH), "rb") as file:
-        return file.read().split()
+    return files.read_bytes(os.path.join(path, _HASH), _MAX_HASH_BYTES).split()
 
 
 def prune(
@@ -169,7 +168,7 @@ def load(path: str, beat: Callable[[], None] = _nothing) -> dict[str, Any]:
     name = os.path.join(path, _STATE)
     try:
         digests, digest = _digests(path), _digest(name, beat)
-    except OSError as error:
+    except (OSError, files.Damaged) as error:
         raise Damaged(f"checkpoint {path} is incomplete: {error}.") from error
     if digest not in digests:
         raise Damaged(f"checkpoint {path} is damaged: its SHA-256 does not match.")
@@ -185,7 +184,7 @@ def load(path: str, beat: Callable[[], None] = _nothing) -> dict[str, Any]:
 
 def _digest(name: str, beat: Callable[[], None]) -> bytes:
     found = hashlib.sha256()
-    with open(name, "rb") as file:
+    with files.open_to_read(name) as file:
         while piece := file.read(_PIECE_BYTES):
             found.update(piece)
             beat()

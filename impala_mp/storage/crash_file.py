@@ -2,6 +2,7 @@
 
 import io
 import os
+import typing
 from typing import NamedTuple
 
 import torch
@@ -55,8 +56,7 @@ def save(folder: str, crash: CrashFile) -> str:
     path = os.path.join(folder, f"{crash.update}.pt")
     buffer = io.BytesIO()
     torch.save({"format_version": _FORMAT, **crash._asdict()}, buffer)
-    files.write_durably(f"{path}.writing", buffer.getvalue())
-    os.replace(f"{path}.writing", path)
+    files.write_atomically(path, buffer.getvalue())
     return path
 
 
@@ -66,17 +66,28 @@ def load(path: str) -> CrashFile:
     Raises:
       BadInput: there is no such file, or it is no crash file of this version.
     """
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise errors.BadInput(f"{path} does not exist. Name a file under crashes/.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with files.open_to_read(path) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
         if state.pop("format_version") != _FORMAT:
             raise KeyError
-        return CrashFile(**state)
+        return _checked(CrashFile(**state))
     except Exception as error:
         raise errors.BadInput(
             f"{path} is no crash file of this version. Name a file under crashes/."
         ) from error
+
+
+def _checked(crash: CrashFile) -> CrashFile:
+    """Returns `crash`. Raises TypeError if a value has another type than its field."""
+    for name, expected in typing.get_type_hints(CrashFile).items():
+        if not isinstance(
+            getattr(crash, name), typing.get_origin(expected) or expected
+        ):
+            raise TypeError(name)
+    return crash
 
 
 _KEPT = ("time_step", "agent_output", "core_state")

@@ -5,11 +5,19 @@ import errno
 import json
 import math
 import os
+import secrets
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
+from impala_mp import errors
+from impala_mp.storage import files
+
 COUNTERS = ("agent_steps", "env_frames", "updates", "time_secs")
+_NAME = "metrics.jsonl"
 _BLOCK_BYTES = 2**16  # read at a time, from the end
+_MAX_LINE_BYTES = 2**20
+_MAX_FILE_BYTES = 2**34
 
 
 class RawHistogram(NamedTuple):
@@ -29,10 +37,17 @@ class Writer:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._path = os.path.join(folder, "metrics.jsonl")
         self._events: Any = None
+        self._file = files.open_to_append(os.path.join(folder, _NAME))
         self._cut(lambda record: True)  # drops half a line of a killed run
-        self._file = open(self._path, "a")  # noqa: SIM115 closed by `close`
+        self._hook = threading.excepthook
+        threading.excepthook = self._on_thread_error
+
+    def _on_thread_error(self, arguments: Any) -> None:
+        """Reports a thread's error, but not TensorBoard's: `write` raises that."""
+        own = type(arguments.thread).__name__ == "_AsyncWriterThread"
+        if not (own and issubclass(arguments.exc_type, OSError)):
+            self._hook(arguments)
 
     def write(
         self,
@@ -62,14 +77,13 @@ class Writer:
             raise
 
     def _append(self, line: str) -> None:
-        size = os.path.getsize(self._path)
+        data, fd = line.encode(), self._file.fileno()
+        size = os.fstat(fd).st_size
         try:
-            os.write(self._file.fileno(), line.encode())
-            written = os.path.getsize(self._path) - size
-            if written < len(line.encode()):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
+            if os.write(fd, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), _NAME)
         except OSError:
-            os.truncate(self._path, size)
+            os.ftruncate(fd, size)
             raise
 
     def _add_scalars(self, finite: dict[str, float], steps: int) -> None:
@@ -94,80 +108,131 @@ class Writer:
 
         folder = os.path.join(self._folder, "tensorboard")
         writer: Any = tensorboard.SummaryWriter
-        self._events = writer(folder, purge_step=purge_step, flush_secs=10)
+        self._events = writer(
+            folder,
+            purge_step=purge_step,
+            flush_secs=10,
+            filename_suffix=f".{secrets.token_hex(8)}",  # it would follow a link
+        )
 
     def _cut(self, wanted: Callable[[dict[str, float]], bool]) -> None:
         """Ends the file with the newest record that is `wanted`."""
-        if os.path.exists(self._path):
-            os.truncate(self._path, _end_of_newest(self._path, wanted))
+        os.ftruncate(self._file.fileno(), _end_of_newest(self._file, wanted))
 
     def close(self) -> None:
         self._file.close()
         if self._events is not None:
             with contextlib.suppress(OSError):  # a full disk; the lines are complete
                 self._events.close()
+        threading.excepthook = self._hook
 
 
-def _end_of_newest(path: str, wanted: Callable[[dict[str, float]], bool]) -> int:
+def _end_of_newest(file: BinaryIO, wanted: Callable[[dict[str, float]], bool]) -> int:
     """Returns the end of the newest `wanted` record's line; 0 if there is none.
 
     A line that is cut off or damaged is no record. The file is read from its end,
     because it may be days long and a rewind goes back a minute.
     """
-    with open(path, "rb") as file:
-        for line, end in _lines_backwards(file):
-            record = _record(line)
-            if record and wanted(record):
-                return end
+    for line, end in _lines_backwards(file):
+        record = _record(line)
+        if record and wanted(record):
+            return end
     return 0
 
 
 def _lines_backwards(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yields whole lines, the last one first, each with the offset of its end."""
+    """Yields whole lines, the last one first, each with the offset of its end.
+
+    A line that is too long for a record is yielded as one that is empty.
+    """
     start = file.seek(0, os.SEEK_END)
-    block, whole = b"", False  # bytes after the last newline are no line
+    block, end = b"", -1  # of the line in hand; bytes after the last newline are none
+    too_long = False
     while start > 0:
         size = min(start, _BLOCK_BYTES)
         start -= size
         file.seek(start)
         block = file.read(size) + block
         while (newline := block.rfind(b"\n")) >= 0:
-            block, line = block[:newline], block[newline + 1 :]
-            if whole:
-                yield line, start + newline + 1 + len(line) + 1
-            whole = True
-    if whole:
-        yield block, len(block) + 1
+            if end >= 0:
+                yield b"" if too_long else block[newline + 1 :], end
+            block, end, too_long = block[:newline], start + newline + 1, False
+        if len(block) > _MAX_LINE_BYTES:
+            block, too_long = b"", True
+    if end >= 0:
+        yield b"" if too_long else block, end
 
 
-def _record(line: bytes) -> dict[str, float] | None:
-    """Parses a line; returns None if a power cut has damaged it."""
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yields whole lines; parts of a line that is too long are no records."""
+    while line := file.readline(_MAX_LINE_BYTES):
+        if line.endswith(b"\n"):
+            yield line
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Parses a line: numbers, and lists of numbers, by name.
+
+    Returns None if a power cut has damaged it. Leaves out values of another type.
+    """
     try:
-        record = json.loads(line)
+        record = files.from_json(line)
     except ValueError:
         return None
-    whole = isinstance(record, dict) and "agent_steps" in record
-    return record if whole else None
+    if not isinstance(record, dict) or not files.is_number(record.get("agent_steps")):
+        return None
+    return {k: v for k, v in record.items() if files.is_number(v) or _is_histogram(v)}
 
 
-def last(folder: str) -> dict[str, float]:
-    """Returns the newest record of a run; empty if there is none."""
-    path = os.path.join(folder, "metrics.jsonl")
-    if not os.path.exists(path):
-        return {}
-    with open(path, "rb") as file:
-        records = (_record(line) for line, _ in _lines_backwards(file))
-        return next(filter(None, records), {})
+def _is_histogram(value: Any) -> bool:
+    return isinstance(value, list) and all(map(files.is_number, value))
 
 
-def read(folder: str) -> list[dict[str, float]]:
+@contextlib.contextmanager
+def _opened(folder: str) -> Iterator[BinaryIO | None]:
+    """Opens the records of a run; yields None if there are none.
+
+    Raises:
+      BadInput: they cannot be read.
+    """
+    path = os.path.join(folder, _NAME)
+    try:
+        file = files.open_to_read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    except OSError as error:
+        raise errors.BadInput(
+            f"{path} cannot be read ({error}). Name another run, or restore the file."
+        ) from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_FILE_BYTES:
+            raise errors.BadInput(
+                f"{path} has {size:,} bytes. Records of at most {_MAX_FILE_BYTES:,} can"
+                " be read. Restore the file."
+            )
+        yield file
+
+
+def last(folder: str) -> dict[str, Any]:
+    """Returns the newest record of a run; empty if there is none.
+
+    Raises:
+      BadInput: the records cannot be read.
+    """
+    with _opened(folder) as file:
+        lines = _lines_backwards(file) if file else iter(())
+        return next(filter(None, (_record(line) for line, _ in lines)), {})
+
+
+def read(folder: str) -> list[dict[str, Any]]:
     """Returns the records of a run, oldest first; empty if there are none.
 
     A line that a power cut has cut off or damaged is no record.
+
+    Raises:
+      BadInput: the records cannot be read.
     """
-    path = os.path.join(folder, "metrics.jsonl")
-    if not os.path.exists(path):
-        return []
-    with open(path, "rb") as file:
-        lines = file.read().split(b"\n")[:-1]
-    return list(filter(None, map(_record, lines)))
+    with _opened(folder) as file:
+        return list(filter(None, map(_record, _lines(file) if file else ())))

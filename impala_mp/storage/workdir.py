@@ -4,12 +4,18 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 
 from ml_collections import config_dict
 
 from impala_mp import errors
-from impala_mp.config import fields
+from impala_mp.config import fields, validation
 from impala_mp.storage import files
+
+_MAX_CONFIG_BYTES = 2**20
+# What a run writes there beside the files that it replaces as a whole.
+_FOLDERS = ("checkpoints", "logs", "questions", "crashes", "profiles", "tensorboard")
+_APPENDED = ("lock", "metrics.jsonl", "changes.jsonl")
 
 
 class Workdir:
@@ -19,6 +25,8 @@ class Workdir:
     """
 
     def __init__(self, path: str) -> None:
+        """Raises BadInput if the folder's name is not text."""
+        check_name(path)
         self.path = os.path.abspath(path)
         self.checkpoints = os.path.join(self.path, "checkpoints")
         self.logs = os.path.join(self.path, "logs")
@@ -29,7 +37,7 @@ class Workdir:
 
     def stored(self) -> config_dict.ConfigDict | None:
         """Returns the config of the run in this folder, or None without a run."""
-        return read_config(self.path) if os.path.exists(self._config) else None
+        return read_config(self.path) if os.path.lexists(self._config) else None
 
     def check(self, new: config_dict.ConfigDict) -> list[str]:
         """Compares `new` with the config in the folder; returns a line per change.
@@ -43,7 +51,11 @@ class Workdir:
                 f"--workdir={self.path} cannot be made, because {there} is a file. Name"
                 " a folder."
             )
-        if not os.path.exists(self._config):
+        try:
+            self._check_places()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not os.path.lexists(self._config):
             self._refuse_strangers()
             return []
         changed = fields.differences(read_config(self.path), new)
@@ -57,6 +69,21 @@ class Workdir:
                 " another folder, or set the same values."
             )
         return [f"{k} changes from {a!r} to {b!r}." for k, (a, b) in changed.items()]
+
+    def _check_places(self) -> None:
+        """Refuses what would send the run's output elsewhere, or cannot take it.
+
+        Raises:
+          BadInput: with the file or folder.
+        """
+        for name in _FOLDERS:
+            _check_folder(os.path.join(self.path, name))
+        logs = os.listdir(self.logs) if os.path.isdir(self.logs) else []
+        for path in (
+            *(os.path.join(self.path, name) for name in _APPENDED),
+            *(os.path.join(self.logs, name) for name in logs),
+        ):
+            _check_file(path)
 
     def _refuse_strangers(self) -> None:
         if files.newest_update(self.checkpoints) >= 0:
@@ -78,20 +105,20 @@ class Workdir:
         try:
             os.makedirs(self.path, exist_ok=True)
             self._take_lock()
+            files.remove_stale(self.path)
+            files.remove_stale(os.path.join(self.path, "crashes"))
             os.makedirs(self.logs, exist_ok=True)
             os.makedirs(self.checkpoints, exist_ok=True)
             self.run = self._count()
             files.write_atomically(self._config, fields.to_json(new) + "\n")
         except OSError as error:
             self._undo()
-            raise errors.BadInput(
-                f"--workdir={self.path} cannot be written to ({error}). Choose another"
-                " folder."
-            ) from error
+            raise self._unwritable(error) from error
 
     def _take_lock(self) -> None:
         path = os.path.join(self.path, "lock")
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        with files.open_to_append(path) as file:
+            self._lock = os.dup(file.fileno())
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -115,9 +142,15 @@ class Workdir:
     def _count(self) -> int:
         """Counts earlier runs; each added one byte to the lock file at its start."""
         before = os.fstat(self._lock).st_size
-        os.pwrite(self._lock, b".", before)
+        os.write(self._lock, b".")  # at the end
         os.fsync(self._lock)
         return before
+
+    def _unwritable(self, error: OSError) -> errors.BadInput:
+        return errors.BadInput(
+            f"--workdir={self.path} cannot be written to ({error}). Choose another"
+            " folder."
+        )
 
     def _in_use(self) -> errors.BadInput:
         return errors.BadInput(
@@ -136,6 +169,53 @@ class Workdir:
             self._lock = -1
 
 
+def check_name(path: str) -> None:
+    """Raises BadInput if a folder's name is not UTF-8, which torch requires."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise errors.BadInput(
+            f"the name of the folder {path!a} is not UTF-8. Rename it."
+        ) from error
+
+
+def _check_folder(path: str) -> None:
+    """Refuses anything but a folder, or this user's link to one.
+
+    Raises:
+      BadInput: with the path.
+    """
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+        raise _in_the_way(path, "another user's link")
+    if not os.path.isdir(path):
+        raise _in_the_way(path, "not a folder")
+
+
+def _check_file(path: str) -> None:
+    """Refuses anything but a regular file that can be written, or a free place.
+
+    Raises:
+      BadInput: with the path.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+        raise _in_the_way(path, kind)
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise _in_the_way(path, "not yours to read and write")
+
+
+def _in_the_way(path: str, kind: str) -> errors.BadInput:
+    return errors.BadInput(f"{path} is {kind}. Remove it, or choose another --workdir.")
+
+
 def _nearest(path: str) -> str:
     """Returns `path`, or its innermost parent that exists."""
     while not os.path.exists(path):
@@ -147,17 +227,22 @@ def is_live(path: str) -> bool:
     """Returns True if a live run has the folder.
 
     It holds the lock as a reader for an instant. A run that starts then is refused.
+
+    Raises:
+      BadInput: the lock cannot be read.
     """
     try:
-        lock = os.open(os.path.join(path, "lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with files.open_to_read(os.path.join(path, "lock")) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(lock)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise errors.BadInput(
+            f"the lock of the run in {path} cannot be read ({error}). Remove it, or"
+            " name another run."
+        ) from error
     return False
 
 
@@ -167,14 +252,21 @@ def read_config(path: str) -> config_dict.ConfigDict:
     Raises:
       BadInput: no run has been there, or its config cannot be read.
     """
+    check_name(path)
     file_path = os.path.join(path, "config.json")
-    if not os.path.exists(file_path):
+    try:
+        text = files.read_bytes(file_path, _MAX_CONFIG_BYTES)
+        config = fields.from_json(text.decode(errors="replace"))
+        validation.check_fields(config)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise errors.BadInput(
             f"{path} has no config.json. Name the --workdir of a run of impala-train."
-        )
-    with open(file_path, errors="replace") as file:
-        text = file.read()
-    try:
-        return fields.from_json(text)
+        ) from error
+    except (OSError, files.Damaged) as error:
+        raise errors.BadInput(
+            f"config.json in {path} cannot be read ({error}). Name another run, or"
+            " restore the file."
+        ) from error
     except errors.BadInput as error:
         raise errors.BadInput(f"{file_path}: {error}") from error
+    return config

@@ -48,6 +48,7 @@ COUNTERS = (
     "learned",  # trajectories, the learner's alone
     "discarded",  # trajectories, the learner's alone
     "failed_checkpoints",  # the learner's alone
+    "finished",  # unrolls, updates, evaluations or batches of requests, by role
 )
 _COLUMN = {name: i for i, name in enumerate(COUNTERS)}
 

@@ -47,6 +47,10 @@ class RingActor:
         """Fills one slot and commits it; returns False if it could not."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Closes the environments."""
+        raise NotImplementedError
+
     def guarded_unroll(self) -> bool:
         """Unrolls; discards the unroll if the environment returns bad data."""
         try:
@@ -59,6 +63,7 @@ class RingActor:
 
     def _commit(self, environments: list[vector.VectorEnvironment]) -> None:
         self._ring.commit(self._index, self._incarnation)
+        self._row.add("finished", 1)
         outside = sum(each.num_outside for each in environments)
         self._row.add("observations_outside", outside - self._num_outside)
         self._num_outside = outside
@@ -120,6 +125,9 @@ class Actor(RingActor):
         first = self._environment.reset(self._new_seeds())
         self._time_step = nest.map_structure(np.array, first)
         self._state = self._agent.initial_state(self._environment.num_envs)
+
+    def close(self) -> None:
+        self._environment.close()
 
     def run(self, each_unroll: Callable[[], None] = lambda: None) -> None:
         """Acts until the run stops."""

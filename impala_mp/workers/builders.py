@@ -1,5 +1,6 @@
 """Builds an actor or a learner from the shared memory of a run."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -21,28 +22,31 @@ from impala_mp.workers import actor, batcher, learner, learner_loop
 def make_actor(
     seat: topology.Seat, incarnation: int, shared: shared_lib.Shared
 ) -> actor.Actor:
-    """Returns the actor of one seat, its environments started."""
+    """Returns the actor of one seat, its environments started; close it at the end."""
     config, index, row = shared.config, seat.index, shared.row(seat)
     node = shared.seeds("actor", index, incarnation)
-    environment = factory.make(
-        config.environment, config.actors.environments, task=index
-    )
-    num_actors = len(shared.topology.actors)
-    the_actor = actor.Actor(
-        agent.make(config, shared.environment),
-        environment,
-        shared.rings.ring(index),
-        shared.store,
-        shared.control,
-        row,
-        index,
-        incarnation,
-        seeding.EnvironmentSeeds(node, environment.num_envs),
-        torch.Generator().manual_seed(seeding.torch_seed(node)),
-        schedules.ladder(num_actors, config.actors.epsilon_ladder)[index],
-    )
-    row.beat(control_block.State.RESETTING)
-    the_actor.reset()
+    with contextlib.ExitStack() as after_failure:
+        environment = factory.make(
+            config.environment, config.actors.environments, task=index
+        )
+        after_failure.callback(environment.close)
+        num_actors = len(shared.topology.actors)
+        the_actor = actor.Actor(
+            agent.make(config, shared.environment),
+            environment,
+            shared.rings.ring(index),
+            shared.store,
+            shared.control,
+            row,
+            index,
+            incarnation,
+            seeding.EnvironmentSeeds(node, environment.num_envs),
+            torch.Generator().manual_seed(seeding.torch_seed(node)),
+            schedules.ladder(num_actors, config.actors.epsilon_ladder)[index],
+        )
+        row.beat(control_block.State.RESETTING)
+        the_actor.reset()
+        after_failure.pop_all()
     return the_actor
 
 

@@ -92,7 +92,10 @@ class DriftDetector:
             self._next = 0
             return ""
         column = int(columns[0])
-        with self._acting_parameters():
+        device = self._flat.flat.device
+        devices = [device] if device.type == "cuda" else []
+        # A resumed run checks at another update; its random numbers must not change.
+        with self._acting_parameters(), torch.random.fork_rng(devices):
             exponent = self._exponents[batch.header.actor[column]]
             difference, row, layer = self._compare(batch.trajectory, column, exponent)
         self.worst = difference

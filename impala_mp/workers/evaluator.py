@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ml_collections import config_dict
 
 from impala_mp import errors, nest, seeding
 from impala_mp.environments import bad_data, vector
 from impala_mp.networks import agent
 
 _MAX_BAD_IN_A_ROW = 100  # restarts without an ended game; then the evaluation ends
+
+_MAX_CHARACTERS = 60  # of an argument, in a protocol
 
 _RECORD = (
     "evaluation/return_mean",
@@ -58,9 +61,17 @@ def summarise(returns: list[float]) -> Summary:
 
 def protocol(settings: Any, greedy: bool) -> str:
     """Describes `config.environment`, its settings, and the choice of actions."""
-    kwargs = ", ".join(f"{k}={v}" for k, v in sorted(settings.kwargs.items()))
+    kwargs = ", ".join(f"{k}={_short(v)}" for k, v in settings.kwargs.items())
     choice = "greedy actions" if greedy else "sampled actions"
     return f"{settings.id}({kwargs}), full games, {choice}"
+
+
+def _short(value: Any) -> str:
+    """Returns an argument of the environment on one line."""
+    if isinstance(value, config_dict.ConfigDict):
+        value = value.to_dict()
+    text = " ".join(str(value).split())
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."
 
 
 @torch.inference_mode()

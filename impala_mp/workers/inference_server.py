@@ -169,7 +169,9 @@ class InferenceServer:
             if not self._newer.version:
                 self._row.beat(control_block.State.WAITING_FOR_DATA)
                 self._bell.wait(0.005)
-            elif not self.serve():
+            elif self.serve():
+                self._row.add("finished", 1)
+            else:
                 self._row.beat(control_block.State.WAITING_FOR_DATA)
                 self._bell.wait(_WAIT_SECS)
 

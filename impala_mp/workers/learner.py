@@ -57,7 +57,9 @@ class Learner:
         self._algorithm = registry.make(config, policy, self.parameters)
         self._popart = popart.head(policy.network)
         num_tasks = len(derived.task_names(config.environment))
-        self._moments = torch.zeros(num_tasks, 3, device=device)  # of value targets
+        # Of value targets, and how many batches PopArt has seen.
+        self._moments = torch.zeros(num_tasks, 3, dtype=torch.float64, device=device)
+        self._popart_batches = torch.zeros(num_tasks, device=device)
         self._live = base.Live(
             *(torch.zeros((), device=device) for _ in base.Live._fields)
         )
@@ -173,12 +175,17 @@ class Learner:
         scale = finite
         if self._config.optimizer.clip_norm:
             scale = finite * (self._config.optimizer.clip_norm / norm).clamp(max=1.0)
+        if self._popart is not None:
+            # The first targets of a task only give its statistics. At another scale
+            # their gradient would fill the optimizer's mean squares for long.
+            begins = (self._popart_batches == 0.0) & (self._moments[:, 0] > 0.0)
+            scale = scale * (~begins.any()).float()
         # 0 * inf is NaN: a skipped step must leave zeros.
         self._gradient.mul_(scale).nan_to_num_(0.0, 0.0, 0.0)
         self._optimizer.step(self._gradient, self._learning_rate, finite)
         if self._popart is not None:
             beta = self._config.loss.popart_beta
-            self._popart.adapt(self._moments, beta, finite)
+            self._popart.adapt(self._moments, beta, finite, self._popart_batches)
             self._moments.zero_()
             statistics = torch.cat([self._popart.mean, self._popart.scale])
             metrics[self._popart_metrics] += statistics
@@ -219,11 +226,13 @@ class Learner:
     def tensors(self) -> dict[str, torch.Tensor]:
         """Tensors that an update's metrics depend on, beside batch and hyperparameters.
 
-        With several passes they include the optimizer's state.
+        With several passes they include the optimizer's state and PopArt's number of
+        batches, which the metrics of later passes depend on.
         """
         tensors = {"parameters": self.parameters.flat, **self._algorithm.state}
         if self._config.learner.passes > 1:
             tensors |= self._optimizer.state
+            tensors["popart_batches"] = self._popart_batches
         return tensors
 
     def state_dict(self) -> dict[str, Any]:
@@ -233,6 +242,7 @@ class Learner:
             "parameters": {k: v.detach().cpu().clone() for k, v in network.items()},
             "optimizer": {k: v.cpu().clone() for k, v in self._optimizer.state.items()},
             "algorithm": {k: v.cpu().clone() for k, v in self._algorithm.state.items()},
+            "popart_batches": self._popart_batches.cpu().clone(),
             "layout": self.parameters.layout.digest,
             "updates": self.updates,
             "agent_steps": self.agent_steps,
@@ -251,6 +261,9 @@ class Learner:
             tensor.copy_(state["optimizer"][name])
         for name, tensor in self._algorithm.state.items():
             tensor.copy_(state["algorithm"][name])
+        # Older checkpoints lack the number: their statistics are past the start.
+        batches = state.get("popart_batches", torch.tensor(float(state["updates"])))
+        self._popart_batches.copy_(batches)
         self.updates = state["updates"]
         self.agent_steps = state["agent_steps"]
 

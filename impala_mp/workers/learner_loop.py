@@ -151,6 +151,7 @@ class LearnerLoop:
         self.updates.add(self.updates.timed("update", self._update, batch))
         self.updates.timed("publish", self.publish)
         self._accounts.learned_one()
+        self._row.add("finished", 1)
 
     def _update(self, batch: batcher.Batch) -> torch.Tensor:
         live = base.Live(*map(self._control.get, base.Live._fields))

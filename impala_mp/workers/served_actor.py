@@ -54,6 +54,10 @@ class ServedActor(actor.RingActor):
             for h, each in enumerate(self._environments)
         ]
 
+    def close(self) -> None:
+        for each in self._environments:
+            each.close()
+
     def run(self, each_unroll: Callable[[], None] = lambda: None) -> None:
         """Acts until the run stops."""
         while not self._control.stopping:

@@ -17,6 +17,17 @@ def test_the_deepest_place_outside_of_the_package_is_named():
     assert os.path.basename(__file__) in user_code.where(caught.value)
 
 
+def test_the_users_own_code_goes_before_that_of_an_installed_package():
+    own = ("/home/me/simulator.py", 7, "step")
+    package = ("/usr/lib/python3/site-packages/physics/world.py", 90, "advance")
+    ours = (losses.__file__, 3, "clip_rewards")
+    assert (
+        user_code.place([own, package, ours]) == " (/home/me/simulator.py:7, in step)"
+    )
+    assert user_code.place([package, ours]).endswith("world.py:90, in advance)")
+    assert user_code.place([ours]) == ""
+
+
 def test_the_config_is_read_without_torch():
     """A second or more of each command that only looks at a run."""
     code = (

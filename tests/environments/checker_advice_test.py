@@ -59,6 +59,46 @@ class Plain(gymnasium.Env):
 gymnasium.register("Plain-v0", Plain)
 
 
+class Large(Plain):
+    """Observations of a named size and dtype, in a space without bounds."""
+
+    def __init__(self, size, shape=(3,), dtype="float32"):
+        super().__init__()
+        self._given = np.full(shape, size, dtype)
+        self.observation_space = spaces.Box(
+            -np.inf if dtype == "float32" else 0,
+            np.inf if dtype == "float32" else 255,
+            shape,
+            np.dtype(dtype),
+        )
+
+    def _observation(self):
+        return self._given.copy()
+
+
+gymnasium.register("Large-v0", Large)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "overrides", "warned"),
+    [
+        ({"size": 1e8}, {}, True),
+        ({"size": 1e8}, {"network.normalise_observations": True}, False),
+        ({"size": 50.0}, {}, False),
+        ({"size": 255.0, "shape": (40, 40, 3)}, {}, True),
+        ({"size": 1.0, "shape": (40, 40, 3)}, {}, False),
+        ({"size": 255, "shape": (40, 40, 3), "dtype": "uint8"}, {}, False),
+    ],
+)
+def test_large_values_without_normalisation_are_a_warning(kwargs, overrides, warned):
+    config = builders.config(**{"environment.id": f"{__name__}:Large", **overrides})
+    config.environment.kwargs = kwargs
+    found = {finding.subject: finding for finding in checker.check(config)}
+    finding = found["observations"]
+    assert (finding.verdict == checker.WARNING) == warned, finding.text
+    assert ("normalise_observations=True" in finding.text) == warned
+
+
 def _check(overrides=None, **kwargs):
     config = builders.config(**{"environment.id": "Plain-v0", **(overrides or {})})
     config.environment.kwargs = kwargs

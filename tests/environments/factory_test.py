@@ -43,6 +43,17 @@ def test_a_custom_factory():
         ),
         (f"{__name__}:one_env", {"size": 3}, "which takes none"),
         ("ALE/Pnog-v5", {}, "Did you mean 'ALE/Pong-v5'"),
+        (
+            "PongNoFrameskip-v4",
+            {},
+            r"old Atari id.*config\.environment\.id=ALE/Pong-v5",
+        ),
+        ("ale_py:MsPacman-v0", {}, r"environment\.id=ALE/MsPacman-v5"),
+        ("ale_py:ALE/Pnog-v5", {}, "Did you mean 'ALE/Pong-v5'"),
+        ("NoGame-v4", {}, "is not registered"),
+        (":one_env", {}, "is not registered"),
+        (".relative:Env-v0", {}, "names no module"),
+        ("no module\0:Env-v0", {}, "names no module"),
         ("Catch", {"row": 3}, "rows, columns"),
         ("Catch", {"rows": 1}, "rows >= 2"),
         ("Recall", {"num_cues": 1}, "num_cues >= 2"),
@@ -64,7 +75,13 @@ def test_refusals(name, kwargs, sentence):
 
 @pytest.mark.parametrize(
     ("name", "extra"),
-    [("ALE/Pong-v5", "atari"), ("MinAtar/Breakout-v1", "minatar")],
+    [
+        ("ALE/Pong-v5", "atari"),
+        ("ale_py:ALE/Pong-v5", "atari"),
+        ("PongNoFrameskip-v4", "atari"),
+        ("MinAtar/Breakout-v1", "minatar"),
+        ("minatar:MinAtar/Breakout-v1", "minatar"),
+    ],
 )
 def test_a_missing_extra_is_named(monkeypatch, name, extra):
     def missing(module_name):

@@ -3,10 +3,12 @@
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from impala_mp import errors, specs
 from impala_mp.environments import spaces as spaces_lib
+from impala_mp.networks.distributions import gaussian
 
 
 def _box(dtype, shape=(2, 3)):
@@ -148,6 +150,54 @@ def test_bounds(space, low, high, strict):
 )
 def test_a_space_as_wide_as_its_dtype_has_no_bounds(space):
     assert spaces_lib.observation_bounds(space) is None
+
+
+@pytest.mark.parametrize(
+    ("space", "high"),
+    [
+        (spaces.Box(0, 255, (4, 4, 3), np.uint8), (255.0,)),
+        (spaces.Box(0, 1, (4, 4, 3), np.uint8), (1.0,)),
+        (spaces.Box(np.uint8([0, 0]), np.uint8([1, 20]), dtype=np.uint8), (1.0, 20.0)),
+        (spaces.Box(-1.0, np.inf, (2,), np.float32), (np.inf,)),
+        (spaces.MultiBinary(3), (1.0,)),
+    ],
+)
+def test_the_spec_keeps_the_bounds(space, high):
+    assert spaces_lib.observation_spec(space).high == high
+
+
+_F32, _F64 = (float(np.finfo(dtype).max) for dtype in (np.float32, np.float64))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "bounded"),
+    [
+        (-1.0, 1.0, np.float32, True),
+        (-1e30, 1e30, np.float32, True),
+        (-_F32, _F32, np.float32, False),
+        (-2e38, 2e38, np.float32, False),
+        (0.0, _F32, np.float32, False),
+        (0.0, np.inf, np.float32, False),
+        (-_F64, _F64, np.float64, False),
+        (-1e300, 1e300, np.float64, False),
+        (0.0, 1e300, np.float64, False),
+        (-65504.0, 65504.0, np.float16, False),
+        (-4e4, 4e4, np.float16, False),
+    ],
+)
+def test_actions_as_wide_as_their_dtype_are_not_scaled(low, high, dtype, bounded):
+    spec = spaces_lib.action_spec(spaces.Box(low, high, (3,), dtype))
+    assert spec.is_bounded == bounded
+    numbers = torch.tensor([-1.0, 0.0, 2.0])
+    action = specs.to_environment(spec)(numbers)
+    assert action.isfinite().all()
+    if not bounded:
+        expected = numbers.clamp(max(low, -_F32), min(high, _F32))
+        assert torch.equal(action.float(), expected)
+    policy = gaussian.Gaussian(spec)
+    logits = torch.zeros(6)
+    assert policy.log_prob(logits, numbers).isfinite()
+    assert policy.entropy(logits).isfinite()
 
 
 def _assert_sentence(raised, value, cure):

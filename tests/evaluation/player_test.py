@@ -319,11 +319,12 @@ def test_bad_input_is_a_sentence(monkeypatch, capsys, arguments, sentence):
 
 
 def test_an_interrupt_is_no_failure(monkeypatch):
-    def interrupted(*unused):
+    def interrupted(*unused, **flags):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(player, "play", interrupted)
-    assert _main(monkeypatch, "somewhere") == 0
+    monkeypatch.setattr(sys, "argv", ["impala-play", "somewhere"])
+    play.main()
 
 
 def test_an_interrupt_gives_the_terminal_back(runs, monkeypatch):

@@ -92,7 +92,7 @@ def test_a_checkpoint_on_demand(start):
 
 def test_trajectories_in_flight_are_learned_before_the_end(start):
     # A learner so slow that the rings are full whenever it is looked at.
-    run = start(runs.LONG, "--config.network.hidden_sizes=(1024,1024,1024)")
+    run = start(runs.LONG, "--config.network.hidden_sizes=(512,512,512)")
     run.until(lambda: run.records() and run.records()[-1]["health/in_flight"] > 128)
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()

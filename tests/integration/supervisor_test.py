@@ -117,6 +117,42 @@ def test_a_hung_actor_is_killed_with_its_stacks_in_the_log(start):
     assert "was silent for" in run.text()
 
 
+_BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1)
+
+
+def _blocked(start, *flags, **kwargs):
+    """Starts a run as a launcher does that blocks and ignores signals."""
+    old = {number: signal.getsignal(number) for number in _BLOCKED}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [*_BLOCKED, signal.SIGUSR2])
+    try:
+        for number in _BLOCKED:
+            signal.signal(number, signal.SIG_IGN)
+        return start(*flags, **kwargs)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_a_launcher_blocks_and_a_pause_harm_nothing(start, number):
+    flags = (runs.LONG, "--config.health.hang_secs=1.5")
+    run = _blocked(start, *flags, own_session=True)
+    run.until_running(count=2)
+    os.killpg(run.process.pid, signal.SIGSTOP)
+    time.sleep(3.0)  # a pause, longer than hang_secs
+    os.killpg(run.process.pid, signal.SIGCONT)
+    run.process.send_signal(signal.SIGUSR1)
+    run.until(lambda: list((run.workdir / "checkpoints").glob("[0-9]*")))
+    assert {p["restarts"] for p in run.processes()} == {0}
+    os.kill(run.until_running()[0]["pid"], signal.SIGKILL)
+    run.until(lambda: "was killed by SIGKILL" in run.text())
+    run.process.send_signal(number)
+    assert run.wait() == 0, run.text()
+    assert "was silent" not in run.text()
+    assert "did not stop" not in run.text()
+
+
 _HANGING = """
 import os
 import time
@@ -151,6 +187,7 @@ def test_a_hung_environment_leaves_its_stacks(start, tmp_path):
     run.until(lambda: "restart in" in run.text())
     log = (run.workdir / "logs" / f"actor-{victim['index']}.log").read_text()
     assert 'hanging.py", line 11 in step' in log
+    assert "hanging.py:11, in step)" in run.text()
     for place in (run.text(), (run.workdir / "logs" / "supervisor.log").read_text()):
         assert "was silent for" in place
         assert f"seeds of 0, actor {victim['index']}, incarnation 0" in place
@@ -210,7 +247,9 @@ def test_past_the_budget_the_run_stops_with_the_childs_traceback(
     assert run.wait() == 1
     text = run.text()
     assert words in text
-    assert "ValueError: the emulator is on fire" in text
+    cause = "ValueError: the emulator is on fire (" + str(tmp_path / "broken.py")
+    assert text.count(cause) >= 3  # with every restart
+    assert f"See {run.workdir}/logs/actor-" in text
     assert text.count("Traceback") == 1
 
 

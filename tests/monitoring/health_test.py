@@ -139,7 +139,38 @@ def test_another_version_is_a_sentence(tmp_path, text):
         health.read(str(tmp_path))
 
 
-@pytest.mark.parametrize("data", [b"", b'{"time": 1.0, "proc', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"time": "now"},
+        {"time": 10**400},
+        {"stall": 7},
+        {"live": ["epsilon", 7]},
+        {"processes": 7},
+        {"processes": [{**_PROCESS, "heartbeat_age_secs": "0"}]},
+        {"processes": [{**_PROCESS, "reason": 7}]},
+        {"processes": [{**_PROCESS, "state": []}]},
+        {"processes": [{**_PROCESS, "pid": None}]},
+    ],
+)
+def test_values_of_another_type_are_a_sentence(tmp_path, changes):
+    text = json.dumps({"time": 1.0, **_HEALTH, **changes})
+    (tmp_path / "health.json").write_text(text)
+    with pytest.raises(errors.BadInput, match="was edited"):
+        health.read(str(tmp_path))
+
+
+def test_text_of_the_file_is_shown_as_text(live):
+    process = {**_PROCESS, "reason": "[/x] [red]\x1b[31m"}
+    _write(live, processes=[process], live=["[/y]"], bottleneck="[/z]")
+    text = _text(health.read(str(live)))
+    for shown in ("[/x] [red]\\x1b[31m", "[/y]", "[/z]"):
+        assert shown in text
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b'{"time": 1.0, "proc', b"\xff\xfe", b"[" * 10**5]
+)
 def test_half_a_file_is_a_sentence(tmp_path, data):
     (tmp_path / "health.json").write_bytes(data)
     with pytest.raises(errors.BadInput, match="half-written or damaged"):

@@ -1,10 +1,12 @@
 """Questions of impala-ctl and their answers, without processes."""
 
 import json
+import os
 
 import pytest
 
 from impala_mp.monitoring import live_control
+from impala_mp.storage import mailbox
 from tests.support import builders
 
 # Questions and answers, without processes.
@@ -86,6 +88,18 @@ def test_questions_and_answers(tmp_path):
         ({"set": {"entropy_cost": float("nan")}}, "(nan) must be finite"),
         ({"put": {}}, "is not a request"),
         ("{not JSON", "is not a request"),
+        ("[" * 100_000, "is not a request"),
+        ("9" * 100_000, "is not a request"),
+        ('{"get": [' + "[" * 400 + "]" * 400 + "]}", "there is no live value [[["),
+        ('{"get": [{}, 7, null]}', "there is no live value {}"),
+        ({"get": ["x" * 60_000]}, "there is no live value 'xxx"),
+        ({"get": ["\ud800"]}, "there is no live value '\\ud800'"),
+        ('{"set": {"epsilon": ' + "[" * 400 + "]" * 400 + "}}", "must be a number"),
+        ({"set": {"clip_rho_threshold": 10**400}}, "must be a number"),
+        ({"set": {"epsilon": True}}, "epsilon (True) must be a number"),
+        ({"set": {"epsilon": None}}, "epsilon (None) must be a number"),
+        (" " * 70_000 + '{"get": []}', "is not a request"),
+        (f'{{"put": {"[" * 900 + "]" * 900}}}', "is not a request"),
     ],
 )
 def test_a_refused_question_changes_nothing(tmp_path, message, sentence):
@@ -110,3 +124,39 @@ def test_nothing_is_changed_when_the_run_is_stopping(tmp_path):
     assert "is stopping" in run.ask({"set": {"epsilon": 0.5}})["refused"]
     assert run.ask({"get": ["epsilon"]})["lines"]
     assert run.control.overrides() == {}
+
+
+def test_only_files_of_this_user_are_questions(tmp_path, monkeypatch):
+    """A FIFO in place of one would hang a reader, a folder cannot be removed."""
+    run = _Answering(tmp_path)
+    folder = tmp_path / "questions"
+    request = json.dumps({"set": {"epsilon": 0.5}})
+    (tmp_path / "elsewhere").write_text(request)
+    os.mkfifo(folder / "1.question")
+    (folder / "2.question").mkdir()
+    (folder / "3.question").symlink_to(tmp_path / "elsewhere")
+    (folder / "4.question").symlink_to(folder / "4.question")
+    (folder / "5.question").write_bytes(b"\0\xff")
+    (folder / "6.question").write_text(json.dumps({"get": ["epsilon"]}))
+    (folder / "5.answer").mkdir()
+    with pytest.raises(OSError, match="5.answer"):
+        run.live.tick(agent_steps=600)
+    for number in (1, 3, 4):
+        answer = json.loads((folder / f"{number}.answer").read_text())
+        assert "None is not a request" in answer["refused"]
+    answer = json.loads((folder / "6.answer").read_text())
+    assert answer["lines"] == ["epsilon = 0 (config)"]
+    run.live.tick(agent_steps=600)  # the folder is still there
+    mailbox.Mailbox(str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert "None is not a request" in run.ask(json.loads(request))["refused"]
+    assert run.control.overrides() == {}
+
+
+def test_a_planted_link_takes_no_line_of_the_log(tmp_path):
+    run = _Answering(tmp_path)
+    (tmp_path / "victim").write_text("")
+    (tmp_path / "changes.jsonl").symlink_to(tmp_path / "victim")
+    assert run.ask({"set": {"epsilon": 0.5}})["lines"] == run.said[:1]
+    assert "the change is not logged" in run.said[1]
+    assert (tmp_path / "victim").read_text() == ""

@@ -177,7 +177,7 @@ def test_published_sizes(torso, shape, parameters):
     ("observation", "torso", "words"),
     [
         (_VECTOR, "nature", "needs images"),
-        (specs.array_spec((4, 84, 84), np.uint8), "nature", "at least 36x36"),
+        (specs.array_spec((4, 20, 84), np.uint8), "nature", "at least 36x36"),
         (_VECTOR, "transformer", "must be auto, mlp"),
         (_VECTOR, "no_such_module:factory", "no module 'no_such_module'"),
         (_VECTOR, f"{__name__}:nothing", "has no 'nothing'"),

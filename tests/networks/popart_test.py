@@ -8,7 +8,7 @@ import torch
 
 from impala_mp.algorithms import base
 from impala_mp.networks import popart
-from impala_mp.workers import learner
+from impala_mp.workers import learner, learner_metrics
 from tests.support import builders, learners
 
 _SIZE = 7
@@ -78,6 +78,127 @@ def test_nothing_changes_by_what_is_skipped_or_not_finite(targets, learnable, fi
     )
     for name, tensor in head.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def _learned(head, batches, reward_scale, offset, turns=470):
+    """Errors of values after some updates, relative to the deviation of targets."""
+    inputs = torch.randn(64, _SIZE)
+    weights = torch.linspace(-1.0, 1.0, _SIZE)
+    targets = offset + reward_scale * (inputs @ weights)
+    learnable = torch.ones(64, 1)
+    optimizer = torch.optim.Adam(head.parameters(), 1e-2)
+    for turn in range(turns):
+        if turn:
+            error = (targets - head(inputs).squeeze(-1)) / head.scale
+            optimizer.zero_grad()
+            error.square().mean().backward()
+            optimizer.step()
+        moments = head.moments(targets.unsqueeze(-1), learnable)
+        head.adapt(moments, 3e-4, _ONE, batches)
+    error = head(inputs).squeeze(-1) - targets
+    return (error.detach().square().mean().sqrt() / targets.std()).item()
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset"),
+    [(1.0, 0.0), (1e8, 0.0), (1e12, -1e12), (1.0, 1e5), (30.0, -1e6), (1e-3, 0.0)],
+)
+def test_values_are_learned_at_any_scale_and_offset(scale, offset):
+    head, batches = _head(), torch.zeros(1)
+    assert _learned(head, batches, scale, offset) < 0.1
+    assert batches.item() == 470
+
+
+def test_statistics_begin_at_the_first_batchs_moments():
+    head, batches = _head(), torch.zeros(1)
+    parameters = [head.weight.clone(), head.bias.clone()]
+    targets = _targets(1e5, 2.0, 0)
+    head.adapt(head.moments(targets, torch.ones(5, 6)), 3e-4, _ONE, batches)
+    assert head.mean.item() == pytest.approx(targets.mean().item(), rel=1e-6)
+    spread = targets.double().std(correction=0).item()
+    assert head.scale.item() == pytest.approx(spread, rel=1e-4)
+    assert torch.equal(head.weight, parameters[0])
+    assert torch.equal(head.bias, parameters[1])
+    seen = [targets]
+    for turn in range(1, 5):  # the mean of all batches, and outputs that stay
+        seen.append(_targets(1e5 + turn, 2.0, turn))
+        inputs = torch.randn(40, _SIZE)
+        before = head(inputs).detach()
+        head.adapt(head.moments(seen[-1], torch.ones(5, 6)), 3e-4, _ONE, batches)
+        torch.testing.assert_close(head(inputs).detach(), before)
+    everything = torch.stack(seen).double()
+    assert head.mean.item() == pytest.approx(everything.mean().item(), rel=1e-6)
+    spread = everything.std(correction=0).item()
+    assert head.scale.item() == pytest.approx(spread, rel=1e-3)
+
+
+def test_the_first_batch_counts_when_a_task_has_one():
+    head, batches = popart.PopArtHead(_SIZE, 2), torch.zeros(2)
+    targets, task = _targets(7.0, 2.0, 0), torch.zeros(5, 6, dtype=torch.int64)
+    moments = head.moments(targets, torch.ones(5, 6), task)
+    head.adapt(moments, 3e-4, torch.zeros(()), batches)
+    assert batches.tolist() == [0, 0]  # a skipped step
+    head.adapt(moments, 3e-4, _ONE, batches)
+    head.adapt(head.moments(targets, torch.ones(5, 6), task + 1), 3e-4, _ONE, batches)
+    assert batches.tolist() == [1, 1]
+    assert head.mean[0] == head.mean[1] == pytest.approx(targets.mean().item())
+
+
+@pytest.mark.parametrize("value", [0.0, 1e5])
+def test_equal_targets_have_no_scale(value):
+    """The first batch of a sparse reward, for example."""
+    head, batches = _head(), torch.zeros(1)
+    learnable = torch.ones(5, 6)
+    head.adapt(head.moments(learnable * value, learnable), 3e-4, _ONE, batches)
+    assert head.mean.item() == value
+    assert head.scale.item() == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e8, 1e12])
+def test_the_first_batch_of_a_learner_only_gives_the_scale(scale):
+    made, policy, batch = learners.make(**{"loss.popart": True})
+    batch.time_step.reward.normal_(generator=torch.Generator().manual_seed(0))
+    batch.time_step.reward.add_(3.0).mul_(scale)
+    live = base.live_from_config(made._config)
+    before = made.parameters.trainable.clone()
+    made.update(batch, live)
+    head = policy.network.baseline
+    assert torch.equal(made.parameters.trainable, before)
+    assert 0.1 < head.scale.item() / scale < 30.0
+    made.update(batch, live)
+    names = learner.metric_names(made._config)
+    metrics = dict(zip(names, made.raw_metrics.tolist(), strict=True))
+    assert metrics["loss/gradient_norm"] < 1e3  # at unit scale, summed over the batch
+    assert not torch.equal(made.parameters.trainable, before)
+
+
+def test_a_checkpoint_without_the_number_of_batches_is_past_the_start():
+    overrides = {"loss.popart": True}
+    made, policy, batch = learners.make(**overrides)
+    live = base.live_from_config(made._config)
+    for _ in range(3):
+        made.update(batch, live)
+    state = made.state_dict()
+    assert state["popart_batches"].tolist() == [3]
+    again, _, _ = learners.make(**overrides)
+    again.load_state_dict(state)
+    for one in (made, again):
+        one.update(batch, live)
+    assert torch.equal(made.parameters.flat, again.parameters.flat)
+    del state["popart_batches"]
+    state["updates"] = 5000
+    old, _, _ = learners.make(**overrides)
+    old.load_state_dict(state)
+    assert old._popart_batches.tolist() == [5000]
+
+
+def test_a_scale_at_its_limit_is_reported():
+    fine = {"popart/scale": 3.0, "popart/mean": 1e-4}
+    assert not learner_metrics.popart_limit(fine)
+    for value, word in ((1e-4, "less"), (1e15, "more")):
+        sentence = learner_metrics.popart_limit({"popart/scale/b": value})
+        assert "popart/scale/b is at its limit" in sentence
+        assert word in sentence
 
 
 def test_the_scale_has_bounds():

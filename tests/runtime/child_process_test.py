@@ -3,6 +3,7 @@
 import errno
 import itertools
 import multiprocessing
+import os
 import random
 import signal
 import time
@@ -112,6 +113,49 @@ def test_a_death_is_written_down_with_its_seeds_and_step(seat):
     assert seat.policy.failed_starts == 0
 
 
+_SEGFAULT = """Fatal Python error: Segmentation fault
+
+Thread 0x00007f0000000001 (most recent call first):
+  File "/home/me/thread.py", line 7 in poll
+
+Current thread 0x00007f0000000002 (most recent call first):
+  File "/usr/lib/python3/site-packages/cffi/api.py", line 90 in call
+  File "/home/me/simulator.py", line 12 in advance
+  File "/home/me/simulator.py", line 34 in step
+
+Extension modules: numpy (total: 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "cause"),
+    [
+        ("", ""),
+        (
+            "Traceback:\nCause: ValueError: x (a.py:1, in f)\n",
+            ": ValueError: x (a.py:1, in f)",
+        ),
+        ("Cause: ValueError\nthread 'x' still runs\n", ": ValueError"),
+        ("Cause: (a.py:1, in f)\n", " (a.py:1, in f)"),
+        (
+            _SEGFAULT,
+            ": Fatal Python error: Segmentation fault (/home/me/simulator.py:12, in"
+            " advance)",
+        ),
+        (_SEGFAULT.partition("\n\n")[2], " (/home/me/simulator.py:12, in advance)"),
+    ],
+)
+def test_a_death_is_reported_with_the_users_line(seat, output, cause):
+    with open(seat.log, "w") as file:
+        file.write("Cause: of the incarnation before\n")
+    seat._log_start = os.path.getsize(seat.log)
+    with open(seat.log, "a") as file:
+        file.write(output)
+    _silent(seat, _State.RUNNING, 0.0)
+    seat.reap()
+    assert seat.reason.endswith(f"of run 0){cause}")
+
+
 def test_a_start_without_room_is_a_failed_start(seat, monkeypatch):
     def full():
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -130,7 +174,7 @@ def test_a_start_without_room_is_a_failed_start(seat, monkeypatch):
         ) == (count,) * 3
     assert "No space left on device" in seat.reason
     assert seat.output() == ""
-    assert seat.last_line() == seat.reason
+    assert seat.refusal() == seat.reason
 
 
 def test_a_death_before_the_first_step_is_a_failed_start(seat):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import types
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +28,31 @@ def test_the_report_of_the_whole(tmp_path, capsys, monkeypatch):
         assert any(line[9:].startswith(word) for line in lines), word
     assert any("6 trajectories of 5 steps learned: loss" in line for line in lines)
     assert list(tmp_path.iterdir()) == []
+
+
+class PlanesFirst(gymnasium.Env):
+    """Pictures with planes first, and actions as wide as their dtype."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (3, 40, 40), np.uint8)
+    action_space = gymnasium.spaces.Box(-3e38, 3e38, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((3, 40, 40), np.uint8), {}
+
+    def step(self, action):
+        over = self.np_random.random() < 0.2
+        assert np.isfinite(action).all()
+        return np.zeros((3, 40, 40), np.uint8), 1.0, bool(over), False, {}
+
+
+def test_the_report_names_what_happens_to_each_array(capsys):
+    config = builders.config(**{"environment.id": f"{__name__}:PlanesFirst"})
+    assert preflight.check(config, None), capsys.readouterr().out
+    report = capsys.readouterr().out
+    assert "a picture of 40x40 with 3 planes, first, divided by 255" in report
+    assert "a normal that is not scaled" in report
+    assert re.search("warning +actions +.*not all bounds", report)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ def _health(**overrides):
         "backoff_secs": 0.1,
         "max_backoff_secs": 3.0,
         "max_failed_starts": 3,
+        "max_deaths_without_progress": 6,
         "max_restarts": {"actor": 4, "learner": 1},
     }
     return types.SimpleNamespace(**{**settings, **overrides})
@@ -33,20 +34,27 @@ def _policy(role="actor", jitter=None, **overrides):
     return restart_policy.RestartPolicy(role, _health(**overrides), jitter or _Steady())
 
 
-def _expected(history, role, health, draw):
+def _expected(history, waits, role, health, draw):
     """The verdict on the last death, from the whole history every time."""
-    now = history[-1][0]
-    failed = short = 0
-    for _, lived_secs, was_running in history:
+    failed = short = fruitless = 0
+    for _, lived_secs, was_running, has_finished in history:
         failed = 0 if was_running else failed + 1
         short = 1 if lived_secs > 1.0 else short + 1
-    deaths = sum(now - time < health.window_secs for time, *_ in history)
+        fruitless = 0 if has_finished else fruitless + was_running
+    times = [t - sum(waits[:n]) for n, (t, *_) in enumerate(history)]
+    deaths = sum(times[-1] - t < health.window_secs for t in times)
     if failed >= health.max_failed_starts:
         return restart_policy.GiveUp(f"failed to start {failed} times in a row")
     if deaths > health.max_restarts[role]:
         return restart_policy.GiveUp(
             f"died {deaths} times within 10 s"
             f" (config.health.max_restarts.{role}={health.max_restarts[role]})"
+        )
+    if fruitless >= 6:
+        unit = {"actor": "unroll", "learner": "update"}[role]
+        return restart_policy.GiveUp(
+            f"died {fruitless} times in a row without a finished {unit}"
+            " (config.health.max_deaths_without_progress=6)"
         )
     secs = health.backoff_secs
     for _ in range(short - 1):
@@ -62,46 +70,48 @@ def test_verdicts_equal_those_of_a_naive_twin(seed, role):
     health = _health()
     made = restart_policy.RestartPolicy(role, health, random.Random(seed))
     draw = random.Random(seed).uniform
-    now, history, kinds = 100.0, [], set()
+    now, history, waits, kinds = 100.0, [], [], set()
     for _ in range(200):
-        now += rng.choice((0.0, 0.2, 1.0, 3.0, 10.0, 20.0))
+        now += sum(waits[-1:]) + rng.choice((0.0, 0.21, 1.03, 3.07, 9.9, 20.0))
         lived_secs = rng.choice((0.0, 0.5, 1.0, 1.5, 60.0))
         was_running = rng.random() < 0.7
-        history.append((now, lived_secs, was_running))
-        verdict = made.after_death(now, lived_secs, was_running)
-        assert verdict == _expected(history, role, health, draw)
+        has_finished = was_running and rng.random() < 0.5
+        history.append((now, lived_secs, was_running, has_finished))
+        verdict = made.after_death(*history[-1])
+        assert verdict == _expected(history, waits, role, health, draw)
+        waits.append(getattr(verdict, "secs", 0.0))
         kinds.add(str(verdict)[:14])
     assert len(kinds) > 2  # waits, and both reasons to give up
 
 
 def test_a_crash_loop_waits_longer_and_longer_and_a_long_life_ends_it():
     made = _policy(max_restarts={"actor": 99})
-    waits = [made.after_death(n, 0.5, True).secs for n in range(8)]
+    waits = [made.after_death(n, 0.5, True, True).secs for n in range(8)]
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0])
-    assert made.after_death(9.0, 1.5, True).secs == pytest.approx(0.1)
+    assert made.after_death(9.0, 1.5, True, True).secs == pytest.approx(0.1)
 
 
 def test_the_jitter_takes_away_half_at_most():
     for share, expected in ((0.0, 0.05), (1.0, 0.1)):
-        verdict = _policy(jitter=_Steady(share)).after_death(0.0, 5.0, True)
+        verdict = _policy(jitter=_Steady(share)).after_death(0.0, 5.0, True, True)
         assert verdict.secs == pytest.approx(expected)
 
 
 def test_a_window_forgets():
     made = _policy("learner")
-    assert isinstance(made.after_death(0.0, 5.0, True), restart_policy.Wait)
-    assert isinstance(made.after_death(9.0, 5.0, True), restart_policy.GiveUp)
-    assert isinstance(made.after_death(19.0, 5.0, True), restart_policy.Wait)
+    assert isinstance(made.after_death(0.0, 5.0, True, True), restart_policy.Wait)
+    assert isinstance(made.after_death(9.0, 5.0, True, True), restart_policy.GiveUp)
+    assert isinstance(made.after_death(19.2, 5.0, True, True), restart_policy.Wait)
 
 
 def test_a_run_forgives_failed_starts_and_at_least_one_is_allowed():
     made = _policy(max_restarts={"actor": 99})
     for _ in range(5):
-        made.after_death(0.0, 0.0, False)
-        made.after_death(0.0, 0.0, False)
-        assert isinstance(made.after_death(0.0, 0.0, True), restart_policy.Wait)
+        made.after_death(0.0, 0.0, False, False)
+        made.after_death(0.0, 0.0, False, False)
+        assert isinstance(made.after_death(0.0, 0.0, True, True), restart_policy.Wait)
     never = _policy(max_failed_starts=0)
-    assert never.after_death(0.0, 0.0, False) == restart_policy.GiveUp(
+    assert never.after_death(0.0, 0.0, False, False) == restart_policy.GiveUp(
         "failed to start 1 times in a row"
     )
 
@@ -109,5 +119,30 @@ def test_a_run_forgives_failed_starts_and_at_least_one_is_allowed():
 def test_thousands_of_short_lives_are_no_overflow():
     made = _policy(max_restarts={"actor": 10**6}, max_failed_starts=10**6)
     for _ in range(3000):
-        verdict = made.after_death(0.0, 0.0, False)
+        verdict = made.after_death(0.0, 0.0, False, False)
     assert verdict.secs == pytest.approx(3.0)
+
+
+def test_a_loop_of_short_lives_spends_the_budget_however_long_it_waits():
+    """10 s of window, 3 s of wait after each life: they would never be 5 deaths."""
+    made, now, verdicts = _policy(), 0.0, []
+    while not verdicts or isinstance(verdicts[-1], restart_policy.Wait):
+        verdicts.append(made.after_death(now, 0.5, True, True))
+        now += 0.5 + getattr(verdicts[-1], "secs", 0.0)
+        assert len(verdicts) < 50
+    assert len(verdicts) == 5
+    assert "died 5 times within 10 s" in verdicts[-1].reason
+
+
+def test_lives_that_finish_nothing_are_few():
+    made = _policy("evaluator", max_restarts={"evaluator": 99})
+    for _ in range(5):
+        assert isinstance(made.after_death(0.0, 60.0, True, False), restart_policy.Wait)
+    assert isinstance(made.after_death(0.0, 60.0, True, True), restart_policy.Wait)
+    for _ in range(5):
+        made.after_death(0.0, 60.0, False, False)  # counted as failed starts only
+        assert isinstance(made.after_death(0.0, 60.0, True, False), restart_policy.Wait)
+    assert made.after_death(0.0, 60.0, True, False) == restart_policy.GiveUp(
+        "died 6 times in a row without a finished evaluation"
+        " (config.health.max_deaths_without_progress=6)"
+    )

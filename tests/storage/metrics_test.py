@@ -84,7 +84,7 @@ def test_damaged_lines_of_a_power_cut_are_left_out(tmp_path):
 def test_a_long_file_is_read_from_its_end(tmp_path, monkeypatch, block_bytes):
     monkeypatch.setattr(metrics, "_BLOCK_BYTES", block_bytes)
     path = tmp_path / "metrics.jsonl"
-    records = [{"agent_steps": n, "x": "y" * (7 * n % 5)} for n in (10, 20, 30, 40)]
+    records = [{"agent_steps": n, "x": [1] * (7 * n % 5)} for n in (10, 20, 30, 40)]
     lines = [json.dumps(record) + "\n" for record in records]
     whole = "".join(lines)
     for cut in range(len(whole) + 1):
@@ -94,9 +94,10 @@ def test_a_long_file_is_read_from_its_end(tmp_path, monkeypatch, block_bytes):
         assert metrics.last(str(tmp_path)) == expected
         for number in (*range(kept + 1), 99):
             path.write_text(whole[:cut])
-            end = metrics._end_of_newest(
-                str(path), lambda record, n=number: record["agent_steps"] <= 10 * n
-            )
+            with open(path, "rb") as file:
+                end = metrics._end_of_newest(
+                    file, lambda record, n=number: record["agent_steps"] <= 10 * n
+                )
             assert end == sum(map(len, lines[: min(number, kept)]))
 
 

@@ -1,7 +1,10 @@
 """Environments that count their steps."""
 
+import random
+
 import gymnasium
 import numpy as np
+import torch
 
 
 class Counter(gymnasium.Env):
@@ -41,3 +44,16 @@ class Wordy(Counter):
 
 
 gymnasium.register("Wordy-v0", Wordy)
+
+
+class Gambler(Counter):
+    """Draws from the global generators, and never from its own."""
+
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (3,), np.float32)
+
+    def _observation(self):
+        self._length = 5
+        return np.array([random.random(), np.random.random(), torch.rand(())], "f4")
+
+
+gymnasium.register("Gambler-v0", Gambler)

@@ -55,6 +55,7 @@ VARIANTS = {
         "network.last_reward": True,
     },
     "cartpole": {"environment.id": "CartPole-v1"},
+    "globals": {"environment.id": "tests.support.counting:Gambler-v0"},
     "delayed": {"actors.policy_delay": 5},
     "impact": {
         "algorithm": "impact",

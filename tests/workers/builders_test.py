@@ -49,7 +49,9 @@ def _start_all(tmp_path, incarnation, run):
             if role == "actor":
                 entry_points._act_served(seat, incarnation, shared)
             else:
-                entry_points._ROLES[role](seat, incarnation, shared)
+                entry_points._ROLES[role](
+                    seat, incarnation, shared, contextlib.ExitStack()
+                )
         if role == "evaluator":
             shared.control.stop()  # for the inference server, which ends at once
 

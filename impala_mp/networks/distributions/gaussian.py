@@ -13,10 +13,11 @@ from impala_mp.networks.distributions import base
 class Gaussian:
     """Independent normals; logits are all means, then all log standard deviations.
 
-    The latter do not depend on the observation. Within finite bounds the action is
+    The latter do not depend on the observation. If the space is bounded, the action is
     a = low + (high - low) (tanh(u) + 1) / 2 of the normal u. Trajectories store u, so
-    densities and their ratios lose no precision at the bounds. Otherwise the
-    environment gets u itself, clipped to any finite bound.
+    densities and their ratios lose no precision at the bounds. Otherwise (a bound is
+    missing, or as wide as the dtype) the environment gets u itself, clipped to the
+    bounds there are.
     """
 
     def __init__(self, spec: specs.BoxSpec) -> None:
@@ -26,8 +27,10 @@ class Gaussian:
         self.num_logits = 2 * self.encoding_size
         self.free = (False,) * self.encoding_size + (True,) * self.encoding_size
         self._to_environment = specs.to_environment(spec)
-        spans = np.subtract(spec.high, spec.low)
-        self._log_scale = float(np.log(spans / 2.0).sum()) if self._squash else 0.0
+        self._log_scale = 0.0
+        if self._squash:
+            spans = np.subtract(spec.high, spec.low)
+            self._log_scale = float(np.log(spans / 2.0).sum())
         # E f(u) = sum of weights f(mean + std nodes): exact to rounding for a function
         # as smooth as log(da/du), at the deviations of policies.
         nodes, weights = np.polynomial.hermite_e.hermegauss(32)

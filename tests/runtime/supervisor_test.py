@@ -1,0 +1,166 @@
+"""Decisions of the supervisor, without a process."""
+
+import os
+import time
+import types
+
+import pytest
+
+from impala_mp.runtime import restart_policy, supervisor
+from impala_mp.transport import control_block
+from tests.support import builders
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def watcher(tmp_path, said):
+    config = builders.config(**{"health.max_deaths_without_progress": 6})
+    shared = builders.shared(config, tmp_path)
+    return supervisor.Supervisor(shared, str(tmp_path), said.append, lambda each: None)
+
+
+def _actors(watcher):
+    return [each for each in watcher._children if each.seat.role == "actor"]
+
+
+def _die(watcher, child):
+    child.record_death("ended with exit code 1", lived_secs=5.0, was_running=True)
+    watcher._restart_or_give_up(child)
+
+
+def _finish(child):
+    child._finished_before = child.row.get("finished")
+    child.row.add("finished", 1)
+
+
+def test_a_restart_is_reported_with_its_cause_and_its_log(watcher, said):
+    first, _ = _actors(watcher)
+    _die(watcher, first)
+    assert "ended with exit code 1; restart in" in said[-1]
+    assert said[-1].endswith(f"See {first.log}.")
+
+
+def test_the_run_stops_once_no_actor_finishes_anything(watcher, said):
+    first, second = _actors(watcher)
+    with open(first.log, "w") as file:
+        file.write("ValueError: my simulator is broken")
+    for child in (first, first, second, first, second):
+        _die(watcher, child)
+    with pytest.raises(supervisor.ChildFailed) as caught:
+        _die(watcher, first)
+    assert "the actors died 6 times in a row without a finished unroll" in str(
+        caught.value
+    )
+    assert "ValueError: my simulator is broken" in str(caught.value)
+    assert len(said) == 5
+
+
+def test_the_run_continues_while_any_actor_finishes_unrolls(watcher):
+    first, second = _actors(watcher)
+    for _ in range(4):
+        _die(watcher, first)
+        _finish(second)
+        _die(watcher, second)
+        _finish(second)
+        second._finished_before = second.row.get("finished") - 1
+    assert isinstance(first.verdict, restart_policy.Wait)
+
+
+def test_an_actor_that_never_finishes_an_unroll_is_given_up(watcher, said):
+    first, second = _actors(watcher)
+    _finish(second)
+    for _ in range(6):
+        _die(watcher, first)
+    assert first.lost
+    assert "died 6 times in a row without a finished unroll" in said[-1]
+    assert "CONTINUES WITH 1 ACTORS" in said[-1]
+
+
+def test_one_death_of_each_of_many_is_no_reason_to_stop(watcher):
+    """As when the fork server is killed."""
+    watcher._health.max_deaths_without_progress = 2
+    for child in _actors(watcher):
+        _die(watcher, child)
+
+
+def test_a_learner_that_never_finishes_an_update_ends_the_run(watcher):
+    learner = watcher._learner
+    for _ in range(5):
+        _die(watcher, learner)
+    with pytest.raises(supervisor.ChildFailed, match="without a finished update"):
+        _die(watcher, learner)
+
+
+@pytest.fixture
+def running(watcher, monkeypatch):
+    """All children, alive and with a heartbeat."""
+    for child in watcher._children:
+        child.process = types.SimpleNamespace(pid=os.getpid(), is_alive=lambda: True)
+        child.row.beat(control_block.State.RUNNING)
+    return watcher._children
+
+
+def _pass_time(children, secs, *, watcher=None):
+    """Lets time pass without a heartbeat, and with `watcher` without the supervisor."""
+    for child in children:
+        beat = child.row.get("heartbeat_ns") - int(secs * 1e9)
+        child.row.set("heartbeat_ns", beat)
+        child._excused = (beat, child._excused[1])
+    if watcher:
+        watcher._noticed_at -= secs
+
+
+def _attend(watcher):
+    for child in watcher._children:
+        watcher._attend(child)
+    return sum(bool(child._hung) for child in watcher._children)
+
+
+def test_a_pause_of_the_whole_run_is_no_hang(watcher, running, said):
+    watcher._notice_pause()
+    _pass_time(running, 1000.0, watcher=watcher)  # it ended within this round
+    assert _attend(watcher) == 0
+    _pass_time(running, 1000.0, watcher=watcher)  # it ended during a wait
+    assert watcher._wait_for([], time.monotonic()) > 900.0
+    assert _attend(watcher) == 0
+    assert {child.describe() for child in running} == {"running"}
+    assert said == []
+
+
+def test_a_child_that_is_silent_alone_hangs_also_after_a_pause(watcher, running):
+    first, *_ = running
+    limit = watcher._health.hang_secs
+    watcher._notice_pause()
+    _pass_time(running, 1000.0, watcher=watcher)
+    assert _attend(watcher) == 0
+    _pass_time([first], limit - 5.0)
+    assert _attend(watcher) == 0
+    _pass_time([first], 10.0)
+    assert _attend(watcher) == 1
+    assert f"was silent for {limit + 5:.0f} s" in first._hung
+
+
+def test_a_pause_does_not_shorten_the_end(watcher, running, monkeypatch, said):
+    """The deadline moves by the length of the pause."""
+    watcher._shared.config.shutdown.deadline_secs = 0.5
+    waits = []
+
+    def wait_for(sentinels, due):
+        waits.append(due)
+        if len(waits) > 3:
+            for child in running:
+                child.process.is_alive = lambda: False
+        time.sleep(0.3)
+        return 0.3  # all of it was a pause
+
+    monkeypatch.setattr(watcher, "_wait_for", wait_for)
+    for child in running:
+        child.process.sentinel = child.process.exitcode = 0
+        child.process.join = child.process.close = lambda: None
+    watcher._end_all()
+    assert len(waits) == 4
+    assert said == []
