@@ -35,19 +35,29 @@ def rewards(values: Any, num_envs: int) -> np.ndarray:
     Raises:
       BadData: they are no numbers, not one per copy, or not finite as float32.
     """
-    array = _array("rewards", values)
-    if array.shape != (num_envs,) or array.dtype.kind not in "fiub":
-        raise BadData(
-            "bad_rewards",
-            f"rewards are {array.dtype} {list(array.shape)}: {values!r}. They must be"
-            f" one number per copy. Return numbers of shape [{num_envs}]",
-        )
+    array = numbers(values, num_envs)
     finite = are_finite(array)
     if not finite.all():
         raise BadData(
             "bad_rewards",
             f"rewards are not finite as float32: {array[~finite][0]!s}. They must be"
             " finite. Correct or scale them in the environment",
+        )
+    return array
+
+
+def numbers(values: Any, num_envs: int) -> np.ndarray:
+    """Checks rewards of `num_envs` copies, finite or not; returns numbers [E].
+
+    Raises:
+      BadData: they are no numbers, or not one per copy.
+    """
+    array = _array("rewards", values)
+    if array.shape != (num_envs,) or array.dtype.kind not in "fiub":
+        raise BadData(
+            "bad_rewards",
+            f"rewards are {array.dtype} {list(array.shape)}: {values!r}. They must be"
+            f" one number per copy. Return numbers of shape [{num_envs}]",
         )
     return array
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from impala_mp import errors, nest, seeding, specs
 from impala_mp.config import derived, user_code
-from impala_mp.environments import random_play, tasks
+from impala_mp.environments import bad_data, observation_watch, random_play, tasks
 
 OK, WARNING, FAIL = "ok", "warning", "FAIL"
 _COPIES = 2  # of the environment, at most
@@ -64,12 +64,16 @@ def _check_one(config: Any) -> list[Finding]:
         )
         findings += _judge_actions(play.action)
         tape, watch = play.first()
+        findings += _judge_copies(tape, watch)
         findings += _judge_play(tape, watch, config)
         where = random_play.difference(tape, play.again(tape.actions))
         findings.append(_judge_determinism(where))
         findings.append(_judge_autoreset(tape, play, deterministic=not where))
-    except (errors.BadInput, random_play.Broken) as error:
+    except (errors.BadInput, observation_watch.Broken) as error:
         findings.append(Finding(FAIL, "environment", str(error)))
+    except bad_data.BadData as error:
+        text = f"{error}. Training would discard its unrolls."
+        findings.append(Finding(FAIL, "environment", text))
     except Exception as error:  # a user's code may raise anything
         findings.append(Finding(FAIL, "environment", user_code.explain(error)))
     return findings
@@ -128,8 +132,28 @@ def _concern_of_bounds(spec: specs.BoxSpec) -> str:
     )
 
 
+def _judge_copies(
+    tape: random_play.Tape, watch: observation_watch.Watch
+) -> list[Finding]:
+    """Judges what a copy does to arrays that are not its own."""
+    findings = []
+    if tape.changes_actions:
+        text = (
+            "step() changes the array that it is given. Training hands out copies, so"
+            " this does no harm here. Elsewhere it may. Copy the action first."
+        )
+        findings.append(Finding(WARNING, "actions", text))
+    if watch.shared:
+        text = (
+            f"they share {watch.shared}, and a step of one changes it for the others."
+            " Make the array in __init__ or reset, not in the class or the module."
+        )
+        findings.append(Finding(FAIL, "copies", text))
+    return findings
+
+
 def _judge_play(
-    tape: random_play.Tape, watch: random_play.Watch, config: Any
+    tape: random_play.Tape, watch: observation_watch.Watch, config: Any
 ) -> list[Finding]:
     microseconds = 1e6 * tape.step_secs / len(tape.rows[0].reward)
     speed = f"a step of one copy takes {microseconds:,.0f} µs."
@@ -141,7 +165,7 @@ def _judge_play(
     ]
 
 
-def _judge_size(watch: random_play.LeafWatch, network: Any) -> Finding:
+def _judge_size(watch: observation_watch.LeafWatch, network: Any) -> Finding:
     """Judges one array, and the size of its values if nothing else is wrong."""
     finding = _judge_observations(watch)
     encoder = network.encoders.get(watch.path, network.torso)
@@ -156,13 +180,13 @@ def _judge_size(watch: random_play.LeafWatch, network: Any) -> Finding:
     return finding
 
 
-def _judge_observations(watch: random_play.LeafWatch) -> Finding:
+def _judge_observations(watch: observation_watch.LeafWatch) -> Finding:
     subject, space = watch.path or "observations", watch.space
     layout = f"{space.dtype} {list(space.shape)}"
     if watch.num_bad:
         text = (
-            f"{watch.num_bad} of {watch.num_values} values are not finite. Training"
-            " would discard their unrolls. Fix the environment."
+            f"{watch.num_bad} of {watch.num_values} values are not finite as float32."
+            " Training would discard their unrolls. Fix the environment."
         )
         return Finding(FAIL, subject, text)
     if watch.num_outside:
@@ -194,11 +218,11 @@ def _judge_rewards(tape: random_play.Tape, loss: Any) -> Finding:
     """Judges the rewards of all steps that are not resets."""
     pairs = zip(tape.rows, tape.rows[1:], strict=False)
     rewards = np.concatenate([row.reward[~before.ended] for before, row in pairs])
-    num_bad = int((~np.isfinite(rewards.astype(float))).sum())
+    num_bad = int((~bad_data.are_finite(rewards)).sum())
     if num_bad:
         text = (
-            f"{num_bad} of {len(rewards)} are not finite. Training would discard their"
-            " unrolls. Fix the environment."
+            f"{num_bad} of {len(rewards)} are not finite as float32. Training would"
+            " discard their unrolls. Fix the environment."
         )
         return Finding(FAIL, "rewards", text)
     low, high = float(rewards.min()), float(rewards.max())

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from impala_mp import nest, specs, types
-from impala_mp.environments import factory, spaces, vector
+from impala_mp.environments import bad_data, factory, observation_watch, spaces, vector
 
 
 class NothingAllowed(Exception):
@@ -58,7 +58,8 @@ class RandomActions:
         ranks = np.where(allowed, self._generator.random(allowed.shape), -1.0)
         elements = [part.argmax(-1) for part in self._by_element(ranks)]
         action = np.stack(elements, -1) + np.atleast_1d(self._spec.start)
-        return action.reshape(len(mask), *self._spec.array.shape)
+        shape = (len(mask), *self._spec.array.shape)
+        return action.reshape(shape).astype(self._spec.dtype)
 
     def _by_element(self, rows: np.ndarray) -> list[np.ndarray]:
         """Splits [E, all choices] into the choices per element of an action."""
@@ -80,10 +81,6 @@ _MIN_STEPS, _MAX_STEPS = 300, 3000  # per copy; above the minimum until an episo
 _MAX_SECS = 10.0  # of one play
 
 
-class Broken(Exception):
-    """An environment that cannot continue; the text is a full sentence."""
-
-
 class Row(NamedTuple):
     """Results of one step of all copies: [E] each."""
 
@@ -103,6 +100,7 @@ class Tape(NamedTuple):
     rows: list[Row]
     actions: list[types.Nest]
     step_secs: float  # mean, of one step of all copies
+    changes_actions: bool  # step() wrote into the array that it was given
 
     @property
     def num_envs(self) -> int:
@@ -113,91 +111,6 @@ class Tape(NamedTuple):
         ends = [t for t, row in enumerate(self.rows) if row.ended[index]]
         starts = [0, *(t + 1 for t in ends)]  # the rows of resets
         return [end - start for start, end in zip(starts, ends, strict=False)]
-
-
-class LeafWatch:
-    """Comparison of one leaf of the observations with its space, during a play."""
-
-    def __init__(self, path: str, space: Any) -> None:
-        self.path, self.space = path, space
-        self.bounds = spaces.observation_bounds(space)
-        self._name = f"an observation {path!r}" if path else "an observation"
-        self.cast = ""  # dtype that differs from the space's but can be cast to it
-        self.num_bad = self.num_outside = self.num_values = 0
-        self.lowest, self.highest = np.inf, -np.inf
-
-    def see(self, observation: Any, *leading: int) -> None:
-        """Notes one observation, or one per copy with a `leading` dimension.
-
-        Raises:
-          Broken: it does not fit into an array of the space's shape and dtype.
-        """
-        array, space = np.asarray(observation), self.space
-        shape = (*leading, *space.shape)
-        if array.shape != shape:
-            raise Broken(
-                f"{self._name} has shape {list(array.shape)}. By observation_space it"
-                f" must be {list(shape)}. Correct one of the two."
-            )
-        if array.dtype != space.dtype:
-            # Gymnasium casts when it stacks single copies. A batch is not cast.
-            if leading or not np.can_cast(array.dtype, space.dtype, "same_kind"):
-                raise Broken(
-                    f"{self._name} is {array.dtype}. By observation_space it must be"
-                    f" {space.dtype}. Return observation.astype(numpy.{space.dtype}),"
-                    " or correct the space."
-                )
-            self.cast = str(array.dtype)
-        self.num_values += array.size
-        self.num_bad += int((~np.isfinite(array)).sum())
-        if self.bounds:
-            outside = (array < self.bounds.low) | (array > self.bounds.high)
-            self.num_outside += int(outside.sum())
-        if array.size:
-            self.lowest = min(self.lowest, array.min())
-            self.highest = max(self.highest, array.max())
-
-
-class Watch:
-    """Comparison of whole observations with the space, during a play."""
-
-    def __init__(self, spec: types.Nest, space: gymnasium.Space) -> None:
-        """Takes the spec of the leaves to compare, and the whole space."""
-        self._spec = spec
-        self.leaves = [
-            LeafWatch(path, spaces.space_at(space, path))
-            for path, _ in nest.flatten_with_path(spec)
-        ]
-
-    def see(self, observation: Any, *leading: int) -> None:
-        """Notes one observation, leaf by leaf, as in `LeafWatch.see`."""
-        try:
-            picked = nest.flatten(specs.pick(self._spec, observation))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise Broken(
-                f"an observation is not built like observation_space ({error!r}). It"
-                " needs the same keys or parts. Return a dict or tuple with them."
-            ) from error
-        for leaf, array in zip(self.leaves, picked, strict=True):
-            leaf.see(array, *leading)
-
-
-class _Watched(gymnasium.Wrapper):
-    """A single copy whose observations are noted before Gymnasium stacks them."""
-
-    def __init__(self, env: gymnasium.Env, watch: Watch) -> None:
-        super().__init__(env)
-        self._watch = watch
-
-    def reset(self, **kwargs: Any) -> Any:
-        result = self.env.reset(**kwargs)
-        self._watch.see(result[0])
-        return result
-
-    def step(self, action: Any) -> Any:
-        result = self.env.step(action)
-        self._watch.see(result[0])
-        return result
 
 
 class RandomPlay:
@@ -223,7 +136,7 @@ class RandomPlay:
         finally:
             made.close()
 
-    def first(self) -> tuple[Tape, Watch]:
+    def first(self) -> tuple[Tape, observation_watch.Watch]:
         """Plays random actions until an episode has ended or time is up."""
 
         def choose(
@@ -234,15 +147,26 @@ class RandomPlay:
             try:
                 return self._draws.draw(observation, last.ended)
             except NothingAllowed as error:
-                raise Broken(f"after {t} random steps {error}") from error
+                raise observation_watch.Broken(
+                    f"after {t} random steps {error}"
+                ) from error
 
         made = factory.make(self._environment, len(self._seeds))
         space = made.unwrapped.single_observation_space
-        watch = Watch(made.spec.observation, space)
+        watch = observation_watch.Watch(made.spec.observation, space)
         if singles := _singles(made):
-            watched = [_Watched(single, watch) for single in singles]
+            watched = [
+                observation_watch.Watched(env, watch, i)
+                for i, env in enumerate(singles)
+            ]
             made.unwrapped.unwrapped.envs = watched
-            return self._play(made, choose, lambda observation: None), watch
+            arrays = observation_watch.class_arrays(singles[0].unwrapped)
+            before = {name: np.array(array) for name, array in arrays.items()}
+            tape = self._play(made, choose, lambda observation: None)
+            for name, array in arrays.items():
+                if not np.array_equal(array, before[name]):
+                    watch.shared = name
+            return tape, watch
         count = len(self._seeds)
         see = lambda observation: watch.see(observation, count)  # noqa: E731
         return self._play(made, choose, see), watch
@@ -287,17 +211,22 @@ class RandomPlay:
         digests = functools.partial(_digests, made.spec.observation, count)
         rows = [Row(digests(observation), np.zeros(count), never, never)]
         actions: list[types.Nest] = []
-        secs, has_ended = 0.0, False
+        secs, has_ended, changes = 0.0, False, False
         while True:
             action = choose(len(actions), has_ended, secs, observation, rows[-1])
             if action is None:
-                return Tape(rows, actions, secs / max(1, len(actions)))
+                return Tape(rows, actions, secs / max(1, len(actions)), changes)
+            given = nest.map_structure(np.array, action)
             start = time.perf_counter()
-            observation, *rest = envs.step(action)
+            observation, reward, *ends, _ = envs.step(given)
             secs += time.perf_counter() - start
             see(observation)
-            reward, terminated, truncated = (np.array(each) for each in rest[:3])
-            _check_batch(count, reward, terminated, truncated)
+            changes = changes or not _are_equal(given, action)
+            reward = np.array(bad_data.numbers(reward, count))
+            terminated, truncated = (
+                np.array(bad_data.ends(name, each, count))
+                for name, each in zip(("terminated", "truncated"), ends, strict=True)
+            )
             rows.append(Row(digests(observation), reward, terminated, truncated))
             actions.append(action)
             has_ended = has_ended or bool(rows[-2].ended.any())  # one step later
@@ -340,23 +269,15 @@ def _check_result(name: str, values: tuple[str, ...], result: Any) -> None:
     if not (isinstance(result, tuple) and len(result) == len(values)):
         is_tuple = isinstance(result, tuple)
         got = f"{len(result)} values" if is_tuple else f"a {type(result).__name__}"
-        raise Broken(
+        raise observation_watch.Broken(
             f"{name}() returns {got}. Gymnasium's interface requires {len(values)}"
             f" values: {', '.join(values)}. Change the environment, or wrap it."
         )
 
 
-def _check_batch(count: int, *arrays: np.ndarray) -> None:
-    for name, array in zip(Row._fields[1:], arrays, strict=True):
-        if array.shape != (count,):
-            raise Broken(
-                f"the {name} of {count} copies has shape {list(array.shape)}. It must"
-                f" have one element per copy. Return an array of shape [{count}]."
-            )
-        if name != "reward" and array.dtype != bool:
-            raise Broken(
-                f"{name} is {array.dtype}. It must be bool. Return {name}.astype(bool)."
-            )
+def _are_equal(one: types.Nest, other: types.Nest) -> bool:
+    pairs = zip(nest.flatten(one), nest.flatten(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def _digests(spec: types.Nest, count: int, observation: types.Nest) -> list[bytes]:

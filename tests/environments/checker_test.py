@@ -3,6 +3,8 @@
 import pathlib
 import re
 
+import gymnasium
+import numpy as np
 import pytest
 
 from impala_mp.environments import checker
@@ -72,13 +74,8 @@ def test_faults_of_single_copies_are_found(fault, subject, verdict, words):
         ("reward after the end", "autoreset", "but has reward 1"),
         ("end after the end", "autoreset", "but is another end"),
         ("action after the end", "autoreset", "makes a difference in the observation"),
-        (
-            "int ends",
-            "environment",
-            "terminated is int64. It must be bool. Return terminated.astype",
-        ),
-        ("float ends", "environment", "truncated is float32. It must be bool"),
-        ("reward shape", "environment", "the reward of 2 copies has shape [2, 1]"),
+        ("float ends", "environment", "truncated is float32 [2]"),
+        ("reward shape", "environment", "rewards are float64 [2, 1]"),
         ("float64", "environment", "is float64. By observation_space"),
     ],
 )
@@ -115,3 +112,67 @@ def test_an_exception_is_named_with_the_users_line():
     path, line = re.search(r"\((.*):(\d+), in step\)$", text).groups()
     source = pathlib.Path(path).read_text().splitlines()[int(line) - 1]
     assert "np.stack([])" in source
+
+
+def test_ends_of_0_and_1_are_no_fault():
+    found = _check(faulty_environments.config("FaultyVector", "int ends"))
+    assert "environment" not in found
+    assert found["episodes"].verdict == checker.OK
+
+
+class _Lonely(gymnasium.Env):
+    """Gives what `give` returns, and writes into its action if `spoils`."""
+
+    observation_space = gymnasium.spaces.Box(-100.0, 100.0, (2,), np.float32)
+    action_space = gymnasium.spaces.MultiBinary(2)
+    board = np.zeros(2, np.float32)  # one for all copies
+    fault = ""
+
+    def reset(self, *, seed=None, options=None):
+        self._time = 0
+        return self._look(), {}
+
+    def step(self, action):
+        self._time += 1
+        if self.fault == "action":
+            action ^= 1
+        reward = 1e39 if self.fault == "reward" else float(self._time % 2)
+        return self._look(), reward, self._time == 5, False, {}
+
+    def _look(self):
+        if self.fault in ("shared", "hidden"):
+            self.board += 1.0
+            self.board %= 50.0
+            return self.board if self.fault == "shared" else np.array(self.board)
+        if self.fault == "large":
+            return np.full(2, 1e39)
+        return np.full(2, self._time, np.float32)
+
+
+gymnasium.register("Lonely-v0", _Lonely)
+
+
+@pytest.mark.parametrize(
+    ("fault", "subject", "verdict", "words"),
+    [
+        ("action", "actions", checker.WARNING, "changes the array that it is given"),
+        ("shared", "copies", checker.FAIL, "a step of one changes it for the others"),
+        ("hidden", "copies", checker.FAIL, "they share _Lonely.board"),
+        ("reward", "rewards", checker.FAIL, "not finite as float32"),
+        ("large", "environment", checker.FAIL, "does not fit the space of float32"),
+    ],
+)
+def test_what_copies_do_to_arrays(monkeypatch, fault, subject, verdict, words):
+    monkeypatch.setattr(_Lonely, "fault", fault)
+    findings = checker.check(builders.config(**{"environment.id": "Lonely-v0"}))
+    assert any(
+        each[:2] == (verdict, subject) and words in each.text for each in findings
+    ), findings
+    if fault == "action":  # the tape keeps what was given
+        assert all(each.verdict == checker.OK for each in findings[2:])
+
+
+def test_an_ordinary_environment_shares_nothing():
+    findings = checker.check(builders.config(**{"environment.id": "Lonely-v0"}))
+    assert not [each for each in findings if each.subject == "copies"]
+    assert not [each for each in findings if each.verdict == checker.FAIL]
