@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import io
 import os
 import re
 import runpy
@@ -17,6 +18,7 @@ from ml_collections.config_dict import config_dict
 
 from impala_mp import errors
 from impala_mp.config import base as base_lib, fields as fields_lib
+from impala_mp.storage import files as files_lib
 
 # Any name is a field there; the factory compares it to the environment's arguments.
 _ENVIRONMENT_ARGUMENT = re.compile(r"environment\.kwargs\.\w+")
@@ -28,11 +30,25 @@ _MEANT_KEY = re.compile('Did you mean "(.+?)"')
 
 def run(main: Callable[[], None]) -> None:
     """Runs `main`; bad input prints a sentence and exits with 2, without traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # ASCII or Latin-1 may be the encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
+        _check_current_folder()
         main()
     except errors.BadInput as error:
-        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        name = os.path.basename(sys.argv[0])
+        print(f"{name}: {files_lib.visible(str(error))}", file=sys.stderr)
         sys.exit(2)
+
+
+def _check_current_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise errors.BadInput(
+            f"the current folder cannot be used ({error}). Change to another."
+        ) from error
 
 
 def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from impala_mp import errors, seeding
+from impala_mp import errors, seeding, specs
 from impala_mp.config import derived
 from impala_mp.environments import factory, vector
 from impala_mp.networks import agent
@@ -31,8 +31,16 @@ class SavedRun:
             trust_lib.admit(config, path, trust)
         self.config = config
         self._state = _newest(path)
-        self.agent_steps: int = self._state["learner"]["agent_steps"]
-        self.updates: int = self._state["learner"]["updates"]
+        try:
+            learned = self._state["learner"]
+            self.agent_steps, self.updates = (
+                int(learned[name]) for name in ("agent_steps", "updates")
+            )
+            learned["parameters"].items()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise errors.BadInput(
+                f"the checkpoint in {path} has no state of a learner. Name another run."
+            ) from error
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -60,8 +68,16 @@ class SavedRun:
         if policy is None:
             seeding.seed_globals(seeding.sequence(self.config.seed, "main"))
             spec = factory.probe(self.config.environment)
-            policy = agent.make(self.config, spec)
-        load_parameters(policy, self._state)
+            policy = _make(self.config, spec)
+        try:
+            load_parameters(policy, self._state)
+        except (RuntimeError, TypeError) as error:
+            raise errors.BadInput(
+                f"the checkpoint in {self.path} is of another network than its"
+                " config.json and environment describe"
+                f" ({_first_difference(error)}). Restore config.json, or the version"
+                " of the environment that was trained."
+            ) from error
         return policy
 
     def seed(self) -> np.random.SeedSequence:
@@ -82,6 +98,25 @@ def _newest(path: str) -> dict[str, Any]:
             f"{path} has no checkpoint yet. Train first, or name another run."
         )
     return state
+
+
+def _make(config: Any, spec: specs.EnvironmentSpec) -> agent.Agent:
+    """Makes the agent. Raises BadInput if its network cannot be allocated."""
+    try:
+        return agent.make(config, spec)
+    except RuntimeError as error:
+        text = str(error)
+        if not ("allocate memory" in text or "overflow" in text):
+            raise  # a bug in a custom network
+        raise errors.BadInput(
+            "the network in config.json does not fit into memory. Restore the file."
+        ) from error
+
+
+def _first_difference(error: Exception) -> str:
+    """Returns the first of the differences in torch's text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[min(1, len(lines) - 1)].rstrip(".") if lines else "no reason"
 
 
 def load_parameters(policy: agent.Agent, state: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import nest, types
+from impala_mp import errors, nest, types
 from impala_mp.algorithms import base, cuda, optimizers, registry
 from impala_mp.config import derived
 from impala_mp.networks import agent, flat_parameters, popart
@@ -252,10 +252,14 @@ class Learner:
         """Restores the state of `state_dict`.
 
         Raises:
-          ValueError: the state is of another network.
+          BadInput: the state is of another network.
         """
         if state["layout"] != self.parameters.layout.digest:
-            raise ValueError("the checkpoint's parameters are of another network")
+            raise errors.BadInput(
+                "the checkpoint's parameters are of another network than the config and"
+                " the environment describe. Restore the config, or the version of the"
+                " environment that was trained."
+            )
         self.agent.network.load_state_dict(state["parameters"])
         for name, tensor in self._optimizer.state.items():
             tensor.copy_(state["optimizer"][name])

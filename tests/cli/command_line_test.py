@@ -1,6 +1,7 @@
 """The binaries as a user meets them: bad input is a sentence, exit code 2, no trace."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -324,3 +325,19 @@ def _damage(folder):
 )
 def test_evaluations_are_refused(arguments, sentence):
     _refused(_call("evaluate", *arguments), sentence)
+
+
+def test_a_deleted_folder_and_ascii_output_give_sentences(tmp_path):
+    code = (
+        "import os, sys; from impala_mp.cli import status;"
+        "sys.argv = ['impala-status', sys.argv[1]];"
+        "os.chdir(sys.argv[1]) or os.rmdir(os.getcwd()); status.main()"
+    )
+    (tmp_path / "gone").mkdir()
+    command = [sys.executable, "-c", code, str(tmp_path / "gone")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    _refused(done, "the current folder cannot be used")
+    command = [sys.executable, "-m", "impala_mp.cli.status", f"{tmp_path}/ü\x1b[31m"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    _refused(done, r"\xfc\x1b[31m has no health.json")
