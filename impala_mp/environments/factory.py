@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
+import torch
 
 from impala_mp import errors, specs
 from impala_mp.config import arguments, derived, fields, user_code
@@ -52,11 +53,15 @@ def make(
         take these arguments, or its spaces are not supported.
     """
     ids = derived.task_names(environment)
-    if len(ids) == 1:
-        return _make_one(environment, ids[0], num_envs, training, render_mode)
-    number = task % len(ids)
-    own = _make_one(environment, ids[number], num_envs, training, render_mode)
-    return tasks.TaskEnvironment(own, number, _joint_spec(environment))
+    default_dtype = torch.get_default_dtype()
+    try:
+        if len(ids) == 1:
+            return _make_one(environment, ids[0], num_envs, training, render_mode)
+        number = task % len(ids)
+        own = _make_one(environment, ids[number], num_envs, training, render_mode)
+        return tasks.TaskEnvironment(own, number, _joint_spec(environment))
+    finally:  # an environment may have set another one, for the whole process
+        torch.set_default_dtype(default_dtype)
 
 
 def _joint_spec(environment: Any) -> specs.EnvironmentSpec:
@@ -270,10 +275,13 @@ def _make(
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     own = spec.vector_entry_point
     entry_point = _creator(own or spec.entry_point)
-    _check_arguments(spec.id, entry_point, kwargs, {"num_envs", "render_mode"})
-    if render_mode:
+    limit = set() if own else {"max_episode_steps"}  # of Gymnasium's `make`
+    given = {name: value for name, value in kwargs.items() if name not in limit}
+    _check_arguments(spec.id, entry_point, given, {"num_envs", "render_mode"})
+    if render_mode and _takes(entry_point, "render_mode"):
         kwargs["render_mode"] = render_mode
     if own:
+        _check_limit(spec, entry_point)
         return gymnasium.make_vec(
             spec, num_envs, vectorization_mode="vector_entry_point", **kwargs
         )
@@ -286,6 +294,25 @@ def _make(
         if str(spec.entry_point).startswith(_MUJOCO):
             raise _missing_extra(spec.id, "mujoco") from error
         raise errors.BadInput(f"environment.id ({spec.id!r}): {error}") from error
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return takes_any or name in parameters
+
+
+def _check_limit(
+    spec: gymnasium.envs.registration.EnvSpec, entry_point: Callable[..., Any]
+) -> None:
+    """Raises BadInput if Gymnasium would pass on a limit that nothing takes."""
+    if spec.max_episode_steps is None or _takes(entry_point, "max_episode_steps"):
+        return
+    raise errors.BadInput(
+        f"environment.id ({spec.id!r}) is registered with max_episode_steps"
+        f" {spec.max_episode_steps}, which its vector environment does not take. Add"
+        " the argument max_episode_steps to it, or register it without the limit."
+    )
 
 
 def _make_sync(

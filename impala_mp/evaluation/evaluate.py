@@ -119,10 +119,15 @@ def _final_evaluation(evaluate: Callable[[], dict[str, Any]]) -> str:
     except evaluator.NoGameEnded as error:
         return f"none; {error}"
     return (
-        f"mean return {result['mean']:.3f}, standard deviation"
-        f" {result['std']:.3f}, over {result['episodes']} episodes"
+        f"mean return {_number(result['mean'])}, standard deviation"
+        f" {_number(result['std'])}, over {result['episodes']} episodes"
         f" ({result['protocol']})."
     )
+
+
+def _number(value: float) -> str:
+    """Returns three decimals, or three digits of a number that they would hide."""
+    return f"{value:.3g}" if 0.0 < abs(value) < 0.001 else f"{value:.3f}"
 
 
 def _learning_curve(name: str, path: str) -> str:

@@ -20,6 +20,8 @@ _PLAIN_INTERVAL_SECS = 5.0  # between lines where there is no terminal
 def _number(value: float | None, digits: int = 0) -> str:
     if value is None or not math.isfinite(value):
         return "–"
+    if digits and 0.0 < abs(value) < 0.1**digits:  # it would be printed as 0
+        return f"{value:.{digits}g}"
     return f"{value:,.{digits}f}"
 
 

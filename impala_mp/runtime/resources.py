@@ -55,11 +55,19 @@ def explain_cores(
 
 
 def take_cores(cores: tuple[int, ...], niceness: int = 0) -> None:
-    """Binds this process to `cores`; without any, raises its niceness."""
-    if cores:
-        os.sched_setaffinity(0, cores)
-    else:
-        os.nice(niceness)
+    """Binds this process to `cores`; without any, raises its niceness.
+
+    A cgroup or taskset may have taken cores away since they were planned. Without any
+    of its own left, the process shares those that are.
+    """
+    allowed = os.sched_getaffinity(0).intersection(cores)
+    try:
+        if allowed:
+            os.sched_setaffinity(0, allowed)
+            return
+    except OSError:  # they were taken away just now
+        pass
+    os.nice(niceness)
 
 
 def _cores(cores: tuple[int, ...]) -> str:

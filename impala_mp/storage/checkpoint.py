@@ -7,10 +7,12 @@ free memory, so it is written and read without a copy.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Container
 from typing import Any, BinaryIO
 
@@ -146,6 +148,9 @@ def prune(
       keep_last: at least 1; damaged checkpoints do not count.
       sound: updates whose checkpoints are known to be sound, and are not read.
       beat: called while other checkpoints are read.
+
+    A checkpoint that cannot be removed stays, and is reported once. A link is removed
+    without what it leads to.
     """
     kept = 0
     for update in reversed(files.updates(folder)):
@@ -153,10 +158,26 @@ def prune(
         if kept < keep_last:
             kept += update in sound or _is_sound(path, beat)
         elif not os.path.exists(os.path.join(path, _KEPT)):
-            shutil.rmtree(path)
+            _remove(path)
     for name in os.listdir(folder):
         if name.startswith(".writing-"):  # left by a killed writer
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+
+
+def _remove(path: str) -> None:
+    try:
+        if os.path.islink(path):
+            os.unlink(path)
+        else:
+            shutil.rmtree(path)
+    except OSError as error:
+        _report(f"{path} cannot be removed ({error.strerror or error}). It stays.")
+
+
+@functools.cache
+def _report(sentence: str) -> None:
+    """Prints a sentence to the log, once."""
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def load(path: str, beat: Callable[[], None] = _nothing) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Environments by name: custom factories and refusals."""
 
+import gymnasium
+import numpy as np
 import pytest
+import torch
 
 from impala_mp import errors
 from impala_mp.environments import factory
@@ -90,3 +93,66 @@ def test_a_missing_extra_is_named(monkeypatch, name, extra):
     monkeypatch.setattr(factory.importlib, "import_module", missing)
     with pytest.raises(errors.BadInput, match=rf"impala_mp\[{extra}\]"):
         factory.make(builders.environment_settings(name), 2)
+
+
+class _Plain(gymnasium.Env):
+    """Declares that it draws, but takes no render_mode."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, greedy=False):
+        if greedy:
+            torch.set_default_dtype(torch.float64)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+class _Vector(CatchVectorEnv):
+    def __init__(self, num_envs):
+        super().__init__(num_envs)
+
+
+class _LimitedVector(CatchVectorEnv):
+    def __init__(self, num_envs, max_episode_steps):
+        super().__init__(num_envs)
+        self.limit = max_episode_steps
+
+
+gymnasium.register("Plain-v0", _Plain)
+for _name, _kind in (("Unlimited-v0", _Vector), ("Limited-v0", _LimitedVector)):
+    gymnasium.register(_name, vector_entry_point=_kind, max_episode_steps=7)
+
+
+def test_an_environment_without_a_render_mode_is_made_and_draws_nothing():
+    settings = builders.environment_settings("Plain-v0")
+    made = factory.make(settings, 1, render_mode="rgb_array")
+    made.reset([0])
+    with pytest.raises((errors.BadInput, NotImplementedError)):
+        made.frame()
+
+
+def test_a_limit_of_steps_as_gymnasiums_make_takes_it():
+    settings = builders.environment_settings("Plain-v0", max_episode_steps=3)
+    made = factory.make(settings, 1)
+    made.reset([0])
+    rows = [made.step(np.zeros(1, np.int64))[0] for _ in range(3)]
+    assert [row.step_type.item() for row in rows] == [1, 1, 2]
+    assert rows[-1].discount.item() == 1.0  # truncated
+
+
+def test_a_limit_of_a_vector_environment_is_passed_on_or_refused():
+    made = factory.make(builders.environment_settings("Limited-v0"), 2)
+    assert made.unwrapped.limit == 7
+    with pytest.raises(errors.BadInput, match="max_episode_steps 7, which its vector"):
+        factory.make(builders.environment_settings("Unlimited-v0"), 2)
+
+
+def test_the_default_dtype_of_torch_is_kept():
+    factory.make(builders.environment_settings("Plain-v0", greedy=True), 1)
+    assert torch.get_default_dtype() == torch.float32

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 import rich.console
 
 from impala_mp.monitoring import display
@@ -75,3 +76,17 @@ def test_the_live_display_draws_on_a_terminal():
     assert "The learner is the limit." in text
     assert "1,200/2,000 steps" in text
     assert "990 learned" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-6, "1e-06"),
+        (-0.0042, "-0.0042"),
+        (0.0, "0.00"),
+        (0.5, "0.50"),
+        (1.234, "1.23"),
+    ],
+)
+def test_small_returns_are_not_shown_as_zero(value, text):
+    assert display._number(value, 2) == text

@@ -78,3 +78,28 @@ def test_a_replay_that_cannot_be_saved_in_time_is_reported():
     assert "may take 30 s" in late
     assert "Set config.shutdown.deadline_secs=60" in late
     assert resources.explain_replay(5, size, True, 60.0) == plain
+
+
+@pytest.mark.parametrize(
+    ("planned", "bound"),
+    [((0, 1), {0}), ((1,), None), ((), None)],
+)
+def test_cores_that_were_taken_away_are_not_asked_for(monkeypatch, planned, bound):
+    taken, nicer = [], []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: taken.append(cores))
+    monkeypatch.setattr(os, "nice", nicer.append)
+    resources.take_cores(planned, 5)
+    assert taken == ([bound] if bound else [])
+    assert nicer == ([] if bound else [5])
+
+
+def test_cores_that_are_taken_away_just_now_do_no_harm(monkeypatch):
+    def gone(pid, cores):
+        raise OSError(22, "Invalid argument")
+
+    nicer = []
+    monkeypatch.setattr(os, "sched_setaffinity", gone)
+    monkeypatch.setattr(os, "nice", nicer.append)
+    resources.take_cores(tuple(os.sched_getaffinity(0)), 5)
+    assert nicer == [5]

@@ -242,3 +242,24 @@ def test_a_writer_killed_anywhere_leaves_a_sound_one(tmp_path, write_for_ever):
         newest = state["value"]
     checkpoint.prune(str(tmp_path), keep_last=2)
     assert all(name.isdigit() for name in os.listdir(tmp_path))
+
+
+def test_a_checkpoint_that_cannot_be_removed_stays(tmp_path, monkeypatch, capsys):
+    folder, elsewhere = tmp_path / "checkpoints", tmp_path / "elsewhere"
+    for update in (1, 2, 3, 4, 5):
+        checkpoint.save(str(folder), update, _state(update))
+    os.rename(folder / "1", elsewhere)
+    os.symlink(elsewhere, folder / "1")
+    remove = checkpoint.shutil.rmtree
+
+    def immutable(path, **kwargs):
+        if path.endswith("/2"):
+            raise PermissionError(1, "Operation not permitted", path)
+        remove(path, **kwargs)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", immutable)
+    for _ in range(2):
+        checkpoint.prune(str(folder), keep_last=2)
+    assert sorted(os.listdir(folder)) == ["2", "4", "5"]
+    assert sorted(os.listdir(elsewhere)) == ["SHA256", "state.pt"]
+    assert capsys.readouterr().err.count("/2 cannot be removed") == 1
