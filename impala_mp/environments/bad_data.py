@@ -26,6 +26,8 @@ def misbuilt(error: Exception) -> BadData:
 
 def are_finite(array: np.ndarray) -> np.ndarray:
     """Returns where numbers are finite, also as float32."""
+    if array.dtype.itemsize <= 4 or array.dtype.kind != "f":
+        return np.isfinite(array)
     return np.abs(array) <= _LARGEST
 
 

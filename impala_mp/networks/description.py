@@ -95,7 +95,9 @@ def _picture(image: inputs.Picture) -> str:
         return size
     if len(image.axes) == 4:
         return f"{size}, stacked"
-    return f"{size}, {'first' if image.is_moved else 'last'}"
+    if image.is_moved:  # the shape decides, and may mislead
+        return f"{size}, first (otherwise set config.network.image_layout)"
+    return f"{size}, last"
 
 
 def _division(by: np.ndarray) -> str:

@@ -27,7 +27,8 @@ def _lines(observation, action=_DISCRETE, **overrides):
         (
             _BOX(0, 255, (3, 64, 64), np.uint8),
             {},
-            "uint8 [3, 64, 64], a picture of 64x64 with 3 planes, first, divided by"
+            "uint8 [3, 64, 64], a picture of 64x64 with 3 planes, first (otherwise"
+            " set config.network.image_layout), divided by"
             " 255, cast to float32, to the encoder nature.",
         ),
         (

@@ -50,7 +50,7 @@ def test_the_report_names_what_happens_to_each_array(capsys):
     config = builders.config(**{"environment.id": f"{__name__}:PlanesFirst"})
     assert preflight.check(config, None), capsys.readouterr().out
     report = capsys.readouterr().out
-    assert "a picture of 40x40 with 3 planes, first, divided by 255" in report
+    assert "a picture of 40x40 with 3 planes, first (otherwise set" in report
     assert "a normal that is not scaled" in report
     assert re.search("warning +actions +.*not all bounds", report)
 
@@ -290,7 +290,7 @@ def test_the_number_of_file_descriptors_needed_is_tight(tmp_path):
     report = _train(_CATCH, "--check", *many).stdout
     needed = int(re.search(r"about (\d+) are needed", report).group(1))
     run = (_CATCH, *many, "--config.shutdown.deadline_secs=60")
-    done = _train(*run, f"--workdir={tmp_path / 'enough'}", limit=needed)
+    done = _train(*run, f"--workdir={tmp_path / 'enough'}", limit=needed + 5)  # about
     assert done.returncode == 0, done.stderr
     done = _train(*run, f"--workdir={tmp_path / 'few'}", limit=needed - 30)
     assert done.returncode != 0
