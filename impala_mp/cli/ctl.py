@@ -51,7 +51,7 @@ def _ctl() -> None:
     from absl import flags
 
     from impala_mp.cli import command_line
-    from impala_mp.storage import mailbox, workdir
+    from impala_mp.storage import files, mailbox, workdir
 
     values = flags.FlagValues()
     arguments = command_line.parse(values, str(__doc__), positional=True)
@@ -71,9 +71,13 @@ def _ctl() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    if "refused" in answer:
-        raise errors.BadInput(answer["refused"])
-    print("\n".join(answer["lines"]))
+    match answer:
+        case {"refused": str(sentence)}:
+            raise errors.BadInput(sentence)
+        case {"lines": list(lines)}:
+            print(files.visible("\n".join(map(str, lines))))
+        case _:
+            raise errors.BadInput(f"the answer of the run in {path} cannot be read.")
 
 
 def main() -> None:

@@ -58,8 +58,6 @@ class VectorEnvironment:
         self._was_over = np.zeros(self.num_envs, bool)
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int32)
-        self._no_returns = np.full(self.num_envs, np.nan, np.float32)
-        self._no_lengths = np.zeros(self.num_envs, np.int32)
 
     def reset(self, seeds: Sequence[int]) -> types.TimeStep:
         """Restarts every copy; returns rows [E, ...], all FIRST.
@@ -114,14 +112,12 @@ class VectorEnvironment:
     ) -> types.EpisodeEnd:
         self._returns += np.where(self._was_over, 0.0, reward)
         self._lengths += ~self._was_over
-        if not game_over.any():
-            return types.EpisodeEnd(self._no_returns, self._no_lengths)
-        ended = self._returns[game_over]
-        if not bad_data.are_finite(ended).all():
+        if game_over.any() and not bad_data.are_finite(self._returns[game_over]).all():
             raise bad_data.BadData(
                 "bad_rewards",
-                f"the return of an episode is not finite as float32 ({ended.max()})."
-                " It must be finite. Scale the rewards in the environment",
+                "the return of an episode is not finite as float32"
+                f" ({self._returns[game_over].max()}). Scale the rewards in the"
+                " environment",
             )
         returns = np.where(game_over, self._returns, np.nan).astype(np.float32)
         lengths = np.where(game_over, self._lengths, 0).astype(np.int32)
