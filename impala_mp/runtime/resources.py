@@ -57,8 +57,8 @@ def explain_cores(
 def take_cores(cores: tuple[int, ...], niceness: int = 0) -> None:
     """Binds this process to `cores`; without any, raises its niceness.
 
-    A cgroup or taskset may have taken cores away since they were planned. Without any
-    of its own left, the process shares those that are.
+    A cgroup or taskset may have taken cores away since they were planned. If none of
+    them is left, the process may run on any core that is allowed.
     """
     allowed = os.sched_getaffinity(0).intersection(cores)
     try:

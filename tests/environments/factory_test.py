@@ -124,13 +124,16 @@ class _LimitedVector(CatchVectorEnv):
         self.limit = max_episode_steps
 
 
-gymnasium.register("Plain-v0", _Plain)
-for _name, _kind in (("Unlimited-v0", _Vector), ("Limited-v0", _LimitedVector)):
+gymnasium.register("Undrawn-v0", _Plain)
+for _name, _kind in (
+    ("UnlimitedVector-v0", _Vector),
+    ("LimitedVector-v0", _LimitedVector),
+):
     gymnasium.register(_name, vector_entry_point=_kind, max_episode_steps=7)
 
 
 def test_an_environment_without_a_render_mode_is_made_and_draws_nothing():
-    settings = builders.environment_settings("Plain-v0")
+    settings = builders.environment_settings("Undrawn-v0")
     made = factory.make(settings, 1, render_mode="rgb_array")
     made.reset([0])
     with pytest.raises((errors.BadInput, NotImplementedError)):
@@ -138,7 +141,7 @@ def test_an_environment_without_a_render_mode_is_made_and_draws_nothing():
 
 
 def test_a_limit_of_steps_as_gymnasiums_make_takes_it():
-    settings = builders.environment_settings("Plain-v0", max_episode_steps=3)
+    settings = builders.environment_settings("Undrawn-v0", max_episode_steps=3)
     made = factory.make(settings, 1)
     made.reset([0])
     rows = [made.step(np.zeros(1, np.int64))[0] for _ in range(3)]
@@ -147,12 +150,12 @@ def test_a_limit_of_steps_as_gymnasiums_make_takes_it():
 
 
 def test_a_limit_of_a_vector_environment_is_passed_on_or_refused():
-    made = factory.make(builders.environment_settings("Limited-v0"), 2)
+    made = factory.make(builders.environment_settings("LimitedVector-v0"), 2)
     assert made.unwrapped.limit == 7
     with pytest.raises(errors.BadInput, match="max_episode_steps 7, which its vector"):
-        factory.make(builders.environment_settings("Unlimited-v0"), 2)
+        factory.make(builders.environment_settings("UnlimitedVector-v0"), 2)
 
 
 def test_the_default_dtype_of_torch_is_kept():
-    factory.make(builders.environment_settings("Plain-v0", greedy=True), 1)
+    factory.make(builders.environment_settings("Undrawn-v0", greedy=True), 1)
     assert torch.get_default_dtype() == torch.float32
