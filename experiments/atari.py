@@ -17,7 +17,7 @@ _TORSOS = ("nature", "shallow", "deep")
 
 def get_config(variant="Pong"):
     game, *words = variant.split("-")
-    config = config_lib.get_base_config()
+    config = config_lib.get_impala_config()
     config.environment.id = f"ALE/{game}-v5"
     config.environment.kwargs = dict(
         frameskip=4,

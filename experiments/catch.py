@@ -7,7 +7,7 @@ from impala_mp import config as config_lib
 
 
 def get_config():
-    config = config_lib.get_base_config()
+    config = config_lib.get_impala_config()
     config.total_agent_steps = 400_000
     config.environment.id = "Catch"
     config.network.torso = "mlp"

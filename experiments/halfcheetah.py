@@ -13,24 +13,9 @@ def get_config():
     config = config_lib.get_base_config()
     config.environment.id = "HalfCheetah-v5"
     config.total_agent_steps = 1_500_000
-    config.network.hidden_sizes = (64, 64)
-    config.network.normalise_observations = True
     config.network.initial_std = 0.3
-    config.actors.environments = 8
-    config.actors.slots = 2
+    config.actors.count = 2
     config.batch_size = 8
-    config.unroll_length = 64
-    config.algorithm = "impact"
-    config.impact.clip_range = 0.2
-    config.impact.kl_cost = 1.0  # without it the policy narrows and becomes unstable
-    config.learner.passes = 8
-    config.target.period = 1
-    config.vtrace.lambda_ = 0.95
-    config.loss.reduction = "mean"
+    config.impact.normalise_advantages = False
     config.loss.entropy_cost = 0.0
-    config.loss.popart = True
-    config.loss.popart_beta = 3e-3
-    config.optimizer.learning_rate = 6e-4
-    config.optimizer.clip_norm = 0.5
-    config.evaluation.greedy = True
     return config

@@ -26,7 +26,7 @@ _VARIANTS = tuple(
 
 
 def get_config(game="Breakout"):
-    config = config_lib.get_base_config()
+    config = config_lib.get_impala_config()
     game, *kinds = config_lib.one_of(game, _VARIANTS).split("-")
     config.environment.id = f"MinAtar/{game}-v1"
     config.total_agent_steps = 5_000_000
@@ -44,6 +44,9 @@ def get_config(game="Breakout"):
         config.replay.memory_mib = 64.0
     if "impact" in kinds:
         config.algorithm = "impact"
+        config.impact.clip_range = 0.3
+        config.impact.kl_cost = 0.0
+        config.impact.normalise_advantages = False
         config.learner.passes = 2
         config.target.period = 2
     if "twice" in kinds:

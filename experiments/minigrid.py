@@ -31,26 +31,24 @@ def get_config(variant="lstm"):
     # planes of 1 have not been measured without it.
     config.network.encoders = {"image": "mlp"}
     config.network.hidden_sizes = ()
-    config.network.normalise_observations = True
     config.network.core = _CORES[config_lib.one_of(variant, tuple(_CORES))]
     config.network.core_size = 64 if variant == "gtrxl" else 128
     config.network.joint_size = 128
     config.total_agent_steps = 1_500_000
     config.actors.environments = 32
+    config.actors.count = 2
+    config.actors.slots = 3
     config.batch_size = 32
     config.unroll_length = 32
-    config.algorithm = "impact"
-    config.impact.clip_range = 0.2
-    config.learner.passes = 8
-    config.target.period = 1
-    config.vtrace.lambda_ = 0.95
-    config.loss.reduction = "mean"
+    config.impact.kl_cost = 0.0
+    config.impact.normalise_advantages = False
+    config.loss.popart = False
+    config.evaluation.greedy = False
     # Looking back then costs little, and exploration lasts until its use is learned.
     config.loss.discount_factor = 0.995
     config.schedules.entropy_cost = "linear(0.02, 0.002, 1000000)"
     config.optimizer.learning_rate = 5e-4
     config.optimizer.schedule = "constant"
-    config.optimizer.clip_norm = 0.5
     return config
 
 

@@ -11,7 +11,7 @@ _GAMES = ("Breakout", "Asterix", "Freeway", "SpaceInvaders")
 
 
 def get_config():
-    config = config_lib.get_base_config()
+    config = config_lib.get_impala_config()
     config.environment.id = ", ".join(f"MinAtar/{game}-v1" for game in _GAMES)
     config.total_agent_steps = 20_000_000
     config.network.encoders = {"observation": "minatar"}
@@ -23,6 +23,7 @@ def get_config():
     config.loss.reduction = "mean"
     config.loss.entropy_cost = 0.01  # for advantages at unit scale
     config.loss.popart = True
+    config.loss.popart_beta = 3e-4
     config.optimizer.learning_rate = 1e-3
     config.optimizer.clip_norm = 0.5
     return config

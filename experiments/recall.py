@@ -9,7 +9,7 @@ from impala_mp import config as config_lib
 
 
 def get_config(variant="lstm"):
-    config = config_lib.get_base_config()
+    config = config_lib.get_impala_config()
     config.environment.id = "Recall"
     variants = ("lstm", "gru", "gtrxl", "none")
     config.network.core = config_lib.one_of(variant, variants)

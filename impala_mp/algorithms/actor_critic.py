@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from impala_mp import types
 from impala_mp.algorithms import base, losses, replay_correction, vtrace
@@ -27,6 +28,7 @@ class Critic:
         self.loss, self.vtrace, self.replay = config.loss, config.vtrace, config.replay
         self.distribution, self.network = policy.distribution, policy.network
         self.popart = popart.head(policy.network)
+        self.num_tasks = len(derived.task_names(config.environment))
         # Replayed transitions of a whole batch.
         self.num_replayed = config.unroll_length * derived.num_replayed(config)
 
@@ -45,6 +47,74 @@ class Critic:
           network: the learner's outputs, which carry the gradient: [T+1, B, ...].
         """
         return Step(self, batch, sample, network, live, count)
+
+    def returns(
+        self,
+        batch: types.Trajectory,
+        live: base.Live,
+        learnable: torch.Tensor,
+        log_rhos: torch.Tensor,
+        values: torch.Tensor,
+    ) -> vtrace.VTraceReturns:
+        """Computes V-trace's targets and advantages; the result has no gradient.
+
+        The returned rhos are exp(log_rhos), also with `vtrace.correction` off, which
+        computes targets and advantages as if all ratios were 1.
+
+        Args:
+          learnable: 1 where a transition is learned, else 0: [T, B].
+          log_rhos: [T, B].
+          values: V(x_0..x_T), [T+1, B].
+        """
+        time_step, log_rhos = batch.time_step, log_rhos.detach()
+        correction, clipping = self.vtrace.correction, self.loss.reward_clipping
+        returns = vtrace.from_importance_weights(
+            log_rhos=log_rhos if correction else torch.zeros_like(log_rhos),
+            discounts=time_step.discount[1:] * self.loss.discount_factor,
+            rewards=losses.clip_rewards(time_step.reward[1:], clipping),
+            values=values[:-1].detach(),
+            bootstrap_value=values[-1].detach(),
+            learnable=learnable,
+            clip_rho_threshold=live.clip_rho_threshold,
+            clip_pg_rho_threshold=live.clip_pg_rho_threshold,
+            clip_c_threshold=live.clip_c_threshold,
+            lambda_=self.vtrace.lambda_,
+        )
+        if not correction:
+            returns = returns._replace(rhos=log_rhos.exp() * learnable)
+        return returns
+
+    def task_of(self, batch: types.Trajectory) -> torch.Tensor | None:
+        """Returns the tasks of the transitions, int64 [T, B]; None for a single one."""
+        task: torch.Tensor | None = self.network.task_of(batch.time_step)
+        return None if task is None else task[:-1]
+
+    @torch.no_grad()
+    def squares(
+        self,
+        batch: types.Trajectory,
+        live: base.Live,
+        log_rhos: torch.Tensor,
+        values: torch.Tensor,
+    ) -> torch.Tensor:
+        """Returns count and sum of squares of the advantages, by task.
+
+        Those of micro-batches add up to those of the batch.
+
+        Args:
+          log_rhos, values: as in `returns`.
+
+        Returns:
+          float64 [tasks, 2].
+        """
+        weights = base.learnable(batch)
+        returns = self.returns(batch, live, weights, log_rhos, values)
+        squares = returns.pg_advantages.double().square()
+        each = torch.stack([weights.double(), squares], -1).unsqueeze(-2)
+        task = self.task_of(batch)
+        if task is not None:
+            each = each * functional.one_hot(task, self.num_tasks).unsqueeze(-1)
+        return each.flatten(0, 1).sum(0)
 
 
 class Step:
@@ -70,8 +140,7 @@ class Step:
         self._critic, self._batch, self._sample = critic, batch, sample
         self._live, self._count = live, count
         self.logits, self.values = network.policy_logits[:-1], network.baseline[:-1]
-        task = critic.network.task_of(batch.time_step)
-        self._task = None if task is None else task[:-1]
+        self._task = critic.task_of(batch)
         head = critic.popart
         self._scale = None if head is None else head.scale_of(self._task)
         self._replay = self._replay_control()
@@ -103,32 +172,13 @@ class Step:
     def returns(
         self, log_rhos: torch.Tensor, values: torch.Tensor
     ) -> vtrace.VTraceReturns:
-        """Computes V-trace's targets and advantages; the result has no gradient.
+        """Returns `Critic.returns` of this micro-batch."""
+        batch, live = self._batch, self._live
+        return self._critic.returns(batch, live, self.learnable, log_rhos, values)
 
-        The returned rhos are exp(log_rhos), also with `vtrace.correction` off, which
-        computes targets and advantages as if all ratios were 1.
-
-        Args:
-          values: V(x_0..x_T), [T+1, B].
-        """
-        settings, correction = self._critic.loss, self._critic.vtrace.correction
-        time_step, live = self._batch.time_step, self._live
-        log_rhos = log_rhos.detach()
-        returns = vtrace.from_importance_weights(
-            log_rhos=log_rhos if correction else torch.zeros_like(log_rhos),
-            discounts=time_step.discount[1:] * settings.discount_factor,
-            rewards=losses.clip_rewards(time_step.reward[1:], settings.reward_clipping),
-            values=values[:-1].detach(),
-            bootstrap_value=values[-1].detach(),
-            learnable=self.learnable,
-            clip_rho_threshold=live.clip_rho_threshold,
-            clip_pg_rho_threshold=live.clip_pg_rho_threshold,
-            clip_c_threshold=live.clip_c_threshold,
-            lambda_=self._critic.vtrace.lambda_,
-        )
-        if not correction:
-            returns = returns._replace(rhos=log_rhos.exp() * self.learnable)
-        return returns
+    def divided(self, advantages: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Divides the advantages by the scale of their task; `scale` is [tasks]."""
+        return advantages / (scale if self._task is None else scale[self._task])
 
     def baseline_loss(self, vs: torch.Tensor) -> torch.Tensor:
         """baseline_cost times the error of V(x_t) from vs_t, in PopArt's units."""

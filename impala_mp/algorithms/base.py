@@ -1,13 +1,13 @@
 """Contract of learner and algorithm: a batch in, a loss and its metrics out.
 
-The calls run from the learner to the algorithm and back into the learner. `reference`
+The calls run from the learner to the algorithm and back into the learner. `references`
 and `loss` get `unroll`, a function of the learner, and call it on the batch:
 
     learner._step -> algorithm.loss -> learner.unroll -> agent.unroll
 
 The callback keeps precision in one place. The learner knows in what precision the
 network computes, and casts its outputs to float32; an algorithm sees float32 only. An
-algorithm decides how often and with which parameters the network runs: `reference`
+algorithm decides how often and with which parameters the network runs: `references`
 runs it with those of a target network.
 """
 
@@ -61,10 +61,13 @@ class Algorithm(Protocol):
     metric_names: tuple[str, ...]
     state: dict[str, torch.Tensor]  # beside the parameters; changed in place
 
-    def reference(self, batch: types.Trajectory, unroll: Unroll) -> types.Nest | None:
-        """Returns outputs that all passes over a micro-batch share; None without any.
+    def references(
+        self, batches: list[types.Trajectory], unroll: Unroll, live: Live
+    ) -> list[Any]:
+        """Returns what all passes over a micro-batch share, for each micro-batch.
 
-        IMPACT returns those of its target network.
+        For IMPACT these are the outputs of its target network and the scale of the
+        advantages, which is that of the whole batch.
         """
 
     def loss(
@@ -80,7 +83,7 @@ class Algorithm(Protocol):
 
         Args:
           sample: weights and origin of the columns; None without replay.
-          reference: the result of `reference` for this micro-batch.
+          reference: the result of `references` for this micro-batch.
           count: T * B of the whole batch.
         """
 

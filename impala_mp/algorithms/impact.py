@@ -1,11 +1,24 @@
 """IMPACT, also known as APPO (Luo et al. 2020, arXiv 1912.00167)."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from impala_mp import types
 from impala_mp.algorithms import actor_critic, base, losses, target_network
 from impala_mp.networks import agent
+
+_MIN_SCALE = 1e-8  # advantages that are all 0 stay 0
+
+
+class Reference(NamedTuple):
+    """What all passes over a micro-batch share."""
+
+    output: agent.NetworkOutput  # of the target network, [T+1, B, ...]
+    log_target: torch.Tensor  # log pi'(a_t|x_t), [T, B]
+    log_mu: torch.Tensor  # log mu(a_t|x_t), [T, B]
+    scale: torch.Tensor | None  # of the advantages in the whole batch, [tasks]
 
 
 class ImpactAlgorithm:
@@ -18,6 +31,11 @@ class ImpactAlgorithm:
 
         R  = min(mu/pi', ratio_threshold) pi/mu = pi / max(pi', mu/ratio_threshold)
         pg = -min(R adv, clip(R, 1 - clip_range, 1 + clip_range) adv)
+
+    With normalise_advantages, adv is divided by the root mean square of those of its
+    task in the batch. One learning rate, entropy cost and KL cost then fit rewards of
+    any scale and density. The mean is not subtracted: it would reward or punish actions
+    that are as good as V' says.
 
     The loss adds the baseline's loss (V towards vs), the entropy bonus, and kl_cost
     times KL(pi' || pi). On-policy, with pi' = mu, adv is the n-step advantage and R is
@@ -42,38 +60,58 @@ class ImpactAlgorithm:
         self._settings, self._critic, self._target = settings, critic, target
         self.state = {"target": target.flat}
 
-    def reference(
-        self, batch: types.Trajectory, unroll: base.Unroll
-    ) -> agent.NetworkOutput:
-        """Returns the target network's outputs, [T+1, B, ...]."""
-        with self._target.in_place():
-            output: agent.NetworkOutput = unroll(batch)
-        return output
+    def references(
+        self, batches: list[types.Trajectory], unroll: base.Unroll, live: base.Live
+    ) -> list[Reference]:
+        """Returns the target network's outputs and the scale of the advantages."""
+        found = []
+        for batch in batches:
+            with self._target.in_place():
+                output: agent.NetworkOutput = unroll(batch)
+            log_target, log_mu = (
+                self._critic.distribution.log_prob(logits, batch.agent_output.action)
+                for logits in (
+                    output.policy_logits[:-1],
+                    batch.agent_output.policy_logits,
+                )
+            )
+            found.append(Reference(output, log_target, log_mu, None))
+        if not self._settings.normalise_advantages:
+            return found
+        squares = [
+            self._critic.squares(
+                batch, live, each.log_target - each.log_mu, each.output.baseline
+            )
+            for batch, each in zip(batches, found, strict=True)
+        ]
+        count, total = torch.stack(squares).sum(0).unbind(-1)
+        scale = (total / count.clamp(min=1.0)).sqrt().clamp(min=_MIN_SCALE).float()
+        return [each._replace(scale=scale) for each in found]
 
     def loss(
         self,
         batch: types.Trajectory,
         sample: types.Sample | None,
-        reference: agent.NetworkOutput,
+        reference: Reference,
         unroll: base.Unroll,
         live: base.Live,
         count: int,
     ) -> base.Loss:
         """Returns the loss of a micro-batch, with the arguments of `base.Algorithm`."""
-        distribution, behaviour = self._critic.distribution, batch.agent_output
+        distribution = self._critic.distribution
         step = self._critic.begin(batch, sample, unroll(batch), live, count)
-        target_logits = reference.policy_logits[:-1]
-        log_pi, log_target, log_mu = (
-            distribution.log_prob(logits, behaviour.action)
-            for logits in (step.logits, target_logits, behaviour.policy_logits)
-        )
+        log_pi = distribution.log_prob(step.logits, batch.agent_output.action)
+        log_target, log_mu = reference.log_target, reference.log_mu
         log_rhos = log_target - log_mu
-        returns = step.returns(log_rhos, reference.baseline)
-        advantages = step.normalised(returns.pg_advantages)
+        returns = step.returns(log_rhos, reference.output.baseline)
+        if reference.scale is None:
+            advantages = step.normalised(returns.pg_advantages)
+        else:
+            advantages = step.divided(returns.pg_advantages, reference.scale)
         # In logarithms: of a tiny mu the ratios would be 0 and infinite.
         limit = math.log(self._settings.ratio_threshold)
         ratios = ((log_mu - log_target).clamp(max=limit) + log_pi - log_mu).exp()
-        kl = distribution.kl(target_logits, step.logits)
+        kl = distribution.kl(reference.output.policy_logits[:-1], step.logits)
         clip_range = self._settings.clip_range
         terms = {
             "loss/policy_gradient": losses.surrogate_loss(

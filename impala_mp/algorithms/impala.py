@@ -28,8 +28,11 @@ class VTraceAlgorithm:
         self._critic = critic
         self.state: dict[str, torch.Tensor] = {}
 
-    def reference(self, batch: types.Trajectory, unroll: base.Unroll) -> None:
-        """Returns None: V-trace needs no other outputs than the learner's."""
+    def references(
+        self, batches: list[types.Trajectory], unroll: base.Unroll, live: base.Live
+    ) -> list[None]:
+        """Returns None for each: V-trace needs no other outputs than the learner's."""
+        return [None] * len(batches)
 
     def loss(
         self,

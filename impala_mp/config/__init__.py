@@ -1,7 +1,14 @@
 """The face of the configuration: what experiments and users' files import."""
 
-from impala_mp.config.base import get_base_config
+from impala_mp.config.base import get_base_config, get_impala_config
 from impala_mp.config.fields import from_json, one_of, to_json
 from impala_mp.config.validation import validate
 
-__all__ = ["from_json", "get_base_config", "one_of", "to_json", "validate"]
+__all__ = [
+    "from_json",
+    "get_base_config",
+    "get_impala_config",
+    "one_of",
+    "to_json",
+    "validate",
+]

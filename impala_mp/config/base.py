@@ -28,12 +28,13 @@ def _below_one(reason: str) -> schema.Rule:
 _TABLE = (  # name, default, meaning with unit, rules, flags
     _group("", "The run as a whole.",
         _field("seed", 0, "seed of all random numbers", at_least=0),
-        _field("total_agent_steps", 1_000_000, "agent steps (decisions, not frames)",
+        _field("total_agent_steps", 300_000, "agent steps (decisions, not frames)",
             at_least=1, operational=True),
-        _field("algorithm", "vtrace", "impact: PPO's surrogate, with a target network",
+        _field("algorithm", "impact", "impact: PPO's surrogate, with a target network",
             one_of=("vtrace", "impact")),
-        _field("unroll_length", 20, "T, agent steps of one unroll", at_least=1),
-        _field("batch_size", 32, "B, trajectories of one update", at_least=1),
+        _field("unroll_length", 64, "T, agent steps of one unroll", at_least=1),
+        _field("batch_size", 0, "B, trajectories of one update; 0 (auto): an unroll of"
+            " each environment, at most 64", at_least=0, automatic=True),
         _field("max_policy_lag", -1, "updates; older trajectories are discarded; -1: no"
             " limit", _LAG, operational=True),
     ),
@@ -52,7 +53,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("joint_size", 256, "units of the layer over several encoders"),
         _field("image_layout", "auto", "place of the planes (channels) of pictures;"
             " auto: by their shape", one_of=("auto", "planes_last", "planes_first")),
-        _field("normalise_observations", False, "normalise to mean 0 and variance 1,"
+        _field("normalise_observations", True, "normalise to mean 0 and variance 1,"
             " with statistics of all learned data"),
         _field("hidden_sizes", (64, 64), "units of each layer, in the mlp", _SIZES),
         _field("core", "none", "recurrent core", _CORE),
@@ -73,11 +74,11 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             " one element a logit; empty: all are allowed"),
     ),
     _group("actors", "The processes that act.",
-        _field("environments", 16, "E, environments of one actor; 0: auto",
+        _field("environments", 8, "E, environments of one actor; 0: auto",
             at_least=0, automatic=True),
-        _field("count", 2, "processes; 0 (auto): chosen by calibration",
+        _field("count", 0, "processes; 0 (auto): chosen by calibration",
             at_least=0, operational=True, automatic=True),
-        _field("slots", 3, "K, unrolls that one actor may be ahead of the learner",
+        _field("slots", 2, "K, unrolls that one actor may be ahead of the learner",
             at_least=1),
         _field("threads", 1, "torch threads of one actor", at_least=1,
             operational=True),
@@ -97,7 +98,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             at_least=0, finite=True),
         _field("entropy_cost", 0.01, "weight of the policy's entropy", _COST,
             live=True),
-        _field("reduction", "sum", "reduction of the loss over T and B",
+        _field("reduction", "mean", "reduction of the loss over T and B",
             one_of=("sum", "mean")),
         _field("reward_clipping", "none", "clipping of the rewards that are learned",
             one_of=("none", "abs_one", "soft_asymmetric")),
@@ -105,16 +106,16 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             one_of=("squared", "huber")),
         _field("huber_delta", 1.0, "error where huber becomes linear; with PopArt in"
             " sigmas", above=0, finite=True),
-        _field("popart", False, "learn values at unit scale; returns may vary by 1e-4"
+        _field("popart", True, "learn values at unit scale; returns may vary by 1e-4"
             " to 1e15"),
-        _field("popart_beta", 3e-4, "step size of PopArt's statistics; at least 1/t in"
+        _field("popart_beta", 3e-3, "step size of PopArt's statistics; at least 1/t in"
             " batch t",
             above=0, between=(0, 1)),
     ),
     _group("optimizer", "The optimizer and its learning rate.",
         _field("name", "adam", "optimizer; rmsprop_tensorflow is the paper's",
             one_of=("adam", "rmsprop_tensorflow", "rmsprop_torch")),
-        _field("learning_rate", 1e-3, "learning rate at the start of the run",
+        _field("learning_rate", 6e-4, "learning rate at the start of the run",
             at_least=0, finite=True),
         _field("learning_rate_factor", 1.0, "factor on the learning rate", _COST,
             live=True, scheduled_only=True),
@@ -126,7 +127,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("momentum", 0.9, "momentum; adam's beta1", between=(0, 1)),
         _field("epsilon", 1e-5, "inside the root for rmsprop_tensorflow, else outside",
             above=0, finite=True),
-        _field("clip_norm", 40.0, "highest global gradient norm; 0: no clipping",
+        _field("clip_norm", 0.5, "highest global gradient norm; 0: no clipping",
             at_least=0),
     ),
     _group("vtrace", "V-trace.",
@@ -137,20 +138,22 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("clip_c_threshold", 1.0, "upper limit of the ratio c; at most"
             " clip_rho_threshold",
             at_least=0, live=True),
-        _field("lambda_", 1.0, "decay of the trace", between=(0, 1)),
+        _field("lambda_", 0.95, "decay of the trace", between=(0, 1)),
         _field("correction", True, "False: treat every action as on-policy (for"
             " studies)"),
     ),
     _group("impact", "Used with algorithm=impact.",
-        _field("clip_range", 0.3, "range of the ratio around 1", above=0,
+        _field("clip_range", 0.2, "range of the ratio around 1", above=0,
             between=(0, 1)),
         _field("ratio_threshold", 2.0, "upper limit of mu over the target's policy",
             at_least=1),
-        _field("kl_cost", 0.0, "weight of KL(target's policy || learner's)",
+        _field("kl_cost", 1.0, "weight of KL(target's policy || learner's)",
             at_least=0, finite=True),
+        _field("normalise_advantages", True, "divide advantages by their root mean"
+            " square in the batch, task by task"),
     ),
     _group("target", "The target network. Used with algorithm=impact.",
-        _field("period", 8, "updates between two moves of the target network",
+        _field("period", 1, "updates between two moves of the target network",
             at_least=1),
         _field("polyak", 0.0, "share of itself that it keeps; 0: a copy",
             _below_one(", or the target network never moves")),
@@ -162,7 +165,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("cuda_graph", False, "replay the whole update as one graph; CUDA only"),
         _field("threads", 0, "torch threads; 0: the cores that the actors leave, at"
             " least 1", at_least=0, operational=True),
-        _field("passes", 1, "optimizer steps of an update, each over the whole batch",
+        _field("passes", 8, "optimizer steps of an update, each over the whole batch",
             at_least=1),
         _field("micro_batches", 1, "parts of a batch: same update, less memory;"
             " 0 (auto): the fastest number of parts",
@@ -212,7 +215,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("environments", 10, "copies that play them", at_least=1),
         _field("max_steps", 108_000, "agent steps of one game; a longer game is left"
             " out", at_least=1),
-        _field("greedy", False, "act by the likeliest action, not by a sample"),
+        _field("greedy", True, "act by the likeliest action, not by a sample"),
         operational=True,
     ),
     _group("checkpoint", "Checkpoints.",
@@ -317,7 +320,11 @@ AUTOMATIC = tuple(field.name for field in FIELDS if field.automatic)
 
 
 def get_base_config() -> config_dict.ConfigDict:
-    """Returns a config with the default of every field; experiments override some."""
+    """Returns the config of `impala-train ID`, with the default of every field.
+
+    It learns small environments of any supported space: IMPACT with PPO's surrogate,
+    normalised observations, values and advantages (docs/guides/algorithms.md).
+    """
     config = config_dict.ConfigDict()
     open_groups = []
     for field in FIELDS:
@@ -333,4 +340,29 @@ def get_base_config() -> config_dict.ConfigDict:
     config.lock()
     for group in open_groups:
         group.unlock()  # takes any name
+    return config
+
+
+def get_impala_config() -> config_dict.ConfigDict:
+    """Returns a config with IMPALA's settings: V-trace, and one pass over each batch.
+
+    It learns most per second where steps are cheap. Learning rate, costs and unroll
+    length need a choice for each environment (Espeholt et al. 2018, table D.1).
+    """
+    config = get_base_config()
+    config.total_agent_steps = 1_000_000
+    config.algorithm = "vtrace"
+    config.unroll_length = 20
+    config.batch_size = 32
+    config.network.normalise_observations = False
+    config.actors.environments = 16
+    config.actors.count = 2
+    config.actors.slots = 3
+    config.loss.reduction = "sum"
+    config.loss.popart = False
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.clip_norm = 40.0
+    config.vtrace.lambda_ = 1.0
+    config.learner.passes = 1
+    config.evaluation.greedy = False
     return config

@@ -10,6 +10,8 @@ from impala_mp import errors
 from impala_mp.config import arguments, base
 
 _MAX_DEPTH = 32  # of a stored config
+# What holds in a config that was stored before the field existed, if not its default.
+_BEFORE = {"impact.normalise_advantages": False}
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def to_json(config: config_dict.ConfigDict) -> str:
 
 
 def from_json(text: str) -> config_dict.ConfigDict:
-    """Returns the config that `to_json` wrote; newer fields have their defaults.
+    """Returns the config that `to_json` wrote, by this version or an older one.
 
     Raises:
       BadInput: it is damaged, or was written by a version with other kinds of fields.
@@ -71,6 +73,7 @@ def from_json(text: str) -> config_dict.ConfigDict:
         kwargs = fields.get("environment", {}).pop("kwargs", {})
         stored = config_dict.ConfigDict(fields, convert_dict=True)
         with config.unlocked():
+            config.update_from_flattened_dict(_BEFORE)
             config.update(stored)
             for name, value in arguments.decode(kwargs).items():
                 config.environment.kwargs[name] = value

@@ -36,6 +36,14 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
 )
 
 
+def reset_without_effect(config: Any) -> None:
+    """Sets fields without an effect to their defaults, which were others once."""
+    for beginnings, _, holds in _NEEDS:
+        for field in base.FIELDS:
+            if field.name.startswith(beginnings) and not holds(config):
+                config.update_from_flattened_dict({field.name: field.default})
+
+
 def _check_effects(config: Any) -> None:
     """Refuses changed values that would have no effect."""
     changed = fields_lib.differences(base.get_base_config(), config)
@@ -167,7 +175,7 @@ def _check_batch(config: Any, num_actors: int) -> None:
         f"learner.micro_batches ({parts}) must divide batch_size ({size}). Set"
         f" config.learner.micro_batches to a divisor of {size}.",
     )
-    if not envs:
+    if not (envs and size):
         return  # to be chosen, and checked then
     fresh = derived.num_fresh(config)
     _require(
@@ -229,6 +237,8 @@ def check_core(network: Any) -> None:
 
 def _check_shares(config: Any) -> None:
     size, ratio = config.batch_size, config.replay.ratio
+    if not size:
+        return  # to be chosen, and checked then
     envs = config.actors.environments or 1  # 0: to be chosen so that it divides
     if (
         derived.num_replayed(config)

@@ -21,6 +21,7 @@ _SIZES = 6  # number of environment counts to try, the largest ones
 # The time of an update does not depend on these.
 _LIVE = algorithm_base.Live(0.01, 1.0, 1.0, 1.0, 1.0)
 _MICRO_BATCHES = (1, 2, 4, 8, 16)
+_MAX_FRESH = 64  # trajectories of an automatic batch
 
 
 class Costs(NamedTuple):
@@ -36,8 +37,9 @@ def resolve(
 ) -> str:
     """Replaces automatic fields of `config` by numbers; returns a sentence or "".
 
-    Batch size and unroll length stay unchanged, because they change what is learned. So
-    does the number of environments of a resumed run (`stored`).
+    A batch is an unroll of each environment, so that more actors do not make the data
+    older. Above 64 trajectories it would make too few updates. A resumed run keeps what
+    changes the learning, its batch size and number of environments (`stored`).
 
     The main process never touches CUDA. With a learner on a GPU, actors get every core
     but one. A lockstep run gets the fewest actors that fill a batch. To repeat it
@@ -50,18 +52,23 @@ def resolve(
     torch.set_num_threads(1)
     serving = derived.server_threads(config.inference)
     left = max(1, num_cores - serving)  # for actors and learner
-    if config.actors.environments == 0 and stored:
-        config.actors.environments = stored.actors.environments
-    elif config.actors.environments == 0:
+    if stored:
+        for field in ("actors.environments", "batch_size"):
+            if field in automatic:
+                config.update_from_flattened_dict({field: fields.get(stored, field)})
+    if config.batch_size == 0:
+        _set_fresh(config, config.actors.environments or _MAX_FRESH)
+    if config.actors.environments == 0:
         config.actors.environments = _cheapest_size(config, environment)
     if config.learner.micro_batches == 0:
         config.learner.micro_batches = _fastest_cut(config, environment)
     alone = config.runtime.mode == "lockstep"
-    if alone or config.learner.device != "cpu":
+    if alone or config.learner.device != "cpu" or config.actors.count:
         config.actors.count = config.actors.count or _enough_slots(
             config, 1 if alone else max(1, left - 1)
         )
-        measured = automatic != ["actors.count"]
+        _set_batch(config, automatic, stored)
+        measured = {*automatic} - {"actors.count", "batch_size"}
         return _sentence(config, automatic, " by calibration" if measured else "")
     costs = measure(config, environment)
     if config.actors.count == 0:
@@ -69,6 +76,7 @@ def resolve(
         count, threads = choose(acting, left)
         config.actors.count = _enough_slots(config, count)
         config.learner.threads = config.learner.threads or threads
+    _set_batch(config, automatic, stored)
     why = (
         " by calibration: an agent step takes"
         f" {1e6 * costs.environment:.3g} µs of environment,"
@@ -78,6 +86,18 @@ def resolve(
     if serving:
         why += f", {serving} of them for the inference server"
     return _sentence(config, automatic, why)
+
+
+def _set_batch(config: Any, automatic: list[str], stored: Any) -> None:
+    """Makes an automatic batch an unroll of each environment, within the limit."""
+    if "batch_size" in automatic and not stored:
+        envs, count = config.actors.environments, config.actors.count
+        _set_fresh(config, envs * max(1, min(count, _MAX_FRESH // envs)))
+
+
+def _set_fresh(config: Any, fresh: int) -> None:
+    """Sets the size of a batch with `fresh` trajectories beside those of the replay."""
+    config.batch_size = round(fresh / (1.0 - config.replay.ratio))
 
 
 def _sentence(config: Any, automatic: list[str], why: str) -> str:

@@ -257,6 +257,7 @@ def read_config(path: str) -> config_dict.ConfigDict:
     try:
         text = files.read_bytes(file_path, _MAX_CONFIG_BYTES)
         config = fields.from_json(text.decode(errors="replace"))
+        validation.reset_without_effect(config)
         validation.check_fields(config)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise errors.BadInput(

@@ -14,7 +14,7 @@ from impala_mp.networks import agent, flat_parameters, popart
 
 _Work = tuple[types.Trajectory, types.Sample | None]
 # A micro-batch, its sample and the algorithm's reference.
-_Part = tuple[types.Trajectory, types.Sample | None, types.Nest | None]
+_Part = tuple[types.Trajectory, types.Sample | None, Any]
 _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [B]
 
 TOTAL, GRADIENT_NORM = "loss/total", "loss/gradient_norm"
@@ -125,11 +125,13 @@ class Learner:
         """Returns the loss of a whole batch; learns nothing."""
         self._set(live)
         count = math.prod(batch.shape)
-        part = self._referred((batch, sample))
+        (part,) = self._referred([(batch, sample)])
         return self._algorithm.loss(*part, self.unroll, self._live, count)
 
-    def _referred(self, work: _Work) -> _Part:
-        return *work, self._algorithm.reference(work[0], self.unroll)
+    def _referred(self, parts: list[_Work]) -> list[_Part]:
+        batches = [batch for batch, _ in parts]
+        references = self._algorithm.references(batches, self.unroll, self._live)
+        return [(*part, each) for part, each in zip(parts, references, strict=True)]
 
     def _update(self, work: _Work) -> _Done:
         """Makes the update on the device; never waits for the host.
@@ -139,7 +141,7 @@ class Learner:
           raw. Priorities [B], or None.
         """
         parts = _split(*work, self._config.learner.micro_batches)
-        referred = [self._referred(part) for part in parts]
+        referred = self._referred(parts)
         passes = [self._step(referred) for _ in range(self._config.learner.passes)]
         metrics, priorities = passes[-1]
         # Once an update, for any number of passes, with fresh trajectories only: each

@@ -20,7 +20,7 @@ from impala_mp.workers import actor, batcher, builders, learner_loop
 
 def config(**overrides):
     """A tiny config; dotted names as keys."""
-    made = config_lib.get_base_config()
+    made = config_lib.get_impala_config()
     made.environment.id = "Catch"
     made.network.hidden_sizes = (16,)
     made.network.core_size = 8

@@ -8,7 +8,7 @@ from impala_mp.storage import checkpoint
 
 
 def config(**overrides):
-    config = config_lib.get_base_config()
+    config = config_lib.get_impala_config()
     config.runtime.mode = "lockstep"
     config.environment.id = "Catch"
     config.actors.environments = 4
