@@ -13,7 +13,7 @@ _MIN_SCALE = 1e-8  # advantages that are all 0 stay 0
 
 
 class Reference(NamedTuple):
-    """What all passes over a micro-batch share."""
+    """Tensors that all passes over a micro-batch share."""
 
     output: agent.NetworkOutput  # of the target network, [T+1, B, ...]
     log_target: torch.Tensor  # log pi'(a_t|x_t), [T, B]
@@ -34,8 +34,8 @@ class ImpactAlgorithm:
 
     With normalise_advantages, adv is divided by the root mean square of those of its
     task in the batch. One learning rate, entropy cost and KL cost then fit rewards of
-    any scale and density. The mean is not subtracted: it would reward or punish actions
-    that are as good as V' says.
+    any scale and density. The mean is not subtracted. An action that is as good as V'
+    keeps its probability.
 
     The loss adds the baseline's loss (V towards vs), the entropy bonus, and kl_cost
     times KL(pi' || pi). On-policy, with pi' = mu, adv is the n-step advantage and R is

@@ -54,7 +54,8 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("image_layout", "auto", "place of the planes (channels) of pictures;"
             " auto: by their shape", one_of=("auto", "planes_last", "planes_first")),
         _field("normalise_observations", True, "normalise to mean 0 and variance 1,"
-            " with statistics of all learned data"),
+            " with statistics of all learned data; a custom torso takes them as they"
+            " are"),
         _field("hidden_sizes", (64, 64), "units of each layer, in the mlp", _SIZES),
         _field("core", "none", "recurrent core", _CORE),
         _field("core_size", 128, "units, in lstm, gru and gtrxl",

@@ -224,13 +224,6 @@ def make(settings: Any, spec: types.Nest) -> nn.Module:
 def _custom(settings: Any, spec: types.Nest) -> nn.Module:
     """Makes a custom torso, which takes observations unchanged."""
     _check_paths(settings.encoders, [])
-    if settings.normalise_observations:
-        raise errors.BadInput(
-            f"network.normalise_observations has no effect on network.torso"
-            f" ({settings.torso!r}). A custom torso takes observations unchanged. Set"
-            " it to False, and normalise in the torso"
-            " (docs/get-started/your-network.md)."
-        )
     return _made_by_user("network.torso", settings.torso, spec, settings)
 
 

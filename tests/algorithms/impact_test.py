@@ -96,6 +96,9 @@ def test_vtrace_on_policy_is_a2c(core):
 _IMPACT = {
     "algorithm": "impact",
     "impact.clip_range": _CLIP_RANGE,
+    "impact.kl_cost": 0.0,
+    "impact.normalise_advantages": False,
+    "target.period": 8,
     "optimizer.clip_norm": 0.0,
     "optimizer.learning_rate": 0.03,
     "optimizer.schedule": "constant",
@@ -201,10 +204,80 @@ def test_off_policy_the_surrogate_is_the_papers():
     assert by_name["loss/policy_gradient"] == pytest.approx(expected, rel=1e-4)
 
 
+_NORMALISED = {**_IMPACT, "impact.normalise_advantages": True}
+
+
+def test_advantages_are_divided_by_their_root_mean_square():
+    """The surrogate is linear in their scale, whatever the scale of the rewards."""
+    losses = []
+    for scale in (1.0, 1000.0):
+        made, _, batch = learners.make(**_NORMALISED)
+        time_step = batch.time_step._replace(reward=scale * batch.time_step.reward)
+        batch = batch._replace(time_step=time_step)
+        live = base.live_from_config(made._config)
+        plain, _, _ = learners.make(**_IMPACT)
+        found = plain.loss(batch, live)
+        each = found.elements["vtrace/pg_advantages"].double()
+        count = base.learnable(batch).sum()
+        expected = found.metrics["loss/policy_gradient"].double()
+        expected = expected / (each.square().sum() / count).sqrt()
+        loss = made.loss(batch, live).metrics["loss/policy_gradient"]
+        torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+        losses.append(loss.abs().item())
+    assert max(losses) < 100.0 * min(losses)
+
+
+def test_the_scale_of_the_advantages_is_that_of_the_whole_batch():
+    states = []
+    for parts in (1, 3):
+        made, _, batch = learners.make(
+            **_NORMALISED,
+            **{"learner.micro_batches": parts, "loss.baseline_cost": 0.0},
+        )
+        columns = torch.arange(batch.time_step.reward.shape[1])  # of unequal scales
+        reward = batch.time_step.reward * 10.0 ** columns.float()
+        time_step = batch.time_step._replace(reward=reward)
+        made.update(batch._replace(time_step=time_step), _live(made))
+        states.append(made._gradient.clone())
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-4)
+
+
+def test_each_task_has_its_own_scale(monkeypatch):
+    made, policy, batch = learners.make(**_NORMALISED)
+    algorithm = made._algorithm
+    task = torch.zeros_like(batch.time_step.step_type, dtype=torch.int64)
+    task[:, ::2] = 1
+    monkeypatch.setattr(policy.network, "task_of", lambda time_step: task)
+    monkeypatch.setattr(algorithm._critic, "num_tasks", 2)
+    reward = batch.time_step.reward * (1.0 + 99.0 * task)
+    batch = batch._replace(time_step=batch.time_step._replace(reward=reward))
+    live = base.live_from_config(made._config)
+    (reference,) = algorithm.references([batch], made.unroll, live)
+    each = made.loss(batch, live).elements["vtrace/pg_advantages"]
+    learnable = base.learnable(batch)
+    for index in range(2):
+        own = task[:-1] == index
+        expected = (each[own].square().sum() / learnable[own].sum()).sqrt()
+        torch.testing.assert_close(reference.scale[index], expected)
+
+
+def test_advantages_that_are_all_zero_stay_zero():
+    made, policy, batch = learners.make(**_NORMALISED)
+    with torch.no_grad():
+        for parameter in policy.network.baseline.parameters():
+            parameter.zero_()
+    made._algorithm.after_update(0)
+    reward = torch.zeros_like(batch.time_step.reward)
+    batch = batch._replace(time_step=batch.time_step._replace(reward=reward))
+    loss = made.loss(batch, base.live_from_config(made._config))
+    assert loss.metrics["loss/policy_gradient"] == 0.0
+    assert loss.total.isfinite()
+
+
 def test_the_kl_penalty_holds_the_policy_near_the_target():
     metrics = []
     for cost in (0.0, 30.0):
-        made, _, batch = learners.make(**_IMPACT, **{"impact.kl_cost": cost})
+        made, _, batch = learners.make(**{**_IMPACT, "impact.kl_cost": cost})
         for _ in range(6):
             values = made.update(batch, _live(made)).tolist()
         names = learner.metric_names(made._config)

@@ -75,7 +75,7 @@ def test_flags_are_refused(arguments, sentence):
 _BASE = """
 from impala_mp import config as config_lib
 
-get_config = config_lib.get_base_config
+get_config = config_lib.get_impala_config
 """
 
 
@@ -159,7 +159,7 @@ def _get_config(statement, result="config"):
     return (
         "from impala_mp import config as config_lib\n\n\n"
         "def get_config():\n"
-        "    config = config_lib.get_base_config()\n"
+        "    config = config_lib.get_impala_config()\n"
         f"    {statement}\n"
         f"    return {result}\n"
     )
@@ -268,7 +268,7 @@ def test_a_refused_run_leaves_nothing(tmp_path):
     ],
 )
 def test_runs_are_refused_before_anything_is_written(tmp_path, fields, sentence):
-    config = config_lib.get_base_config()
+    config = config_lib.get_impala_config()
     config.update_from_flattened_dict(fields)
     with pytest.raises(errors.BadInput, match=sentence):
         program.train(config, str(tmp_path / "run"))

@@ -30,7 +30,7 @@ class Outer:
 
 
 def _config(**kwargs):
-    made = builders.base_config(**{"environment.id": f"{__name__}:Keeps"})
+    made = builders.impala_config(**{"environment.id": f"{__name__}:Keeps"})
     for name, value in kwargs.items():
         made.environment.kwargs[name] = value
     return made

@@ -22,7 +22,7 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
     ],
 )
 def test_replay_with(fields):
-    validation.validate(builders.base_config(**fields), num_cores=2)
+    validation.validate(builders.impala_config(**fields), num_cores=2)
 
 
 def test_a_replay_smaller_than_a_batch_is_refused():
@@ -33,13 +33,18 @@ def test_a_replay_smaller_than_a_batch_is_refused():
 
 
 def test_threads_of_the_learner():
-    assert derived.learner_threads(builders.base_config(**{"actors.count": 2}), 8) == 6
-    assert derived.learner_threads(builders.base_config(**{"actors.count": 2}), 2) == 1
     assert (
-        derived.learner_threads(builders.base_config(**{"learner.threads": 3}), 2) == 3
+        derived.learner_threads(builders.impala_config(**{"actors.count": 2}), 8) == 6
+    )
+    assert (
+        derived.learner_threads(builders.impala_config(**{"actors.count": 2}), 2) == 1
+    )
+    assert (
+        derived.learner_threads(builders.impala_config(**{"learner.threads": 3}), 2)
+        == 3
     )
     served = {"actors.count": 2, "inference.mode": "server", "inference.threads": 3}
-    assert derived.learner_threads(builders.base_config(**served), 8) == 3
-    assert derived.learner_threads(builders.base_config(**served), 4) == 1
-    none = builders.base_config(**{"actors.count": 0})
+    assert derived.learner_threads(builders.impala_config(**served), 8) == 3
+    assert derived.learner_threads(builders.impala_config(**served), 4) == 1
+    none = builders.impala_config(**{"actors.count": 0})
     assert derived.num_actors(none.actors, 7) == 7

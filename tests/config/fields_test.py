@@ -10,10 +10,10 @@ from tests.support import builders
 
 
 def test_differences_are_named_by_field():
-    changed = builders.base_config(
+    changed = builders.impala_config(
         **{"loss.entropy_cost": 0.5, "network.hidden_sizes": (1,)}
     )
-    assert fields.differences(config_lib.get_base_config(), changed) == {
+    assert fields.differences(config_lib.get_impala_config(), changed) == {
         "loss.entropy_cost": (0.01, 0.5),
         "network.hidden_sizes": ([64, 64], [1]),
     }
@@ -42,10 +42,11 @@ def test_the_nearest_key_is_hinted_at():
 
 
 def test_a_config_of_an_earlier_version_gets_the_fields_that_came_later():
-    stored = json.loads(config_lib.to_json(builders.base_config(batch_size=48)))
-    del stored["replay"], stored["loss"]["popart"]
+    stored = json.loads(config_lib.to_json(builders.impala_config(batch_size=48)))
+    del stored["replay"], stored["impact"]["normalise_advantages"]
     read = config_lib.from_json(json.dumps(stored))
-    assert fields.differences(read, builders.base_config(batch_size=48)) == {}
+    before = {"batch_size": 48, "impact.normalise_advantages": False}
+    assert fields.differences(read, builders.impala_config(**before)) == {}
     assert isinstance(read.network.hidden_sizes, tuple)
     stored["health"]["max_restarts"] = 100  # as it once was
     with pytest.raises(errors.BadInput, match="another impala_mp version"):

@@ -16,7 +16,8 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
     ("fields", "sentence"),
     [
         ({"batch_size": 40}, r"batch_size \(40\).*Set config.batch_size to 48"),
-        ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
+        ({"batch_size": -1}, r"batch_size \(-1\) must be at least 0"),
+        ({"optimizer.learning_rate": -1.0}, "at least 0"),
         ({"unroll_length": 0}, "unroll_length"),
         ({"actors.slots": 1, "batch_size": 64}, "config.actors.slots to 2"),
         ({"actors.count": 201}, "at most 200"),
@@ -112,7 +113,7 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
 )
 def test_refusals_name_the_field_its_value_and_the_cure(fields, sentence):
     with pytest.raises(errors.BadInput, match=sentence):
-        validation.validate(builders.base_config(**fields), num_cores=2)
+        validation.validate(builders.impala_config(**fields), num_cores=2)
 
 
 _REPLAY = {"replay.ratio": 0.5}
@@ -139,11 +140,11 @@ _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
     ],
 )
 def test_fields_without_effect_are_refused(field, value, needed, words):
-    validation.validate(builders.base_config(**needed, **{field: value}), num_cores=2)
-    default = re.escape(repr(fields.get(builders.base_config(), field)))
+    validation.validate(builders.impala_config(**needed, **{field: value}), num_cores=2)
+    default = re.escape(repr(fields.get(builders.impala_config(), field)))
     sentence = rf"{field} .*{value}.* without {words}\. .*config.{field} at {default}"
     with pytest.raises(errors.BadInput, match=sentence):
-        validation.validate(builders.base_config(**{field: value}), num_cores=2)
+        validation.validate(builders.impala_config(**{field: value}), num_cores=2)
 
 
 def test_replay_fields_without_effect_are_refused():
@@ -154,7 +155,7 @@ def test_replay_fields_without_effect_are_refused():
     ):
         with pytest.raises(errors.BadInput, match=f"{field} .*without .*{words}"):
             validation.validate(
-                builders.base_config(**_REPLAY, **{field: value}), num_cores=2
+                builders.impala_config(**_REPLAY, **{field: value}), num_cores=2
             )
 
 
@@ -167,12 +168,12 @@ def test_replay_fields_without_effect_are_refused():
     ],
 )
 def test_infinity_means_never(field):
-    validation.validate(builders.base_config(**{field: math.inf}), num_cores=2)
+    validation.validate(builders.impala_config(**{field: math.inf}), num_cores=2)
 
 
 def test_a_network_may_have_no_hidden_layer():
     validation.validate(
-        builders.base_config(**{"network.hidden_sizes": ()}), num_cores=2
+        builders.impala_config(**{"network.hidden_sizes": ()}), num_cores=2
     )
 
 

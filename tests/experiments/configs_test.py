@@ -42,7 +42,10 @@ def test_experiments_are_valid(path):
 
 _ARMS = {  # what each arm of the comparison may have of its own
     "-replay": {"batch_size", "replay.ratio", "replay.memory_mib"},
-    "-impact": {"algorithm", "learner.passes", "target.period"},
+    "-impact": {
+        *("algorithm", "learner.passes", "target.period"),
+        *(f"impact.{x}" for x in ("clip_range", "kl_cost", "normalise_advantages")),
+    },
     "-twice": {"learner.passes"},
 }
 

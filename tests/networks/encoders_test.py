@@ -119,15 +119,6 @@ def test_a_users_own_by_key_or_for_all():
         ),
         ({}, {"arm/1": "embedding"}, "dict", "must be auto"),
         (
-            {
-                "network.torso": f"{__name__}:whole",
-                "network.normalise_observations": True,
-            },
-            {},
-            "dict",
-            "no effect on network.torso",
-        ),
-        (
             {"network.torso": f"{__name__}:no_module"},
             {},
             "box",

@@ -209,11 +209,15 @@ def test_the_scale_has_bounds():
     assert head(torch.randn(4, _SIZE)).isfinite().all()
 
 
+_PLAIN = {"impact.normalise_advantages": False, "impact.kl_cost": 0.0}
+
+
 @pytest.mark.parametrize("baseline", ["squared", "huber"])
 @pytest.mark.parametrize("name", ["vtrace", "impact"])
 def test_gradients_are_those_of_normalised_values(baseline, name):
     """With sigma 100: the loss in the head's own units, advantages over sigma."""
-    overrides = {"algorithm": name, "loss.baseline": baseline, "loss.popart": True}
+    algorithm = {"algorithm": name, **_PLAIN}
+    overrides = {**algorithm, "loss.baseline": baseline, "loss.popart": True}
     made, policy, batch = learners.make(**overrides, **{"loss.popart_beta": 1e-9})
     head = policy.network.baseline
     with torch.no_grad():
@@ -224,7 +228,7 @@ def test_gradients_are_those_of_normalised_values(baseline, name):
     live = base.live_from_config(made._config)._replace(entropy_cost=0.0)
     made.loss(batch, live).total.backward()
 
-    plain, plain_policy, _ = learners.make(algorithm=name)
+    plain, plain_policy, _ = learners.make(**algorithm)
     network = plain_policy.network
     network.load_state_dict(policy.network.state_dict(), strict=False)
     with torch.no_grad():  # the same values from a plain head

@@ -25,7 +25,7 @@ def state(tmp_path, monkeypatch):
 
 
 def _config(**overrides):
-    return builders.base_config(**{"environment.id": "json:loads", **overrides})
+    return builders.impala_config(**{"environment.id": "json:loads", **overrides})
 
 
 def _refused(config, match="json:loads"):
@@ -61,7 +61,7 @@ def test_all_code_of_a_config_is_named():
 
 def test_built_ins_and_registered_ids_load_freely(state):
     for name in ("Catch", "CartPole-v1", "ALE/Pong-v5", "ale_py:ALE/Pong-v5"):
-        config = builders.base_config(**{"environment.id": name})
+        config = builders.impala_config(**{"environment.id": name})
         trust.admit(config, "runs/x", False)
         assert trust.record(config, "runs/x") == ""
     assert not state.exists()

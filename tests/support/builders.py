@@ -134,9 +134,9 @@ def environment_settings(name, **kwargs):
     return ml_collections.ConfigDict({"id": name, "kwargs": kwargs, "ignored": ()})
 
 
-def base_config(**overrides):
-    """The base config but for `overrides`; dotted names as keys."""
-    made = config_lib.get_base_config()
+def impala_config(**overrides):
+    """IMPALA's config but for `overrides`; dotted names as keys."""
+    made = config_lib.get_impala_config()
     made.update_from_flattened_dict(overrides)
     return made
 
