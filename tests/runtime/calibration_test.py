@@ -35,6 +35,36 @@ def test_a_calibration_replaces_what_is_automatic(monkeypatch):
     assert calibration.resolve(config, environment, num_cores=2) == ""
 
 
+@pytest.mark.parametrize(
+    ("count", "environments", "ratio", "expected"),
+    [
+        (1, 8, 0.0, 8),
+        (2, 8, 0.0, 16),
+        (3, 32, 0.0, 64),
+        (4, 100, 0.0, 100),
+        (2, 8, 0.5, 32),
+        (0, 8, 0.0, 16),  # two actors by calibration
+    ],
+)
+def test_a_batch_is_an_unroll_of_each_environment(
+    monkeypatch, count, environments, ratio, expected
+):
+    monkeypatch.setattr(calibration, "choose", lambda costs, cores: (2, 1))
+    monkeypatch.setattr(calibration, "_SECS", 0.01)
+    automatic = {"batch_size": 0, "actors.count": count, "replay.ratio": ratio}
+    config = builders.config(**automatic, **{"actors.environments": environments})
+    environment = factory.make(config.environment, 1).spec
+    validation.validate(config, 2)
+    sentence = calibration.resolve(config, environment, 2)
+    assert f"batch_size = {expected}" in sentence
+    assert config.batch_size == expected
+    validation.validate(config, 2)
+    config.batch_size, config.actors.count = 0, 1
+    stored = builders.config(batch_size=77)
+    calibration.resolve(config, environment, 2, stored)
+    assert config.batch_size == 77
+
+
 def test_environments_that_cost_least_are_chosen(monkeypatch, tmp_path):
     costs = {1: 1.0, 2: 1.1, 3: 1.2, 4: 1.4, 6: 1.9, 12: 3.9}
     monkeypatch.setattr(
