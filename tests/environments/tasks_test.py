@@ -164,7 +164,7 @@ def test_a_whole_training(tmp_path, names, mode):
             "runtime.mode": mode,
             "loss.popart": True,
             "network.joint_size": 16,
-            "total_agent_steps": (40 if mode == "lockstep" else 800) * 5 * 6,
+            "total_agent_steps": (40 if mode == "lockstep" else 120) * 5 * 6,
             "evaluation.episodes": 3,
             "evaluation.environments": 2,
             "health.drift_interval": 1,

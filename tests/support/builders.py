@@ -1,8 +1,6 @@
 """Small configs, and a run's moving parts in one process."""
 
 import itertools
-import subprocess
-import sys
 from typing import NamedTuple
 
 import ml_collections
@@ -13,7 +11,7 @@ from impala_mp import config as config_lib, nest, specs
 from impala_mp.config import live_hyperparameters
 from impala_mp.environments import factory
 from impala_mp.networks import agent
-from impala_mp.runtime import allocation
+from impala_mp.runtime import allocation, program
 from impala_mp.transport import shared as shared_lib
 from impala_mp.workers import actor, batcher, builders, learner_loop
 
@@ -35,19 +33,16 @@ def config(**overrides):
 
 
 def train_in_processes(made, path):
-    """A whole training by the command, in the folder `path`."""
-    stored = path.with_suffix(".json")
-    stored.write_text(config_lib.to_json(made))
-    file = path.with_suffix(".py")
-    file.write_text(
-        "from impala_mp import config\n\n\ndef get_config():\n"
-        f"    return config.from_json(open({str(stored)!r}).read())\n"
-    )
-    command = [sys.executable, "-m", "impala_mp.cli.train", f"--config={file}"]
-    done = subprocess.run(
-        [*command, f"--workdir={path}"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    """A whole training in the folder `path`; this process is the supervisor.
+
+    All trainings of this process share a fork server, which imports torch once.
+    """
+    made = made.copy_and_resolve_references()  # calibration sets fields
+    threads = torch.get_num_threads()
+    try:
+        program.train(made, str(path))
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Parts(NamedTuple):
