@@ -16,6 +16,8 @@ def get_config():
     config.network.initial_std = 0.3
     config.actors.count = 2
     config.batch_size = 8
+    config.impact.kl_cost = 1.0  # without it the policy narrows and becomes unstable
     config.impact.normalise_advantages = False
     config.loss.entropy_cost = 0.0
+    config.optimizer.learning_rate = 6e-4
     return config

@@ -13,9 +13,7 @@ def get_config():
     config.actors.count = 1
     config.actors.slots = 1
     config.batch_size = 8
-    config.impact.kl_cost = 0.3
     config.impact.normalise_advantages = False
     config.loss.discount_factor = 0.95
     config.loss.entropy_cost = 0.0
-    config.optimizer.learning_rate = 1e-3
     return config

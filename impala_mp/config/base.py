@@ -116,7 +116,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
     _group("optimizer", "The optimizer and its learning rate.",
         _field("name", "adam", "optimizer; rmsprop_tensorflow is the paper's",
             one_of=("adam", "rmsprop_tensorflow", "rmsprop_torch")),
-        _field("learning_rate", 6e-4, "learning rate at the start of the run",
+        _field("learning_rate", 1e-3, "learning rate at the start of the run",
             at_least=0, finite=True),
         _field("learning_rate_factor", 1.0, "factor on the learning rate", _COST,
             live=True, scheduled_only=True),
@@ -148,7 +148,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             between=(0, 1)),
         _field("ratio_threshold", 2.0, "upper limit of mu over the target's policy",
             at_least=1),
-        _field("kl_cost", 1.0, "weight of KL(target's policy || learner's)",
+        _field("kl_cost", 0.3, "weight of KL(target's policy || learner's)",
             at_least=0, finite=True),
         _field("normalise_advantages", True, "divide advantages by their root mean"
             " square in the batch, task by task"),
@@ -361,7 +361,6 @@ def get_impala_config() -> config_dict.ConfigDict:
     config.actors.slots = 3
     config.loss.reduction = "sum"
     config.loss.popart = False
-    config.optimizer.learning_rate = 1e-3
     config.optimizer.clip_norm = 40.0
     config.vtrace.lambda_ = 1.0
     config.learner.passes = 1
