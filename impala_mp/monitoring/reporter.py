@@ -90,7 +90,8 @@ class Reporter:
             name: record.pop(f"restored/{name}") for name in learner_metrics.PROGRESS
         }
         if incarnation != self._incarnation:
-            self._guarded(self._writer.rewind, int(restored["agent_steps"]))
+            steps, secs = int(restored["agent_steps"]), restored["time_secs"]
+            self._guarded(self._writer.rewind, steps, secs)
             if self._incarnation < 0:
                 self._carried = metrics.last(self._path)
             self._incarnation, self._before = incarnation, restored

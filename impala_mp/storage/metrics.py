@@ -95,9 +95,18 @@ class Writer:
             tag = f"progress/{key}" if key in COUNTERS else key
             self._events.add_scalar(tag, value, steps)
 
-    def rewind(self, agent_steps: int) -> None:
-        """Removes records beyond `agent_steps`, where the run resumes."""
-        self._cut(lambda record: record["agent_steps"] <= agent_steps)
+    def rewind(self, agent_steps: int, time_secs: float) -> None:
+        """Removes records beyond the checkpoint that the run resumes from.
+
+        A record of the checkpoint's own update may have been made later, when writing
+        it took long: its `time_secs` is beyond the checkpoint's.
+        """
+        self._cut(
+            lambda record: (
+                record["agent_steps"] <= agent_steps
+                and record.get("time_secs", 0.0) <= time_secs
+            )
+        )
         if self._events is not None:
             self._events.close()
         self._open_events(agent_steps + 1)

@@ -1,6 +1,7 @@
 """The files of a run's numbers: whole lines, rewound where a run goes on."""
 
 import json
+import math
 import os
 import time
 
@@ -74,7 +75,7 @@ def test_damaged_lines_of_a_power_cut_are_left_out(tmp_path):
     assert _steps(tmp_path) == [10, 20, 30]
     writer = metrics.Writer(str(tmp_path))
     writer.write(_record(40))
-    writer.rewind(35)
+    writer.rewind(35, math.inf)
     writer.write(_record(45))
     writer.close()
     assert _steps(tmp_path) == [10, 20, 30, 45]
@@ -110,7 +111,7 @@ def test_a_rewind_and_a_look_read_no_more_than_they_need(tmp_path, monkeypatch):
         metrics.json, "loads", lambda text: read.append(text) or load(text)
     )
     writer = metrics.Writer(str(tmp_path))
-    writer.rewind(19_900)
+    writer.rewind(19_900, math.inf)
     writer.close()
     assert metrics.last(str(tmp_path))["agent_steps"] == 19_900
     assert len(read) < 110
@@ -138,12 +139,23 @@ def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
     assert _steps(tmp_path) == [10, 30]
 
 
+def test_a_record_made_after_its_checkpoint_is_removed(tmp_path):
+    """Or `time_secs` would run backwards."""
+    writer = metrics.Writer(str(tmp_path))
+    writer.write(_record(10, time_secs=1.0))
+    writer.write(_record(20, time_secs=9.0))  # the checkpoint is of 5.0
+    writer.rewind(20, 5.0)
+    writer.write(_record(25, time_secs=5.5))
+    writer.close()
+    assert _steps(tmp_path) == [10, 25]
+
+
 def test_a_rewound_run_has_neither_gap_nor_overlap(tmp_path):
     writer = metrics.Writer(str(tmp_path))
     for step in (10, 20, 30):
         writer.write(_record(step, **{"loss/total": 1.0}))
     time.sleep(1.1)  # TensorBoard orders its files by the second
-    writer.rewind(20)
+    writer.rewind(20, math.inf)
     for step in (25, 35):
         writer.write(_record(step, **{"loss/total": 2.0}))
     writer.close()
