@@ -122,10 +122,11 @@ def choose(costs: Costs, num_cores: int) -> tuple[int, int]:
 
 
 def _enough_slots(config: Any, count: int) -> int:
-    """Returns `count`, or more if a batch requires more actors."""
+    """Returns `count`, or more if a batch or the tasks require more actors."""
     trajectories = config.actors.slots * config.actors.environments
     fresh = derived.num_fresh(config)
-    return max(count, math.ceil(fresh / trajectories))
+    num_tasks = len(derived.task_names(config.environment))
+    return max(count, num_tasks, math.ceil(fresh / trajectories))
 
 
 def measure(config: Any, environment: specs.EnvironmentSpec) -> Costs:

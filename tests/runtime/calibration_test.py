@@ -95,6 +95,17 @@ def test_there_are_enough_actors_to_fill_a_batch(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["processes", "lockstep"])
+def test_each_task_has_an_actor(monkeypatch, mode):
+    monkeypatch.setattr(calibration, "choose", lambda costs, cores: (1, 1))
+    monkeypatch.setattr(calibration, "_SECS", 0.01)
+    config = builders.config(**{"actors.count": 0, "runtime.mode": mode})
+    config.environment.id = "CartPole-v1, Acrobot-v1"
+    environment = factory.make(config.environment, 1).spec
+    calibration.resolve(config, environment, 1)
+    assert config.actors.count == 2
+
+
+@pytest.mark.parametrize("mode", ["processes", "lockstep"])
 def test_the_fastest_cut_is_chosen(monkeypatch, mode):
     seconds = {1: 3.0, 2: 2.0, 4: 1.0, 8: 4.0, 16: 9.0}
     tried = []
