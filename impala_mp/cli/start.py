@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from impala_mp.runtime import signals
+from impala_mp.runtime import signals, streams
 
 
 def run(function: Callable[[], Any]) -> None:
@@ -18,6 +18,8 @@ def run(function: Callable[[], Any]) -> None:
     if sys._getframe(2).f_code.co_name != "<module>":
         _run(function)
         return
+    streams.fill_gaps()
+    streams.end_on_errors()
     signals.exit_on_signals(os._exit)  # during the imports, which take a second
     from impala_mp.runtime import process_end
 
@@ -45,6 +47,10 @@ def _code(function: Callable[[], Any]) -> int:
         )
     except KeyboardInterrupt:
         return 130
+    except streams.OutputFailed as error:
+        if not error.is_closed:
+            print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        return error.code
     except BaseException:
         traceback.print_exc()
         return 1

@@ -52,6 +52,7 @@ def _train() -> None:
     if not check.value and not workdir.value:
         raise errors.BadInput("no --workdir=DIR is given. Name a folder for the run.")
     launch.set_environment()
+    launch.set_temporary_folder()
     if check.value:
         sys.exit(launch.check(config.value, workdir.value))
     sys.exit(launch.train(config.value, workdir.value, profile.value))

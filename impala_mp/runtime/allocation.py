@@ -83,7 +83,21 @@ def layouts(
     )
     made = slot, batch, flat_parameters.ParameterLayout(policy.network).num_bytes
     shared_memory.check_available(needed_bytes(config, made, num_cores))
+    resources.check_file_size(_largest_file(config, made, num_cores))
     return made
+
+
+def _largest_file(
+    config: Any, slots: tuple[types.Trajectory, types.Trajectory, int], num_cores: int
+) -> int:
+    """Returns the bytes of the rings, or of a checkpoint if it is larger."""
+    slot, batch, num_bytes = slots
+    count = derived.num_actors(config.actors, num_cores)
+    rings = trajectory_ring.ring_spec(slot, count, config.actors.slots)
+    saved = replay_size(config.replay, config.batch_size, batch)[1]
+    # Parameters, two means of the optimizer, the target network, and their frame.
+    checkpoint = 4 * num_bytes + saved * config.replay.save + 2**20
+    return max(shared_memory.total_bytes(rings), checkpoint)
 
 
 def needed_bytes(

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from impala_mp.config import user_code
-from impala_mp.runtime import entry_points, fork_server, restart_policy
+from impala_mp.runtime import entry_points, fork_server, resources, restart_policy
 from impala_mp.storage import files
 from impala_mp.transport import control_block, shared as shared_lib, topology
 
@@ -280,4 +280,7 @@ def cause(code: int) -> str:
         return "was lost with the fork server"
     if code >= 0:
         return f"ended with exit code {code}"
-    return f"was killed by {signal.Signals(-code).name}"
+    name = signal.Signals(-code).name
+    if name in ("SIGXCPU", "SIGKILL") and resources.cpu_limit():
+        name += ", perhaps at the limit of CPU time (`ulimit -t`)"
+    return f"was killed by {name}"

@@ -28,12 +28,19 @@ from impala_mp.transport import (
     shared as shared_lib,
     topology,
 )
-from impala_mp.workers import actor, builders, evaluator, inference_server, served_actor
+from impala_mp.workers import (
+    actor,
+    builders,
+    evaluator,
+    inference_server,
+    learner_loop,
+    served_actor,
+)
 
 END = signal.SIGUSR2  # from the supervisor, to a process that hangs
 
 # Exit codes for the supervisor. An environment may exit with any other code.
-BAD_INPUT, RUN_FAILED = 211, 212
+BAD_INPUT, RUN_FAILED, NOT_SAVED = 211, 212, 213
 CAUSE = "Cause: "  # begins the line of a log that the supervisor reports
 _MAX_CAUSE = 500  # characters
 
@@ -68,7 +75,8 @@ def main(
             code = BAD_INPUT
         except errors.RunFailed as error:
             _print_cause(str(error))
-            code = RUN_FAILED
+            is_unsaved = isinstance(error, learner_loop.NotSaved)
+            code = NOT_SAVED if is_unsaved else RUN_FAILED
         except BaseException as error:  # an environment may call sys.exit
             traceback.print_exc()
             _print_cause(_explain(error)[:_MAX_CAUSE])

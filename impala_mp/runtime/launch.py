@@ -3,8 +3,10 @@
 import contextlib
 import os
 import sys
+import tempfile
 from typing import Any
 
+from impala_mp import errors
 from impala_mp.runtime import fork_server, signals
 
 # For this process and its children. One thread per process unless torch sets more. The
@@ -20,6 +22,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "-1",
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
+_IN_MEMORY = "/dev/shm"
 
 
 def set_environment() -> None:
@@ -31,6 +34,22 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def set_temporary_folder() -> None:
+    """Sets TMPDIR to a folder in memory if no usual one can be written.
+
+    Raises:
+      BadInput: that one cannot be written either.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        if not os.access(_IN_MEMORY, os.W_OK):
+            raise errors.BadInput(
+                "no folder for temporary files can be written. Set TMPDIR to one."
+            ) from error
+        os.environ["TMPDIR"] = tempfile.tempdir = _IN_MEMORY
+
+
 def train(config: Any, path: str, profile_updates: int) -> int:
     """Trains; returns the exit code."""
     if config.runtime.mode == "processes":
@@ -39,16 +58,14 @@ def train(config: Any, path: str, profile_updates: int) -> int:
         with contextlib.suppress(OSError):  # the supervisor retries and reports it
             fork_server.start()  # it imports torch while this process does
         signals.exit_on_signals(os._exit)
-    from impala_mp import errors
     from impala_mp.runtime import program, streams
-    from impala_mp.workers import learner_loop
 
     # An import may swallow the exception; from here on it cleans up.
     signals.exit_on_signals(signals.interrupt)
     streams.survive_errors()
     try:
         program.train(config, path, profile_updates)
-    except (errors.RunFailed, learner_loop.NotSaved) as error:
+    except errors.RunFailed as error:
         print(f"impala-train: {error}", file=sys.stderr)
         return 1
     return 0

@@ -62,7 +62,9 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
                 kept = live_control.restore(shared.control, overrides)
                 known = trust.record(config, folder.path)
                 described = description.sentences(config, environment)
-                news = [*found, *changes, *kept, *described, *_resources(shared), known]
+                limit = resources.cpu_limit()
+                news = [*found, *changes, *kept, *described, *_resources(shared)]
+                news += [limit, known]
                 finished = _show(shared, folder, news, end)
             except errors.BadInput:  # from a child
                 folder.withdraw()

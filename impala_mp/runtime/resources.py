@@ -131,6 +131,30 @@ def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
     return f"about {number} are needed, {limit} allowed."
 
 
+def check_file_size(num_bytes: int) -> None:
+    """Raises BadInput if the largest file of a run, `num_bytes`, is not allowed.
+
+    Shared memory is a file, too.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and num_bytes > limit:
+        raise errors.BadInput(
+            f"a file of {_mib(num_bytes)} is needed, but {_mib(limit)} are allowed."
+            " Raise the limit with `ulimit -f unlimited`."
+        )
+
+
+def cpu_limit() -> str:
+    """Returns a sentence on the limit of CPU time, or "" without a limit."""
+    limit = resource.getrlimit(resource.RLIMIT_CPU)[0]
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return (
+        f"The kernel ends each process after {limit:,} s of CPU time, the main process"
+        " too. Raise the limit with `ulimit -t unlimited`."
+    )
+
+
 _SAVE_SECS = 10.0  # per GiB of a checkpoint, hashed and written to a slow disk
 
 

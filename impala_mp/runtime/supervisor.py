@@ -82,6 +82,8 @@ class Supervisor:
             self._life.close()
             self._wakeup.close()
             self._wakeup_writer.close()
+        if self._last_code == entry_points.NOT_SAVED:
+            raise ChildFailed(self._unsaved())
         if self._last_code:
             learner = self._learner
             raise ChildFailed(
@@ -89,6 +91,14 @@ class Supervisor:
                 f" to stop. Its output ({learner.log}):\n{learner.output()}"
             )
         return finished
+
+    def _unsaved(self) -> str:
+        """Returns a sentence; on a full disk the log has no line of it."""
+        return (
+            f"the last checkpoint could not be written (see {self._learner.log}). What"
+            " was learned since the newest one is lost. When there is room for it, the"
+            " same command resumes from there."
+        )
 
     def statuses(self) -> list[health.Status]:
         """Returns the status of every process, the supervisor first."""
@@ -231,6 +241,8 @@ class Supervisor:
             raise errors.BadInput(child.refusal())
         if code == entry_points.RUN_FAILED:
             raise ChildFailed(child.refusal())
+        if code == entry_points.NOT_SAVED:
+            raise ChildFailed(self._unsaved())
         self._restart_or_give_up(child)
 
     def _restart_or_give_up(self, child: child_process.ChildProcess) -> None:

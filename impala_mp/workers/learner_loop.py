@@ -32,7 +32,7 @@ from impala_mp.workers import (
 _WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
 
-class NotSaved(Exception):
+class NotSaved(errors.RunFailed):
     """The last checkpoint could not be written: some updates are lost."""
 
 

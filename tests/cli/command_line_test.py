@@ -341,3 +341,19 @@ def test_a_deleted_folder_and_ascii_output_give_sentences(tmp_path):
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
     _refused(done, r"\xfc\x1b[31m has no health.json")
+
+
+def test_output_that_cannot_be_written_gives_a_sentence():
+    command = [sys.executable, "-m", "impala_mp.cli.train", "--help"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        ": the output cannot be written (No space left on device).\n"
+    )
+    assert done.stderr.count("\n") == 1
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -38,6 +38,18 @@ def test_a_run_survives_a_full_disk_and_reports_it(start, mount, tmp_path):
 
 
 @pytest.mark.mount
+def test_a_run_that_ends_on_a_full_disk_restarts_nothing(start, mount, tmp_path):
+    small_disk = mount(tmp_path / "run" / "checkpoints", "size=4m")
+    run = start("--config.checkpoint.interval_secs=1000")
+    run.until(lambda: list(small_disk.glob("[0-9]*")) or run.records())
+    runs.fill(small_disk)
+    assert run.wait() == 1
+    assert "the last checkpoint could not be written" in run.text()
+    assert "restart in" not in run.text()
+    assert "Traceback" not in run.text()
+
+
+@pytest.mark.mount
 def test_a_run_survives_a_disk_without_room_for_its_logs(start, mount, tmp_path):
     small_disk = mount(tmp_path / "run", "size=6m")
     run = start(_LONG, "--config.checkpoint.interval_secs=0.2")

@@ -5,9 +5,13 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
+
+from impala_mp import errors
+from impala_mp.runtime import launch
 
 pytestmark = pytest.mark.integration
 
@@ -78,3 +82,17 @@ def test_a_signal_during_imports_ends_cleanly(tmp_path, module, number):
         time.sleep(0.05)
     assert list(temporary.iterdir()) == []
     assert not (tmp_path / "run").exists()
+
+
+def test_without_a_writable_folder_temporary_files_are_in_memory(monkeypatch):
+    def none():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    launch.set_temporary_folder()
+    assert tempfile.tempdir == os.environ["TMPDIR"] == "/dev/shm"
+    monkeypatch.setattr(launch, "_IN_MEMORY", "/nowhere")
+    with pytest.raises(errors.BadInput, match="Set TMPDIR"):
+        launch.set_temporary_folder()

@@ -70,7 +70,12 @@ def test_memory_that_cannot_be_had_is_found_before_a_folder_is_made(
 
 
 def test_too_few_descriptors_are_found_before_a_folder_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (40, 40))
+    real = resource.getrlimit
+    monkeypatch.setattr(
+        resource,
+        "getrlimit",
+        lambda kind: (40, 40) if kind == resource.RLIMIT_NOFILE else real(kind),
+    )
     config = builders.short_training(
         **{"runtime.mode": "processes", "actors.count": 40}
     )

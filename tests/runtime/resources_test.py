@@ -1,11 +1,13 @@
 """Cores for every thread, and the memory of a run in words."""
 
 import os
+import resource
 
 import pytest
 
+from impala_mp import errors
 from impala_mp.monitoring import reporter
-from impala_mp.runtime import resources
+from impala_mp.runtime import child_process, resources
 
 
 @pytest.mark.parametrize(
@@ -103,3 +105,25 @@ def test_cores_that_are_taken_away_just_now_do_no_harm(monkeypatch):
     monkeypatch.setattr(os, "nice", nicer.append)
     resources.take_cores(tuple(os.sched_getaffinity(0)), 5)
     assert nicer == [5]
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused"),
+    [(100, True), (2**20, False), (resource.RLIM_INFINITY, False)],
+)
+def test_a_limit_of_the_size_of_files_is_named(monkeypatch, limit, refused):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
+    if refused:
+        with pytest.raises(errors.BadInput, match="file of 1.0 MiB .*`ulimit -f unl"):
+            resources.check_file_size(2**20)
+    else:
+        resources.check_file_size(2**20)
+
+
+def test_a_limit_of_cpu_time_is_named(monkeypatch):
+    assert resources.cpu_limit() == ""
+    assert child_process.cause(-9) == "was killed by SIGKILL"
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (30, 30))
+    assert "after 30 s of CPU time" in resources.cpu_limit()
+    assert "SIGKILL, perhaps at the limit of CPU time" in child_process.cause(-9)
+    assert child_process.cause(-11) == "was killed by SIGSEGV"

@@ -1,5 +1,6 @@
 """Streams that a full disk or a closed pipe takes nobody down with."""
 
+import os
 import subprocess
 import sys
 
@@ -36,3 +37,42 @@ def test_writable_output_is_written():
     assert done.stdout.count("\n") == 1000
     assert "ValueError: for the log" in done.stderr
     assert done.stderr.endswith("False 1\n")
+
+
+_ENDING = """
+import os, sys
+from impala_mp.runtime import streams
+
+streams.fill_gaps()
+streams.end_on_errors()
+try:
+    print("a line")
+    print("another")
+except streams.OutputFailed as error:
+    print("not written")
+    print(error, file=sys.stderr)
+    sys.exit(error.code)
+"""
+
+
+def _end(stdout):
+    command = [sys.executable, "-c", _ENDING]
+    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    return done.returncode, done.stderr
+
+
+def test_the_first_failed_write_ends_a_command():
+    with open("/dev/full", "w") as full:
+        code, text = _end(full)
+    sentence = "the output cannot be written (No space left on device).\n"
+    assert (code, text) == (1, sentence)
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert _end(writing)[0] == 141
+    os.close(writing)
+    assert _end(subprocess.PIPE) == (0, "")
+
+
+def test_closed_streams_are_no_error():
+    command = f"{sys.executable} -c '{_ENDING}' <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command]).returncode == 0
