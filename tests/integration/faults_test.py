@@ -33,6 +33,8 @@ def test_a_run_survives_a_full_disk_and_reports_it(start, mount, tmp_path):
     run.until(lambda: run.records()[-1]["health/checkpoint_update"] > updates)
     runs.fill(small_disk)
     run.process.send_signal(signal.SIGTERM)
+    # A checkpoint that was half-written frees its room when it fails.
+    run.until(lambda: runs.fill(small_disk) or run.process.poll() is not None)
     assert run.wait() == 1  # what was learned last is lost, and not silently
     assert "the last checkpoint could not be written" in run.text()
 
@@ -61,7 +63,10 @@ def test_a_run_survives_a_disk_without_room_for_its_logs(start, mount, tmp_path)
     for victim in (actor, learner):
         os.kill(victim["pid"], signal.SIGKILL)
     run.until(lambda: run.text().count("restart in") == 2)
-    time.sleep(2.0)  # in which those that write a line would die of it
+    records = run.records()  # while those that write a line would die of it
+    end = time.monotonic() + 2.0
+    run.until(lambda: runs.fill(small_disk) or time.monotonic() > end)
+    assert run.records() == records
     (small_disk / "filler").unlink()
     run.until(lambda: _newest_checkpoint(run) > updates)
     restarts = {(p["role"], p["index"]): p["restarts"] for p in run.processes()}
