@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 import harness
 
 _CARELESS = """
@@ -73,3 +75,48 @@ def test_each_simulator_ends_and_nothing_keeps_the_run_alive(start, tmp_path):
     assert "Final evaluation: mean return 5.000" in run.text()
     assert "was killed" not in run.text()
     assert "is killed" not in run.text()
+
+
+_PARALLEL = """
+import os
+import gymnasium
+
+
+def make(num_envs, context):
+    made = gymnasium.vector.AsyncVectorEnv(
+        [lambda: gymnasium.make("CartPole-v1")] * num_envs, context=context
+    )
+    with open(os.environ["NOTES"], "a") as file:
+        file.writelines(f"{each.pid}\\n" for each in made.processes)
+    return made
+"""
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_processes_of_an_environment_end_in_order(start, tmp_path, context):
+    (tmp_path / "parallel.py").write_text(_PARALLEL)
+    notes = tmp_path / "notes"
+    run = start(
+        "--config.total_agent_steps=3000",
+        "--config.environment.id=parallel:make",
+        f"--config.environment.kwargs.context={context}",
+        "--config.actors.count=1",
+        "--config.actors.environments=2",
+        "--config.batch_size=4",
+        "--config.evaluation.interval_secs=0.3",
+        "--config.evaluation.episodes=2",
+        "--config.evaluation.environments=1",
+        env={
+            "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+            "NOTES": str(notes),
+        },
+    )
+    assert run.wait() == 0, run.text()
+    made = [int(line) for line in notes.read_text().splitlines()]
+    assert len(made) > 4  # probe, actor, evaluator, final evaluation
+    assert harness.survivors(made, 1.0) == []
+    logs = "".join(p.read_text() for p in (run.workdir / "logs").iterdir())
+    for text in (run.text(), logs):
+        assert "leaked" not in text
+        assert "killed" not in text
+        assert "Traceback" not in text
