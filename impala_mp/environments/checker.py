@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+import torch
 
 from impala_mp import errors, nest, seeding, specs
 from impala_mp.config import derived, user_code
@@ -63,11 +64,13 @@ def _check_one(config: Any) -> list[Finding]:
             config.agent.action_mask_key,
         )
         findings += _judge_actions(play.action)
+        before = seeding.global_state()
         tape, watch = play.first()
+        drawn = _drawn(before, seeding.global_state())
         findings += _judge_copies(tape, watch)
         findings += _judge_play(tape, watch, config)
         where = random_play.difference(tape, play.again(tape.actions))
-        findings.append(_judge_determinism(where))
+        findings.append(_judge_determinism(where, drawn))
         findings.append(_judge_autoreset(tape, play, deterministic=not where))
     except (errors.BadInput, observation_watch.Broken) as error:
         findings.append(Finding(FAIL, "environment", str(error)))
@@ -234,11 +237,23 @@ def _judge_rewards(tape: random_play.Tape, loss: Any) -> Finding:
             " the rewards in the environment."
         )
         return Finding(WARNING, "rewards", text)
+    if loss.popart and not _in_reach(rewards):
+        text += (
+            " PopArt learns returns that vary by 1e-4 to 1e15 at unit scale. Multiply"
+            " the rewards in the environment so that they are near 1."
+        )
+        return Finding(WARNING, "rewards", text)
     if not rewards.any():
         text += " Random play found no other reward: rewards are rare or missing."
     elif low == high:
         return _judge_constant(text, tape)
     return Finding(OK, "rewards", text)
+
+
+def _in_reach(rewards: np.ndarray) -> bool:
+    """Returns whether returns of up to 100 such rewards are within PopArt's limits."""
+    largest = float(np.abs(rewards).max())
+    return largest == 0.0 or 1e-6 < largest < 1e13
 
 
 def _is_scaled(loss: Any) -> bool:
@@ -272,7 +287,23 @@ def _judge_episodes(tape: random_play.Tape) -> Finding:
     return Finding(WARNING, "episodes", text)
 
 
-def _judge_determinism(where: str) -> Finding:
+def _drawn(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Returns the packages whose global generators were drawn from; "" for none."""
+    names = [name for name in ("random", "numpy") if before[name] != after[name]]
+    if not torch.equal(before["torch"], after["torch"]):
+        names.append("torch")
+    return ", ".join(names)
+
+
+def _judge_determinism(where: str, drawn: str) -> Finding:
+    if drawn:
+        text = (
+            f"it draws from the global generator of {drawn}. Each process seeds it from"
+            " config.seed, so no two actors get the same numbers. But the copies of one"
+            " process share it, and a reset with a seed does not repeat it. Draw all"
+            " random numbers from self.np_random."
+        )
+        return Finding(WARNING, "determinism", text)
     if not where:
         text = "the same seeds and actions gave the same play."
         return Finding(OK, "determinism", text)

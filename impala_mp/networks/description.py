@@ -37,6 +37,10 @@ def describe(config: Any, environment: specs.EnvironmentSpec) -> list[Line]:
         Line(f"actions {path}".rstrip(), _action(leaf))
         for path, leaf in nest.flatten_with_path(environment.action)
     ]
+    frames = environment.frames_per_step
+    if frames > 1:
+        text = f"{frames} frames each, by ale-py; returns are not clipped."
+        lines.append(Line("steps", text))
     return lines
 
 

@@ -66,7 +66,8 @@ def _axes(spec: specs.ArraySpec, layout: str) -> tuple[int, ...] | None:
     shape, first = spec.shape, layout == "planes_first"
     if len(shape) == 2:
         bounded = spec.low in ((), (0.0,)) and spec.high in ((), (1.0,), (_PIXELS,))
-        plain = bounded and min(shape) >= _MIN_PLAIN_SIDE
+        plain = bounded or spec.dtype.kind == "u"  # or depths, in 16 bits
+        plain = plain and min(shape) >= _MIN_PLAIN_SIDE
         return (0, 1) if plain else None
     if len(shape) == 3:
         if layout == "auto":

@@ -1,10 +1,12 @@
 """What `--check` says of actions and rewards; the rest is in checker_test."""
 
+import random
 import re
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from impala_mp.environments import checker
@@ -247,3 +249,53 @@ def test_a_mask_that_does_not_fit_is_reported_as_in_training(key, words):
     (found,) = _check_forbidding(key).values()
     assert found.verdict == checker.FAIL
     assert re.search(words, found.text)
+
+
+class Gambler(Plain):
+    """Observations from global generators."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (3,))
+
+    def _observation(self):
+        drawn = [random.random(), np.random.random(), torch.rand(1).item()]
+        return np.array(drawn, np.float32)
+
+
+class Careful(Plain):
+    """Rewards of a named size."""
+
+    def __init__(self, size):
+        super().__init__()
+        self._size = size
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, self._size * float(self.np_random.random()), *rest
+
+
+gymnasium.register("Gambler-v1", Gambler)
+gymnasium.register("Careful-v0", Careful)
+
+
+def test_global_random_numbers_are_named():
+    found = _check({"environment.id": f"{__name__}:Gambler-v1"})["determinism"]
+    assert found.verdict == checker.WARNING
+    assert "global generator of random, numpy, torch" in found.text
+    assert "no two actors get the same numbers" in found.text
+
+
+@pytest.mark.parametrize(
+    ("size", "popart", "words"),
+    [
+        (1e15, True, "PopArt learns returns that vary by 1e-4 to 1e15"),
+        (1e-8, True, "PopArt learns returns that vary by 1e-4 to 1e15"),
+        (1e8, True, ""),
+        (1.0, True, ""),
+        (1e8, False, "drown the policy gradient"),
+    ],
+)
+def test_rewards_out_of_reach_are_named(size, popart, words):
+    overrides = {"environment.id": f"{__name__}:Careful-v0", "loss.popart": popart}
+    found = _check(overrides, size=size)["rewards"]
+    assert (found.verdict == checker.WARNING) == bool(words), found.text
+    assert words in found.text

@@ -217,3 +217,9 @@ def test_deviations_on_a_large_mean_are_exact(dtype, shape):
     expected = (seen[-1] - whole.mean(0)) / whole.std(0)
     assert numbers.dtype == torch.float32
     np.testing.assert_allclose(numbers.numpy(), expected, atol=2e-6)
+
+
+def test_a_matrix_of_16_bits_is_a_picture():
+    space = gym_spaces.Box(0, 65535, (48, 64), np.uint16)
+    assert encoders.default(spaces.observation_spec(space)) == "nature"
+    assert _leaf(space).inputs(torch.ones(2, 48, 64)).shape == (2, 48, 64, 1)

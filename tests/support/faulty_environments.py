@@ -44,7 +44,8 @@ class Faulty(gymnasium.Env):
 
     def _observation(self):
         if self._fault == "unseeded":
-            return np.random.uniform(-1.0, 1.0, 2).astype(np.float32)
+            own = np.random.default_rng()
+            return own.uniform(-1.0, 1.0, 2).astype(np.float32)
         observation = self.np_random.uniform(-1.0, 1.0, 2).astype(np.float32)
         if self._fault == "shape" and self._time == 2:
             return observation[:1]
