@@ -12,6 +12,8 @@ training needs a GPU, or a night.
 
 from impala_mp import config as config_lib
 
+ENVIRONMENT = "ALE/{}-v5"
+
 _TORSOS = ("nature", "shallow", "deep")
 
 

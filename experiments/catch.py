@@ -5,6 +5,8 @@ Reaches the maximum of 1.00 in 400,000 agent steps: 3 to 4 s on 2 shared x86 cor
 
 from impala_mp import config as config_lib
 
+ENVIRONMENT = "Catch"
+
 
 def get_config():
     config = config_lib.get_impala_config()

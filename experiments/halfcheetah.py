@@ -8,6 +8,8 @@ shared x86 cores. It passes 3,000 after 300,000 to 400,000.
 
 from impala_mp import config as config_lib
 
+ENVIRONMENT = "HalfCheetah-v5"
+
 
 def get_config():
     config = config_lib.get_base_config()

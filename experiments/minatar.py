@@ -15,6 +15,8 @@ algorithm: each is one process and acts with parameters four updates old. Compar
 
 from impala_mp import config as config_lib
 
+ENVIRONMENT = "MinAtar/{}-v1"
+
 _GAMES = ("Breakout", "Asterix", "Freeway", "Seaquest", "SpaceInvaders")
 _KINDS = ("", "-replay", "-impact", "-twice")
 _VARIANTS = tuple(

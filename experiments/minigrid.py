@@ -8,6 +8,8 @@ right object, 0 for the wrong one. Variants: lstm (default), gtrxl, and none, wh
 no memory. Run it from the repository's root, where its factories are found by name.
 """
 
+import pathlib
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces, wrappers
@@ -18,12 +20,15 @@ from impala_mp.networks import cores
 
 _VALUES = 11  # number of objects; there are fewer colours and states
 _PLANES = 3 * _VALUES
-_CORES = {"lstm": "experiments.minigrid:make_lstm", "gtrxl": "gtrxl", "none": "none"}
+_FOLDERS = pathlib.Path(__file__).resolve().parts
+_INSTALLED = _FOLDERS[-3] == "impala_mp"  # as a preset of the package
+_HERE = "impala_mp.experiments.minigrid" if _INSTALLED else "experiments.minigrid"
+_CORES = {"lstm": f"{_HERE}:make_lstm", "gtrxl": "gtrxl", "none": "none"}
 
 
 def get_config(variant="lstm"):
     config = config_lib.get_base_config()
-    config.environment.id = "experiments.minigrid:make_memory"
+    config.environment.id = f"{_HERE}:make_memory"
     config.environment.ignored = ("mission",)
     # Another object changes two of three hundred planes, and rarely. The agent has to
     # compare two objects, seen steps apart. So each plane is divided by its deviation,

@@ -6,6 +6,8 @@ agent steps, 45 s on 2 shared x86 cores.
 
 from impala_mp import config as config_lib
 
+ENVIRONMENT = "Pendulum-v1"
+
 
 def get_config():
     config = config_lib.get_base_config()

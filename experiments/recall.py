@@ -7,6 +7,8 @@ cores. GRU needs 2,000,000 steps, GTrXL 250,000. Without a core the return is 0.
 
 from impala_mp import config as config_lib
 
+ENVIRONMENT = "Recall"
+
 
 def get_config(variant="lstm"):
     config = config_lib.get_impala_config()

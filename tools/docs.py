@@ -41,7 +41,8 @@ def _config() -> list[str]:
         "# Config",
         "Set a field with `--config.FIELD=VALUE` or in an"
         " [experiment](../get-started/your-experiment.md).",
-        "*resume*: the field may change when a run resumes. *live*: the value may"
+        "*resume*: the field may change when a run resumes. *change*: it may by"
+        " `--change.FIELD=VALUE`. *live*: the value may"
         " change during a run, see"
         " [Live hyperparameters](../guides/live-hyperparameters.md). *auto*: `auto`"
         " chooses it by calibration.",
@@ -55,6 +56,7 @@ def _config() -> list[str]:
 
 def _field(field: schema.Field) -> tuple[str, ...]:
     marks = ["resume"] * fields.is_operational(field.name)
+    marks += ["change"] * field.changeable
     marks += ["live"] * field.live + ["auto"] * field.automatic
     default = f"`{field.default!r}`"
     requirement = field.requirement

@@ -16,8 +16,9 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_dict import config_dict
 
-from impala_mp import errors
-from impala_mp.config import base as base_lib, fields as fields_lib
+from impala_mp import __version__, errors
+from impala_mp.cli import what
+from impala_mp.config import base as base_lib, fields as fields_lib, user_code
 from impala_mp.storage import files as files_lib
 
 # Any name is a field there; the factory compares it to the environment's arguments.
@@ -61,6 +62,9 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
       BadInput: an unknown flag, a missing one, or a value of the wrong type.
     """
     asked = {argument.lstrip("-") for argument in sys.argv[1:] if argument[:1] == "-"}
+    if "version" in asked:
+        print(f"{os.path.basename(sys.argv[0])} {__version__}")
+        sys.exit(0)
     if asked & {"help", "h", "helpfull"}:
         print(f"{doc}\n{values.get_help()}")
         if "config" in values:
@@ -126,11 +130,37 @@ def parse_folder(values: flags.FlagValues, doc: str, usage: str) -> str:
     Raises:
       BadInput: as in `parse`, or there is not exactly one folder.
     """
-    folders = parse(values, doc, positional=True)
+    return _one(parse(values, doc, positional=True), usage)
+
+
+def _one(folders: list[str], usage: str) -> str:
     if len(folders) != 1:
         got = f"not {', '.join(map(repr, folders))}" if folders else "but none is given"
         raise errors.BadInput(f"one folder is required, {got}. Use: {usage}.")
     return folders[0]
+
+
+def define_workdir(values: flags.FlagValues) -> Any:
+    """Defines --workdir, of the commands that take a run."""
+    return flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of a run; DIR alone means the same.",
+        flag_values=values,
+    )
+
+
+def parse_run(values: flags.FlagValues, doc: str, usage: str) -> str:
+    """Parses flags and a run's folder, DIR or --workdir=DIR; returns the folder.
+
+    Raises:
+      BadInput: as in `parse_folder`.
+    """
+    named = define_workdir(values)
+    folders = parse(values, doc, positional=True)
+    if named.value is not None and folders != [named.value]:
+        folders.append(named.value)
+    return _one(folders, usage)
 
 
 def _automatic(argument: str) -> str:
@@ -186,7 +216,7 @@ class _ConfigParser(flags.ArgumentParser):
         """
         if argument not in self._loaded:
             path, _, variant = argument.partition(":")
-            self._loaded[argument] = _load(path, variant)
+            self._loaded[argument] = what.load(argument) or _load(path, variant)
         return self._loaded[argument]
 
     def flag_type(self) -> str:
@@ -206,9 +236,7 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
     arguments = _join(arguments, lambda name: name == "config")
     named = [a for a in arguments if a.lstrip("-").startswith("config=")]
     if not named:
-        raise errors.BadInput(
-            "no --config=FILE.py is given. Try --config=experiments/catch.py."
-        )
+        raise what.nothing()
     fields = fields_lib.flatten(parser.parse(named[-1].split("=", 1)[1]))
     arguments = _join(
         arguments,
@@ -249,6 +277,8 @@ def _load(path: str, variant: str) -> Any:
             f" {', '.join(files) or 'no experiments'}."
         )
     _check_python(path)
+    # Modules beside the experiment are found like those in the current folder.
+    user_code.add_folder(os.path.dirname(os.path.abspath(path)))
     try:
         config = _get_config(path, [variant] if variant else [])
     except (AttributeError, KeyError, TypeError, ValueError) as error:

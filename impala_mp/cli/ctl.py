@@ -54,7 +54,10 @@ def _ctl() -> None:
     from impala_mp.storage import files, mailbox, workdir
 
     values = flags.FlagValues()
+    named = command_line.define_workdir(values)
     arguments = command_line.parse(values, str(__doc__), positional=True)
+    if named.value is not None:
+        arguments.insert(0, named.value)
     if len(arguments) < 2:
         raise errors.BadInput(
             "a folder and a command are required. Use: impala-ctl DIR get."

@@ -1,6 +1,6 @@
 """impala-eval: plays full games with the newest checkpoint of a run.
 
-    impala-eval --workdir=runs/catch --episodes=100 [--greedy] [--video=FILE.gif]
+    impala-eval DIR [--episodes=100] [--greedy] [--video=FILE.gif]
 
 The last line is JSON: mean, median, std, min, max, episodes, protocol.
 """
@@ -18,13 +18,9 @@ from impala_mp.cli import start
 def _evaluate() -> None:
     from absl import flags
 
-    from impala_mp import errors
     from impala_mp.cli import command_line
 
     values = flags.FlagValues()
-    workdir = flags.DEFINE_string(
-        "workdir", None, "Folder of a run.", flag_values=values
-    )
     episodes = flags.DEFINE_integer(
         "episodes", 100, "Games to play.", lower_bound=1, flag_values=values
     )
@@ -41,13 +37,11 @@ def _evaluate() -> None:
         flag_values=values,
     )
     trust = command_line.define_trust(values)
-    command_line.parse(values, str(__doc__))
-    if not workdir.value:
-        raise errors.BadInput("no --workdir=DIR is given. Name the folder of a run.")
+    folder = command_line.parse_run(values, str(__doc__), "impala-eval DIR")
     from impala_mp.evaluation import evaluate
 
     result = evaluate.evaluate(
-        workdir.value,
+        folder,
         episodes.value,
         greedy.value,
         video=video.value,

@@ -34,7 +34,7 @@ def _export() -> None:
         flag_values=values,
     )
     trust = command_line.define_trust(values)
-    folder = command_line.parse_folder(values, str(__doc__), "impala-export DIR")
+    folder = command_line.parse_run(values, str(__doc__), "impala-export DIR")
     from impala_mp.evaluation import export
 
     for path in export.export(folder, kind.value, output.value, trust.value):

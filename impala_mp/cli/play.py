@@ -44,7 +44,7 @@ def _play() -> None:
         flag_values=values,
     )
     trust = command_line.define_trust(values)
-    folder = command_line.parse_folder(values, str(__doc__), "impala-play DIR")
+    folder = command_line.parse_run(values, str(__doc__), "impala-play DIR")
     from impala_mp.evaluation import player
 
     try:

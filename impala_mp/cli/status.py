@@ -20,21 +20,13 @@ from impala_mp.cli import start
 def _status() -> None:
     from absl import flags
 
-    from impala_mp import errors
     from impala_mp.cli import command_line
 
     values = flags.FlagValues()
-    workdir = flags.DEFINE_string(
-        "workdir", None, "Folder of a run.", flag_values=values
-    )
     watch = flags.DEFINE_boolean(
         "watch", False, "Refresh every second until the run ends.", flag_values=values
     )
-    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        sys.argv[1] = f"--workdir={sys.argv[1]}"  # impala-status DIR
-    command_line.parse(values, str(__doc__))
-    if not workdir.value:
-        raise errors.BadInput("no folder is given. Use: impala-status DIR.")
+    folder = command_line.parse_run(values, str(__doc__), "impala-status DIR")
     import rich.console
 
     from impala_mp.monitoring import health
@@ -45,7 +37,7 @@ def _status() -> None:
     healthy, again = False, True
     try:
         while again:
-            report = health.read(workdir.value)
+            report = health.read(folder)
             if watch.value:
                 console.clear()
             console.print(report.table)

@@ -1,9 +1,14 @@
 """impala-train: trains an agent.
 
-    impala-train --config=experiments/catch.py --workdir=runs/catch
+    impala-train WHAT [--workdir=DIR] [--config.FIELD=VALUE ...]
+    impala-train --config=FILE.py[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE ...]
+    impala-train DIR [--change.FIELD=VALUE ...]
 
-The same command again resumes from the newest checkpoint. With --check it looks for
-problems, in the environment first, and trains nothing.
+WHAT is a preset (catch, minatar:Breakout), a Gymnasium id (CartPole-v1), or the user's
+own module:Id or module:factory. Without --workdir the run is in runs/ENVIRONMENT/DATE.
+With the folder of a run it resumes from the newest checkpoint, and so does the same
+command with --workdir. --change gives a field of learning another value from there on.
+With --check it looks for problems, in the environment first, and trains nothing.
 """
 
 import sys
@@ -19,10 +24,13 @@ from impala_mp.runtime import launch
 def _train() -> None:
     from absl import flags
 
-    from impala_mp import errors
-    from impala_mp.cli import command_line
+    from impala_mp.cli import command_line, what
     from impala_mp.config import user_code
+    from impala_mp.storage import trust
 
+    # The experiment and module:factory find the user's modules.
+    user_code.add_current_folder()
+    named, changes, sys.argv[1:] = what.take(sys.argv[1:])
     values = flags.FlagValues()
     config = command_line.define_config(values)
     workdir = flags.DEFINE_string(
@@ -46,16 +54,19 @@ def _train() -> None:
         " nothing.",
         flag_values=values,
     )
-    # The experiment and module:factory find the user's modules.
-    user_code.add_current_folder()
+    flags.DEFINE_boolean("list", False, "List the presets.", flag_values=values)
+    trusted = command_line.define_trust(values)
     command_line.parse(values, str(__doc__))
-    if not check.value and not workdir.value:
-        raise errors.BadInput("no --workdir=DIR is given. Name a folder for the run.")
+    path = workdir.value
+    if named.workdir:
+        path = named.workdir
+        trust.admit(config.value, path, trusted.value)
     launch.set_environment()
     launch.set_temporary_folder()
     if check.value:
-        sys.exit(launch.check(config.value, workdir.value))
-    sys.exit(launch.train(config.value, workdir.value, profile.value))
+        sys.exit(launch.check(config.value, path))
+    path = path or what.new_workdir(config.value)
+    sys.exit(launch.train(config.value, path, profile.value, changes))
 
 
 def main() -> None:

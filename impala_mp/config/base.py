@@ -84,12 +84,12 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("threads", 1, "torch threads of one actor", at_least=1,
             operational=True),
         _field("epsilon", 0.0, "probability of a uniform action", between=(0, 1),
-            live=True),
+            live=True, changeable=True),
         # Within these bounds the logits of any network stay finite after division.
         _field("temperature", 1.0, "divisor of the logits, before epsilon is applied",
-            between=(0.001, 1000), live=True),
+            between=(0.001, 1000), live=True, changeable=True),
         _field("epsilon_ladder", 0.0, "actor i of N uses epsilon^(1 + this * i/(N-1));"
-            " Ape-X: 7", at_least=0, finite=True),
+            " Ape-X: 7", at_least=0, finite=True, changeable=True),
         _field("policy_delay", 0, "updates; parameters of this age are published (for"
             " studies)", at_least=0),
     ),
@@ -108,14 +108,15 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("huber_delta", 1.0, "error where huber becomes linear; with PopArt in"
             " sigmas", above=0, finite=True),
         _field("popart", True, "learn values at unit scale; returns may vary by 1e-4"
-            " to 1e15"),
+            " to 1e15", fixed=True),
         _field("popart_beta", 3e-3, "step size of PopArt's statistics; at least 1/t in"
             " batch t",
             above=0, between=(0, 1)),
+        changeable=True,
     ),
     _group("optimizer", "The optimizer and its learning rate.",
         _field("name", "adam", "optimizer; rmsprop_tensorflow is the paper's",
-            one_of=("adam", "rmsprop_tensorflow", "rmsprop_torch")),
+            one_of=("adam", "rmsprop_tensorflow", "rmsprop_torch"), fixed=True),
         _field("learning_rate", 1e-3, "learning rate at the start of the run",
             at_least=0, finite=True),
         _field("learning_rate_factor", 1.0, "factor on the learning rate", _COST,
@@ -130,6 +131,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             above=0, finite=True),
         _field("clip_norm", 0.5, "highest global gradient norm; 0: no clipping",
             at_least=0),
+        changeable=True,
     ),
     _group("vtrace", "V-trace.",
         _field("clip_rho_threshold", 1.0, "upper limit of the ratio rho; inf: none",
@@ -142,6 +144,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("lambda_", 0.95, "decay of the trace", between=(0, 1)),
         _field("correction", True, "False: treat every action as on-policy (for"
             " studies)"),
+        changeable=True,
     ),
     _group("impact", "Used with algorithm=impact.",
         _field("clip_range", 0.2, "range of the ratio around 1", above=0,
@@ -152,12 +155,14 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             at_least=0, finite=True),
         _field("normalise_advantages", True, "divide advantages by their root mean"
             " square in the batch, task by task"),
+        changeable=True,
     ),
     _group("target", "The target network. Used with algorithm=impact.",
         _field("period", 1, "updates between two moves of the target network",
             at_least=1),
         _field("polyak", 0.0, "share of itself that it keeps; 0: a copy",
             _below_one(", or the target network never moves")),
+        changeable=True,
     ),
     _group("learner", "The process that learns.",
         _field("device", "cpu", "torch device: cpu, cuda or cuda:N", operational=True),
@@ -167,7 +172,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("threads", 0, "torch threads; 0: the cores that the actors leave, at"
             " least 1", at_least=0, operational=True),
         _field("passes", 8, "optimizer steps of an update, each over the whole batch",
-            at_least=1),
+            at_least=1, changeable=True),
         _field("micro_batches", 1, "parts of a batch: same update, less memory;"
             " 0 (auto): the fastest number of parts",
             at_least=0, operational=True, automatic=True),
@@ -182,19 +187,19 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("priority_exponent", 0.0, "alpha: draws by priority ** alpha; 0:"
             " uniform", at_least=0, finite=True),
         _field("priority_eta", 0.9, "priority: eta * max + (1 - eta) * mean of |TD"
-            " error|", between=(0, 1)),
+            " error|", between=(0, 1), changeable=True),
         _field("importance_exponent", 0.4, "beta at first; linear to 1 at"
-            " total_agent_steps", between=(0, 1)),
+            " total_agent_steps", between=(0, 1), changeable=True),
         _field("burn_in", 0, "first rows of a replayed trajectory, which only make the"
             " state; below unroll_length", at_least=0),
         # The recorded policy is the policy as it acted, epsilon and temperature
         # included: cloning keeps some of that.
         _field("clear_policy_cost", 0.0, "weight of KL(recorded || policy), on replayed"
-            " data; CLEAR: 0.01", at_least=0, finite=True),
+            " data; CLEAR: 0.01", at_least=0, finite=True, changeable=True),
         _field("clear_value_cost", 0.0, "weight of (V - recorded V)^2, on replayed"
-            " data; CLEAR: 0.005", at_least=0, finite=True),
+            " data; CLEAR: 0.005", at_least=0, finite=True, changeable=True),
         _field("trust_region", 0.0, "nats of KL(policy || recorded); replayed data"
-            " beyond is not learned; 0: no limit", at_least=0),
+            " beyond is not learned; 0: no limit", at_least=0, changeable=True),
         _field("save", False, "save the replay in checkpoints; otherwise it is empty"
             " after a resume. Learning pauses for 3 to 10 s a GiB; half of"
             " shutdown.deadline_secs must be enough for the last save",
@@ -304,6 +309,7 @@ GROUPS = (
         f" {'; '.join(schedules.KINDS.values())}. Empty: the field of that name holds"
         " (learning_rate_factor: 1).",
         *(_field(name, "", f"schedule of {live.name}") for name, live in LIVE.items()),
+        changeable=True,
     ),
 )
 FIELDS = tuple(field for group in GROUPS for field in group.fields)

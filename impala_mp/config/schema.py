@@ -32,6 +32,8 @@ class Field:
     meaning: str  # with the unit
     rules: tuple[Rule, ...] = ()
     operational: bool = False  # may change between two runs in the same folder
+    changeable: bool = False  # so it may by --change: it alters what is learned
+    fixed: bool = False  # not changeable, in a group that is
     automatic: bool = False  # 0, or "auto" on the command line: calibrated
     live: bool = False  # may change in a running training
     scheduled_only: bool = False  # live, but no field: it has a schedule alone
@@ -144,10 +146,16 @@ def _at_most(high: float) -> Rule:
     return number(f"at most {high:,}", lambda x: x <= high)
 
 
-def group(name: str, meaning: str, *fields: Field, operational: bool = False) -> Group:
+def group(
+    name: str,
+    meaning: str,
+    *fields: Field,
+    operational: bool = False,
+    changeable: bool = False,
+) -> Group:
     """Makes a group, and adds its name to its fields' names.
 
-    All fields of an operational group are operational.
+    All fields of an operational or changeable group are so, but for fixed ones.
     """
     prefix = f"{name}." if name else ""
     whole = (
@@ -155,6 +163,7 @@ def group(name: str, meaning: str, *fields: Field, operational: bool = False) ->
             each,
             name=prefix + each.name,
             operational=operational or each.operational,
+            changeable=(changeable or each.changeable) and not each.fixed,
         )
         for each in fields
     )

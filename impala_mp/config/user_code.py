@@ -12,6 +12,7 @@ from typing import Any
 
 from impala_mp import errors
 
+_added: list[str] = []  # to sys.path
 # Packages whose code is not the user's; imported here, they would take a second.
 _LIBRARIES = ("impala_mp", "gymnasium", "numpy", "torch")
 # Prefix of an id: the module that registers it, and the extra that installs it.
@@ -44,8 +45,20 @@ def add_current_folder() -> None:
     In front of them, a file in it called as one of theirs would be imported instead.
     """
     with contextlib.suppress(OSError):  # it may have been deleted
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+        add_folder(os.getcwd())
+
+
+def add_folder(path: str) -> None:
+    """Puts a folder on sys.path, behind the installed packages."""
+    if path not in sys.path:
+        sys.path.append(path)
+    if path not in _added:
+        _added.append(path)
+
+
+def added_folders() -> list[str]:
+    """Returns the folders that `add_folder` has put on sys.path."""
+    return list(_added)
 
 
 def load(field: str, name: str, signature: str) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from impala_mp import errors
@@ -50,8 +51,10 @@ def set_temporary_folder() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = _IN_MEMORY
 
 
-def train(config: Any, path: str, profile_updates: int) -> int:
-    """Trains; returns the exit code."""
+def train(
+    config: Any, path: str, profile_updates: int, changes: Sequence[str] = ()
+) -> int:
+    """Trains; returns the exit code. The arguments are those of `program.train`."""
     if config.runtime.mode == "processes":
         # The exception removes the folder of the socket.
         signals.exit_on_signals(signals.interrupt)
@@ -64,7 +67,7 @@ def train(config: Any, path: str, profile_updates: int) -> int:
     signals.exit_on_signals(signals.interrupt)
     streams.survive_errors()
     try:
-        program.train(config, path, profile_updates)
+        program.train(config, path, profile_updates, changes)
     except errors.RunFailed as error:
         print(f"impala-train: {error}", file=sys.stderr)
         return 1

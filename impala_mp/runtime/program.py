@@ -1,7 +1,7 @@
 """One training, wired top to bottom."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import config_dict
@@ -25,8 +25,16 @@ from impala_mp.transport import shared as shared_lib
 from impala_mp.workers import accounting
 
 
-def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -> None:
+def train(
+    config: config_dict.ConfigDict,
+    path: str,
+    profile_updates: int = 0,
+    changes: Sequence[str] = (),
+) -> None:
     """Trains in the folder `path`, and resumes a run that it contains.
+
+    Args:
+      changes: fields of learning that a resumed run may change.
 
     Raises:
       BadInput: raised before anything is started or written.
@@ -43,7 +51,7 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     chosen = calibration.resolve(config, environment, num_cores, folder.stored())
     if chosen:
         validation.check_relations(config, num_cores)
-    changes = [*folder.check(config), chosen]
+    changed = [*folder.check(config, changes), chosen]
     folder.check_unused()
     slots = allocation.layouts(config, environment, policy, num_cores)
     resources.check_descriptors(config, allocation.make_topology(config, num_cores))
@@ -62,9 +70,7 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
                 kept = live_control.restore(shared.control, overrides)
                 known = trust.record(config, folder.path)
                 described = description.sentences(config, environment)
-                limit = resources.cpu_limit()
-                news = [*found, *changes, *kept, *described, *_resources(shared)]
-                news += [limit, known]
+                news = [*found, *changed, *kept, *described, *_resources(shared), known]
                 finished = _show(shared, folder, news, end)
             except errors.BadInput:  # from a child
                 folder.withdraw()
@@ -78,11 +84,15 @@ def train(config: config_dict.ConfigDict, path: str, profile_updates: int = 0) -
     finally:
         folder.close()
     if end.cut_short:
-        command = evaluate.command("impala-eval")
-        print(
-            "Stopped early on request. The run is saved. To evaluate it:"
-            f" {command} --workdir={folder.path}"
-        )
+        _report_cut(folder.path)
+
+
+def _report_cut(path: str) -> None:
+    command = evaluate.command("impala-eval")
+    print(
+        "Stopped early on request. The run is saved. To evaluate it:"
+        f" {command} --workdir={path}"
+    )
 
 
 def _show(
@@ -152,6 +162,7 @@ def _resources(shared: shared_lib.Shared) -> list[str]:
             shared.config.replay.save,
             shared.config.shutdown.deadline_secs,
         ),
+        resources.cpu_limit(),
     ]
 
 

@@ -20,6 +20,7 @@ from impala_mp import errors
 from impala_mp.config import arguments, derived, user_code
 
 _FOLDERS = ("impala_mp", "trained")  # below the user's folder for state
+_MAX_FOLDERS_BYTES = 2**16
 
 
 class Name(NamedTuple):
@@ -64,6 +65,8 @@ def admit(config: Any, path: str, trust: bool) -> None:
     if not code:
         return
     user_code.add_current_folder()
+    for folder in _recorded_folders(path):
+        user_code.add_folder(folder)
     if not any(_place(each) for each in code) or _is_recorded(config, code):
         return
     listed = ", ".join(f"{each.name} ({each.field})" for each in code)
@@ -84,14 +87,17 @@ def record(config: Any, path: str) -> str:
     code = names(config)
     if not code:
         return ""
-    text = json.dumps({"workdir": path, "code": [each.name for each in code]})
+    texts = {
+        _digest(config, code): {"workdir": path, "code": [each.name for each in code]},
+        _name_of_folders(path): user_code.added_folders(),
+    }
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         _make_folder()
         with _open_folder() as folder:
-            name = _digest(config, code)
-            with open(os.open(name, flags, 0o600, dir_fd=folder), "w") as file:
-                file.write(f"{text}\n")
+            for name, text in texts.items():
+                with open(os.open(name, flags, 0o600, dir_fd=folder), "w") as file:
+                    file.write(f"{json.dumps(text)}\n")
     except OSError as error:
         return (
             f"This run is not recorded as trained by this user ({error})."
@@ -99,6 +105,23 @@ def record(config: Any, path: str) -> str:
             " --trust."
         )
     return ""
+
+
+def _name_of_folders(path: str) -> str:
+    return f"path-{hashlib.sha256(os.path.realpath(path).encode()).hexdigest()}"
+
+
+def _recorded_folders(path: str) -> list[str]:
+    """Returns the folders on sys.path in which the code of the run in `path` was."""
+    try:
+        with _open_folder() as folder:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            opened = os.open(_name_of_folders(path), flags, dir_fd=folder)
+            with open(opened) as file:
+                found = json.loads(file.read(_MAX_FOLDERS_BYTES))
+    except (OSError, ValueError):
+        return []
+    return [each for each in found if isinstance(each, str) and os.path.isabs(each)]
 
 
 def _is_recorded(config: Any, code: list[Name]) -> bool:

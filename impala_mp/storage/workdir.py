@@ -2,9 +2,13 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import stat
+import time
+from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -33,14 +37,21 @@ class Workdir:
         self.run = 0  # number of earlier runs in this folder
         self._config = os.path.join(self.path, "config.json")
         self._lock = -1
+        # Fields that --change gave another value: before and after.
+        self._changed: dict[str, tuple[Any, Any]] = {}
         self._made: list[str] = []  # folders made by `open`, the innermost first
 
     def stored(self) -> config_dict.ConfigDict | None:
         """Returns the config of the run in this folder, or None without a run."""
         return read_config(self.path) if os.path.lexists(self._config) else None
 
-    def check(self, new: config_dict.ConfigDict) -> list[str]:
+    def check(
+        self, new: config_dict.ConfigDict, changes: Sequence[str] = ()
+    ) -> list[str]:
         """Compares `new` with the config in the folder; returns a line per change.
+
+        Args:
+          changes: fields that may change beside the operational ones.
 
         Raises:
           BadInput: the folder belongs to another experiment, or cannot be made.
@@ -57,9 +68,19 @@ class Workdir:
             raise self._unwritable(error) from error
         if not os.path.lexists(self._config):
             self._refuse_strangers()
+            if changes:
+                raise errors.BadInput(
+                    f"there is no run in {self.path} to change. Use"
+                    f" --config.{changes[0]} for a new run."
+                )
             return []
         changed = fields.differences(read_config(self.path), new)
-        foreign = {k: v for k, v in changed.items() if not fields.is_operational(k)}
+        self._changed = {k: changed[k] for k in changes if k in changed}
+        foreign = {
+            k: v
+            for k, v in changed.items()
+            if not fields.is_operational(k) and k not in changes
+        }
         if foreign:
             lines = "; ".join(
                 f"{k} is {a!r} there, {b!r} here" for k, (a, b) in foreign.items()
@@ -111,9 +132,19 @@ class Workdir:
             os.makedirs(self.checkpoints, exist_ok=True)
             self.run = self._count()
             files.write_atomically(self._config, fields.to_json(new) + "\n")
+            self._journal()
         except OSError as error:
             self._undo()
             raise self._unwritable(error) from error
+
+    def _journal(self) -> None:
+        update = files.newest_update(self.checkpoints)
+        for name, (before, after) in self._changed.items():
+            line = {"time": time.time(), "update": update, "name": name}
+            line |= {"from": before, "to": after, "by": "--change"}
+            files.append(
+                os.path.join(self.path, "changes.jsonl"), f"{json.dumps(line)}\n"
+            )
 
     def _take_lock(self) -> None:
         path = os.path.join(self.path, "lock")

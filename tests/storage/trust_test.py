@@ -86,7 +86,7 @@ def test_code_that_this_user_has_trained_is_loaded_wherever_the_run_is(state):
         0o700,
         0o700,
     ]
-    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,28 @@ def test_a_record_that_another_user_could_write_is_none(state, tmp_path):
     assert "will need --trust" in trust.record(_config(), "runs/x")
 
 
+def test_the_folders_of_the_code_are_those_of_this_users_record(
+    state, tmp_path, monkeypatch
+):
+    """Not what a run from elsewhere says."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(user_code, "_added", [])
+    user_code.add_folder("/somewhere")
+    trust.record(_config(), str(tmp_path / "run"))
+    sys.path.remove("/somewhere")
+    trust.admit(_config(), str(tmp_path / "other"), True)
+    assert "/somewhere" not in sys.path
+    trust.admit(_config(), str(tmp_path / "run"), False)
+    assert sys.path[-1] == "/somewhere"
+
+
 def test_a_record_is_not_written_through_a_link(state, tmp_path):
     trust.record(_config(), "runs/x")
-    [file] = (state / "impala_mp" / "trained").iterdir()
-    file.unlink()
-    file.symlink_to(tmp_path / "target")
-    assert "will need --trust" in trust.record(_config(), "runs/x")
-    assert not (tmp_path / "target").exists()
+    for file in list((state / "impala_mp" / "trained").iterdir()):
+        file.unlink()
+        file.symlink_to(tmp_path / "target")
+        assert "will need --trust" in trust.record(_config(), "runs/x")
+        assert not (tmp_path / "target").exists()
     (tmp_path / "target").touch()
     _refused(_config())
 

@@ -1,0 +1,167 @@
+"""WHAT of `impala-train WHAT`: a preset, an environment, or the folder of a run."""
+
+import itertools
+import os
+import re
+import sys
+import textwrap
+import time
+from typing import Any, NamedTuple
+
+from impala_mp import errors
+from impala_mp.config import base, fields, presets
+from impala_mp.storage import workdir as workdir_lib
+
+# Beginnings of a value of --config that names no file; users write WHAT instead.
+_ENVIRONMENT, _RUN = "environment=", "run="
+_WAYS = (
+    "Name a preset (impala-train --list shows them), an environment (CartPole-v1,"
+    " my_module:MyGame) or the folder of a run to resume"
+)
+
+
+class What(NamedTuple):
+    """The value of --config that stands for WHAT, and the folder if it is a run."""
+
+    config: str
+    workdir: str = ""
+
+
+# Flags without a value: what follows one may be WHAT.
+_SWITCHES = {"check", "list", "trust", "version", "help", "h", "helpfull"}
+
+
+def take(arguments: list[str]) -> tuple[What, list[str], list[str]]:
+    """Takes WHAT and the changes out of the arguments of impala-train.
+
+    Returns:
+      WHAT, or two empty strings; the names of changed fields; and the arguments as
+      flags, with --config in place of WHAT and of --change.
+
+    Raises:
+      BadInput: WHAT is unknown or given twice, or a field may not change.
+    """
+    if "--list" in arguments:
+        print(listing())
+        sys.exit(0)
+    named, changes, left = What(""), list[str](), list[str]()
+    for before, argument in itertools.pairwise(["", *arguments]):
+        flag = argument.lstrip("-")
+        if flag.startswith("change.") and argument != flag:
+            changes.append(_changed(flag.removeprefix("change.")))
+            argument = f"--config.{flag.removeprefix('change.')}"
+        elif not argument.startswith("-") and not _takes_value(before):
+            if named.config:
+                raise errors.BadInput(f"{argument!r} is a second thing to train.")
+            named = resolve(argument)
+            continue
+        left.append(argument)
+    return named, changes, _with(named, left)
+
+
+def _takes_value(argument: str) -> bool:
+    name = argument.lstrip("-")
+    return name != argument and "=" not in name and name not in _SWITCHES
+
+
+def _changed(assignment: str) -> str:
+    """Returns the field of FIELD=VALUE, which may change during a run."""
+    name = assignment.partition("=")[0]
+    field = base.BY_NAME.get(name)
+    if field is None:
+        near = fields.nearest(name, list(base.BY_NAME))
+        raise errors.BadInput(f"there is no field {name!r}.{near}")
+    if not (field.changeable or fields.is_operational(name)):
+        raise errors.BadInput(
+            f"{name} cannot change during a run. It belongs to the network, the"
+            " environment or the accounting. Start a new run with --config."
+            f"{name}."
+        )
+    return name
+
+
+def _with(named: What, flags: list[str]) -> list[str]:
+    """Returns the flags with WHAT's in front.
+
+    Raises:
+      BadInput: there is such a flag already.
+    """
+    if not named.config:
+        return flags
+    for flag in flags:
+        name = flag.lstrip("-").partition("=")[0]
+        if name == "config" or (name == "workdir" and named.workdir):
+            raise errors.BadInput(
+                f"--{name} and WHAT exclude each other. Leave out one."
+            )
+    return [f"--config={named.config}", *flags]
+
+
+def resolve(name: str) -> What:
+    """Returns what `name` stands for.
+
+    Raises:
+      BadInput: it is none of the three.
+    """
+    if os.path.isdir(name) or os.path.exists(os.path.join(name, "config.json")):
+        return What(f"{_RUN}{name}", name)
+    plain, _, variant = name.partition(":")
+    preset = presets.named(plain)
+    if preset:
+        return What(_joined(preset.path, variant))
+    found = presets.for_environment(name)
+    if found:
+        return What(_joined(found[0].path, found[1]))
+    if name.endswith(".py") or ".py:" in name:
+        raise errors.BadInput(f"{name} is a file. Use --config={name}.")
+    if re.fullmatch(r"[a-z_0-9]+", name):
+        known = [each.name for each in presets.presets()]
+        raise errors.BadInput(
+            f"there is no preset {name!r}.{fields.nearest(name, known)} {_WAYS}."
+        )
+    return What(f"{_ENVIRONMENT}{name}")
+
+
+def _joined(path: str, variant: str) -> str:
+    return f"{path}:{variant}" if variant else path
+
+
+def nothing() -> errors.BadInput:
+    """Returns the error of a command without WHAT."""
+    return errors.BadInput(f"nothing to train is named. {_WAYS}.")
+
+
+def load(argument: str) -> Any:
+    """Returns the config of a value that `resolve` made; None for a file's.
+
+    Raises:
+      BadInput: there is no run in the folder.
+    """
+    if argument.startswith(_RUN):
+        return workdir_lib.read_config(argument.removeprefix(_RUN))
+    if argument.startswith(_ENVIRONMENT):
+        config = base.get_base_config()
+        config.environment.id = argument.removeprefix(_ENVIRONMENT)
+        return config
+    return None
+
+
+def new_workdir(config: Any) -> str:
+    """Returns `runs/ENVIRONMENT/DATE`, which does not exist yet."""
+    name = re.sub(r"[^\w.-]+", "-", config.environment.id).strip("-.") or "run"
+    path = os.path.join("runs", name[:100], time.strftime("%Y-%m-%d_%H-%M-%S"))
+    count, free = 1, path
+    while os.path.lexists(free):
+        count += 1
+        free = f"{path}_{count}"
+    return free
+
+
+def listing() -> str:
+    """Returns the presets, a line each."""
+    lines = [f"Presets, in {presets.folder()}:"]
+    for each in presets.presets():
+        of = each.environment.replace("{}", "GAME") or "-"
+        summary = textwrap.shorten(each.summary, 100, placeholder=" ...")
+        lines.append(f"  {each.name:<12} {of:<17} {summary}")
+    return "\n".join(lines)

@@ -1,0 +1,77 @@
+"""Presets: the experiments that are installed with the package."""
+
+import ast
+import os
+import re
+from typing import NamedTuple
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_CONSTANT = "ENVIRONMENT"
+
+
+class Preset(NamedTuple):
+    """An experiment, read without executing it."""
+
+    name: str
+    path: str
+    # Id that it is for, from its ENVIRONMENT; {} stands for the variant. "": for none.
+    environment: str
+    summary: str  # first sentence of its docstring
+
+    def variant(self, environment: str) -> str | None:
+        """Returns the variant for an environment, "" without one; None if not for it.
+
+        The module in front of an id is left out: `ale_py:ALE/Pong-v5` is `ALE/Pong-v5`.
+        """
+        pattern = re.escape(self.environment).replace(r"\{\}", r"(\w+)")
+        match = re.fullmatch(pattern, environment.rpartition(":")[2])
+        if not match or not self.environment:
+            return None
+        return match[1] if match.groups() else ""
+
+
+def folder() -> str:
+    """Returns the folder of the presets: in the package, or beside it in a checkout."""
+    installed = os.path.join(_PACKAGE, "experiments")
+    if os.path.isdir(installed):
+        return installed
+    return os.path.join(os.path.dirname(_PACKAGE), "experiments")
+
+
+def presets() -> list[Preset]:
+    """Returns all presets by name; [] if the package was installed without them."""
+    there = folder()
+    names = sorted(os.listdir(there)) if os.path.isdir(there) else []
+    return [
+        _read(os.path.join(there, name))
+        for name in names
+        if name.endswith(".py") and not name.startswith("_")
+    ]
+
+
+def named(name: str) -> Preset | None:
+    """Returns the preset called `name`, or None."""
+    return next((each for each in presets() if each.name == name), None)
+
+
+def for_environment(environment: str) -> tuple[Preset, str] | None:
+    """Returns the preset of an environment and its variant, or None."""
+    for preset in presets():
+        variant = preset.variant(environment)
+        if variant is not None:
+            return preset, variant
+    return None
+
+
+def _read(path: str) -> Preset:
+    with open(path, encoding="utf-8") as file:
+        module = ast.parse(file.read())
+    environment = ""
+    for node in module.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            names = [each.id for each in node.targets if isinstance(each, ast.Name)]
+            environment = str(node.value.value) if _CONSTANT in names else environment
+    text = " ".join((ast.get_docstring(module) or "").split())
+    summary = re.match(r".*?\.(?= [A-Z]|$)|.*", text)
+    name = os.path.basename(path).removesuffix(".py")
+    return Preset(name, path, environment, summary[0] if summary else "")

@@ -1,0 +1,115 @@
+"""WHAT of impala-train: a preset, an environment, or the folder of a run."""
+
+import json
+import os
+import re
+
+import pytest
+
+from impala_mp import config as config_lib, errors
+from impala_mp.cli import command_line, what
+from impala_mp.config import presets
+from impala_mp.storage import checkpoint
+from tests.support import lockstep_runs
+
+
+def _preset(name):
+    return os.path.join(presets.folder(), f"{name}.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("catch", _preset("catch")),
+        ("minatar:Asterix", f"{_preset('minatar')}:Asterix"),
+        ("MinAtar/Asterix-v1", f"{_preset('minatar')}:Asterix"),
+        ("CartPole-v1", _preset("cartpole")),
+        ("Acrobot-v1", "environment=Acrobot-v1"),
+        ("my_game:MyGame-v0", "environment=my_game:MyGame-v0"),
+        ("my_game:make", "environment=my_game:make"),
+    ],
+)
+def test_what_is_named(name, expected):
+    assert what.resolve(name) == (expected, "")
+    arguments = ["--check", name, "--config.seed=3"]
+    named, changes, left = what.take(arguments)
+    assert (named.config, changes) == (expected, [])
+    assert left == [f"--config={expected}", "--check", "--config.seed=3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["cath"], r"no preset 'cath'\. Did you mean 'catch'\?"),
+        (["experiments/catch.py"], "is a file. Use --config=experiments/catch.py"),
+        (["catch", "recall"], "'recall' is a second thing to train"),
+        (["catch", "--config=x.py"], "--config and WHAT exclude each other"),
+        (["catch", "--change.network.core=lstm"], "network.core cannot change during"),
+        (["catch", "--change.loss.popart=True"], "loss.popart cannot change during"),
+        (
+            ["catch", "--change.optimizer.learning_rat=1"],
+            "mean 'optimizer.learning_rate'",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, sentence):
+    with pytest.raises(errors.BadInput, match=sentence):
+        what.take(arguments)
+
+
+def test_values_of_flags_are_not_what():
+    arguments = ["--workdir", "runs/x", "--config", "catch.py", "--config.seed", "1"]
+    assert what.take(arguments) == (what.What(""), [], arguments)
+    with pytest.raises(errors.BadInput, match="preset .* environment .* folder of a"):
+        command_line.load([])
+
+
+def test_an_environment_without_a_preset_has_the_defaults():
+    config = command_line.load(["--config=environment=Acrobot-v1", "--config.seed=4"])
+    expected = config_lib.get_base_config()
+    expected.environment.id, expected.seed = "Acrobot-v1", 4
+    assert config_lib.to_json(config) == config_lib.to_json(expected)
+
+
+def test_a_new_folder_has_the_name_of_its_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = config_lib.get_base_config()
+    config.environment.id = "my_module:ALE/../Pong v5"
+    first = what.new_workdir(config)
+    assert re.fullmatch(r"runs/my_module-ALE-..-Pong-v5/\d{4}-\d\d-\d\d_[\d-]+", first)
+    os.makedirs(first)
+    assert what.new_workdir(config) != first
+
+
+def test_the_presets_are_listed():
+    text = what.listing()
+    assert re.search(r"^  minatar +MinAtar/GAME-v1 +MinAtar ", text, re.MULTILINE)
+    assert max(map(len, text.splitlines()[1:])) < 140
+
+
+@pytest.mark.integration
+def test_a_run_goes_on_with_another_learning_rate(tmp_path):
+    """It is the one that the optimizer takes, and the change is journaled."""
+    run = tmp_path / "run"
+    lockstep_runs.train(run, total_agent_steps=560)
+    named, changes, left = what.take([str(run), "--change.optimizer.learning_rate=0.0"])
+    assert named.workdir == str(run)
+    config = command_line.load([*left, "--config.total_agent_steps=1120"])
+    before = checkpoint.load_newest(str(run / "checkpoints"), print)
+    lockstep_runs.program.train(config, str(run), changes=changes)
+    after = checkpoint.load_newest(str(run / "checkpoints"), print)
+    assert after["learner"]["updates"] == 2 * before["learner"]["updates"]
+    lockstep_runs.assert_same(
+        before["learner"]["parameters"], after["learner"]["parameters"]
+    )
+    (line,) = (run / "changes.jsonl").read_text().splitlines()
+    line = json.loads(line)
+    assert (line["name"], line["to"]) == ("optimizer.learning_rate", 0.0)
+    assert line["update"] == before["learner"]["updates"]
+    again = command_line.load([f"--config=run={run}"])
+    assert again.optimizer.learning_rate == 0.0
+    again.optimizer.learning_rate = 1.0
+    with pytest.raises(errors.BadInput, match="belongs to another config"):
+        lockstep_runs.program.train(again, str(run))
+    with pytest.raises(errors.BadInput, match="no run in .* to change"):
+        lockstep_runs.program.train(again, str(tmp_path / "new"), changes=["seed"])

@@ -1,0 +1,49 @@
+"""Presets: names, environments and summaries, read without executing the files."""
+
+import os
+
+import pytest
+
+from impala_mp.config import presets
+
+
+def test_every_experiment_is_a_preset():
+    names = {each.name for each in presets.presets()}
+    assert {"catch", "cartpole", "minatar", "atari"} <= names
+    for each in presets.presets():
+        assert os.path.isfile(each.path)
+        assert each.summary.endswith(".")
+        assert presets.named(each.name) == each
+    assert presets.named("none") is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ("CartPole-v1", ("cartpole", "")),
+        ("Catch", ("catch", "")),
+        ("MinAtar/Breakout-v1", ("minatar", "Breakout")),
+        ("ALE/MsPacman-v5", ("atari", "MsPacman")),
+        ("ale_py:ALE/Pong-v5", ("atari", "Pong")),
+        ("CartPole-v0", None),
+        ("MinAtar/Breakout-v0", None),
+        ("Acrobot-v1", None),
+        ("", None),
+    ],
+)
+def test_the_preset_of_an_environment(environment, expected):
+    found = presets.for_environment(environment)
+    assert (found and (found[0].name, found[1])) == expected
+
+
+def test_an_installed_package_has_its_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(presets, "_PACKAGE", str(tmp_path))
+    assert presets.folder() == os.path.join(os.path.dirname(tmp_path), "experiments")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.py").write_text(
+        '"""Mine: of v1.5 steps. More."""\nraise SystemExit\nENVIRONMENT = "A.{}-v1"\n'
+    )
+    (mine,) = presets.presets()
+    assert (mine.name, mine.summary) == ("mine", "Mine: of v1.5 steps.")
+    assert mine.variant("A.b-v1") == "b"
+    assert mine.variant("Axb-v1") is None
