@@ -1,6 +1,5 @@
 """Code and commands of README and docs run; flags, fields, files and links exist."""
 
-import ast
 import contextlib
 import importlib
 import importlib.util
@@ -10,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from absl import flags as flags_lib
@@ -52,11 +52,10 @@ def _commands(text):
 
 
 def _scripts():
-    """{program: module} of the console scripts in setup.py."""
-    tree = ast.parse((_ROOT / "setup.py").read_text())
-    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
-    scripts = [str(text).split(" = ") for text in texts if " = impala_mp." in str(text)]
-    return {name: entry.partition(":")[0] for name, entry in scripts}
+    """{program: module} of the console scripts in pyproject.toml."""
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+    entries = project["scripts"].items()
+    return {name: entry.partition(":")[0] for name, entry in entries}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import io
 import pathlib
 import re
 import sys
+import tomllib
 from unittest import mock
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -87,8 +88,10 @@ def _commands() -> list[str]:
         " `impala-diagnose`. Bad input ends a command with one sentence and exit"
         " code 2.",
     ]
-    setup, seen = (_ROOT / "setup.py").read_text(), set[str]()
-    for program, module in re.findall(r'"(impala-\w+) = ([\w.]+):main"', setup):
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+    seen = set[str]()
+    for program, entry in project["scripts"].items():
+        module = entry.partition(":")[0]
         if module not in seen:  # else it is an old name
             text += [f"## {program}", *_command(module)]
         seen.add(module)

@@ -15,6 +15,7 @@ import keyword
 import os
 import pathlib
 import re
+import shlex
 
 from impala_mp import errors
 from impala_mp.cli import start
@@ -88,7 +89,9 @@ def _new() -> None:
     folder = command_line.parse_folder(values, str(__doc__), "impala-new DIR")
     for path in write(folder, named.value):
         print(path)
-    print(f"Next: cd {folder} && pytest; then see {os.path.join(folder, 'README.md')}")
+    place = shlex.quote(folder)
+    print(f"Next: cd {place} && impala-train --config=experiment.py")
+    print(f"All commands are in {os.path.join(folder, 'README.md')}.")
 
 
 def main() -> None:

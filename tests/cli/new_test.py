@@ -1,11 +1,11 @@
 """What `impala-new` writes passes its own test, and trains by its own README."""
 
-import ast
 import os
 import pathlib
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -92,11 +92,9 @@ def test_its_training_reaches_the_goal(project):
 
 
 def test_every_file_of_the_template_is_packaged():
-    """In `package_data`; setuptools takes only packages by itself."""
-    nodes = ast.walk(ast.parse((_ROOT / "setup.py").read_text()))
-    keywords = [k for n in nodes if isinstance(n, ast.Call) for k in n.keywords]
-    (value,) = [k.value for k in keywords if k.arg == "package_data"]
-    globs = ast.literal_eval(value)["impala_mp.cli"]
+    """In `package-data`; setuptools takes only packages by itself."""
+    tool = tomllib.loads((_ROOT / "pyproject.toml").read_text())["tool"]
+    globs = tool["setuptools"]["package-data"]["impala_mp.cli"]
     for source in new._sources():
         path = source.relative_to(_ROOT / "impala_mp" / "cli")
         assert any(path.match(glob) for glob in globs), path
