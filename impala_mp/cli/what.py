@@ -61,7 +61,8 @@ def take(arguments: list[str]) -> tuple[What, list[str], list[str]]:
 
 def _takes_value(argument: str) -> bool:
     name = argument.lstrip("-")
-    return name != argument and "=" not in name and name not in _SWITCHES
+    is_switch = name.removeprefix("no") in _SWITCHES
+    return bool(name) and name != argument and "=" not in name and not is_switch
 
 
 def _changed(assignment: str) -> str:
@@ -73,9 +74,8 @@ def _changed(assignment: str) -> str:
         raise errors.BadInput(f"there is no field {name!r}.{near}")
     if not (field.changeable or fields.is_operational(name)):
         raise errors.BadInput(
-            f"{name} cannot change during a run. It belongs to the network, the"
-            " environment or the accounting. Start a new run with --config."
-            f"{name}."
+            f"{name} cannot change during a run: what was learned depends on it. Start"
+            f" a new run with --config.{name}."
         )
     return name
 
@@ -103,7 +103,7 @@ def resolve(name: str) -> What:
     Raises:
       BadInput: it is none of the three.
     """
-    if os.path.isdir(name) or os.path.exists(os.path.join(name, "config.json")):
+    if os.path.lexists(os.path.join(name, "config.json")):
         return What(f"{_RUN}{name}", name)
     plain, _, variant = name.partition(":")
     preset = presets.named(plain)
@@ -112,6 +112,8 @@ def resolve(name: str) -> What:
     found = presets.for_environment(name)
     if found:
         return What(_joined(found[0].path, found[1]))
+    if os.path.isdir(name):
+        raise errors.BadInput(f"{name} has no config.json. {_WAYS}.")
     if name.endswith(".py") or ".py:" in name:
         raise errors.BadInput(f"{name} is a file. Use --config={name}.")
     if re.fullmatch(r"[a-z_0-9]+", name):

@@ -140,7 +140,7 @@ def _check_workdir(report: _Report, config: Any, folder: workdir.Workdir) -> Non
     """Checks the folder as a training does, but creates nothing."""
     sentences = folder.check(config)
     folder.check_unused()
-    program.check_checkpoints(folder, sentences.append)
+    program.check_checkpoints(folder, config.total_agent_steps, sentences.append)
     there = "contains a run." if folder.stored() else "free."
     report.add(checker.OK, "workdir", " ".join([there, *sentences]))
 

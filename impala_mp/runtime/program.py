@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors, nest, seeding
-from impala_mp.config import derived, fields, validation
+from impala_mp.config import derived, validation
 from impala_mp.environments import factory
 from impala_mp.evaluation import evaluate
 from impala_mp.monitoring import display, health, live_control, reporter as reporter_lib
@@ -42,8 +42,8 @@ def train(
     """
     num_cores = len(os.sched_getaffinity(0))
     live = validation.validate(config, num_cores)
-    for field in ("learner.device", "inference.device"):
-        resources.check_device(field, fields.get(config, field))
+    resources.check_device("learner.device", config.learner.device)
+    resources.check_device("inference.device", config.inference.device)
     folder = workdir.Workdir(path)
     seeding.seed_globals(seeding.sequence(config.seed, "main"))
     environment = factory.probe(config.environment)
@@ -56,7 +56,8 @@ def train(
     slots = allocation.layouts(config, environment, policy, num_cores)
     resources.check_descriptors(config, allocation.make_topology(config, num_cores))
     found: list[str] = []
-    overrides, counts = check_checkpoints(folder, found.append)
+    total = config.total_agent_steps
+    overrides, counts = check_checkpoints(folder, total, found.append)
     shared = allocation.allocate(
         config, live, environment, slots, folder.checkpoints, num_cores
     )
@@ -113,9 +114,12 @@ def _show(
 
 
 def check_checkpoints(
-    folder: workdir.Workdir, report: Callable[[str], None]
+    folder: workdir.Workdir, total: int, report: Callable[[str], None]
 ) -> tuple[dict[str, float], dict[str, int]]:
     """Returns the overrides and the counts of the newest checkpoint.
+
+    Args:
+      total: config.total_agent_steps; a run that has learned them learns no more.
 
     Raises:
       BadInput: there are checkpoints, but none is valid.
@@ -126,10 +130,16 @@ def check_checkpoints(
         raise errors.BadInput(str(error)) from error
     if state is None:
         return {}, {}
+    steps = state["learner"]["agent_steps"]
     report(
         f"Resuming from update {state['learner']['updates']:,}, after"
-        f" {state['learner']['agent_steps']:,} agent steps."
+        f" {steps:,} agent steps."
     )
+    if steps >= total:
+        report(
+            f"total_agent_steps ({total:,}) are learned already. To learn more, set"
+            f" config.total_agent_steps above {steps:,}."
+        )
     return state.get("overrides", {}), state.get("counts", {})
 
 

@@ -131,8 +131,8 @@ class Workdir:
             os.makedirs(self.logs, exist_ok=True)
             os.makedirs(self.checkpoints, exist_ok=True)
             self.run = self._count()
-            files.write_atomically(self._config, fields.to_json(new) + "\n")
             self._journal()
+            files.write_atomically(self._config, fields.to_json(new) + "\n")
         except OSError as error:
             self._undo()
             raise self._unwritable(error) from error

@@ -57,6 +57,18 @@ def test_what_cannot_be_is_refused(arguments, sentence):
         what.take(arguments)
 
 
+def test_a_folder_that_is_no_run_does_not_hide_a_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("catch", "other"):
+        os.makedirs(name)
+    assert what.resolve("catch") == (_preset("catch"), "")
+    with pytest.raises(errors.BadInput, match="other has no config.json"):
+        what.resolve("other")
+    (tmp_path / "catch" / "config.json").touch()
+    assert what.resolve("catch") == ("run=catch", "catch")
+    assert what.take(["--nocheck", "pendulum"])[0].config == _preset("pendulum")
+
+
 def test_values_of_flags_are_not_what():
     arguments = ["--workdir", "runs/x", "--config", "catch.py", "--config.seed", "1"]
     assert what.take(arguments) == (what.What(""), [], arguments)

@@ -82,3 +82,13 @@ def test_too_few_descriptors_are_found_before_a_folder_is_made(tmp_path, monkeyp
     with pytest.raises(errors.BadInput, match="or lower config.actors.count"):
         program.train(config, str(tmp_path / "run"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_asked_for_fewer_steps_is_told_so(tmp_path, capsys):
+    config = builders.short_training()
+    program.train(config, str(tmp_path / "run"))
+    done = config.total_agent_steps
+    capsys.readouterr()
+    config.total_agent_steps = done // 2
+    program.train(config, str(tmp_path / "run"))
+    assert f"total_agent_steps ({done // 2:,}) are learned" in capsys.readouterr().out
