@@ -42,8 +42,7 @@ def train(
     """
     num_cores = len(os.sched_getaffinity(0))
     live = validation.validate(config, num_cores)
-    resources.check_device("learner.device", config.learner.device)
-    resources.check_device("inference.device", config.inference.device)
+    _check_devices(config)
     folder = workdir.Workdir(path)
     seeding.seed_globals(seeding.sequence(config.seed, "main"))
     environment = factory.probe(config.environment)
@@ -86,6 +85,11 @@ def train(
         folder.close()
     if end.cut_short:
         _report_cut(folder.path)
+
+
+def _check_devices(config: Any) -> None:
+    for field in ("learner.device", "inference.device"):
+        resources.check_device(field, fields.get(config, field))
 
 
 def _report_cut(path: str) -> None:
