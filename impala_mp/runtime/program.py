@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors, nest, seeding
-from impala_mp.config import derived, validation
+from impala_mp.config import derived, fields, validation
 from impala_mp.environments import factory
 from impala_mp.evaluation import evaluate
 from impala_mp.monitoring import display, health, live_control, reporter as reporter_lib
