@@ -225,7 +225,8 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         operational=True,
     ),
     _group("checkpoint", "Checkpoints.",
-        _field("interval_secs", 60.0, "time between checkpoints", at_least=0),
+        _field("interval_secs", 60.0, "time between checkpoints; the first of a run"
+            " comes after 10 s at most", at_least=0),
         _field("keep_last", 3, "newest checkpoints that are kept", at_least=1),
         _field("keep_every", 0, "every n-th checkpoint is kept for ever; 0: none",
             at_least=0),

@@ -29,7 +29,8 @@ def start() -> None:
     if _runs():
         return
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    blocked = {signal.SIGUSR1, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         with _with_this_path():
             resource_tracker.ensure_running()  # it unblocks the others when it starts

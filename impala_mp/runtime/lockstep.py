@@ -17,6 +17,7 @@ import torch
 from impala_mp import errors, seeding
 from impala_mp.algorithms import cuda
 from impala_mp.monitoring import profiling
+from impala_mp.runtime import signals
 from impala_mp.transport import control_block, shared as shared_lib, trajectory_ring
 from impala_mp.workers import actor, builders, learner_loop
 
@@ -34,8 +35,9 @@ class _StopRequest:
         self.came = False
 
     def __enter__(self) -> "_StopRequest":
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self._old = {number: signal.signal(number, self._on) for number in numbers}
+        self._old: dict[int, Any] = {
+            number: signal.signal(number, self._on) for number in signals.ending()
+        }
         self._old[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._on_save)
         return self
 

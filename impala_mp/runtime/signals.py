@@ -6,9 +6,10 @@ from typing import Any, NoReturn
 
 from impala_mp import errors
 
-_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+# Those that end a run: a scheduler's, a terminal's, and that of a closed terminal.
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _NEEDED = {
-    *_NUMBERS,
+    *ENDING,
     signal.SIGCHLD,  # the fork server learns of deaths by it
     signal.SIGUSR1,
     signal.SIGUSR2,
@@ -32,7 +33,7 @@ class Ending:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "Ending":
-        self._old = {n: signal.signal(n, self._on_signal) for n in _NUMBERS}
+        self._old = {n: signal.signal(n, self._on_signal) for n in ending()}
         return self
 
     def saved(self) -> None:
@@ -54,21 +55,27 @@ class Ending:
         return kind is CutShort
 
 
+def ending() -> list[signal.Signals]:
+    """Returns the signals that end this run: SIGHUP does not under `nohup`."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [each for each in ENDING if not (ignored and each == signal.SIGHUP)]
+
+
 def ignore_signals() -> None:
     """Ignores signals while the process ends."""
-    for number in _NUMBERS:
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 def exit_on_signals(leave: Callable[[int], Any]) -> None:
-    """Makes SIGTERM and SIGINT call `leave` with 143 and 130.
+    """Makes SIGTERM, SIGINT and SIGHUP call `leave` with 143, 130 and 129.
 
     The supervisor replaces these handlers. SIGUSR1 requests a checkpoint; before the
     training starts it does nothing. A launcher may have blocked or ignored the signals
     that this process and its children depend on.
     """
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
-    for number in _NUMBERS:
+    for number in ending():
         signal.signal(number, lambda number, frame: leave(128 + number))
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

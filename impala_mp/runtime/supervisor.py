@@ -13,7 +13,13 @@ from typing import Any
 from impala_mp import errors
 from impala_mp.config import derived
 from impala_mp.monitoring import health
-from impala_mp.runtime import child_process, entry_points, life_pipe, restart_policy
+from impala_mp.runtime import (
+    child_process,
+    entry_points,
+    life_pipe,
+    restart_policy,
+    signals,
+)
 from impala_mp.transport import shared as shared_lib
 
 _TICK_SECS = 5.0  # at most, for any interval of records
@@ -133,8 +139,9 @@ class Supervisor:
 
         self._wakeup.setblocking(False)
         self._wakeup_writer.setblocking(False)
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        old = {number: signal.signal(number, on_signal) for number in numbers}
+        old: dict[int, Any] = {
+            number: signal.signal(number, on_signal) for number in signals.ending()
+        }
         old[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, on_save)
         old_fd = signal.set_wakeup_fd(
             self._wakeup_writer.fileno(), warn_on_full_buffer=False

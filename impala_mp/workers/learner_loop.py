@@ -29,6 +29,7 @@ from impala_mp.workers import (
     publisher,
 )
 
+_FIRST_SECS = 10.0  # until the first checkpoint of a run, at most
 _WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
 
@@ -234,8 +235,11 @@ class LearnerLoop:
             self._num_asked = self._control.num_saves
             return True
         elapsed = time.monotonic() - self._saved
+        interval = self._config.checkpoint.interval_secs
+        if not self._num_saved:
+            interval = min(interval, _FIRST_SECS)
         return (
-            elapsed >= self._config.checkpoint.interval_secs
+            elapsed >= interval
             and self._saved_update != self._learner.updates  # there is something new
         )
 

@@ -11,7 +11,7 @@ import harness
 from tests.support import runs
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_with_a_checkpoint_and_the_run_resumes_from_it(start, number):
     run = start(runs.LONG)
     run.until(lambda: len(run.records()) > 2)
@@ -32,12 +32,13 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_resumes_from_it(start, num
     assert records[-1]["health/learned"] > stopped["health/learned"]
 
 
-def test_a_signal_to_the_whole_group_is_a_request_to_the_supervisor(start):
-    """As `timeout` and Slurm send it: nothing that was learned is lost."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_is_a_request_to_the_supervisor(start, number):
+    """As `timeout`, Slurm and a closed terminal send it: what was learned is saved."""
     run = start(runs.LONG, "--config.evaluation.interval_secs=0.5", own_session=True)
     run.until(lambda: len(run.records()) > 2)
     run.until_running("evaluator")
-    os.killpg(run.process.pid, signal.SIGTERM)
+    os.killpg(run.process.pid, number)
     assert run.wait() == 0, run.text()
     last = run.records()[-1]
     assert last["health/checkpoint_update"] == last["updates"]

@@ -1,6 +1,7 @@
 """What the learner's side of a run keeps: checkpoints on demand, and counts."""
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -59,6 +60,20 @@ def test_a_record_without_news_repeats_the_means(tmp_path):
     _act(parts)
     parts.training.step()
     assert _record(parts)["loss/total"] != means["loss/total"]
+
+
+def test_the_first_checkpoint_of_a_run_comes_early(tmp_path, monkeypatch):
+    parts = _run(tmp_path, **{"checkpoint.interval_secs": 1000.0})
+    training, now = parts.training, time.monotonic()
+    _act(parts)
+    training.step()
+    assert not training.save_is_due()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 11.0)
+    assert training.save_is_due()
+    assert training.save()
+    training._saved_update = -1  # there is something new
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60.0)
+    assert not training.save_is_due()
 
 
 @pytest.mark.parametrize("interval_secs", [0.0, 1000.0])
