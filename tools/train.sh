@@ -1,23 +1,19 @@
 #!/usr/bin/env bash
-# Sets up .venv and trains: Catch, or whatever the flags say.
-#   bash tools/train.sh [--config=experiments/NAME.py[:VARIANT]] [--workdir=DIR] [...]
+# Sets up .venv and trains: Catch, or whatever the arguments name.
+#   bash tools/train.sh [WHAT] [--workdir=DIR] [...]
+# The arguments are those of impala-train. The extra that WHAT needs is installed, too.
 extras=""
 case "$*" in
-  *experiments/atari*) extras=atari ;;
-  *experiments/minatar* | *experiments/multitask* | *experiments/staleness*)
-    extras=minatar ;;
-  *experiments/minigrid*) extras=minigrid ;;
-  *experiments/halfcheetah*) extras=mujoco ;;
+  *minatar* | *MinAtar* | *multitask* | *staleness*) extras=minatar ;;
+  *atari* | *ALE/*) extras=atari ;;
+  *minigrid* | *MiniGrid* | *BabyAI*) extras=minigrid ;;
+  *halfcheetah* | *HalfCheetah*) extras=mujoco ;;
 esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/install.sh" "$extras"
 
-case " $* " in
-  *" --config="* | *" --config "* | *" -config="* | *" -config "*) ;;
-  *) set -- --config=experiments/catch.py "$@" ;;
-esac
-case " $* " in
-  *" --workdir="* | *" --workdir "* | *" -workdir="* | *" -workdir "*) ;;
-  *) set -- "$@" --workdir="runs/$(date +%Y-%m-%d_%H-%M-%S)" ;;
+case " $*" in
+  *" --config="* | *" --config "* | *" --list"*) ;;
+  " " | " -"*) set -- catch "$@" ;;
 esac
 exec .venv/bin/impala-train "$@"
