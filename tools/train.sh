@@ -13,7 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/install.sh" "$extras"
 
 case " $*" in
-  *" --config="* | *" --config "* | *" --list"*) ;;
+  *" --config="* | *" --config "* | *" -config="* | *" -config "* | *" --list"*) ;;
   " " | " -"*) set -- catch "$@" ;;
 esac
 exec .venv/bin/impala-train "$@"
