@@ -51,7 +51,9 @@ def _code(function: Callable[[], Any]) -> int:
         if not error.is_closed:
             print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
         return error.code
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        from impala_mp.config import user_code
+
+        print(user_code.own_traceback(error) or traceback.format_exc(), file=sys.stderr)
         return 1
     return 0

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -12,6 +13,7 @@ from typing import Any
 
 from impala_mp import errors
 
+_MAX_FRAMES = 5  # of a traceback that is shown
 _added: list[str] = []  # to sys.path
 # Packages whose code is not the user's; imported here, they would take a second.
 _LIBRARIES = ("impala_mp", "gymnasium", "numpy", "torch")
@@ -115,6 +117,40 @@ def where(error: BaseException) -> str:
         frames = [*traceback.extract_tb(cause.__traceback__), *frames]
         cause = cause.__cause__
     return place([(each.filename, each.lineno, each.name) for each in frames])
+
+
+def own_traceback(error: BaseException) -> str:
+    """Returns the user's frames and the error if the user's code failed; else "".
+
+    It failed if the user's deepest frame is below every frame of this package. An
+    installed package is not the user's here.
+    """
+    frames = list(traceback.extract_tb(error.__traceback__))
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    own = [
+        _is_the_users(each.filename) and not _is_installed(each.filename)
+        for each in frames
+    ]
+    last = max((i for i, each in enumerate(own) if each), default=-1)
+    if any(each.filename.startswith(ours) for each in frames[last + 1 :]) or last < 0:
+        return ""
+    shown = [each for each, is_own in zip(frames, own, strict=True) if is_own]
+    lines = traceback.format_list(shown[-_MAX_FRAMES:])
+    return "".join([*lines, *traceback.format_exception_only(error)])
+
+
+def shortened(text: str) -> str:
+    """Returns the last traceback in `text` with the user's frames, and its error."""
+    _, found, last = text.rpartition("Traceback (most recent call last):\n")
+    frames = re.findall(r'  File "(.*)", line \d+, in .*\n(?:    .*\n)*', last)
+    if not found or not frames:
+        return text
+    blocks = re.findall(r'  File ".*", line \d+, in .*\n(?:    .*\n)*', last)
+    pairs = zip(frames, blocks, strict=True)
+    own = [block for file, block in pairs if _is_the_users(file)]
+    error = last[last.rindex(blocks[-1]) + len(blocks[-1]) :]
+    lines = [line for line in error.splitlines() if not line.startswith("Cause: ")]
+    return "".join(own[-_MAX_FRAMES:] or blocks[-1:]) + "\n".join(lines).strip()
 
 
 def place(frames: list[tuple[str, int | None, str]]) -> str:

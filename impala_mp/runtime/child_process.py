@@ -49,6 +49,8 @@ class ChildProcess:
         self.done = False
         self.lost = False  # its budget is spent, and the run continues without it
         self.reason = ""  # of the last death
+        self.error = ""  # that ended it, with the user's line; "" for no exception
+        self.deaths = 0
         self._started_at = math.inf  # monotonic; not started yet
         self._log_start = self._steps_at_start = self._finished_before = 0
         self._orders: list[tuple[float, signal.Signals]] = []  # when to send what
@@ -189,7 +191,7 @@ class ChildProcess:
         was_running = self.row.state not in control_block.NOT_YET_RUNNING
         self.row.beat(control_block.State.NOT_STARTED)
         reason = (self._hung or cause(code)) + self._place()
-        explained = self.explain()
+        explained = self.error = self.explain()
         if explained:
             reason += f" {explained}" if explained[0] == "(" else f": {explained}"
         self.record_death(reason, time.monotonic() - self._started_at, was_running)
@@ -199,6 +201,7 @@ class ChildProcess:
         """Keeps the reason and the policy's verdict; sets the time of the restart."""
         now = time.monotonic()
         self.reason = reason
+        self.deaths += 1
         self.verdict = self.policy.after_death(
             now, lived_secs, was_running, self.has_finished
         )
@@ -258,6 +261,18 @@ class ChildProcess:
         text = self.output()
         found = re.findall(f"^{entry_points.CAUSE}(.*)$", text, re.MULTILINE)
         return found[-1].strip() if found else _explain_stacks(text)
+
+    @property
+    def signature(self) -> tuple[str, str]:
+        """Kind of the error that ended it, and its place; ("", "") for no exception.
+
+        The message is left out, because numbers in it may differ.
+        """
+        return self.error.partition(":")[0], self.error.rpartition(" (")[2]
+
+    def traceback(self) -> str:
+        """Returns the last traceback in its output, with the user's frames only."""
+        return user_code.shortened(self.output())
 
     def refusal(self) -> str:
         """Returns the sentence with which it ended, or why it died if that is lost."""

@@ -261,11 +261,31 @@ class Supervisor:
         if isinstance(child.verdict, restart_policy.GiveUp):
             self._give_up(child, child.verdict.reason)
             return
+        self._stop_at_the_same_error(child)
         self._stop_without_progress(child)
         self._report(
             f"{child.title} {child.reason}; restart in {child.verdict.secs:.1f} s."
             f" See {child.log}."
         )
+
+    def _stop_at_the_same_error(self, child: child_process.ChildProcess) -> None:
+        """Raises ChildFailed if all actors die of one error before the first update.
+
+        A second death shows that a restart does not help.
+        """
+        actors = [self._children[seat.row] for seat in self._shared.topology.actors]
+        signatures = {each.signature for each in actors}
+        if (
+            child.seat.role == "actor"
+            and child.error
+            and len(signatures) == 1
+            and sum(each.deaths for each in actors) > max(1, len(actors) - 1)
+            and not self._learner.row.get("learned")
+        ):
+            raise ChildFailed(
+                f"every actor has died of the same error before the first update"
+                f" (log: {child.log}):\n{child.traceback()}"
+            )
 
     def _stop_without_progress(self, child: child_process.ChildProcess) -> None:
         """Raises ChildFailed if all actors die again and again and finish nothing."""

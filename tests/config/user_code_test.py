@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from impala_mp import errors
+from impala_mp import errors, nest
 from impala_mp.algorithms import losses
 from impala_mp.config import user_code
 
@@ -37,3 +37,15 @@ def test_the_config_is_read_without_torch():
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_traceback_of_the_users_code_has_its_frames_only():
+    with pytest.raises(ZeroDivisionError) as caught:
+        nest.map_structure(lambda leaf: leaf / 0, (1.0,))  # ours calls the user's
+    text = user_code.own_traceback(caught.value)
+    assert "leaf / 0" in text
+    assert "nest.py" not in text
+    assert text.endswith("ZeroDivisionError: float division by zero\n")
+    with pytest.raises(TypeError) as caught:
+        nest.map_structure(None, (1.0,))  # ours fails
+    assert user_code.own_traceback(caught.value) == ""

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -230,15 +231,26 @@ gymnasium.register("Broken-v0", Broken)
 """
 
 
-@pytest.mark.parametrize(
-    ("limit", "words"),
-    [(0, "failed to start"), (50, "died 3 times within")],
-    ids=["at_once", "later"],
-)
-def test_past_the_budget_the_run_stops_with_the_childs_traceback(
-    start, tmp_path, limit, words
-):
-    (tmp_path / "broken.py").write_text(_BROKEN.replace("LIMIT", str(limit)))
+def test_an_error_of_the_environment_is_shown_at_once(start, tmp_path):
+    """Every actor dies of it before the first update: no restart helps."""
+    (tmp_path / "broken.py").write_text(_BROKEN.replace("LIMIT", "0"))
+    run = start(
+        "--config.environment.id=broken:Broken-v0",
+        env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    assert run.wait() == 1
+    text = run.text()
+    _, found, shown = text.partition("died of the same error before the first update")
+    assert found, text
+    frame, source, error = shown.splitlines()[-3:]
+    assert re.fullmatch(rf'  File "{tmp_path}/broken.py", line \d+, in burn', frame)
+    assert source.strip() == 'raise ValueError("the emulator is on fire")'
+    assert error == "ValueError: the emulator is on fire"
+    assert "Traceback" not in text
+
+
+def test_past_the_budget_the_run_stops_with_the_childs_traceback(start, tmp_path):
+    (tmp_path / "broken.py").write_text(_BROKEN.replace("LIMIT", "50"))
     run = start(
         "--config.environment.id=broken:Broken-v0",
         "--config.health.max_restarts.actor=2",
@@ -246,7 +258,7 @@ def test_past_the_budget_the_run_stops_with_the_childs_traceback(
     )
     assert run.wait() == 1
     text = run.text()
-    assert words in text
+    assert "died 3 times within" in text
     cause = "ValueError: the emulator is on fire (" + str(tmp_path / "broken.py")
     assert text.count(cause) >= 3  # with every restart
     assert f"See {run.workdir}/logs/actor-" in text

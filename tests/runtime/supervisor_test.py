@@ -44,6 +44,46 @@ def test_a_restart_is_reported_with_its_cause_and_its_log(watcher, said):
     assert said[-1].endswith(f"See {first.log}.")
 
 
+def _fail(watcher, child, error):
+    child.error = error
+    _die(watcher, child)
+
+
+def test_the_same_error_of_all_actors_ends_a_run_that_has_learned_nothing(watcher):
+    first, second = _actors(watcher)
+    with open(second.log, "w") as file:
+        file.write(
+            "Traceback (most recent call last):\n"
+            f'  File "{supervisor.__file__}", line 1, in run\n    ours()\n'
+            '  File "/home/me/game.py", line 7, in step\n    1 / 0\n    ~~^~~\n'
+            "ZeroDivisionError: by 3\nCause: ZeroDivisionError\n"
+        )
+    _fail(watcher, first, "ZeroDivisionError: by 2 (/home/me/game.py:7, in step)")
+    error = "ZeroDivisionError: by 3 (/home/me/game.py:7, in step)"
+    with pytest.raises(supervisor.ChildFailed) as caught:
+        _fail(watcher, second, error)
+    assert str(caught.value).endswith(
+        f"(log: {second.log}):\n"
+        '  File "/home/me/game.py", line 7, in step\n    1 / 0\n    ~~^~~\n'
+        "ZeroDivisionError: by 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "learned"),
+    [
+        (("A: x (g.py:1, in f)", "B: x (g.py:1, in f)"), 0),
+        (("A: x (g.py:1, in f)", "A: x (g.py:2, in f)"), 0),
+        (("", ""), 0),  # killed
+        (("A: x (g.py:1, in f)",) * 2, 6),
+    ],
+)
+def test_other_deaths_are_restarted(watcher, errors, learned):
+    watcher._learner.row.add("learned", learned)
+    for child, error in zip(_actors(watcher), errors, strict=True):
+        _fail(watcher, child, error)
+
+
 def test_the_run_stops_once_no_actor_finishes_anything(watcher, said):
     first, second = _actors(watcher)
     with open(first.log, "w") as file:
