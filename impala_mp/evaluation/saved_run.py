@@ -10,6 +10,7 @@ from impala_mp.config import derived
 from impala_mp.environments import factory, vector
 from impala_mp.networks import agent
 from impala_mp.storage import checkpoint, trust as trust_lib, workdir
+from impala_mp.workers import memory_limit
 
 
 class SavedRun:
@@ -101,16 +102,9 @@ def _newest(path: str) -> dict[str, Any]:
 
 
 def _make(config: Any, spec: specs.EnvironmentSpec) -> agent.Agent:
-    """Makes the agent. Raises BadInput if its network cannot be allocated."""
-    try:
+    """Makes the agent. Raises BadInput if its network does not fit into memory."""
+    with memory_limit.limited_by_memory():
         return agent.make(config, spec)
-    except RuntimeError as error:
-        text = str(error)
-        if not ("allocate memory" in text or "overflow" in text):
-            raise  # a bug in a custom network
-        raise errors.BadInput(
-            "the network in config.json does not fit into memory. Restore the file."
-        ) from error
 
 
 def _first_difference(error: Exception) -> str:

@@ -1,14 +1,9 @@
 """Sizes and allocates all shared memory of a run."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch.nn.modules import module as hooks
-
-from impala_mp import errors, nest, specs, types
+from impala_mp import nest, specs, types
 from impala_mp.algorithms import replay
 from impala_mp.config import derived, live_hyperparameters
 from impala_mp.networks import agent, flat_parameters
@@ -23,44 +18,7 @@ from impala_mp.transport import (
     topology,
     trajectory_ring,
 )
-from impala_mp.workers import evaluator, learner_metrics
-
-
-@contextlib.contextmanager
-def limited_by_memory() -> Iterator[None]:
-    """Refuses, in its context, to make a module that does not fit into memory.
-
-    Counts parameter by parameter, before a page is touched: the kernel promises more
-    memory than it has, and kills later.
-
-    Raises:
-      BadInput: with the bytes that are needed and available.
-    """
-    available, needed = shared_memory.available_bytes(), 0
-
-    def count(module: torch.nn.Module, name: str, parameter: torch.Tensor) -> None:
-        nonlocal needed
-        needed += flat_parameters._COPIES * parameter.nbytes
-        if needed > available:
-            raise _too_large(needed, available)
-
-    handle = hooks.register_module_parameter_registration_hook(count)
-    try:
-        yield
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "overflow" in str(error):
-            raise _too_large(available, available) from error
-        raise
-    finally:
-        handle.remove()
-
-
-def _too_large(needed: int, available: int) -> errors.BadInput:
-    return errors.BadInput(
-        f"the network takes more than {needed / 2**20:,.0f} MiB of memory to be made,"
-        f" and {available / 2**20:,.0f} MiB are available. Lower"
-        " config.network.hidden_sizes or config.network.core_size."
-    )
+from impala_mp.workers import evaluator, learner_metrics, memory_limit
 
 
 def layouts(
@@ -207,5 +165,5 @@ def make_agent(
     """
     for value in live.schedules["epsilon"].values:
         specs.check_epsilon(environment.action, value)
-    with limited_by_memory():
+    with memory_limit.limited_by_memory():
         return agent.make(config, environment)

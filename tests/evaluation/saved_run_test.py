@@ -32,7 +32,7 @@ def _change(file, group, name, value):
     [
         ("environment", "id", "CartPole-v1", "of another network than"),
         ("network", "hidden_sizes", [8], "of another network than"),
-        ("network", "hidden_sizes", [1_000_000, 1_000_000], "does not fit into memory"),
+        ("network", "hidden_sizes", [1_000_000, 1_000_000], "MiB of memory to be made"),
     ],
 )
 def test_a_config_of_another_network_is_a_sentence(
