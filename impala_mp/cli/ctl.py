@@ -56,7 +56,7 @@ def _ctl() -> None:
     values = flags.FlagValues()
     named = command_line.define_workdir(values)
     arguments = command_line.parse(values, str(__doc__), positional=True)
-    if named.value is not None:
+    if named.value is not None and arguments[:1] != [named.value]:
         arguments.insert(0, named.value)
     if len(arguments) < 2:
         raise errors.BadInput(

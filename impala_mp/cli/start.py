@@ -13,7 +13,7 @@ def run(function: Callable[[], Any]) -> None:
     """Runs a command; a script that calls its `main` ends here, in limited time.
 
     Bad input prints a sentence and exits with 2, without traceback. A signal exits with
-    130 or 143 and prints nothing. Other callers of `main` get a SystemExit.
+    129, 130 or 143 and prints nothing. Other callers of `main` get a SystemExit.
     """
     if sys._getframe(2).f_code.co_name != "<module>":
         _run(function)

@@ -13,6 +13,7 @@ from typing import Any
 
 from impala_mp import errors
 
+_MAX_LINE = 500  # characters of an error
 _MAX_FRAMES = 5  # of a traceback that is shown
 _added: list[str] = []  # to sys.path
 # Packages whose code is not the user's; imported here, they would take a second.
@@ -105,8 +106,14 @@ def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
 
 
 def explain(error: BaseException) -> str:
-    """Returns the last line of a traceback, and the place in the user's code."""
-    return traceback.format_exception_only(error)[-1].strip() + where(error)
+    """Returns the last line of a traceback, cut off, and the place in the user's code.
+
+    Notes that were added to the error follow that line, and are left out.
+    """
+    whole = traceback.TracebackException.from_exception(error)
+    whole.__notes__ = None  # type: ignore[attr-defined]
+    line = list(whole.format_exception_only())[-1].strip()
+    return line[:_MAX_LINE] + where(error)
 
 
 def where(error: BaseException) -> str:

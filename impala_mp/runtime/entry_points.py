@@ -42,7 +42,6 @@ END = signal.SIGUSR2  # from the supervisor, to a process that hangs
 # Exit codes for the supervisor. An environment may exit with any other code.
 BAD_INPUT, RUN_FAILED, NOT_SAVED = 211, 212, 213
 CAUSE = "Cause: "  # begins the line of a log that the supervisor reports
-_MAX_CAUSE = 500  # characters
 
 
 def main(
@@ -79,7 +78,7 @@ def main(
             code = NOT_SAVED if is_unsaved else RUN_FAILED
         except BaseException as error:  # an environment may call sys.exit
             traceback.print_exc()
-            _print_cause(_explain(error)[:_MAX_CAUSE])
+            _print_cause(_explain(error))
             code = 1
     process_end.leave(code)
 

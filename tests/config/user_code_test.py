@@ -49,3 +49,18 @@ def test_a_traceback_of_the_users_code_has_its_frames_only():
     with pytest.raises(TypeError) as caught:
         nest.map_structure(None, (1.0,))  # ours fails
     assert user_code.own_traceback(caught.value) == ""
+
+
+def test_notes_and_long_messages_hide_neither_error_nor_place():
+    try:
+        try:
+            raise ValueError("x" * 1000)
+        except ValueError as error:
+            error.add_note("a note")
+            raise
+    except ValueError as error:
+        text = user_code.explain(error)
+    assert text.startswith("ValueError: xxx")
+    assert "a note" not in text
+    assert f"({__file__}:" in text
+    assert len(text) < 800
