@@ -3,7 +3,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PYTHON=${PYTHON:-python3}
-want="$1 $(cat pyproject.toml constraints.txt | cksum) $("$PYTHON" --version)"
+want="$1 $(cat setup.py pyproject.toml constraints.txt | cksum) $("$PYTHON" --version)"
 stamp=".venv/installed-${1//[^a-z]/-}"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {

@@ -18,7 +18,12 @@ from ml_collections.config_dict import config_dict
 
 from impala_mp import __version__, errors
 from impala_mp.cli import what
-from impala_mp.config import base as base_lib, fields as fields_lib, user_code
+from impala_mp.config import (
+    base as base_lib,
+    fields as fields_lib,
+    presets,
+    user_code,
+)
 from impala_mp.storage import files as files_lib
 
 # Any name is a field there; the factory compares it to the environment's arguments.
@@ -277,8 +282,11 @@ def _load(path: str, variant: str) -> Any:
             f" {', '.join(files) or 'no experiments'}."
         )
     _check_python(path)
-    # Modules beside the experiment are found like those in the current folder.
-    user_code.add_folder(os.path.dirname(os.path.abspath(path)))
+    # Modules beside the experiment are found like those in the current folder. Without
+    # its extra, `minigrid` would be the preset of that name.
+    folder = os.path.dirname(os.path.abspath(path))
+    if folder != presets.folder():
+        user_code.add_folder(folder)
     try:
         config = _get_config(path, [variant] if variant else [])
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -32,7 +32,7 @@ class Field:
     meaning: str  # with the unit
     rules: tuple[Rule, ...] = ()
     operational: bool = False  # may change between two runs in the same folder
-    changeable: bool = False  # so it may by --change: it alters what is learned
+    changeable: bool = False  # may change by --change, which alters what is learned
     fixed: bool = False  # not changeable, in a group that is
     automatic: bool = False  # 0, or "auto" on the command line: calibrated
     live: bool = False  # may change in a running training

@@ -15,6 +15,7 @@ from impala_mp import errors
 
 _MAX_LINE = 500  # characters of an error
 _MAX_FRAMES = 5  # of a traceback that is shown
+_FRAME = re.compile(r'  File "(.*)", line \d+, in .*\n(?:    .*\n)*')
 _added: list[str] = []  # to sys.path
 # Packages whose code is not the user's; imported here, they would take a second.
 _LIBRARIES = ("impala_mp", "gymnasium", "numpy", "torch")
@@ -148,16 +149,13 @@ def own_traceback(error: BaseException) -> str:
 
 def shortened(text: str) -> str:
     """Returns the last traceback in `text` with the user's frames, and its error."""
-    _, found, last = text.rpartition("Traceback (most recent call last):\n")
-    frames = re.findall(r'  File "(.*)", line \d+, in .*\n(?:    .*\n)*', last)
-    if not found or not frames:
+    last = text.rpartition("Traceback (most recent call last):\n")[2]
+    frames = list(_FRAME.finditer(last))
+    if last == text or not frames:
         return text
-    blocks = re.findall(r'  File ".*", line \d+, in .*\n(?:    .*\n)*', last)
-    pairs = zip(frames, blocks, strict=True)
-    own = [block for file, block in pairs if _is_the_users(file)]
-    error = last[last.rindex(blocks[-1]) + len(blocks[-1]) :]
-    lines = [line for line in error.splitlines() if not line.startswith("Cause: ")]
-    return "".join(own[-_MAX_FRAMES:] or blocks[-1:]) + "\n".join(lines).strip()
+    own = [each for each in frames if _is_the_users(each[1])] or frames
+    error = last[frames[-1].end() :].strip()
+    return "".join(each[0] for each in own[-_MAX_FRAMES:]) + error
 
 
 def place(frames: list[tuple[str, int | None, str]]) -> str:

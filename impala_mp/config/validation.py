@@ -37,7 +37,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
 
 
 def reset_without_effect(config: Any) -> None:
-    """Sets fields without an effect to their defaults, which were others once."""
+    """Sets fields without an effect to their defaults; older versions had others."""
     for beginnings, _, holds in _NEEDS:
         for field in base.FIELDS:
             if field.name.startswith(beginnings) and not holds(config):

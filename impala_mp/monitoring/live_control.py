@@ -4,7 +4,7 @@ import json
 import os
 import reprlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from impala_mp import errors, specs
@@ -127,9 +127,16 @@ class LiveControl:
 
 
 def restore(
-    control: control_block.ControlBlock, overrides: dict[str, float]
+    control: control_block.ControlBlock,
+    overrides: dict[str, float],
+    changes: Sequence[str] = (),
 ) -> list[str]:
-    """Restores the overrides of a checkpoint; returns a sentence for each."""
+    """Restores the overrides of a checkpoint; returns a sentence for each.
+
+    A field in `changes` has a new value in the config, which its override would hide.
+    """
+    changed = {name.rpartition(".")[2] for name in changes}
+    overrides = {k: value for k, value in overrides.items() if k not in changed}
     control.override(dict(overrides))
     return [
         f"{name} stays {value:.6g}, as set by impala-ctl. To return to the config's"

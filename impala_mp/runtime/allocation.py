@@ -50,12 +50,16 @@ def _largest_file(
 ) -> int:
     """Returns the bytes of the rings, or of a checkpoint if it is larger."""
     slot, batch, num_bytes = slots
-    count = derived.num_actors(config.actors, num_cores)
-    rings = trajectory_ring.ring_spec(slot, count, config.actors.slots)
     saved = replay_size(config.replay, config.batch_size, batch)[1]
     # Parameters, two means of the optimizer, the target network, and their frame.
     checkpoint = 4 * num_bytes + saved * config.replay.save + 2**20
-    return max(shared_memory.total_bytes(rings), checkpoint)
+    return max(_ring_bytes(config, slot, num_cores), checkpoint)
+
+
+def _ring_bytes(config: Any, slot: types.Trajectory, num_cores: int) -> int:
+    count = derived.num_actors(config.actors, num_cores)
+    rings = trajectory_ring.ring_spec(slot, count, config.actors.slots)
+    return shared_memory.total_bytes(rings)
 
 
 def needed_bytes(
@@ -64,9 +68,8 @@ def needed_bytes(
     """Returns the bytes of rings, batch, replay and parameters, in all processes."""
     slot, batch, num_bytes = slots
     count = derived.num_actors(config.actors, num_cores)
-    rings = trajectory_ring.ring_spec(slot, count, config.actors.slots)
     return (
-        shared_memory.total_bytes(rings)
+        _ring_bytes(config, slot, num_cores)
         + sum(leaf.nbytes for leaf in nest.flatten(batch))
         # Store, learner and optimizer, target network, actors.
         + num_bytes * (3 + 4 + (config.algorithm == "impact") + count)

@@ -272,7 +272,10 @@ class ChildProcess:
 
     def traceback(self) -> str:
         """Returns the last traceback in its output, with the user's frames only."""
-        return user_code.shortened(self.output())
+        lines = self.output().splitlines(keepends=True)
+        return user_code.shortened(
+            "".join(x for x in lines if not x.startswith(entry_points.CAUSE))
+        )
 
     def refusal(self) -> str:
         """Returns the sentence with which it ended, or why it died if that is lost."""

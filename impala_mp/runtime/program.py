@@ -67,7 +67,7 @@ def train(
                 run = 0 if config.runtime.mode == "lockstep" else folder.run
                 shared = shared._replace(profile_updates=profile_updates, run=run)
                 accounting.carry_over(shared.row(shared.topology.learner()), counts)
-                kept = live_control.restore(shared.control, overrides)
+                kept = live_control.restore(shared.control, overrides, changes)
                 known = trust.record(config, folder.path)
                 described = description.sentences(config, environment)
                 news = [*found, *changed, *kept, *described, *_resources(shared), known]

@@ -271,7 +271,7 @@ class Supervisor:
     def _stop_at_the_same_error(self, child: child_process.ChildProcess) -> None:
         """Raises ChildFailed if all actors die of one error before the first update.
 
-        A second death shows that a restart does not help.
+        One death alone may be an accident.
         """
         actors = [self._children[seat.row] for seat in self._shared.topology.actors]
         signatures = {each.signature for each in actors}
@@ -279,11 +279,11 @@ class Supervisor:
             child.seat.role == "actor"
             and child.error
             and len(signatures) == 1
-            and sum(each.deaths for each in actors) > max(1, len(actors) - 1)
+            and sum(each.deaths for each in actors) > 1
             and not self._learner.row.get("learned")
         ):
             raise ChildFailed(
-                f"every actor has died of the same error before the first update"
+                "every actor has died of the same error before the first update"
                 f" (log: {child.log}):\n{child.traceback()}"
             )
 

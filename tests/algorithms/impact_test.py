@@ -208,7 +208,7 @@ _NORMALISED = {**_IMPACT, "impact.normalise_advantages": True}
 
 
 def test_advantages_are_divided_by_their_root_mean_square():
-    """The surrogate is linear in their scale, whatever the scale of the rewards."""
+    """The surrogate is divided by it, too: it is linear in the advantages."""
     losses = []
     for scale in (1.0, 1000.0):
         made, _, batch = learners.make(**_NORMALISED)

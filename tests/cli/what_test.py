@@ -3,12 +3,13 @@
 import json
 import os
 import re
+import sys
 
 import pytest
 
 from impala_mp import config as config_lib, errors
 from impala_mp.cli import command_line, what
-from impala_mp.config import presets
+from impala_mp.config import presets, user_code
 from impala_mp.storage import checkpoint
 from tests.support import lockstep_runs
 
@@ -74,6 +75,18 @@ def test_values_of_flags_are_not_what():
     assert what.take(arguments) == (what.What(""), [], arguments)
     with pytest.raises(errors.BadInput, match="preset .* environment .* folder of a"):
         command_line.load([])
+
+
+def test_modules_beside_an_experiment_are_found_but_no_presets(tmp_path, monkeypatch):
+    """Without its extra, `minigrid` would be the preset of that name."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(user_code, "_added", [])
+    command_line.load([f"--config={_preset('catch')}"])
+    assert presets.folder() not in sys.path
+    experiment = tmp_path / "mine.py"
+    experiment.write_text("from impala_mp.config import get_base_config as get_config")
+    command_line.load([f"--config={experiment}"])
+    assert sys.path[-1] == str(tmp_path)
 
 
 def test_an_environment_without_a_preset_has_the_defaults():

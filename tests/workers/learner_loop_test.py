@@ -266,6 +266,10 @@ def test_overrides_are_in_the_checkpoint_and_stay(tmp_path):
     sentences = live_control.restore(control, state["overrides"])
     assert (control.get("entropy_cost"), control.get("epsilon")) == (0.5, 0.0)
     assert "entropy_cost stays 0.5, as set by impala-ctl" in sentences[0]
+    control = builders.shared(builders.config(), tmp_path).control
+    (kept,) = live_control.restore(control, state["overrides"], ["loss.entropy_cost"])
+    assert kept.startswith("clip_rho_threshold stays inf")
+    assert control.overrides() == {"clip_rho_threshold": np.inf}
 
 
 def test_a_change_after_the_checkpoint_of_an_update_is_in_its_last_one(tmp_path):
