@@ -216,7 +216,9 @@ class ChildProcess:
         """
         if self._pidfd >= 0:
             self._send(signal.SIGKILL)
-            select.select([self._pidfd], [], [], _GONE_SECS)
+            gone = select.poll()  # select() takes no descriptor above 1,023
+            gone.register(self._pidfd, select.POLLIN)
+            gone.poll(_GONE_SECS * 1000)
             os.close(self._pidfd)
             self._pidfd = -1
         self.process.close()

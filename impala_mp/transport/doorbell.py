@@ -10,6 +10,8 @@ from typing import Any
 class Doorbell:
     """Wakes a process that waits on it. The counters in shared memory are the truth."""
 
+    _fd = -1
+
     def __init__(self, fd: int | None = None) -> None:
         flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
         self._fd = os.eventfd(0, flags) if fd is None else fd
@@ -34,6 +36,9 @@ class Doorbell:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (reduction.DupFd(self._fd),)

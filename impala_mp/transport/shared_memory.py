@@ -21,6 +21,8 @@ class SharedArrays:
     is not limited by a container's small /dev/shm.
     """
 
+    _fd = -1
+
     def __init__(self, spec: types.Nest) -> None:
         size = total_bytes(spec)
         check_available(size)  # reserving too much wakes the OOM killer
@@ -50,6 +52,9 @@ class SharedArrays:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (reduction.DupFd(self._fd), self._spec)

@@ -5,7 +5,9 @@ import itertools
 import multiprocessing
 import os
 import random
+import resource
 import signal
+import subprocess
 import time
 import types
 
@@ -61,6 +63,27 @@ def test_each_state_has_its_limit(seat, state, limit):
     _silent(seat, state, limit + 1.0)
     assert seat.is_hung()
     assert seat.describe() == "hung"
+
+
+@pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1200,
+    reason="a process may not open that many files here",
+)
+def test_a_death_is_seen_beside_a_thousand_open_files(seat):
+    """`select.select` takes no descriptor from 1,024 on."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    held = [null, *(os.dup(null) for _ in range(1050))]
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        seat._pidfd = os.pidfd_open(sleeper.pid)
+        assert seat._pidfd > 1023
+        seat.close()
+        assert sleeper.wait(5.0) == -signal.SIGKILL
+        assert seat._pidfd == -1
+    finally:
+        sleeper.kill()
+        for each in held:
+            os.close(each)
 
 
 def test_only_who_runs_can_be_slow(seat):

@@ -27,6 +27,17 @@ def test_a_refused_run_leaves_the_folder_of_another_as_it_was(tmp_path):
     assert _everything(path) == before
 
 
+def test_a_training_leaves_no_descriptor(tmp_path):
+    """A notebook trains hundreds of times in one process."""
+    opened = []
+    for name in ("first", "second"):  # the first starts what stays: the fork server
+        builders.train_in_processes(
+            builders.config(total_agent_steps=60), tmp_path / name
+        )
+        opened.append(len(os.listdir("/proc/self/fd")))
+    assert opened[0] == opened[1]
+
+
 @pytest.mark.parametrize("automatic", [False, True])
 def test_each_schedule_is_parsed_and_the_config_validated_once(
     tmp_path, monkeypatch, automatic

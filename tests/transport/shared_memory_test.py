@@ -48,6 +48,27 @@ def test_children_share_memory_control_block_and_doorbell():
     assert block.row(0).get("pid") == 0
 
 
+def _open_files():
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_memory_and_doorbells_that_nobody_holds_leave_no_descriptor():
+    before = _open_files()
+    memory, bell = shared_memory.SharedArrays(_SPEC), doorbell.Doorbell()
+    assert len(_open_files() - before) == 3  # the memory's own, the map's, the bell's
+    bell.close()
+    del memory, bell
+    assert _open_files() == before
+
+
+def test_memory_that_cannot_be_had_leaves_no_descriptor(monkeypatch):
+    before = _open_files()
+    monkeypatch.setattr(shared_memory, "available_bytes", lambda: 0)
+    with pytest.raises(errors.BadInput):
+        shared_memory.SharedArrays(_SPEC)
+    assert _open_files() == before
+
+
 def test_arrays_do_not_share_cache_lines():
     memory = shared_memory.SharedArrays(_SPEC)
     addresses = [
