@@ -5,7 +5,13 @@ import contextlib
 import pytest
 
 from impala_mp.evaluation import evaluate, export, player
-from impala_mp.runtime import calibration, entry_points, preflight, program
+from impala_mp.runtime import (
+    calibration,
+    entry_points,
+    preflight,
+    program,
+    resources,
+)
 from impala_mp.workers import builders as worker_builders
 from tests.support import builders, closing_environments
 
@@ -68,7 +74,8 @@ def test_calibration(monkeypatch):
 
 @pytest.mark.parametrize("role", ["actor", "served actor", "evaluator"])
 @pytest.mark.parametrize("fault", ["", "no reset"])
-def test_processes(tmp_path, role, fault):
+def test_processes(tmp_path, monkeypatch, role, fault):
+    monkeypatch.setattr(resources, "take_cores", lambda *unused: None)
     config = builders.config(
         **{"environment.id": _OWN, "actors.environments": 2},
         **{"evaluation.interval_secs": 0.001, "evaluation.environments": 2},

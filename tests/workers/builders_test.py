@@ -28,6 +28,7 @@ def keys(monkeypatch):
         return sequence(seed, *key)
 
     monkeypatch.setattr(entry_points.seeding, "sequence", spy)
+    monkeypatch.setattr(entry_points.resources, "take_cores", lambda *unused: None)
     return taken
 
 
