@@ -1,13 +1,11 @@
 """Flag parsing, config loading and exit codes shared by all commands."""
 
-import functools
 import inspect
 import io
 import os
 import re
 import runpy
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +15,7 @@ from ml_collections import config_flags
 from ml_collections.config_dict import config_dict
 
 from impala_mp import __version__, errors
-from impala_mp.cli import what
+from impala_mp.cli import help as help_lib, values as values_lib, what
 from impala_mp.config import (
     base as base_lib,
     fields as fields_lib,
@@ -28,6 +26,8 @@ from impala_mp.storage import files as files_lib
 
 # Any name is a field there; the factory compares it to the environment's arguments.
 _ENVIRONMENT_ARGUMENT = re.compile(r"environment\.kwargs\.\w+")
+
+_KINDS = {"int": int, "bool": bool}  # by absl's name of a flag's type
 
 # Parts of a ConfigDict's errors.
 _UNKNOWN_KEY = re.compile("""(?:Key )?["'](.+?)["']""")
@@ -58,7 +58,7 @@ def _check_current_folder() -> None:
 
 
 def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[str]:
-    """Parses sys.argv; --help prints `doc` and the flags, --helpfull the fields, too.
+    """Parses sys.argv; --help prints `doc` and the flags, --help=GROUP fields.
 
     Returns:
       The arguments that are not flags; none unless `positional`.
@@ -66,20 +66,17 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
     Raises:
       BadInput: an unknown flag, a missing one, or a value of the wrong type.
     """
-    asked = {argument.lstrip("-") for argument in sys.argv[1:] if argument[:1] == "-"}
+    asked = _asked(sys.argv[1:])
     if "version" in asked:
         print(f"{os.path.basename(sys.argv[0])} {__version__}")
         sys.exit(0)
-    if asked & {"help", "h", "helpfull"}:
-        print(f"{doc}\n{values.get_help()}")
-        if "config" in values:
-            full = "helpfull" in asked
-            print(fields_help() if full else "--helpfull also lists all fields.")
+    if "help" in asked:
+        _help(values, doc, asked["help"])
         sys.exit(0)
     arguments = sys.argv[1:]
     if "config" in values:
         arguments = _check_config(values["config"].parser, arguments)
-    rest = _read(values, [sys.argv[0], *map(_automatic, arguments)])
+    rest = _read(values, arguments)
     if rest and not positional:
         raise errors.BadInput(
             f"{rest[0]!r} is not a flag. Flags look like --name=value. See --help."
@@ -87,23 +84,25 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
     return rest
 
 
-def fields_help() -> str:
-    """Returns all fields of the config, with default, meaning and requirement."""
-    lines = [
-        "Fields of the config: --config.NAME=VALUE.",
-        "[resume]: may change when a run is resumed.",
-        "[live]: impala-ctl changes it in a running training.",
-    ]
-    wrap = functools.partial(textwrap.fill, width=88, break_on_hyphens=False)
-    for group in base_lib.GROUPS:
-        lines += ["", wrap(f"{group.name}: {group.meaning}".removeprefix(": "))]
-        for field in group.fields:
-            default = "''" if field.default == "" else field.default
-            text = f"{field.name}={default}  {field.meaning}"
-            text += f" ({field.requirement})" if field.requirement else ""
-            text += " [resume]" * field.operational + " [live]" * field.live
-            lines.append(wrap(text, initial_indent="  ", subsequent_indent=" " * 8))
-    return "\n".join(lines)
+def _asked(arguments: list[str]) -> dict[str, str]:
+    """Returns the flags that no run is started with, and their values."""
+    pairs = [each.lstrip("-").partition("=") for each in arguments if each[:1] == "-"]
+    return {"help" if name == "h" else name: value for name, _, value in pairs}
+
+
+def _help(values: flags.FlagValues, doc: str, about: str) -> None:
+    """Prints the help on a command, or on fields of its config."""
+    if not about or "config" not in values:
+        print(f"{doc.strip()}\n\n{help_lib.of_flags(values)}")
+        if "config" in values:
+            print(f"\n{help_lib.groups()}")
+        return
+    config = None
+    arguments = [each for each in sys.argv[1:] if not _asked([each]).keys() & {"help"}]
+    if any("config" in _asked([each]) for each in arguments):
+        _read(values, _check_config(values["config"].parser, arguments))
+        config = values["config"].value
+    print(help_lib.of_fields(about, config))
 
 
 def load(arguments: list[str]) -> Any:
@@ -116,15 +115,20 @@ def load(arguments: list[str]) -> Any:
     argv = [sys.argv[0]]
     config = define_config(values, argv)
     checked = _check_config(values["config"].parser, arguments)
-    argv += map(_automatic, checked)
-    _read(values, argv)
+    argv += checked
+    _read(values, checked)
     return config.value
 
 
-def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
+def _read(values: flags.FlagValues, arguments: list[str]) -> list[str]:
     """Returns the arguments that are not flags. Raises BadInput."""
+
+    def kind(name: str) -> type | None:
+        return _KINDS.get(values[name].flag_type()) if name in values else None
+
+    plain = [values_lib.plain(each, kind) for each in arguments]
     try:
-        return list(values(argv)[1:])
+        return list(values([sys.argv[0], *plain])[1:])
     except flags.Error as error:
         raise errors.BadInput(f"{error}. See --help.") from error
 
@@ -166,14 +170,6 @@ def parse_run(values: flags.FlagValues, doc: str, usage: str) -> str:
     if named.value is not None and folders != [named.value]:
         folders.append(named.value)
     return _one(folders, usage)
-
-
-def _automatic(argument: str) -> str:
-    """Replaces `auto` by 0, because the fields of a config keep their types."""
-    name, _, value = argument.lstrip("-").partition("=")
-    if value == "auto" and name.removeprefix("config.") in base_lib.AUTOMATIC:
-        return f"--{name}=0"
-    return argument
 
 
 def define_config(values: flags.FlagValues, argv: list[str] | None = None) -> Any:
@@ -232,7 +228,8 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
     """Checks that --config can be loaded and that all fields exist.
 
     Returns:
-      `arguments` with a = between every field and its value.
+      `arguments` with a = between every field and its value, and values as absl reads
+      them.
 
     Raises:
       BadInput: with the nearest name that exists. A bug inside the file keeps its
@@ -257,7 +254,14 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
             if key not in fields and not _ENVIRONMENT_ARGUMENT.fullmatch(key):
                 near = fields_lib.nearest(key, list(fields))
                 raise errors.BadInput(f"there is no field config.{key}.{near}")
-    return arguments
+
+    def kind(name: str) -> type | None:
+        return type(fields.get(name.removeprefix("config.")))
+
+    return [
+        values_lib.plain(each, kind) if each.lstrip("-")[:7] == "config." else each
+        for each in arguments
+    ]
 
 
 def _join(arguments: list[str], takes_value: Callable[[str], bool]) -> list[str]:

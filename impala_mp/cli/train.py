@@ -8,6 +8,7 @@ WHAT is a preset (catch, minatar:Breakout), a Gymnasium id (CartPole-v1), or the
 own module:Id or module:factory. Without --workdir the run is in runs/ENVIRONMENT/DATE.
 With the folder of a run it resumes from the newest checkpoint, and so does the same
 command with --workdir. --change gives a field of learning another value from there on.
+--start_from=DIR begins a new run with the weights and statistics of another.
 With --check it looks for problems, in the environment first, and trains nothing.
 """
 
@@ -54,6 +55,13 @@ def _train() -> None:
         " nothing.",
         flag_values=values,
     )
+    start_from = flags.DEFINE_string(
+        "start_from",
+        "",
+        "Run that a new run takes its first weights and statistics from, as far as"
+        " they fit: DIR, DIR:UPDATE or DIR:best.",
+        flag_values=values,
+    )
     flags.DEFINE_boolean("list", False, "List the presets.", flag_values=values)
     trusted = command_line.define_trust(values)
     command_line.parse(values, str(__doc__))
@@ -64,9 +72,9 @@ def _train() -> None:
     launch.set_environment()
     launch.set_temporary_folder()
     if check.value:
-        sys.exit(launch.check(config.value, path))
+        sys.exit(launch.check(config.value, path, start_from.value))
     path = path or what.new_workdir(config.value)
-    sys.exit(launch.train(config.value, path, profile.value, changes))
+    sys.exit(launch.train(config.value, path, profile.value, changes, start_from.value))
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("name", "adam", "optimizer; rmsprop_tensorflow is the paper's",
             one_of=("adam", "rmsprop_tensorflow", "rmsprop_torch"), fixed=True),
         _field("learning_rate", 1e-3, "learning rate at the start of the run",
-            at_least=0, finite=True),
+            above=0, finite=True),
         _field("learning_rate_factor", 1.0, "factor on the learning rate", _COST,
             live=True, scheduled_only=True),
         _field("schedule", "linear", "of the learning rate; linear: to 0 over"
@@ -165,7 +165,8 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         changeable=True,
     ),
     _group("learner", "The process that learns.",
-        _field("device", "cpu", "torch device: cpu, cuda or cuda:N", operational=True),
+        _field("device", "auto", "torch device: cpu, cuda or cuda:N; auto: cuda for a"
+            " large network where there is a GPU", operational=True),
         _field("precision", "float32", "number format of the network; V-trace and"
             " losses are always float32", one_of=("float32", "bfloat16")),
         _field("cuda_graph", False, "replay the whole update as one graph; CUDA only"),
@@ -208,7 +209,8 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
     _group("inference", "Where actions are inferred.",
         _field("mode", "actor", "actor: each actor for itself; server: one process for"
             " all actors", one_of=("actor", "server")),
-        _field("device", "cpu", "torch device of the server: cpu, cuda or cuda:N"),
+        _field("device", "cpu", "torch device of the server: cpu, cuda, cuda:N or"
+            " auto, as for the learner"),
         _field("threads", 1, "torch threads of the server", at_least=1),
         operational=True,
     ),

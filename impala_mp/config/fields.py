@@ -12,6 +12,40 @@ from impala_mp.config import arguments, base
 _MAX_DEPTH = 32  # of a stored config
 # What holds in a config that was stored before the field existed, if not its default.
 _BEFORE = {"impact.normalise_advantages": False}
+# Names in other frameworks, by their last part.
+_ELSEWHERE = {
+    "batch_size": "batch_size",
+    "clip_coef": "impact.clip_range",
+    "clip_range": "impact.clip_range",
+    "device": "learner.device",
+    "ent_coef": "loss.entropy_cost",
+    "entropy_coeff": "loss.entropy_cost",
+    "epochs": "learner.passes",
+    "gae_lambda": "vtrace.lambda_",
+    "gamma": "loss.discount_factor",
+    "learning_rate": "optimizer.learning_rate",
+    "lr": "optimizer.learning_rate",
+    "max_grad_norm": "optimizer.clip_norm",
+    "minibatches": "learner.micro_batches",
+    "n_envs": "actors.environments",
+    "n_epochs": "learner.passes",
+    "n_steps": "unroll_length",
+    "net_arch": "network.hidden_sizes",
+    "num_envs": "actors.environments",
+    "num_epochs": "learner.passes",
+    "num_minibatches": "learner.micro_batches",
+    "num_steps": "unroll_length",
+    "num_workers": "actors.count",
+    "rollout": "unroll_length",
+    "steps": "total_agent_steps",
+    "timesteps": "total_agent_steps",
+    "total_steps": "total_agent_steps",
+    "total_timesteps": "total_agent_steps",
+    "train_for_env_steps": "total_agent_steps",
+    "update_epochs": "learner.passes",
+    "vf_coef": "loss.baseline_cost",
+    "workers": "actors.count",
+}
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -96,7 +130,10 @@ def _is_deeper(node: Any, levels: int) -> bool:
 
 
 def nearest(key: str, keys: list[str]) -> str:
-    """Returns a hint at the nearest key, or ""."""
+    """Returns a hint at the nearest key, or at the one of that meaning; or ""."""
+    same = _ELSEWHERE.get(key.rpartition(".")[2].replace("-", "_"))
+    if same in keys:
+        return f" Did you mean {same!r}?"
     close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -93,13 +93,13 @@ def check_relations(config: Any, num_cores: int) -> None:
     if config.inference.mode == "server":
         _check_server(config)
     _require(
-        not config.learner.cuda_graph or config.learner.device.startswith("cuda"),
+        not config.learner.cuda_graph or config.learner.device[:4] in ("cuda", "auto"),
         f"learner.cuda_graph needs a GPU, and learner.device is"
         f" {config.learner.device!r}. Set config.learner.cuda_graph=False, or"
         " config.learner.device=cuda.",
     )
     _require(
-        config.learner.micro_batches > 0 or config.learner.device == "cpu",
+        config.learner.micro_batches > 0 or config.learner.device in ("cpu", "auto"),
         f"learner.micro_batches=auto is measured on a CPU only, and learner.device is"
         f" {config.learner.device!r}. Set config.learner.micro_batches to a number; the"
         " smallest for which a batch fits is the fastest.",

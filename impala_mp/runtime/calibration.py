@@ -10,9 +10,10 @@ import torch
 
 from impala_mp import nest, specs
 from impala_mp.algorithms import base as algorithm_base, replay_correction
-from impala_mp.config import base, derived, fields
+from impala_mp.config import base, derived, fields, validation
 from impala_mp.environments import factory
 from impala_mp.networks import agent
+from impala_mp.runtime import resources
 from impala_mp.workers import learner
 
 _SECS = 0.5  # of each measurement
@@ -30,6 +31,26 @@ class Costs(NamedTuple):
     environment: float
     inference: float
     learning: float
+
+
+def fill_in(
+    config: Any,
+    environment: specs.EnvironmentSpec,
+    policy: agent.Agent,
+    num_cores: int,
+    stored: Any = None,
+) -> list[str]:
+    """Replaces automatic devices and numbers of `config`; returns sentences.
+
+    Raises:
+      BadInput: what was chosen does not go with other fields.
+    """
+    count = sum(each.numel() for each in policy.network.parameters())
+    devices = resources.choose_devices(config, count)
+    numbers = resolve(config, environment, num_cores, stored)
+    if numbers or config.learner.device != "cpu":
+        validation.check_relations(config, num_cores)
+    return [*devices, numbers]
 
 
 def resolve(

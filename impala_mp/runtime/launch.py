@@ -52,7 +52,11 @@ def set_temporary_folder() -> None:
 
 
 def train(
-    config: Any, path: str, profile_updates: int, changes: Sequence[str] = ()
+    config: Any,
+    path: str,
+    profile_updates: int,
+    changes: Sequence[str] = (),
+    start_from: str = "",
 ) -> int:
     """Trains; returns the exit code. The arguments are those of `program.train`."""
     if config.runtime.mode == "processes":
@@ -67,15 +71,15 @@ def train(
     signals.exit_on_signals(signals.interrupt)
     streams.survive_errors()
     try:
-        program.train(config, path, profile_updates, changes)
+        program.train(config, path, profile_updates, changes, start_from)
     except errors.RunFailed as error:
         print(f"impala-train: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def check(config: Any, path: str | None) -> int:
+def check(config: Any, path: str | None, start_from: str = "") -> int:
     """Checks a training; returns the exit code."""
     from impala_mp.runtime import preflight
 
-    return 0 if preflight.check(config, path) else 2
+    return 0 if preflight.check(config, path, start_from) else 2

@@ -12,8 +12,8 @@ from impala_mp import errors
 from impala_mp.algorithms import cuda
 from impala_mp.config import derived, user_code, validation
 from impala_mp.environments import checker, factory
-from impala_mp.networks import description
-from impala_mp.runtime import allocation, calibration, program, resources
+from impala_mp.networks import agent, description
+from impala_mp.runtime import allocation, calibration, program, resources, warm_start
 from impala_mp.storage import workdir
 from impala_mp.transport import shared as shared_lib, shared_memory
 from impala_mp.workers import builders, learner, learner_loop
@@ -44,8 +44,10 @@ class _Report:
         return None
 
 
-def check(config: Any, path: str | None) -> bool:
+def check(config: Any, path: str | None, start_from: str = "") -> bool:
     """Prints a report on a training in the folder `path`; returns False on a FAIL.
+
+    `start_from` is that of `program.train`.
 
     Raises:
       BadInput: the config itself is not valid.
@@ -69,11 +71,16 @@ def check(config: Any, path: str | None) -> bool:
         return False
     for line in description.describe(config, environment):
         report.add(checker.OK, "in and out", f"{line.subject}: {line.text}")
-    report.run("cores", _check_cores, report, config, environment, num_cores, stored)
+    numbers = (num_cores, stored)
+    report.run("cores", _check_cores, report, config, environment, policy, *numbers)
     if report.failed:
         return False
     if folder:
         report.run("workdir", _check_workdir, report, config, folder)
+    if start_from:
+        start = report.run("start_from", warm_start.read, start_from, folder, policy)
+        for text in warm_start.sentences(start) if start else []:
+            report.add(checker.OK, "start_from", text)
     seats = allocation.make_topology(config, num_cores)
     text = report.run("file descriptors", resources.check_descriptors, config, seats)
     if text:
@@ -116,19 +123,22 @@ def _check_device(report: _Report, field: str, settings: Any) -> None:
 
 
 def _check_cores(
-    report: _Report, config: Any, environment: Any, num_cores: int, stored: Any
+    report: _Report,
+    config: Any,
+    environment: Any,
+    policy: agent.Agent,
+    num_cores: int,
+    stored: Any,
 ) -> None:
-    """Checks the placement; replaces automatic fields of `config` by numbers."""
-    chosen = calibration.resolve(config, environment, num_cores, stored)
-    if chosen:
-        validation.check_relations(config, num_cores)
+    """Checks the placement; replaces automatic fields of `config`."""
+    chosen = calibration.fill_in(config, environment, policy, num_cores, stored)
     count = derived.num_actors(config.actors, num_cores)
     threads = derived.learner_threads(config, num_cores)
     cores = sorted(os.sched_getaffinity(0))
     serving = derived.server_threads(config.inference)
     plan = resources.plan(cores, count, config.actors.threads, threads, serving)
     explained = resources.explain_cores(plan, threads, serving)
-    text = f"{num_cores} available. {explained} {chosen}".rstrip()
+    text = " ".join([f"{num_cores} available.", explained, *chosen]).rstrip()
     if count * config.actors.threads + threads + serving > 2 * num_cores:
         text += " There are over twice as many threads. Set config.actors.count=auto."
         report.add(checker.WARNING, "cores", text)
@@ -140,7 +150,7 @@ def _check_workdir(report: _Report, config: Any, folder: workdir.Workdir) -> Non
     """Checks the folder as a training does, but creates nothing."""
     sentences = folder.check(config)
     folder.check_unused()
-    program.check_checkpoints(folder, config.total_agent_steps, sentences.append)
+    program.check_checkpoints(folder, config, sentences.append)
     there = "contains a run." if folder.stored() else "free."
     report.add(checker.OK, "workdir", " ".join([there, *sentences]))
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from impala_mp import errors, nest, seeding
-from impala_mp.config import derived, fields, validation
+from impala_mp import errors, nest, seeding, specs
+from impala_mp.config import derived, validation
 from impala_mp.environments import factory
 from impala_mp.evaluation import evaluate
 from impala_mp.monitoring import display, health, live_control, reporter as reporter_lib
@@ -19,6 +19,7 @@ from impala_mp.runtime import (
     resources,
     signals,
     supervisor,
+    warm_start,
 )
 from impala_mp.storage import checkpoint, trust, workdir
 from impala_mp.transport import shared as shared_lib
@@ -30,11 +31,13 @@ def train(
     path: str,
     profile_updates: int = 0,
     changes: Sequence[str] = (),
+    start_from: str = "",
 ) -> None:
     """Trains in the folder `path`, and resumes a run that it contains.
 
     Args:
       changes: fields of learning that a resumed run may change.
+      start_from: run that a new run takes its first weights from; see `warm_start`.
 
     Raises:
       BadInput: raised before anything is started or written.
@@ -42,21 +45,20 @@ def train(
     """
     num_cores = len(os.sched_getaffinity(0))
     live = validation.validate(config, num_cores)
-    _check_devices(config)
+    resources.check_devices(config)
     folder = workdir.Workdir(path)
     seeding.seed_globals(seeding.sequence(config.seed, "main"))
     environment = factory.probe(config.environment)
     policy = allocation.make_agent(config, live, environment)
-    chosen = calibration.resolve(config, environment, num_cores, folder.stored())
-    if chosen:
-        validation.check_relations(config, num_cores)
-    changed = [*folder.check(config, changes), chosen]
+    stored = folder.stored()
+    chosen = calibration.fill_in(config, environment, policy, num_cores, stored)
+    changed = [*folder.check(config, changes), *chosen]
     folder.check_unused()
     slots = allocation.layouts(config, environment, policy, num_cores)
     resources.check_descriptors(config, allocation.make_topology(config, num_cores))
     found: list[str] = []
-    total = config.total_agent_steps
-    overrides, counts = check_checkpoints(folder, total, found.append)
+    start = warm_start.read(start_from, folder, policy, found.append)
+    overrides, counts = check_checkpoints(folder, config, found.append)
     shared = allocation.allocate(
         config, live, environment, slots, folder.checkpoints, num_cores
     )
@@ -64,32 +66,25 @@ def train(
         with signals.Ending() as end:
             try:
                 folder.open(config)
+                if start:
+                    found += warm_start.write(start, folder, config, policy)
                 run = 0 if config.runtime.mode == "lockstep" else folder.run
                 shared = shared._replace(profile_updates=profile_updates, run=run)
                 accounting.carry_over(shared.row(shared.topology.learner()), counts)
                 kept = live_control.restore(shared.control, overrides, changes)
-                known = trust.record(config, folder.path)
-                described = description.sentences(config, environment)
-                news = [*found, *changed, *kept, *described, *_resources(shared), known]
+                news = [*found, *changed, *kept, *_described(shared, environment)]
+                news.append(trust.record(config, folder.path))
                 finished = _show(shared, folder, news, end)
             except errors.BadInput:  # from a child
                 folder.withdraw()
                 raise
             finally:
                 allocation.release(shared)
-            if finished:
-                _conclude(config, policy, folder.path)
-            else:
-                print(f"Stopped. The same command resumes {folder.path}.")
+            _conclude(config, policy, folder.path, finished)
     finally:
         folder.close()
     if end.cut_short:
         _report_cut(folder.path)
-
-
-def _check_devices(config: Any) -> None:
-    for field in ("learner.device", "inference.device"):
-        resources.check_device(field, fields.get(config, field))
 
 
 def _report_cut(path: str) -> None:
@@ -118,12 +113,11 @@ def _show(
 
 
 def check_checkpoints(
-    folder: workdir.Workdir, total: int, report: Callable[[str], None]
+    folder: workdir.Workdir, config: Any, report: Callable[[str], None]
 ) -> tuple[dict[str, float], dict[str, int]]:
     """Returns the overrides and the counts of the newest checkpoint.
 
-    Args:
-      total: config.total_agent_steps; a run that has learned them learns no more.
+    A run that has learned config.total_agent_steps learns no more; it is reported.
 
     Raises:
       BadInput: there are checkpoints, but none is valid.
@@ -134,7 +128,7 @@ def check_checkpoints(
         raise errors.BadInput(str(error)) from error
     if state is None:
         return {}, {}
-    steps = state["learner"]["agent_steps"]
+    steps, total = state["learner"]["agent_steps"], config.total_agent_steps
     report(
         f"Resuming from update {state['learner']['updates']:,}, after"
         f" {steps:,} agent steps."
@@ -147,8 +141,10 @@ def check_checkpoints(
     return state.get("overrides", {}), state.get("counts", {})
 
 
-def _resources(shared: shared_lib.Shared) -> list[str]:
-    """Returns sentences on the cores and the memory of the run."""
+def _described(
+    shared: shared_lib.Shared, environment: specs.EnvironmentSpec
+) -> list[str]:
+    """Returns sentences on the inputs and outputs, the cores and the memory."""
     batch_bytes = sum(leaf.nbytes for leaf in nest.flatten(shared.batch))
     holders = {"published": 3, "the learner's (beside gradient and optimizer)": 1}
     if shared.config.inference.mode == "server":
@@ -158,6 +154,7 @@ def _resources(shared: shared_lib.Shared) -> list[str]:
     if shared.config.algorithm == "impact":
         holders["the target network's"] = 1
     return [
+        *description.sentences(shared.config, environment),
         resources.explain_cores(
             shared.cores,
             shared.learner_threads,
@@ -211,7 +208,10 @@ def _alone(state: str) -> health.Status:
     return health.Status("lockstep", 0, os.getpid(), 0, state, 0, 0.0, "")
 
 
-def _conclude(config: Any, policy: agent.Agent, path: str) -> None:
+def _conclude(config: Any, policy: agent.Agent, path: str, finished: bool) -> None:
+    if not finished:
+        print(f"Stopped. The same command resumes {path}.")
+        return
     episodes = config.evaluation.episodes
     evaluate.conclude(
         config.environment.id,

@@ -14,6 +14,9 @@ from impala_mp.transport import shared, topology
 # fills its ring later, but a learner that waits delays all actors.
 ACTOR_NICENESS = 5
 
+AUTO = "auto"  # as a device
+_GPU_PARAMETERS = 300_000  # a rule of thumb, not measured yet
+
 
 def plan(
     cores: list[int],
@@ -78,24 +81,61 @@ def _cores(cores: tuple[int, ...]) -> str:
     return f"cores {', '.join(map(str, cores))}"
 
 
+def choose_devices(config: Any, num_parameters: int) -> list[str]:
+    """Replaces automatic devices of `config`; returns a sentence for each."""
+    sentences = []
+    for name in ("learner", "inference"):
+        if config[name].device == AUTO:
+            config[name].device, why = _choose_device(num_parameters)
+            device = f"{name}.device = {config[name].device} (auto)"
+            sentences.append(f"{device}: {why}.")
+    return sentences
+
+
+def _choose_device(num_parameters: int) -> tuple[str, str]:
+    """Returns a device and the reason.
+
+    A small network is faster on a CPU, where an update starts no kernels.
+    """
+    count = f"the network has {num_parameters:,} parameters"
+    if not _num_gpus():
+        return "cpu", "torch sees no CUDA device"
+    if num_parameters < _GPU_PARAMETERS:
+        return "cpu", f"{count}, and a GPU is taken from {_GPU_PARAMETERS:,} on"
+    return "cuda", count
+
+
+def _num_gpus() -> int:
+    # The supervisor never touches CUDA: NVML can be asked without a context.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    return torch.cuda.device_count()
+
+
+def check_devices(config: Any) -> None:
+    """Raises BadInput unless the devices of `config` are available."""
+    for name in ("learner", "inference"):
+        check_device(f"{name}.device", config[name].device)
+
+
 def check_device(field: str, device: str) -> None:
     """Raises BadInput unless `device` is available; creates no CUDA context."""
+    if device == AUTO:
+        return
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise errors.BadInput(
-            f"{field} ({device!r}) must be cpu, cuda or cuda:N. Set config.{field}."
+            f"{field} ({device!r}) must be auto, cpu, cuda or cuda:N. Set"
+            f" config.{field}."
         ) from error
     if kind not in ("cpu", "cuda"):
         raise errors.BadInput(
-            f"{field} ({device!r}) is not supported. Use cpu, cuda or cuda:N."
+            f"{field} ({device!r}) is not supported. Use auto, cpu, cuda or cuda:N."
         )
-    # The supervisor never touches CUDA: NVML can be asked without a context.
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     index = torch.device(device).index or 0
-    if kind == "cuda" and index >= torch.cuda.device_count():
+    if kind == "cuda" and index >= _num_gpus():
         raise errors.BadInput(
-            f"{field} ({device!r}) is not available: {torch.cuda.device_count()}"
+            f"{field} ({device!r}) is not available: {_num_gpus()}"
             f" CUDA devices are visible. Set config.{field}=cpu, or install the"
             " driver and a CUDA build of torch."
         )

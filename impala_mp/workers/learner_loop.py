@@ -317,6 +317,8 @@ class LearnerLoop:
         state = checkpoint.load_newest(self._folder, report, self._row.beat_on) or {}
         if state:
             self._learner.load_state_dict(state["learner"])
+            self._saved_update = self._learner.updates
+        if "episodes" in state:  # missing in checkpoint 0 of a warm start
             torch.set_rng_state(state["random_state"])
             self._episodes.load_state_dict(state["episodes"])
             self._num_saved = state["num_saved"]
@@ -325,7 +327,6 @@ class LearnerLoop:
             )  # missing in older checkpoints
             self._drift.alarms = state.get("drift_alarms", 0)
             self._seconds_before = state["time_secs"]
-            self._saved_update = self._learner.updates
             self._saved_overrides = state.get("overrides", {})
             if self._replay and "replay" in state:
                 self._replay.load_state_dict(state.pop("replay"))  # large: not kept

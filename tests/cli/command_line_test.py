@@ -11,8 +11,8 @@ import pytest
 from absl import flags
 
 from impala_mp import config as config_lib, errors
-from impala_mp.cli import command_line
-from impala_mp.config import base
+from impala_mp.cli import command_line, values
+from impala_mp.config import base, fields
 from impala_mp.environments import factory
 from impala_mp.runtime import program
 
@@ -43,12 +43,72 @@ def test_help(module):
     assert "--workdir" in done.stdout
 
 
-def test_helpfull_lists_every_field():
-    done = _call("train", "--helpfull")
+def test_help_all_lists_every_field():
+    done = _call("train", "--help=all")
     assert done.returncode == 0
     for field in base.FIELDS:
         line = re.search(rf"^  {re.escape(field.name)}=.*$", done.stdout, re.M)[0]
         assert field.meaning.split()[0] in line
+
+
+def test_help_shows_this_runs_values_and_nothing_of_absl():
+    done = _call(
+        "train", "catch", "--config.optimizer.learning_rate=3e-4", "--help=run"
+    )
+    assert done.returncode == 0
+    assert re.search(r"total_agent_steps=\d+ .*default 300000", done.stdout, re.DOTALL)
+    assert "optimizer." not in done.stdout
+    done = _call("train", "catch", "--help=optimizer.clip_norm")
+    assert len(re.findall(r"^  \w", done.stdout, re.M)) == 1
+    _refused(_call("train", "--help=optimiser"), "Did you mean 'optimizer'?")
+    assert "undefok" not in _call("train", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("5M", 5_000_000),
+        ("300k", 300_000),
+        ("1e6", 1_000_000),
+        ("2.5e3", 2500),
+        ("1_000", 1000),
+        ("+7", 7),
+        ("-1", -1),
+        ("0.0000000000000000000001e22", 1),
+        ("90071992547409931", 90071992547409931),
+    ],
+)
+def test_whole_numbers_as_people_write_them(monkeypatch, tmp_path, text, number):
+    config = _parse(
+        monkeypatch, tmp_path, "--config=BASE", f"--config.total_agent_steps={text}"
+    )
+    assert config.total_agent_steps == number
+    assert values.plain(f"--n={text}", lambda name: int) == f"--n={number}"
+
+
+@pytest.mark.parametrize(
+    "text", ["1.5", "many", "7Q", "k", "", "1e-3", "0x10", "1e999"]
+)
+def test_what_is_no_whole_number_is_refused(text):
+    with pytest.raises(errors.BadInput, match="a whole number is required, such as"):
+        values.plain(f"--n={text}", lambda name: int)
+
+
+def test_booleans_as_people_write_them(monkeypatch, tmp_path):
+    for text, expected in (("no", False), ("Yes", True), ("off", False), ("on", True)):
+        config = _parse(
+            monkeypatch, tmp_path, "--config=BASE", f"--config.vtrace.correction={text}"
+        )
+        assert config.vtrace.correction == expected
+
+
+def test_names_of_other_frameworks_lead_to_a_field():
+    for key, field in fields._ELSEWHERE.items():
+        assert field in base.BY_NAME
+        if key != field:
+            assert (
+                fields.nearest(key, list(base.BY_NAME)) == f" Did you mean {field!r}?"
+            )
 
 
 @pytest.mark.parametrize(
@@ -82,12 +142,12 @@ def _parse(monkeypatch, tmp_path, *arguments):
     """The config that a command line gives."""
     path = tmp_path / "base.py"
     path.write_text(_BASE)
-    values = flags.FlagValues()
-    config = command_line.define_config(values)
-    flags.DEFINE_boolean("flag", False, "", flag_values=values)
+    all_flags = flags.FlagValues()
+    config = command_line.define_config(all_flags)
+    flags.DEFINE_boolean("flag", False, "", flag_values=all_flags)
     arguments = [argument.replace("BASE", str(path)) for argument in arguments]
     monkeypatch.setattr(sys, "argv", ["impala-train", *arguments])
-    command_line.parse(values, "")
+    command_line.parse(all_flags, "")
     return config.value
 
 
@@ -260,7 +320,7 @@ def test_a_refused_run_leaves_nothing(tmp_path):
         ({"network.torso": "nowhere:factory"}, "no module 'nowhere'"),
         ({"network.torso": "json:factory"}, "has no 'factory'"),
         ({"learner.device": "cuda:7"}, "0 CUDA devices are visible"),
-        ({"learner.device": "tpu"}, "must be cpu, cuda or cuda:N"),
+        ({"learner.device": "tpu"}, "must be auto, cpu, cuda or cuda:N"),
         ({"learner.device": "meta"}, "is not supported"),
         ({"network.hidden_sizes": (10**6, 10**6)}, "of memory to be made, and"),
         ({"actors.slots": 10**9}, "MiB are available. Lower config.actors.slots"),

@@ -17,7 +17,7 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
     [
         ({"batch_size": 40}, r"batch_size \(40\).*Set config.batch_size to 48"),
         ({"batch_size": -1}, r"batch_size \(-1\) must be at least 0"),
-        ({"optimizer.learning_rate": -1.0}, "at least 0"),
+        ({"optimizer.learning_rate": 0.0}, "above 0"),
         ({"unroll_length": 0}, "unroll_length"),
         ({"actors.slots": 1, "batch_size": 64}, "config.actors.slots to 2"),
         ({"actors.count": 201}, "at most 200"),
@@ -85,7 +85,7 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"evaluation.max_steps": 0}, "at least 1"),
         ({"seed": -1}, "at least 0"),
         ({"actors.policy_delay": 4, "max_policy_lag": 2}, "Set one of them only"),
-        ({"optimizer.learning_rate": float("nan")}, "at least 0"),
+        ({"optimizer.learning_rate": float("nan")}, "above 0"),
         ({"replay.ratio": 1.0}, r"replay.ratio \(1.0\) must be at least 0 and below 1"),
         ({"replay.ratio": -0.1}, "at least 0 and below 1"),
         ({"replay.ratio": float("nan")}, "at least 0 and below 1"),

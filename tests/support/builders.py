@@ -27,6 +27,7 @@ def config(**overrides):
     made.batch_size = 6
     made.unroll_length = 5
     made.learner.threads = 1
+    made.learner.device = "cpu"
     made.health.checksums = True
     made.update_from_flattened_dict(overrides)
     return made

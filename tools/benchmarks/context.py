@@ -11,6 +11,7 @@ from impala_mp import nest, specs, types
 from impala_mp.algorithms import cuda
 from impala_mp.environments import factory
 from impala_mp.networks import agent
+from impala_mp.runtime import resources
 
 Result = dict[str, Any]  # min, median, max, unit
 Rows = dict[str, Result]
@@ -55,6 +56,7 @@ class Context:
 
     def __init__(self, config: Any, flags: list[str], options: Options) -> None:
         torch.set_num_threads(1)  # parts are measured in core-seconds
+        resources.choose_devices(config, 0)  # auto: the CPU
         cuda.take_device(config.learner.device)
         self.config, self.flags, self.options = config, flags, options
         self.results: Rows = {}
