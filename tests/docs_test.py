@@ -221,6 +221,7 @@ def _train(monkeypatch, arguments):
     config = command_line.define_config(values)
     workdir = flags_lib.DEFINE_string("workdir", None, "", flag_values=values)
     check = flags_lib.DEFINE_boolean("check", False, "", flag_values=values)
+    start_from = flags_lib.DEFINE_string("start_from", "", "", flag_values=values)
     command_line.parse(values, "")
     made = config.value
     made.runtime.mode, made.evaluation.episodes = "lockstep", 2
@@ -229,7 +230,7 @@ def _train(monkeypatch, arguments):
     if check.value:
         assert preflight.check(made, None)
     else:
-        program.train(made, path, changes=changes)
+        program.train(made, path, changes=changes, start_from=start_from.value)
 
 
 def _run(monkeypatch, words):

@@ -30,6 +30,7 @@ def of_flags(values: flags.FlagValues) -> str:
         if not flag.boolean and flag.default not in (None, ""):
             text += f" (default: {flag.default})"
         lines.append(_wrap(text, initial_indent="  ", subsequent_indent=" " * 8))
+    lines += ["  --help  This text", "  --version  Print the version"]
     return "\n".join(lines)
 
 
