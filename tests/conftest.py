@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 
 import pytest
@@ -11,6 +12,12 @@ import harness
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _CONFIG = _ROOT / "experiments" / "catch.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hangups_end_processes():
+    """Processes inherit that `nohup` ignores them."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

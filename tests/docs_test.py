@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import json
 import pathlib
 import re
 import shlex
@@ -14,6 +15,7 @@ import tomllib
 import pytest
 from absl import flags as flags_lib
 
+import impala_mp as im
 from impala_mp import config as config_lib
 from impala_mp.cli import command_line, new, what
 from impala_mp.config import fields as fields_lib
@@ -267,9 +269,39 @@ def place(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+def _steps(given, small):
+    """Few steps in lockstep; a resumed run keeps its settings."""
+    if "change" in given:
+        return {"total_agent_steps": 320}
+    return {**small, "total_agent_steps": 160}
+
+
+@pytest.fixture
+def small_trainings(monkeypatch):
+    """im.train takes few steps, in lockstep."""
+    train = im.train
+    small = {"runtime.mode": "lockstep", "unroll_length": 10, "batch_size": 8}
+
+    def few(*args, **kwargs):
+        return train(*args, **({"workdir": "run"} | kwargs | _steps(kwargs, small)))
+
+    monkeypatch.setattr(im, "train", few)
+
+
+@pytest.mark.integration
+def test_the_cells_of_the_notebook_run_in_order(place, small_trainings):
+    notebook = json.loads((_ROOT / "docs/guides/python.ipynb").read_text())
+    cells = [each for each in notebook["cells"] if each["cell_type"] == "code"]
+    namespace = {"__name__": "__main__"}
+    for cell in cells:
+        assert cell["outputs"] or "class " in "".join(cell["source"])  # it is executed
+        exec("".join(cell["source"]), namespace)
+    assert (place / "runs/treasure/video.gif").exists()
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("path", [_README, *_DOCS], ids=_name)
-def test_the_code_of_a_page_runs_in_order(path, place, monkeypatch):
+def test_the_code_of_a_page_runs_in_order(path, place, monkeypatch, small_trainings):
     namespace = {}
     for kind, code in _BLOCK.findall(path.read_text()):
         if named := re.match(r"# (\w+\.py)\n", code):

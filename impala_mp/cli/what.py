@@ -48,7 +48,8 @@ def take(arguments: list[str]) -> tuple[What, list[str], list[str]]:
     for before, argument in itertools.pairwise(["", *arguments]):
         flag = argument.lstrip("-")
         if flag.startswith("change.") and argument != flag:
-            changes.append(_changed(flag.removeprefix("change.")))
+            changes.append(flag.removeprefix("change.").partition("=")[0])
+            check_changeable(changes[-1])
             argument = f"--config.{flag.removeprefix('change.')}"
         elif not argument.startswith("-") and not _takes_value(before):
             if named.config:
@@ -65,9 +66,8 @@ def _takes_value(argument: str) -> bool:
     return bool(name) and name != argument and "=" not in name and not is_switch
 
 
-def _changed(assignment: str) -> str:
-    """Returns the field of FIELD=VALUE, which may change during a run."""
-    name = assignment.partition("=")[0]
+def check_changeable(name: str) -> None:
+    """Raises BadInput unless the field `name` may change during a run."""
     field = base.BY_NAME.get(name)
     if field is None:
         near = fields.nearest(name, list(base.BY_NAME))
@@ -77,7 +77,6 @@ def _changed(assignment: str) -> str:
             f"{name} cannot change during a run: what was learned depends on it. Start"
             f" a new run with --config.{name}."
         )
-    return name
 
 
 def _with(named: What, flags: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from impala_mp import errors
+from impala_mp.config import by_value
 
 _MAX_LINE = 500  # characters of an error
 _MAX_FRAMES = 5  # of a traceback that is shown
@@ -19,6 +20,8 @@ _FRAME = re.compile(r'  File "(.*)", line \d+, in .*\n(?:    .*\n)*')
 _added: list[str] = []  # to sys.path
 # Packages whose code is not the user's; imported here, they would take a second.
 _LIBRARIES = ("impala_mp", "gymnasium", "numpy", "torch")
+# Names that Python gives to code from standard input and from notebooks.
+_WITHOUT_A_FILE = ("<stdin>", "<ipython-input", "<cell")
 # Prefix of an id: the module that registers it, and the extra that installs it.
 EXTRAS = {
     "ALE/": ("ale_py", "atari"),
@@ -91,6 +94,8 @@ def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
     Raises:
       BadInput: there is no such module. Failing imports inside it are not caught.
     """
+    if by_value.is_module(module_name):
+        return by_value.import_module(field, name)
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise errors.BadInput(
             f"{field} ({name!r}) names no module. Set config.{field} to module:name."
@@ -177,6 +182,6 @@ def _is_the_users(filename: str) -> bool:
     files = (module.__file__ for module in loaded if module and module.__file__)
     ours = tuple(os.path.dirname(os.path.abspath(file)) for file in files)
     in_library = filename.startswith(sysconfig.get_path("stdlib"))
-    return not filename.startswith((*ours, "<")) and (
-        _is_installed(filename) or not in_library
-    )
+    if filename.startswith("<"):  # others are of generated code
+        return filename.startswith(_WITHOUT_A_FILE)
+    return not filename.startswith(ours) and (_is_installed(filename) or not in_library)

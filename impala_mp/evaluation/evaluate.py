@@ -50,7 +50,7 @@ def evaluate(
     by_task = {}
     for task, suffix in enumerate(run.tasks):
         film = video if task == 0 else None
-        by_task[suffix] = _play(run, policy, episodes, greedy, task, film)
+        by_task[suffix] = play(run, policy, episodes, greedy, task, film)
     every = [each for returns in by_task.values() for each in returns]
     several = by_task if len(by_task) > 1 else {}
     return {
@@ -61,7 +61,7 @@ def evaluate(
     }
 
 
-def _play(
+def play(
     run: saved_run.SavedRun,
     policy: agent.Agent,
     episodes: int,

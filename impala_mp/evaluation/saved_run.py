@@ -1,5 +1,6 @@
 """A run read from its folder: its config and its newest checkpoint."""
 
+import os
 import sys
 from typing import Any
 
@@ -9,19 +10,26 @@ from impala_mp import errors, seeding, specs
 from impala_mp.config import derived
 from impala_mp.environments import factory, vector
 from impala_mp.networks import agent
-from impala_mp.storage import checkpoint, trust as trust_lib, workdir
+from impala_mp.storage import checkpoint, files, trust as trust_lib, workdir
 from impala_mp.workers import memory_limit
 
 
 class SavedRun:
-    """Config and newest checkpoint of a run; damaged files are reported on stderr."""
+    """Config and a checkpoint of a run; damaged files are reported on stderr."""
 
-    def __init__(self, path: str, trust: bool = False, config: Any = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        trust: bool = False,
+        config: Any = None,
+        which: str | int = "newest",
+    ) -> None:
         """Reads the run in `path`.
 
         Args:
           trust: True loads code that this user has not trained.
           config: of the run; None: read from its folder.
+          which: newest, best, or the update of a checkpoint.
 
         Raises:
           BadInput: there is no run, no valid checkpoint, or its code is not trusted.
@@ -31,7 +39,7 @@ class SavedRun:
             config = workdir.read_config(path)
             trust_lib.admit(config, path, trust)
         self.config = config
-        self._state = _newest(path)
+        self._state = _load(path, which)
         try:
             learned = self._state["learner"]
             self.agent_steps, self.updates = (
@@ -86,9 +94,11 @@ class SavedRun:
         return seeding.sequence(self.config.seed, "evaluator")
 
 
-def _newest(path: str) -> dict[str, Any]:
+def _load(path: str, which: str | int) -> dict[str, Any]:
     folder = workdir.Workdir(path).checkpoints
     try:
+        if which != "newest":
+            return checkpoint.load(_place(path, folder, which))
         state = checkpoint.load_newest(
             folder, lambda text: print(text, file=sys.stderr)
         )
@@ -99,6 +109,23 @@ def _newest(path: str) -> dict[str, Any]:
             f"{path} has no checkpoint yet. Train first, or name another run."
         )
     return state
+
+
+def _place(path: str, folder: str, which: str | int) -> str:
+    """Returns the folder of a checkpoint other than the newest.
+
+    Raises:
+      BadInput: there is none; the text lists those that there are.
+    """
+    updates = files.updates(folder)
+    has_best = os.path.isdir(os.path.join(folder, "best"))
+    if which in updates or (which == "best" and has_best):
+        return os.path.join(folder, str(which))
+    best = ["best"] if has_best else []
+    there = ", ".join(["newest", *best, *map(str, updates)]) if updates else "none yet"
+    raise errors.BadInput(
+        f"{path} has no checkpoint {which!r}. It has {there}. Name one of them."
+    )
 
 
 def _make(config: Any, spec: specs.EnvironmentSpec) -> agent.Agent:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from impala_mp import errors
@@ -51,14 +51,8 @@ def set_temporary_folder() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = _IN_MEMORY
 
 
-def train(
-    config: Any,
-    path: str,
-    profile_updates: int,
-    changes: Sequence[str] = (),
-    start_from: str = "",
-) -> int:
-    """Trains; returns the exit code. The arguments are those of `program.train`."""
+def prepare(config: Any) -> Callable[..., None]:
+    """Prepares this process for a training; returns `program.train`."""
     if config.runtime.mode == "processes":
         # The exception removes the folder of the socket.
         signals.exit_on_signals(signals.interrupt)
@@ -70,8 +64,20 @@ def train(
     # An import may swallow the exception; from here on it cleans up.
     signals.exit_on_signals(signals.interrupt)
     streams.survive_errors()
+    return program.train
+
+
+def train(
+    config: Any,
+    path: str,
+    profile_updates: int,
+    changes: Sequence[str] = (),
+    start_from: str = "",
+) -> int:
+    """Trains; returns the exit code. The arguments are those of `program.train`."""
+    run = prepare(config)
     try:
-        program.train(config, path, profile_updates, changes, start_from)
+        run(config, path, profile_updates, changes, start_from)
     except errors.RunFailed as error:
         print(f"impala-train: {error}", file=sys.stderr)
         return 1

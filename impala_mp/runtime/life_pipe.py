@@ -36,15 +36,23 @@ class ChildEnd:
 
     def bind(self) -> None:
         """Binds the life of this process to the supervisor's."""
-        # Owner and signal belong to the open file description, which all children
-        # share. So each child opens a separate one.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(f"/proc/self/fd/{self._inherited}", flags)
-        os.close(self._inherited)
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        if poll.poll(0):  # closed before the signal was asked for
-            os.kill(os.getpid(), signal.SIGKILL)
+        signal_at_close(self._inherited, signal.SIGKILL)
+
+
+def signal_at_close(inherited: int, number: int) -> None:
+    """Sends `number` to this process when the last write end of a pipe closes.
+
+    It takes the read end `inherited`.
+    """
+    # Owner and signal belong to the open file description, which all children share. So
+    # each child opens a separate one.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(f"/proc/self/fd/{inherited}", flags)
+    os.close(inherited)
+    fcntl.fcntl(fd, fcntl.F_SETSIG, number)
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if poll.poll(0):  # closed before the signal was asked for
+        os.kill(os.getpid(), number)

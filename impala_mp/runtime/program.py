@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors, nest, seeding, specs
-from impala_mp.config import derived, validation
+from impala_mp.config import by_value, derived, validation
 from impala_mp.environments import factory
 from impala_mp.evaluation import evaluate
 from impala_mp.monitoring import display, health, live_control, reporter as reporter_lib
@@ -103,7 +103,7 @@ def _show(
 ) -> bool:
     """Runs the training with a display; returns True when it is finished."""
     with display.Display(
-        shared.config.environment.id,
+        by_value.without_digests(shared.config.environment.id),
         shared.config.total_agent_steps,
         log=os.path.join(folder.logs, "supervisor.log"),
     ) as screen:
@@ -214,7 +214,7 @@ def _conclude(config: Any, policy: agent.Agent, path: str, finished: bool) -> No
         return
     episodes = config.evaluation.episodes
     evaluate.conclude(
-        config.environment.id,
+        by_value.without_digests(config.environment.id),
         path,
         lambda: evaluate.evaluate(path, episodes, policy=policy, config=config),
     )

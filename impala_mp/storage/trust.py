@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from impala_mp import errors
-from impala_mp.config import arguments, derived, user_code
+from impala_mp.config import arguments, by_value, derived, user_code
 
 _FOLDERS = ("impala_mp", "trained")  # below the user's folder for state
 _MAX_FOLDERS_BYTES = 2**16
@@ -52,7 +52,8 @@ def names(config: Any) -> list[Name]:
 def admit(config: Any, path: str, trust: bool) -> None:
     """Checks, before anything is imported, that the code of a run may be loaded.
 
-    Puts the current folder on sys.path if there is code to load.
+    Puts the current folder on sys.path if there is code to load, and the run's code by
+    value behind it.
 
     Args:
       path: the run or the file that `config` is from.
@@ -67,13 +68,29 @@ def admit(config: Any, path: str, trust: bool) -> None:
     user_code.add_current_folder()
     for folder in _recorded_folders(path):
         user_code.add_folder(folder)
-    if not any(_place(each) for each in code) or _is_recorded(config, code):
-        return
+    if any(_place(each) for each in code) and not _is_recorded(config, code):
+        _require_trust(code, path, trust)
+    add_by_value(config, path)
+
+
+def add_by_value(config: Any, path: str) -> None:
+    """Makes the code by value of a run loadable.
+
+    Args:
+      path: the run or one of its crash files.
+    """
+    if any(by_value.is_module(each.module) for each in names(config)):
+        is_file = os.path.isfile(path)
+        by_value.add_folder(os.path.join(path, "..", "..") if is_file else path)
+
+
+def _require_trust(code: list[Name], path: str, trust: bool) -> None:
     listed = ", ".join(f"{each.name} ({each.field})" for each in code)
     if not trust:
         raise errors.BadInput(
             f"{path} imports and calls {listed}. This user has not trained that code"
-            " with these arguments here. Add --trust if both are safe."
+            " with these arguments here. Add --trust, in Python trust=True, if both"
+            " are safe."
         )
     print(f"--trust: {path} imports and calls {listed}.", file=sys.stderr)
 
@@ -146,7 +163,12 @@ def _digest(config: Any, code: list[Name]) -> str:
 
 
 def _place(name: Name) -> str:
-    """Returns where the module's package is, without importing it; "" if nowhere."""
+    """Returns where the module's package is, without importing it; "" if nowhere.
+
+    The name of code by value has the digest of its content, wherever it is.
+    """
+    if by_value.is_module(name.module):
+        return by_value.FOLDER
     package = name.module.partition(".")[0]
     try:
         spec = importlib.util.find_spec(package)

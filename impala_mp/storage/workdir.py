@@ -13,12 +13,20 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors
-from impala_mp.config import fields, validation
-from impala_mp.storage import files
+from impala_mp.config import by_value, fields, validation
+from impala_mp.storage import files, trust
 
 _MAX_CONFIG_BYTES = 2**20
 # What a run writes there beside the files that it replaces as a whole.
-_FOLDERS = ("checkpoints", "logs", "questions", "crashes", "profiles", "tensorboard")
+_FOLDERS = (
+    "checkpoints",
+    "logs",
+    "questions",
+    "crashes",
+    "profiles",
+    "tensorboard",
+    by_value.FOLDER,
+)
 _APPENDED = ("lock", "metrics.jsonl", "changes.jsonl")
 
 
@@ -77,9 +85,11 @@ class Workdir:
         changed = fields.differences(read_config(self.path), new)
         self._changed = {k: changed[k] for k in changes if k in changed}
         foreign = {
-            k: v
-            for k, v in changed.items()
-            if not fields.is_operational(k) and k not in changes
+            k: (a, b)
+            for k, (a, b) in changed.items()
+            if not fields.is_operational(k)
+            and k not in changes
+            and by_value.without_digests(repr(a)) != by_value.without_digests(repr(b))
         }
         if foreign:
             lines = "; ".join(
@@ -132,6 +142,7 @@ class Workdir:
             os.makedirs(self.checkpoints, exist_ok=True)
             self.run = self._count()
             self._journal()
+            self._keep_code(new)
             files.write_atomically(self._config, fields.to_json(new) + "\n")
         except OSError as error:
             self._undo()
@@ -145,6 +156,23 @@ class Workdir:
             files.append(
                 os.path.join(self.path, "changes.jsonl"), f"{json.dumps(line)}\n"
             )
+
+    def _keep_code(self, config: config_dict.ConfigDict) -> None:
+        """Copies the code by value that `config` names, readable by this user only."""
+        folder = os.path.join(self.path, by_value.FOLDER)
+        for module in {each.module for each in trust.names(config)}:
+            path = os.path.join(folder, by_value.file_name(module))
+            if not by_value.is_module(module) or os.path.exists(path):
+                continue
+            data = by_value.read(module)
+            if data is not None:  # a child that needs it refuses the run
+                os.makedirs(folder, exist_ok=True)
+                with (
+                    files.replacing(path) as temporary,
+                    files.create(temporary) as file,
+                ):
+                    os.fchmod(file.fileno(), 0o600)
+                    file.write(data)
 
     def _take_lock(self) -> None:
         path = os.path.join(self.path, "lock")

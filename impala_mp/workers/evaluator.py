@@ -10,6 +10,7 @@ import torch
 from ml_collections import config_dict
 
 from impala_mp import errors, nest, seeding
+from impala_mp.config import by_value
 from impala_mp.environments import bad_data, vector
 from impala_mp.networks import agent
 
@@ -63,7 +64,8 @@ def protocol(settings: Any, greedy: bool) -> str:
     """Describes `config.environment`, its settings, and the choice of actions."""
     kwargs = ", ".join(f"{k}={_short(v)}" for k, v in settings.kwargs.items())
     choice = "greedy actions" if greedy else "sampled actions"
-    return f"{settings.id}({kwargs}), full games, {choice}"
+    name = by_value.without_digests(settings.id)
+    return f"{name}({kwargs}), full games, {choice}"
 
 
 def _short(value: Any) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from impala_mp import seeding
+from impala_mp.environments import factory
 from impala_mp.evaluation import diagnosis, saved_run
 from impala_mp.runtime import entry_points, lockstep, preflight, program, resources
 from impala_mp.storage import crash_file
@@ -30,7 +31,8 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
     config = builders.config(**overrides)
     shared = builders.shared(config, tmp_path)
     assert shared.cores == ((0,), ((2,), (3,)), (1,))
-    assert "the inference server core 1" in " ".join(program._resources(shared))
+    described = program._described(shared, factory.probe(config.environment))
+    assert "the inference server core 1" in " ".join(described)
     assert preflight.check(config, None)
     assert "the inference server core 1" in capsys.readouterr().out
     taken = []
