@@ -17,30 +17,27 @@ import sys
 if __name__ == "__main__" and not sys.flags.safe_path:
     sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
 
+import functools
+from typing import Any
 
 from impala_mp.cli import start
 from impala_mp.runtime import launch
 
 
-def _train() -> None:
+def _define(values: Any) -> None:
+    """Defines the flags of this command, but --config and --trust."""
     from absl import flags
 
-    from impala_mp.cli import command_line, what
-    from impala_mp.config import user_code
-    from impala_mp.storage import trust
-
-    # The experiment and module:factory find the user's modules.
-    user_code.add_current_folder()
-    named, changes, sys.argv[1:] = what.take(sys.argv[1:])
-    values = flags.FlagValues()
-    config = command_line.define_config(values)
-    workdir = flags.DEFINE_string(
-        "workdir",
-        None,
-        "Folder of the run; created if missing.",
-        flag_values=values,
+    boolean = functools.partial(flags.DEFINE_boolean, flag_values=values)
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
+    string("workdir", None, "Folder of the run; created if missing.")
+    string(
+        "start_from",
+        "",
+        "Run that a new run takes its first weights and statistics from, as far as"
+        " they fit: DIR, DIR:UPDATE or DIR:best.",
     )
-    profile = flags.DEFINE_integer(
+    flags.DEFINE_integer(
         "profile_updates",
         0,
         "Number of updates and of actor 0's unrolls (in lockstep: of all actors) to"
@@ -48,33 +45,47 @@ def _train() -> None:
         lower_bound=0,
         flag_values=values,
     )
-    check = flags.DEFINE_boolean(
+    boolean(
         "check",
         False,
         "Check the run for problems and print a report; train nothing and write"
         " nothing.",
-        flag_values=values,
     )
-    start_from = flags.DEFINE_string(
-        "start_from",
-        "",
-        "Run that a new run takes its first weights and statistics from, as far as"
-        " they fit: DIR, DIR:UPDATE or DIR:best.",
-        flag_values=values,
-    )
-    flags.DEFINE_boolean("list", False, "List the presets.", flag_values=values)
-    trusted = command_line.define_trust(values)
+    boolean("detach", False, "Train in the background, without a terminal.")
+    boolean("list", False, "List the presets.")
+
+
+def _train() -> None:
+    from absl import flags
+
+    from impala_mp.cli import command_line, detach, what
+    from impala_mp.config import user_code
+    from impala_mp.storage import trust
+
+    # The experiment and module:factory find the user's modules.
+    user_code.add_current_folder()
+    given = [each for each in sys.argv[1:] if each.lstrip("-") != "detach"]
+    named, changes, sys.argv[1:] = what.take(sys.argv[1:])
+    values = flags.FlagValues()
+    config = command_line.define_config(values)
+    _define(values)
+    command_line.define_trust(values)
     command_line.parse(values, str(__doc__))
-    path = workdir.value
+    path = values.workdir
     if named.workdir:
         path = named.workdir
-        trust.admit(config.value, path, trusted.value)
+        trust.admit(config.value, path, values.trust)
     launch.set_environment()
     launch.set_temporary_folder()
-    if check.value:
-        sys.exit(launch.check(config.value, path, start_from.value))
-    path = path or what.new_workdir(config.value)
-    sys.exit(launch.train(config.value, path, profile.value, changes, start_from.value))
+    if values.check:
+        sys.exit(launch.check(config.value, path, values.start_from))
+    if not path:
+        path = what.new_workdir(config.value)
+        given.append(f"--workdir={path}")
+    if values.detach:
+        sys.exit(detach.train(given, path))
+    parts = (values.profile_updates, changes, values.start_from)
+    sys.exit(launch.train(config.value, path, *parts))
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ class What(NamedTuple):
 
 
 # Flags without a value: what follows one may be WHAT.
-_SWITCHES = {"check", "list", "trust", "version", "help", "h"}
+_SWITCHES = {"check", "detach", "list", "trust", "version", "help", "h"}
 
 
 def take(arguments: list[str]) -> tuple[What, list[str], list[str]]:

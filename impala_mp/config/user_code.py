@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -76,7 +77,8 @@ def load(field: str, name: str, signature: str) -> Callable[..., Any]:
       signature: expected signature, shown in the error message.
 
     Raises:
-      BadInput: there is no such module, or nothing of that name in it.
+      BadInput: there is no such module, nothing of that name in it, or it takes other
+        arguments.
     """
     module_name, _, factory_name = name.partition(":")
     module = import_module(field, name, module_name)
@@ -85,7 +87,18 @@ def load(field: str, name: str, signature: str) -> Callable[..., Any]:
             f"{field} ({name!r}): module {module_name!r} has no {factory_name!r}. Name"
             f" a function {signature}."
         )
-    return getattr(module, factory_name)
+    factory: Callable[..., Any] = getattr(module, factory_name)
+    arguments = signature.partition(")")[0].split(",")
+    try:
+        inspect.signature(factory).bind(*arguments)
+    except TypeError as error:
+        raise errors.BadInput(
+            f"{field} ({name!r}) cannot be called ({error}). Name a function"
+            f" {signature}."
+        ) from error
+    except ValueError:
+        pass  # code without a signature
+    return factory
 
 
 def import_module(field: str, name: str, module_name: str) -> types.ModuleType:

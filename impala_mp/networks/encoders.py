@@ -256,13 +256,25 @@ def num_features(encoder: nn.Module, spec: types.Nest) -> int:
     """Returns F of an encoder from observations [N, ...] to [N, F].
 
     Raises:
-      BadInput: its output has another shape.
+      BadInput: its output has another shape, or it cannot take the observations. An
+        error in a user's own code is not caught.
     """
     example = nest.map_structure(
         lambda leaf: torch.from_numpy(leaf.example()[None].copy()), spec
     )
-    with torch.no_grad():
-        output = encoder(example)
+    try:
+        with torch.no_grad():
+            output = encoder(example)
+    except Exception as error:
+        if user_code.where(error):
+            raise
+        arrays = ", ".join(
+            f"{leaf.dtype} {[1, *leaf.shape]}" for leaf in nest.flatten(spec)
+        )
+        raise errors.BadInput(
+            f"the torso cannot take the observations, {arrays} ({error!s:.300}). Make"
+            " it for them."
+        ) from error
     if output.dim() != 2 or output.shape[0] != 1:
         raise errors.BadInput(
             f"the torso maps [1, ...] to {list(output.shape)}. It must return"

@@ -203,7 +203,7 @@ class ChildProcess:
         self.reason = reason
         self.deaths += 1
         self.verdict = self.policy.after_death(
-            now, lived_secs, was_running, self.has_finished
+            now, lived_secs, was_running, self._num_finished
         )
         if isinstance(self.verdict, restart_policy.Wait):
             self.restart_at = now + self.verdict.secs
@@ -228,22 +228,27 @@ class ChildProcess:
         """Returns where an actor died, so that its seeds can be tried by hand."""
         if self.seat.role != "actor":
             return ""
-        steps = self.row.get("agent_steps") - self._steps_at_start
         seed = self._shared.config.seed
         return (
-            f" after {steps:,} agent steps (seeds of {seed}, actor {self.seat.index},"
-            f" incarnation {self.incarnation} of run {self._shared.run})"
+            f" after {self.steps:,} agent steps (seeds of {seed}, actor"
+            f" {self.seat.index}, incarnation {self.incarnation} of run"
+            f" {self._shared.run})"
         )
 
     @property
-    def has_finished(self) -> bool:
-        """True if its newest incarnation has finished a unit of work."""
-        return self.row.get("finished") != self._finished_before
+    def steps(self) -> int:
+        """Agent steps of its newest incarnation."""
+        return self.row.get("agent_steps") - self._steps_at_start
+
+    @property
+    def _num_finished(self) -> int:
+        """Units of work that its newest incarnation has finished."""
+        return self.row.get("finished") - self._finished_before
 
     @property
     def fruitless_lives(self) -> int:
         """Lives in a row, up to now, in which it was running and finished nothing."""
-        return 0 if self.has_finished else self.policy.fruitless_lives
+        return 0 if self._num_finished else self.policy.fruitless_lives
 
     def output(self) -> str:
         """Returns the output of this incarnation, its traceback included.

@@ -1,6 +1,7 @@
 """Restart policy of one process: how long to wait after a death, or when to give up.
 
-A process may die `max_restarts` times within `window_secs`, may fail to start
+A process may die `max_restarts` times within `window_secs`, and as often in a row with
+little finished in each life, however long the lives are. It may fail to start
 `max_failed_starts` times in a row, and may die `max_deaths_without_progress` times in a
 row before it finishes anything (config.health). The wait doubles with each short life
 in a row. The window leaves out the waits: otherwise a loop of short lives with long
@@ -11,6 +12,7 @@ import random
 from typing import Any, NamedTuple
 
 _SETTLED_SECS = 1.0  # a process that lived longer than this is no crash loop
+_ENOUGH = 10  # unrolls, updates ... of a life that is no crash loop
 _MAX_DOUBLINGS = 60  # beyond any back-off, and within a float
 _UNITS = {"actor": "unroll", "learner": "update", "evaluator": "evaluation"}
 
@@ -40,10 +42,11 @@ class RestartPolicy:
         self.failed_starts = 0  # in a row
         self.short_lives = 0  # in a row
         self.fruitless_lives = 0  # in a row, failed starts left out
+        self._poor_lives = 0  # in a row, with fewer than _ENOUGH finished
         self._waited_secs = 0.0
 
     def after_death(
-        self, now: float, lived_secs: float, was_running: bool, has_finished: bool
+        self, now: float, lived_secs: float, was_running: bool, num_finished: int
     ) -> Verdict:
         """Records a death and decides.
 
@@ -51,14 +54,15 @@ class RestartPolicy:
           now: seconds on any clock that only runs forward.
           lived_secs: 0 where no process could be started.
           was_running: whether it had done anything for the run.
-          has_finished: whether it had finished an unroll, an update or the like.
+          num_finished: unrolls, updates or the like that it had finished.
         """
         window = self._health.window_secs
         now -= self._waited_secs
         self.deaths = [t for t in self.deaths if now - t < window] + [now]
         self.short_lives = 1 if lived_secs > _SETTLED_SECS else self.short_lives + 1
         self.failed_starts = 0 if was_running else self.failed_starts + 1
-        self.fruitless_lives = 0 if has_finished else self.fruitless_lives + was_running
+        self.fruitless_lives = 0 if num_finished else self.fruitless_lives + was_running
+        self._poor_lives = 0 if num_finished >= _ENOUGH else self._poor_lives + 1
         spent = self._spent()
         if spent:
             return GiveUp(spent)
@@ -77,9 +81,15 @@ class RestartPolicy:
                 f" {self._health.window_secs:.0f} s"
                 f" (config.health.max_restarts.{self._role}={allowed})"
             )
+        unit = _UNITS.get(self._role, "batch of requests")
+        if self._poor_lives > allowed:
+            return (
+                f"died {self._poor_lives} times in a row, each time before a"
+                f" {_ENOUGH}th {unit}"
+                f" (config.health.max_restarts.{self._role}={allowed})"
+            )
         limit = self._health.max_deaths_without_progress
         if self.fruitless_lives >= limit:
-            unit = _UNITS.get(self._role, "batch of requests")
             return (
                 f"died {self.fruitless_lives} times in a row without a finished {unit}"
                 f" (config.health.max_deaths_without_progress={limit})"

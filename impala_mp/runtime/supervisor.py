@@ -15,6 +15,7 @@ from impala_mp.config import derived
 from impala_mp.monitoring import health
 from impala_mp.runtime import (
     child_process,
+    death_reports,
     entry_points,
     life_pipe,
     restart_policy,
@@ -57,6 +58,7 @@ class Supervisor:
         ]
         self._learner = self._children[shared.topology.learner().row]
         self._context = multiprocessing.get_context("forkserver")
+        self._deaths = death_reports.DeathReports(report)
         self._life = life_pipe.LifePipe()
         self._wakeup, self._wakeup_writer = socket.socketpair()
         self._noticed_at = time.monotonic()  # when a pause was last looked for
@@ -263,10 +265,7 @@ class Supervisor:
             return
         self._stop_at_the_same_error(child)
         self._stop_without_progress(child)
-        self._report(
-            f"{child.title} {child.reason}; restart in {child.verdict.secs:.1f} s."
-            f" See {child.log}."
-        )
+        self._deaths.add(child, child.verdict.secs)
 
     def _stop_at_the_same_error(self, child: child_process.ChildProcess) -> None:
         """Raises ChildFailed if all actors die of one error before the first update.

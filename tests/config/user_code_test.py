@@ -64,3 +64,21 @@ def test_notes_and_long_messages_hide_neither_error_nor_place():
     assert "a note" not in text
     assert f"({__file__}:" in text
     assert len(text) < 800
+
+
+def _of_one(spec):
+    return spec
+
+
+def _of_two(spec, settings):
+    return spec, settings
+
+
+@pytest.mark.parametrize("name", ["_of_one", "pytest", "__doc__"])
+def test_a_factory_with_other_arguments_is_refused_before_it_is_called(name):
+    with pytest.raises(
+        errors.BadInput, match=r"cannot be called .* a function \(a, b\)"
+    ):
+        user_code.load("network.torso", f"{__name__}:{name}", "(a, b) -> Module")
+    found = user_code.load("network.torso", f"{__name__}:_of_two", "(a, b) -> Module")
+    assert found is _of_two

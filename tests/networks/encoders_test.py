@@ -135,6 +135,19 @@ def test_encoders_that_do_not_fit_are_refused(overrides, keys, space, words):
         encoders.make(config, _spec(space))
 
 
+class _Own(torch.nn.Module):
+    def forward(self, observation):
+        return observation @ torch.zeros(99, 2)
+
+
+def test_a_module_that_cannot_take_the_observations():
+    """Without a line of the user's a sentence, with one the user's own error."""
+    with pytest.raises(errors.BadInput, match=r"cannot take the .* float32 \[1, \d+\]"):
+        encoders.num_features(torch.nn.Linear(99, 2), _spec("box"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        encoders.num_features(_Own(), _spec("box"))
+
+
 def _masked_agent(key="allowed", observation="masked", action="discrete"):
     environment = specs.EnvironmentSpec(
         _spec(observation), spaces.action_spec(support_spaces._SPACES[action]), 1
