@@ -15,9 +15,11 @@ _CONFIG = _ROOT / "experiments" / "catch.py"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _hangups_end_processes():
-    """Processes inherit that `nohup` ignores them."""
+def _signals_as_in_a_terminal():
+    """Processes inherit what `nohup` and `&` ignore."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -66,16 +66,28 @@ def _script(fault="pass", **settings):
     return _SCRIPT.replace("FAULT", fault).replace("SETTINGS", text)
 
 
-def _python(folder, *arguments, **kwargs):
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **kwargs,
-    )
+@pytest.fixture
+def python(tmp_path):
+    """Starts Python in `tmp_path`, and kills what a test leaves behind."""
+    started = []
+
+    def start(*arguments, **kwargs):
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **kwargs,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:  # a training ends with its caller
+        process.kill()
+        process.communicate()
 
 
 def _wait(condition, secs=120.0):
@@ -86,8 +98,8 @@ def _wait(condition, secs=120.0):
 
 
 @pytest.mark.integration
-def test_a_class_of_standard_input_goes_to_the_processes(tmp_path):
-    process = _python(tmp_path, "-")
+def test_a_class_of_standard_input_goes_to_the_processes(tmp_path, python):
+    process = python("-")
     said, _ = process.communicate(_script(), timeout=200)
     assert process.returncode == 0, said
     assert "ACTION True" in said
@@ -98,8 +110,8 @@ def test_a_class_of_standard_input_goes_to_the_processes(tmp_path):
 
 
 @pytest.mark.integration
-def test_a_run_from_elsewhere_executes_nothing_by_itself(tmp_path, monkeypatch):
-    process = _python(tmp_path, "-")
+def test_a_run_from_elsewhere_executes_nothing_by_itself(tmp_path, python, monkeypatch):
+    process = python("-")
     said, _ = process.communicate(_script(**{"runtime.mode": "lockstep"}), timeout=200)
     (folder,) = (tmp_path / "runs").glob("Pairs/*")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
@@ -114,9 +126,9 @@ def test_a_run_from_elsewhere_executes_nothing_by_itself(tmp_path, monkeypatch):
 
 
 @pytest.mark.integration
-def test_the_users_bug_is_one_sentence(tmp_path):
+def test_the_users_bug_is_one_sentence(tmp_path, python):
     (tmp_path / "script.py").write_text(_script("raise ValueError('no bread')"))
-    process = _python(tmp_path, "script.py")
+    process = python("script.py")
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 1
     last = said[said.rindex("RunFailed") :]
@@ -127,9 +139,9 @@ def test_the_users_bug_is_one_sentence(tmp_path):
 
 
 @pytest.mark.integration
-def test_ctrl_c_saves_and_returns_the_run(tmp_path):
+def test_ctrl_c_saves_and_returns_the_run(tmp_path, python):
     (tmp_path / "script.py").write_text(_script(total_agent_steps=10**8))
-    process = _python(tmp_path, "script.py", process_group=0)
+    process = python("script.py", process_group=0)
     _wait(lambda: list(tmp_path.glob("runs/Pairs/*/metrics.jsonl")))
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=120)
@@ -140,9 +152,9 @@ def test_ctrl_c_saves_and_returns_the_run(tmp_path):
 
 
 @pytest.mark.integration
-def test_a_training_ends_with_the_process_that_called_it(tmp_path):
+def test_a_training_ends_with_the_process_that_called_it(tmp_path, python):
     (tmp_path / "script.py").write_text(_script(total_agent_steps=10**8))
-    process = _python(tmp_path, "script.py")
+    process = python("script.py")
     _wait(lambda: list(tmp_path.glob("runs/Pairs/*/health.json")))
     (folder,) = tmp_path.glob("runs/Pairs/*")
     pids = [

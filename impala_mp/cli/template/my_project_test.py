@@ -22,7 +22,7 @@ def test_the_config_is_valid() -> None:
 def test_a_few_updates(tmp_path: pathlib.Path) -> None:
     config = experiment.get_config()
     config.runtime.mode = "lockstep"
-    config.total_agent_steps = 10 * config.batch_size * config.unroll_length
+    config.total_agent_steps = 5_000
     config.evaluation.episodes = 10
     program.train(config, str(tmp_path))
     result = evaluate.evaluate(str(tmp_path), episodes=10)
