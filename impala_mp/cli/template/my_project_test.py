@@ -26,5 +26,5 @@ def test_a_few_updates(tmp_path: pathlib.Path) -> None:
     config.evaluation.episodes = 10
     program.train(config, str(tmp_path))
     result = evaluate.evaluate(str(tmp_path), episodes=10)
-    assert result["agent_steps"] == config.total_agent_steps
+    assert result["agent_steps"] >= config.total_agent_steps
     assert -1.0 <= result["mean"] <= 1.0
