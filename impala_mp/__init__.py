@@ -7,8 +7,8 @@ print(run.evaluate(episodes=100).mean)
 action, state = run.policy(observation)
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+# Nothing is imported here: under `python -m` it might come from the current folder.
+TYPE_CHECKING = False  # True for type checkers
 
 if TYPE_CHECKING:
     from impala_mp.api.run import Evaluation, Image, Policy, Run, load
@@ -34,8 +34,10 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Imports a public name at its first use; the commands start without torch."""
+    import importlib
+
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import time
 
@@ -198,8 +199,12 @@ def test_an_environment_that_exits_ends_its_actor_only(start, tmp_path, call):
     )
     victim = run.until_running(count=2)[0]
     (tmp_path / f"doom.{victim['pid']}").touch()
-    code = 2 if call.startswith("os") else 1
-    run.until(lambda: f"ended with exit code {code} after" in run.text())
+    number = re.search(r"\d", call)[0]
+    place = f"leaving.py:12 in step: SystemExit: {number}"
+    told = f"{place} (actor {victim['index']}, step"
+    if call.startswith("os"):
+        told = "ended with exit code 2 after"
+    run.until(lambda: told in run.text())
     run.until(lambda: any(p["incarnation"] for p in run.until_running()))
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
