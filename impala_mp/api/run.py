@@ -136,12 +136,8 @@ class Run:
         _check_episodes(episodes)
         greedy = bool(self.config.evaluation.greedy if greedy is None else greedy)
         with _undisturbed():
-            returns = {
-                suffix.lstrip("/"): evaluate_lib.play(
-                    self._saved, self._agent, episodes, greedy, task, None
-                )
-                for task, suffix in enumerate(self._saved.tasks)
-            }
+            played = evaluate_lib.play(self._saved, self._agent, episodes, greedy)
+        returns = {suffix.lstrip("/"): each for suffix, each in played.items()}
         every = [each for part in returns.values() for each in part]
         return Evaluation(
             **evaluator.summarise(every)._asdict(),
@@ -192,7 +188,7 @@ class Run:
         file = self._file(path, "video.gif")
         greedy = bool(self.config.evaluation.greedy if greedy is None else greedy)
         with _undisturbed():
-            evaluate_lib.play(self._saved, self._agent, 1, greedy, 0, file)
+            evaluate_lib.play_task(self._saved, self._agent, 1, greedy, 0, file)
         return Image(file)
 
     def _file(self, path: str | os.PathLike[str] | None, name: str) -> str:

@@ -130,7 +130,8 @@ def _assign(config: Any, name: str, value: Any, folder: str) -> None:
         for key, each in value.items():
             _assign(config, f"{name}.{key}", each, folder)
     else:
-        raise errors.BadInput(f"there is no field config.{name}.{_hint(name)}")
+        near = fields_lib.nearest(name, list(base_lib.BY_NAME))
+        raise errors.BadInput(f"there is no field config.{name}.{near}")
 
 
 def _assign_open(config: Any, group: str, values: Any, folder: str) -> None:
@@ -146,15 +147,6 @@ def _assign_open(config: Any, group: str, values: Any, folder: str) -> None:
 
 def _is_group(name: str) -> bool:
     return any(known.startswith(f"{name}.") for known in base_lib.BY_NAME)
-
-
-def _hint(name: str) -> str:
-    """Returns a hint at the field with this short name, or at the nearest one."""
-    short = name.rpartition(".")[2]
-    found = [field.name for field in base_lib.FIELDS if field.short_name == short]
-    if found:
-        return f" Did you mean {found[0]!r}?"
-    return fields_lib.nearest(name, list(base_lib.BY_NAME))
 
 
 def _refusal(name: str, value: Any, kind: str) -> errors.BadInput:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from multiprocessing import connection, spawn
 from typing import Any
@@ -24,7 +23,7 @@ from impala_mp.api import child, run as run_lib, settings
 from impala_mp.cli import what
 from impala_mp.config import fields as fields_lib
 from impala_mp.runtime import launch
-from impala_mp.storage import files, workdir as workdir_lib
+from impala_mp.storage import files, trust as trust_lib, workdir as workdir_lib
 
 _taken: set[str] = set()  # folders that this process has chosen
 _lock = threading.Lock()
@@ -38,11 +37,11 @@ def train(
     config: Any = None,
     start_from: str | os.PathLike[str] = "",
     change: Mapping[str, Any] | None = None,
+    trust: bool = False,
     **fields: Any,
 ) -> run_lib.Run:
     """Trains an agent, or resumes the run in `workdir`; returns the run.
 
-        im.train("CartPole-v1", total_agent_steps=300_000)
         im.train(MyEnv, optimizer=dict(learning_rate=1e-3), workdir="runs/mine")
         im.train(MyEnv, **{"loss.entropy_cost": 0.01})
 
@@ -58,6 +57,7 @@ def train(
       config: a ConfigDict, or FILE.py[:VARIANT]; None: the defaults, or a preset's.
       start_from: run that a new run takes its first weights from.
       change: fields by dotted name that get another value in a resumed run.
+      trust: True resumes a run whose code this user has not trained here.
       **fields: fields of the config, by name or dotted name, groups as dicts. Classes
         and functions may stand where the config takes module:factory.
 
@@ -72,6 +72,7 @@ def train(
             what.check_changeable(name)
         if environment is None and config is None and workdir is not None:
             config = workdir_lib.read_config(os.fspath(workdir))
+            trust_lib.admit(config, os.fspath(workdir), trust)
         made = settings.make(environment, config, {**fields, **changes}, folder)
         path = _folder(workdir, settings.short_name(made))
         job = {
@@ -94,19 +95,14 @@ def _folder(workdir: str | os.PathLike[str] | None, name: str) -> str:
     try:
         if workdir is not None:
             return os.path.abspath(os.fspath(workdir))
-        stem = os.path.abspath(os.path.join("runs", name))
+        with _lock:
+            path = os.path.abspath(what.unused_folder(name, _taken))
+            _taken.add(path)
+        return path
     except FileNotFoundError as error:
         raise errors.BadInput(
             f"the current folder cannot be used ({error}). Change to another."
         ) from error
-    stem = os.path.join(stem, time.strftime("%Y-%m-%d_%H-%M-%S"))
-    path, number = stem, 1
-    with _lock:
-        while path in _taken or os.path.lexists(path):
-            number += 1
-            path = f"{stem}_{number}"
-        _taken.add(path)
-    return path
 
 
 def _run(folder: str) -> tuple[bool, int]:

@@ -6,6 +6,7 @@ import re
 import sys
 import textwrap
 import time
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 from impala_mp import errors
@@ -149,10 +150,19 @@ def load(argument: str) -> Any:
 
 def new_workdir(config: Any) -> str:
     """Returns `runs/ENVIRONMENT/DATE`, which does not exist yet."""
-    name = re.sub(r"[^\w.-]+", "-", config.environment.id).strip("-.") or "run"
+    return unused_folder(config.environment.id)
+
+
+def unused_folder(name: str, taken: Container[str] = ()) -> str:
+    """Returns `runs/NAME/DATE`, which does not exist yet.
+
+    Args:
+      taken: absolute paths that are left out.
+    """
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
     path = os.path.join("runs", name[:100], time.strftime("%Y-%m-%d_%H-%M-%S"))
     count, free = 1, path
-    while os.path.lexists(free):
+    while os.path.lexists(free) or os.path.abspath(free) in taken:
         count += 1
         free = f"{path}_{count}"
     return free

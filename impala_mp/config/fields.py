@@ -14,16 +14,13 @@ _MAX_DEPTH = 32  # of a stored config
 _BEFORE = {"impact.normalise_advantages": False}
 # Names in other frameworks, by their last part.
 _ELSEWHERE = {
-    "batch_size": "batch_size",
     "clip_coef": "impact.clip_range",
     "clip_range": "impact.clip_range",
-    "device": "learner.device",
     "ent_coef": "loss.entropy_cost",
     "entropy_coeff": "loss.entropy_cost",
     "epochs": "learner.passes",
     "gae_lambda": "vtrace.lambda_",
     "gamma": "loss.discount_factor",
-    "learning_rate": "optimizer.learning_rate",
     "lr": "optimizer.learning_rate",
     "max_grad_norm": "optimizer.clip_norm",
     "minibatches": "learner.micro_batches",
@@ -130,11 +127,13 @@ def _is_deeper(node: Any, levels: int) -> bool:
 
 
 def nearest(key: str, keys: list[str]) -> str:
-    """Returns a hint at the nearest key, or at the one of that meaning; or ""."""
-    same = _ELSEWHERE.get(key.rpartition(".")[2].replace("-", "_"))
-    if same in keys:
-        return f" Did you mean {same!r}?"
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    """Returns a hint at the nearest key with the last part or the meaning; or ""."""
+    last = key.rpartition(".")[2].replace("-", "_")
+    same = [each for each in keys if each.rpartition(".")[2] == last]
+    if _ELSEWHERE.get(last) in keys:
+        same.append(_ELSEWHERE[last])
+    found, cutoff = (same, 0.0) if same else (keys, 0.5)
+    close = difflib.get_close_matches(key, found, n=1, cutoff=cutoff)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

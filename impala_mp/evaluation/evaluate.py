@@ -47,10 +47,7 @@ def evaluate(
     run = saved_run.SavedRun(path, trust, config)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     policy = run.agent(policy)
-    by_task = {}
-    for task, suffix in enumerate(run.tasks):
-        film = video if task == 0 else None
-        by_task[suffix] = play(run, policy, episodes, greedy, task, film)
+    by_task = play(run, policy, episodes, greedy, video)
     every = [each for returns in by_task.values() for each in returns]
     several = by_task if len(by_task) > 1 else {}
     return {
@@ -62,6 +59,26 @@ def evaluate(
 
 
 def play(
+    run: saved_run.SavedRun,
+    policy: agent.Agent,
+    episodes: int,
+    greedy: bool,
+    video: str | None = None,
+) -> dict[str, list[float]]:
+    """Plays `episodes` games of each task; returns the returns by the task's suffix.
+
+    `video` is a file for a film of the first task.
+
+    Raises:
+      NoGameEnded: there are no returns.
+    """
+    return {
+        suffix: play_task(run, policy, episodes, greedy, task, None if task else video)
+        for task, suffix in enumerate(run.tasks)
+    }
+
+
+def play_task(
     run: saved_run.SavedRun,
     policy: agent.Agent,
     episodes: int,

@@ -54,7 +54,7 @@ def read(
       argument: DIR, DIR:newest, DIR:best or DIR:UPDATE; "" for none.
       folder: of the new run; None: a folder that is not there yet.
       policy: the new run's agent.
-      report: called with a sentence on each damaged checkpoint.
+      report: called with sentences for the user.
 
     Returns:
       None without a source, or if the run in the folder has begun so.
@@ -73,7 +73,8 @@ def read(
         return None
     run, name = _split(argument)
     if folder and begun:
-        _check_begun(folder.path, run)
+        _check_begun(folder.path, run, name)
+        report(f"{folder.path} began from {run}. It resumes with what it has learned.")
         return None
     source = _load(run, name, report)
     start = _compare(source, policy)
@@ -240,11 +241,12 @@ def read_lineage(run: str) -> dict[str, Any] | None:
         raise errors.BadInput(f"{path} cannot be read ({error}).") from error
 
 
-def _check_begun(path: str, run: str) -> None:
-    """Raises BadInput if the run in `path` did not begin with weights of `run`."""
+def _check_begun(path: str, run: str, name: str) -> None:
+    """Raises BadInput if the run in `path` did not begin with that checkpoint."""
     lineage = read_lineage(path)
-    if lineage is None or lineage.get("run") != run:
-        began = f"from {lineage.get('run')}" if lineage else "with fresh weights"
+    source = (lineage or {}).get("run"), (lineage or {}).get("checkpoint")
+    if source[0] != run or (name.isdecimal() and source[1] != name):
+        began = f"from {source[0]}:{source[1]}" if lineage else "with fresh weights"
         raise errors.BadInput(
             f"the run in {path} began {began}. Leave out --start_from to resume it, or"
             " choose another --workdir."

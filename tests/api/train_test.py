@@ -117,6 +117,9 @@ def test_a_run_from_elsewhere_executes_nothing_by_itself(tmp_path, python, monke
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
     with pytest.raises(im.BadInput, match="trust=True, if both are safe"):
         im.load(folder)
+    with pytest.raises(im.BadInput, match="trust=True, if both are safe"):
+        im.train(workdir=folder, total_agent_steps=640)
+    assert im.train(workdir=folder, total_agent_steps=640, trust=True).updates == 16
     assert im.load(folder, trust=True).policy
     (code,) = (folder / "by_value").iterdir()
     code.write_bytes(code.read_bytes() + b"x")

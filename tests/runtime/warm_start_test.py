@@ -126,14 +126,17 @@ def test_nothing_that_fits_is_refused(tmp_path, trained):
     assert not (tmp_path / "new").exists()
 
 
-def test_the_same_command_resumes(tmp_path, trained):
+def test_the_same_command_resumes(tmp_path, trained, capsys):
     new, settings = tmp_path / "new", {**_POPART, "algorithm": "impact"}
     _train(new, str(trained), **settings)
     updates = _newest(new)["updates"]
     _train(new, str(trained), steps=120, **settings)
     assert _newest(new)["updates"] == 2 * updates
-    with pytest.raises(errors.BadInput, match="began from .*old. Leave out"):
+    assert "It resumes with what it has learned." in capsys.readouterr().out
+    with pytest.raises(errors.BadInput, match=r"began from .*old:\d+. Leave out"):
         _train(new, str(new), **settings)
+    with pytest.raises(errors.BadInput, match=r"began from .*old:\d+. Leave out"):
+        _train(new, f"{trained}:7000", **settings)
     with pytest.raises(errors.BadInput, match="began with fresh weights"):
         _train(trained, str(new), **settings)
 
