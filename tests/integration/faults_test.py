@@ -19,6 +19,11 @@ def _newest_checkpoint(run):
     return max((r["health/checkpoint_update"] for r in run.records()), default=-1)
 
 
+def _updates_since_checkpoint(run):
+    last = run.records()[-1]
+    return last["updates"] - last["health/checkpoint_update"]
+
+
 @pytest.mark.mount
 def test_a_run_survives_a_full_disk_and_reports_it(start, mount, tmp_path):
     small_disk = mount(tmp_path / "run" / "checkpoints", "size=4m")
@@ -32,7 +37,9 @@ def test_a_run_survives_a_full_disk_and_reports_it(start, mount, tmp_path):
     assert all(p["restarts"] == 0 for p in run.processes())
     (small_disk / "filler").unlink()
     run.until(lambda: run.records()[-1]["health/checkpoint_update"] > updates)
-    runs.fill(small_disk)
+    # One that is being written may still succeed, and then makes room for the next by
+    # removing older ones. After so many updates without one, every attempt fails.
+    run.until(lambda: runs.fill(small_disk) or _updates_since_checkpoint(run) > 100)
     run.process.send_signal(signal.SIGTERM)
     # A checkpoint that was half-written frees its room when it fails.
     run.until(lambda: runs.fill(small_disk) or run.process.poll() is not None)
