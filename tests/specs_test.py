@@ -62,12 +62,14 @@ def test_shapes_and_dtypes_of_a_trajectory(layout):
         "agent_output/baseline": (transitions, "float32"),
         "episode_end/episode_return": (transitions, "float32"),
         "episode_end/episode_length": (transitions, "int32"),
+        "episode_end/numbers": ((*transitions, types.NUMBERS), "float64"),
         "parameter_version": (transitions, "int64"),
         "core_state/0": ((_E, 7), "float32"),
         "header/actor": word,
         "header/incarnation": word,
         "header/sequence": word,
         "header/committed_ns": word,
+        "header/has_numbers": word,
     }
 
 

@@ -56,7 +56,7 @@ _SETTINGS = {
     "health.max_failed_starts": 10,
     "shutdown.deadline_secs": 5,
     "checkpoint.interval_secs": 1,
-    "evaluation.interval_secs": 1,
+    "evaluation.interval_steps": 20_000,
     "evaluation.episodes": 10,
     "logging.interval_secs": 0.1,  # also the resolution of recovery_secs
 }

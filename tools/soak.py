@@ -33,7 +33,7 @@ _SETTINGS = {
     "health.max_restarts.learner": 10**6,
     "health.max_restarts.evaluator": 10**6,
     "health.max_failed_starts": 10**6,  # killed while it starts
-    "evaluation.interval_secs": 5,
+    "evaluation.interval_steps": 100_000,
     "logging.interval_secs": 2,
 }
 _SAMPLE_SECS = 5.0

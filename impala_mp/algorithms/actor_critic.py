@@ -1,5 +1,6 @@
 """Parts that the actor-critic algorithms share: values, V-trace, the sum, metrics."""
 
+import functools
 from typing import Any
 
 import torch
@@ -17,7 +18,13 @@ VTRACE_METRICS = (
     "vtrace/c_clipped",
     "vtrace/effective_sample_size",
     "vtrace/kl",
-    "vtrace/value_mean",
+)
+DIAGNOSTICS = (
+    "policy/entropy",
+    "value/mean",
+    "value/explained_variance",
+    "advantage/mean",
+    "advantage/std",
 )
 
 
@@ -192,11 +199,15 @@ class Step:
         cost: torch.Tensor = settings.baseline_cost * errors
         return cost
 
+    @functools.cached_property
+    def entropy(self) -> torch.Tensor:
+        """H(pi(.|x_t)) in nats."""
+        entropy: torch.Tensor = self._critic.distribution.entropy(self.logits)
+        return entropy
+
     def entropy_loss(self) -> torch.Tensor:
-        """-entropy_cost H(pi(.|x_t)), H in nats: IMPALA, section 4.2."""
-        loss: torch.Tensor = (
-            -self._live.entropy_cost * self._critic.distribution.entropy(self.logits)
-        )
+        """-entropy_cost H(pi(.|x_t)): IMPALA, section 4.2."""
+        loss: torch.Tensor = -self._live.entropy_cost * self.entropy
         return loss
 
     @torch.no_grad()
@@ -231,6 +242,7 @@ class Step:
                 **replay.metrics,
                 **(metrics or {}),
                 **self._vtrace_metrics(returns.rhos),
+                **self._diagnostics(returns),
             },
             elements={
                 "vtrace/log_rhos": log_rhos,
@@ -259,7 +271,30 @@ class Step:
             "vtrace/c_clipped": (rhos > live.clip_c_threshold).sum() / count,
             "vtrace/effective_sample_size": effective / count,
             "vtrace/kl": self.mean(self._critic.distribution.kl(recorded, self.logits)),
-            "vtrace/value_mean": self.values.sum() / count,
+        }
+
+    @torch.no_grad()
+    def _diagnostics(self, returns: vtrace.VTraceReturns) -> dict[str, torch.Tensor]:
+        """Statistics of policy, values and advantages, in units of reward and nats.
+
+        Variances are those of a micro-batch, and the metric is their mean.
+        """
+        share = self.values.numel() / self._count
+        weights = self.learnable / self.learnable.sum().clamp(min=1.0)
+
+        def moments(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            mean = (tensor * weights).sum()
+            return mean, ((tensor - mean).square() * weights).sum()
+
+        advantage, spread = moments(returns.pg_advantages)
+        unexplained = moments(returns.vs - self.values)[1]
+        explained = 1.0 - unexplained / moments(returns.vs)[1].clamp(min=1e-12)
+        return {
+            "policy/entropy": share * (self.entropy * weights).sum(),
+            "value/mean": share * (self.values * weights).sum(),
+            "value/explained_variance": share * explained.clamp(min=-1.0),
+            "advantage/mean": share * advantage,
+            "advantage/std": share * spread.sqrt(),
         }
 
     def _moments(self, targets: torch.Tensor) -> torch.Tensor | None:

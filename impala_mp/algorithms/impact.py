@@ -47,6 +47,7 @@ class ImpactAlgorithm:
         "loss/kl",
         "impact/ratio_clipped",
         "impact/kl_target",
+        *actor_critic.DIAGNOSTICS,
         *actor_critic.VTRACE_METRICS,  # the weights are pi'/mu
     )
 

@@ -21,6 +21,7 @@ class VTraceAlgorithm:
 
     metric_names: tuple[str, ...] = (
         *actor_critic.LOSS_METRICS,
+        *actor_critic.DIAGNOSTICS,
         *actor_critic.VTRACE_METRICS,
     )
 

@@ -196,7 +196,8 @@ class Replay:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the state of a replay with equal settings."""
         used = len(state["serials"])
-        for array, saved in zip(self._arrays, state["arrays"], strict=True):
+        # Older checkpoints lack the last word of the header, which is not learned.
+        for array, saved in zip(self._arrays, state["arrays"], strict=False):
             array[:used] = saved.numpy()
         self._serials[:used] = state["serials"].numpy()
         self._num_inserted = state["num_inserted"]

@@ -121,7 +121,8 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """False if the training was stopped before `total_agent_steps`."""
-        return self.agent_steps >= int(self.config.total_agent_steps)
+        done = self.agent_steps >= int(self.config.total_agent_steps)
+        return done or bool(self._saved.stopped)
 
     def evaluate(
         self, episodes: int = 100, *, greedy: bool | None = None

@@ -169,6 +169,8 @@ def _converted(field: Any, value: Any, folder: str) -> Any:
         value = value.tolist()
     if isinstance(field.default, tuple) and isinstance(value, list):
         return tuple(value)
+    if field.name == "stop.target_return" and isinstance(value, (int, float)):
+        return str(value)
     is_whole = type(field.default) is int and isinstance(value, float)
     return int(value) if is_whole and value.is_integer() else value
 

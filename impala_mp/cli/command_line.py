@@ -25,7 +25,7 @@ from impala_mp.config import (
 from impala_mp.storage import files as files_lib
 
 # Any name is a field there; the factory compares it to the environment's arguments.
-_ENVIRONMENT_ARGUMENT = re.compile(r"environment\.kwargs\.\w+")
+_ENVIRONMENT_ARGUMENT = re.compile(r"(environment|evaluation)\.kwargs\.\w+")
 
 _KINDS = {"int": int, "bool": bool}  # by absl's name of a flag's type
 

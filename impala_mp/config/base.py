@@ -281,6 +281,15 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("checksums", False, "verify every fetch of parameters by a checksum"),
         operational=True,
     ),
+    _group("stop", "Ends of a run before total_agent_steps.",
+        _field("target_return", "", "stop at this mean return of the last 100 games;"
+            " empty: never", schema.number_or_empty()),
+        _field("no_progress_steps", 0, "stop after so many agent steps without a higher"
+            " mean return of the last 100 games; 0: never", at_least=0),
+        _field("after_secs", 0.0, "stop after this time of training, over all runs; 0:"
+            " never", at_least=0, finite=True),
+        operational=True,
+    ),
     _group("logging", "Metrics.",
         _field("interval_secs", 1.0, "time between records of metrics, at most; there"
             " are at least 200 in a run", above=0, at_most=_MILLION),

@@ -130,6 +130,18 @@ def number(words: str, holds: Callable[[float], bool], reason: str = "") -> Rule
     return Rule(words, lambda x: isinstance(x, (int, float)) and holds(x), reason)
 
 
+def number_or_empty() -> Rule:
+    """Makes a rule for a string that is empty or a finite number."""
+    return Rule("empty or a finite number", _is_number_or_empty)
+
+
+def _is_number_or_empty(text: str) -> bool:
+    try:
+        return not text or math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def _at_least(low: float) -> Rule:
     return number(f"at least {low:g}", lambda x: x >= low)
 

@@ -30,6 +30,8 @@ def conclude(name: str, path: str, config: Any, policy: agent.Agent) -> None:
     """
     run = saved_run.SavedRun(path, config=config)
     policy = run.agent(policy)
+    if run.stopped:
+        print(f"\nThe run ended before total_agent_steps: {run.stopped}.")
     print(f"\nFinal evaluation: {_final(run, policy)}", flush=True)
     folder = shlex.quote(path)
     best = _best(run, policy)

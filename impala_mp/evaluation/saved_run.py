@@ -46,6 +46,7 @@ class SavedRun:
                 int(learned[name]) for name in ("agent_steps", "updates")
             )
             learned["parameters"].items()
+            self.stopped = str(self._state.get("stopped", ""))  # why, or ""
             self.time_secs = float(self._state.get("time_secs", 0.0))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise errors.BadInput(

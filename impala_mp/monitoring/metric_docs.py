@@ -74,12 +74,21 @@ _GAMES = Section(
             "Mean return of the last 100 full games of one task.",
             "Written with several tasks only.",
         ),
+        Metric(
+            "env/{number}",
+            "its own",
+            "Mean of a number of `info` at the end of the last 100 games that have it.",
+            "`is_success` is the success rate.",
+        ),
+        Metric("env/{number}/min", "its own", "Lowest of these numbers."),
+        Metric("env/{number}/max", "its own", "Highest of these numbers."),
+        Metric("env/{number}/{task}", "its own", "Mean of the number in one task."),
         Metric("episode/count/{task}", "games", "Full games learned, of one task."),
         Metric(
             "evaluation/return_mean",
             "return",
             "Mean return of an evaluation with fixed parameters.",
-            "Written with config.evaluation.interval_secs only.",
+            "Written with config.evaluation.during_training only.",
         ),
         Metric(
             "evaluation/return_std", "return", "Standard deviation of these returns."
@@ -88,9 +97,13 @@ _GAMES = Section(
         Metric("evaluation/return_max", "return", "Highest of these returns."),
         Metric("evaluation/episodes", "games", "Games of this evaluation."),
         Metric(
-            "evaluation/parameter_version",
-            "version",
-            "Publication of the parameters that played.",
+            "evaluation/return_low",
+            "return",
+            "Lower end of the 95 % interval of the mean (Student's t).",
+        ),
+        Metric("evaluation/return_high", "return", "Upper end of this interval."),
+        Metric(
+            "evaluation/agent_steps", "steps", "Agent steps of the policy that played."
         ),
         Metric(
             "evaluation/return_mean/{task}",
@@ -142,7 +155,52 @@ _LOSS = Section(
             "Global norm of the gradient, before clipping.",
             "Always above config.optimizer.clip_norm: every step is clipped.",
         ),
+        Metric(
+            "gradient_norm/{part}",
+            "norm",
+            "Norm of the gradient of one part: torso, core, policy or baseline.",
+            "0: the network has no such part.",
+        ),
         Metric("loss/learning_rate", "rate", "Learning rate in force."),
+    ),
+)
+
+_POLICY = Section(
+    "Policy and values",
+    (
+        Metric(
+            "policy/entropy",
+            "nats",
+            "Mean entropy of the policy; of n actions it is at most ln n.",
+            "Falls slowly in a healthy run. Near 0 early: raise"
+            " config.loss.entropy_cost.",
+        ),
+        Metric(
+            "policy/actions",
+            "transitions",
+            "Transitions by action taken, of up to 32; a histogram in TensorBoard.",
+            "One action alone: the policy has collapsed.",
+        ),
+        Metric(
+            "value/mean",
+            "return",
+            "Mean value V of the batch, in units of reward.",
+            "Near the discounted return that is left from a typical state.",
+        ),
+        Metric(
+            "value/explained_variance",
+            "share",
+            "1 - variance of (vs - V) / variance of vs; -1 at least.",
+            "Rises towards 1. At or below 0 for long: values are no better than their"
+            " mean.",
+        ),
+        Metric("advantage/mean", "return", "Mean policy-gradient advantage."),
+        Metric(
+            "advantage/std",
+            "return",
+            "Standard deviation of the advantages.",
+            "Near 0: nothing tells good actions from bad ones.",
+        ),
     ),
 )
 
@@ -177,7 +235,6 @@ _VTRACE = Section(
             "Mean KL(behaviour policy, learner's policy).",
             "How far the policy moved since the data was recorded.",
         ),
-        Metric("vtrace/value_mean", "return", "Mean value V of the batch."),
         Metric(
             "impact/ratio_clipped",
             "share",
@@ -372,5 +429,16 @@ _LIVE = Section(
     ),
 )
 
-SECTIONS = (_PROGRESS, _GAMES, _LOSS, _VTRACE, _LAG, _REPLAY, _TIME, _HEALTH, _LIVE)
+SECTIONS = (
+    _PROGRESS,
+    _GAMES,
+    _LOSS,
+    _POLICY,
+    _VTRACE,
+    _LAG,
+    _REPLAY,
+    _TIME,
+    _HEALTH,
+    _LIVE,
+)
 METRICS = tuple(metric for section in SECTIONS for metric in section.metrics)

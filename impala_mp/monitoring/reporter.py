@@ -13,7 +13,12 @@ from impala_mp.config import derived
 from impala_mp.monitoring import bottleneck, display, health, live_control
 from impala_mp.storage import metrics
 from impala_mp.transport import shared as shared_lib
-from impala_mp.workers import episode_statistics, learner_metrics, policy_lag
+from impala_mp.workers import (
+    action_counts,
+    episode_statistics,
+    learner_metrics,
+    policy_lag,
+)
 
 _STALL_SECS = 20.0  # without an update; then a stall is reported
 _SPLIT = ("environment", "inference", "wait")
@@ -66,6 +71,7 @@ class Reporter:
             shared.environment.action,
         )
         self._names = shared.names.tables[-1]
+        self._num_actions = getattr(shared.environment.action, "num_actions", 0)
         self._learned = 0  # trajectories
         self._popart_reported = False
         self._evaluation: dict[str, float] = {}
@@ -109,7 +115,10 @@ class Reporter:
         if record["updates"] == self._before["updates"]:
             return
         counts = policy_lag.take(record)
-        lags = {policy_lag.HISTOGRAM: policy_lag.raw(counts)} if counts else {}
+        histograms = {policy_lag.HISTOGRAM: policy_lag.raw(counts)} if counts else {}
+        taken = action_counts.take(record, self._num_actions)
+        if taken:
+            histograms[action_counts.HISTOGRAM] = action_counts.raw(taken)
         merged = {
             **episode_statistics.with_names(record, self._names.names()),
             "env_frames": record["agent_steps"]
@@ -123,7 +132,7 @@ class Reporter:
         merged = _as_integers(merged)
         self._before = record
         self._report_popart(record)
-        self._guarded(self._writer.write, merged, lags)
+        self._guarded(self._writer.write, merged, histograms)
         self.bottleneck = bottleneck.explain(
             merged,
             len(self._actor_rows),

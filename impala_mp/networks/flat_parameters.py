@@ -5,6 +5,7 @@ Publishing, fetching, clipping and optimizing are then one operation on one tens
 
 import dataclasses
 import hashlib
+import math
 
 import torch
 
@@ -53,6 +54,23 @@ class ParameterLayout:
         size = tensor.numel() * tensor.element_size()
         self._offset += -(-size // _ALIGNMENT) * _ALIGNMENT
         return entry
+
+    def part(self, name: str) -> slice:
+        """Returns the place of a submodule's parameters among the trainable ones.
+
+        It is empty for a submodule without any, or one that the network lacks.
+        """
+        own = [
+            entry
+            for entry in self.entries
+            if entry.name.startswith(f"{name}.")
+            and entry.offset < 4 * self.num_trainable
+        ]
+        if not own:
+            return slice(0)
+        *_, last = own
+        size = math.prod(last.shape)
+        return slice(own[0].offset // 4, last.offset // 4 + size)
 
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Returns one view per tensor into `flat`, uint8 [num_bytes]."""

@@ -49,6 +49,7 @@ def train(
     folder = workdir.Workdir(path)
     seeding.seed_globals(seeding.sequence(config.seed, "main"))
     environment = factory.probe(config.environment)
+    check_evaluation(config, environment)
     policy = allocation.make_agent(config, live, environment)
     stored = folder.stored()
     chosen = calibration.fill_in(config, environment, policy, num_cores, stored)
@@ -85,6 +86,19 @@ def train(
         folder.close()
     if end.cut_short:
         _report_cut(folder.path)
+
+
+def check_evaluation(config: Any, environment: specs.EnvironmentSpec) -> None:
+    """Raises BadInput if the policy cannot play the environment of evaluations."""
+    if not config.evaluation.kwargs:
+        return
+    other = factory.probe(derived.evaluation_environment(config))
+    if other != environment:
+        raise errors.BadInput(
+            f"evaluation.kwargs ({dict(config.evaluation.kwargs)}) change what the"
+            f" policy sees or does: {other} instead of {environment}. Leave out those"
+            " that do."
+        )
 
 
 def _report_cut(path: str) -> None:

@@ -78,7 +78,7 @@ class Supervisor:
         restore = self._install_signal_handlers()
         try:
             for child in self._children:
-                if child.seat.role == "evaluator":  # nothing waits for it
+                if child.seat.role == "evaluator" and self._evaluator_can_wait:
                     child.restart_at = time.monotonic() + _EVALUATOR_SECS
                 else:
                     self._start(child)
@@ -103,6 +103,10 @@ class Supervisor:
                 f" to stop. Its output ({learner.log}):\n{learner.output()}"
             )
         return finished
+
+    @property
+    def _evaluator_can_wait(self) -> bool:
+        return not self._shared.config.evaluation.interval_steps
 
     def _unsaved(self) -> str:
         """Returns a sentence; on a full disk the log has no line of it."""

@@ -35,6 +35,7 @@ class Writer:
         self._tasks = [_cell(task) for task in tasks]
         self._file = files.open_to_append(self._path)
         self._buffer, self._num_buffered = [""], 0
+        self._num_names = 0  # columns of the user's numbers in the header
         self.num_rows = 0  # in the file and the buffer
         self.num_lost = 0  # rows that a full disk did not take
 

@@ -18,6 +18,7 @@ class Batch(NamedTuple):
     header: types.Header  # arrays int64 [B], valid until the next but one `take`
     episode_end: types.EpisodeEnd  # arrays [T, num_fresh], likewise
     parameter_version: np.ndarray  # int64 [T, B], likewise
+    action: types.Nest  # arrays [T, B, ...], likewise
     num_fresh: int  # the first columns, which come from the rings
     sample: types.Sample | None  # tensors on the device; None without replay
     draw: replay.Draw | None  # the replay's ids of the columns
@@ -133,6 +134,7 @@ class Batcher:
             arrays.header,
             ends,
             arrays.parameter_version,
+            arrays.agent_output.action,
             self.num_fresh,
             on_device or None,
             draw,

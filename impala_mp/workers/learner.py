@@ -19,12 +19,15 @@ _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [
 
 TOTAL, GRADIENT_NORM = "loss/total", "loss/gradient_norm"
 SKIPPED_SHARE = "health/skipped_share"
+_PARTS = ("torso", "core", "policy", "baseline")  # of a network
+_NORMS = tuple(f"gradient_norm/{part}" for part in _PARTS)
 
 
 def metric_names(config: Any) -> tuple[str, ...]:
     """Returns the names of the metrics of `update`, in order."""
     algorithm = registry.metric_names(config.algorithm, config.replay)
-    return (TOTAL, GRADIENT_NORM, SKIPPED_SHARE, *algorithm, *_popart_names(config))
+    first = (TOTAL, GRADIENT_NORM, SKIPPED_SHARE, *_NORMS)
+    return (*first, *algorithm, *_popart_names(config))
 
 
 def _popart_names(config: Any) -> tuple[str, ...]:
@@ -73,6 +76,9 @@ class Learner:
         self.metric_index = {name: i for i, name in enumerate(metric_names(config))}
         places = [self.metric_index[name] for name in _popart_names(config)]
         self._popart_metrics = slice(places[0], places[-1] + 1) if places else slice(0)
+        start = self.metric_index[_NORMS[0]]
+        self._norm_metrics = slice(start, start + len(_NORMS))
+        self._parts = [self.parameters.layout.part(name) for name in _PARTS]
         # Of the last step, skipped or not.
         self.raw_metrics = torch.zeros(len(self.metric_index), device=device)
         self.priorities: torch.Tensor | None = None  # [B] of a step, with replay
@@ -172,6 +178,8 @@ class Learner:
             part_metrics, part_priorities = self._accumulate(part, count)
             metrics += part_metrics
             priorities.append(part_priorities)
+        norms = torch.stack([self._gradient[part].norm() for part in self._parts])
+        metrics[self._norm_metrics] += norms
         norm = self._gradient.norm()
         finite = torch.isfinite(norm + metrics[index[TOTAL]]).float()
         scale = finite
@@ -211,7 +219,7 @@ class Learner:
         zero = torch.zeros_like(loss.total.detach())
         if loss.moments is not None:
             self._moments += loss.moments
-        later = (GRADIENT_NORM, SKIPPED_SHARE, *_popart_names(self._config))
+        later = (GRADIENT_NORM, SKIPPED_SHARE, *_NORMS, *_popart_names(self._config))
         values = {**dict.fromkeys(later, zero), TOTAL: loss.total.detach()}
         values |= loss.metrics
         metrics = torch.stack([values[name] for name in self.metric_index])

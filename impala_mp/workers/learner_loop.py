@@ -28,6 +28,7 @@ from impala_mp.workers import (
     nonfinite,
     publisher,
     snapshots,
+    stop_rules,
 )
 
 _FIRST_SECS = 10.0  # until the first checkpoint of a run, at most
@@ -80,6 +81,7 @@ class LearnerLoop:
         )
         self._schedules = live.scheduled()
         self._games, self._snapshots = games, the_snapshots
+        self._stop = stop_rules.StopRules(config.stop)
         self.updates = learner_metrics.UpdateMeans(
             learner.metric_names(config), config.learner.device
         )
@@ -96,7 +98,8 @@ class LearnerLoop:
 
     @property
     def finished(self) -> bool:
-        return self._learner.agent_steps >= self._config.total_agent_steps
+        steps = self._learner.agent_steps
+        return steps >= self._config.total_agent_steps or bool(self._stop.reason)
 
     def ready(self) -> bool:
         """Returns whether the rings contain a batch."""
@@ -154,7 +157,9 @@ class LearnerLoop:
         self.updates.add(self.updates.timed("update", self._update, batch))
         self._games.add(batch, self._learner.agent_steps, self._time_secs())
         self.updates.timed("publish", self.publish)
-        self._snapshots.look(self._moment())
+        moment = self._moment()
+        self._snapshots.look(moment)
+        self._stop.look(*moment[1:], self._games.return_mean())
         self._accounts.learned_one()
         self._row.add("finished", 1)
 
@@ -296,6 +301,8 @@ class LearnerLoop:
                 "config": fields.to_json(self._config),
                 "random_state": torch.get_rng_state(),
                 "episodes": self._games.state_dict(),
+                "stop": self._stop.state_dict(),
+                "stopped": self._stop.reason,
                 "num_saved": self._num_saved,
                 "time_secs": self._time_secs(),
                 "counts": counts,
@@ -340,6 +347,8 @@ class LearnerLoop:
         if "episodes" in state:  # missing in checkpoint 0 of a warm start
             torch.set_rng_state(state["random_state"])
             self._num_saved = state["num_saved"]
+            if "stop" in state:  # missing in older checkpoints
+                self._stop.load_state_dict(state["stop"])
             self.updates.restore(
                 state.get("updates_skipped", 0)
             )  # missing in older checkpoints
@@ -349,7 +358,9 @@ class LearnerLoop:
             if self._replay and "replay" in state:
                 self._replay.load_state_dict(state.pop("replay"))  # large: not kept
         self._games.restore(state.get("episodes"))
-        self._snapshots.restore(self._learner.agent_steps)
+        moment = self._moment()
+        self._snapshots.restore(moment.agent_steps)
+        self._stop.look(*moment[1:], self._games.return_mean())
         self._restored = {f"restored/{k}": v for k, v in self._progress().items()}
         self._restored["restored/incarnation"] = self._row.get("incarnation")
         if "delay_line" in state:

@@ -11,7 +11,13 @@ import torch
 from impala_mp.algorithms import replay
 from impala_mp.config import derived, live_hyperparameters
 from impala_mp.networks import popart
-from impala_mp.workers import batcher, episode_statistics, learner, policy_lag
+from impala_mp.workers import (
+    action_counts,
+    batcher,
+    episode_statistics,
+    learner,
+    policy_lag,
+)
 
 PHASES = ("wait", "batch", "update", "publish")
 
@@ -31,6 +37,7 @@ NAMES = (
     "lag/age_mean_secs",
     "lag/age_max_secs",
     *policy_lag.NAMES,
+    *action_counts.NAMES,
     "health/drift",
     "health/drift_alarms",
     "health/mixed_unrolls",
@@ -82,6 +89,7 @@ class UpdateMeans:
         self.device = self._sums.device
         self.num_updates = 0
         self.lags = policy_lag.Lags()
+        self.actions = action_counts.ActionCounts()
         self.ages: list[np.ndarray] = []  # nanoseconds, of fresh trajectories
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._skipped = 0  # updates, until the last record
@@ -102,6 +110,8 @@ class UpdateMeans:
         """
         committed = batch.header.committed_ns[: batch.num_fresh]
         self.ages.append(time.monotonic_ns() - committed)
+        if isinstance(batch.action, np.ndarray):
+            self.actions.add(batch.action[:, : batch.num_fresh])
         return self.lags.add(newest, batch.parameter_version[:, : batch.num_fresh])
 
     def add(self, metrics: torch.Tensor) -> None:
@@ -128,6 +138,7 @@ class UpdateMeans:
         means = {
             **dict(zip(self._names, (s / count for s in sums), strict=True)),
             **self.lags.metrics(),
+            **self.actions.metrics(),
             "lag/age_mean_secs": float(ages.mean()),
             "lag/age_max_secs": float(ages.max()),
             **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
@@ -137,5 +148,6 @@ class UpdateMeans:
         self._sums.zero_()
         self.num_updates = 0
         self.lags.clear()
+        self.actions.clear()
         self.ages = []
         return means

@@ -63,8 +63,8 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"optimizer.schedule": "cosine"}, "constant"),
         ({"runtime.mode": "threads"}, "lockstep"),
         (
-            {"runtime.mode": "lockstep", "evaluation.interval_secs": 5.0},
-            "evaluation.interval_secs=0",
+            {"runtime.mode": "lockstep", "evaluation.interval_steps": 5},
+            "evaluation.interval_steps=0",
         ),
         ({"vtrace.clip_c_threshold": 2.0}, "must not exceed"),
         ({"loss.discount_factor": -0.1}, "between 0 and 1"),
@@ -72,7 +72,6 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"shutdown.deadline_secs": math.inf}, r"\(inf\) must be at most 1,000,000"),
         ({"logging.interval_secs": math.inf}, "at most 1,000,000"),
         ({"logging.interval_secs": 1e7}, "at most 1,000,000"),  # poll's is an int
-        ({"evaluation.interval_secs": math.inf}, "at most 1,000,000"),
         ({"health.backoff_secs": math.inf}, "at most 1,000,000"),
         ({"health.max_backoff_secs": math.inf}, "at most 1,000,000"),
         ({"replay.memory_mib": math.inf}, "finite"),

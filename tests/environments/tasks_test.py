@@ -13,7 +13,7 @@ from impala_mp.evaluation import evaluate
 from impala_mp.networks import agent, popart
 from impala_mp.runtime import program
 from impala_mp.storage import metrics
-from impala_mp.workers import episode_statistics
+from impala_mp.workers import ended_games, episode_statistics
 from tests.support import builders
 
 
@@ -114,16 +114,25 @@ def test_each_task_needs_an_actor():
 
 def test_numbers_of_each_task():
     made = episode_statistics.Episodes(("/A", "/B"))
-    returns = np.array([[1.0, np.nan, 3.0, 40.0], [np.nan, 20.0, 5.0, np.nan]])
-    made.add(returns, np.ones((2, 4), np.int32), np.array([0, 1, 2, 3]))
-    found = made.metrics()
+    names = ["score"]
+    games = ended_games.Games(
+        returns=np.array([1.0, 3.0, 40.0, 20.0, 5.0]),
+        lengths=np.ones(5, np.int32),
+        tasks=np.array([0, 0, 1, 1, 0]),
+        numbers=np.array([[2.0], [np.nan], [7.0], [9.0], [4.0]]),
+    )
+    made.add(games, names)
+    found = episode_statistics.with_names(made.metrics(names), names)
     assert found["episode/count"] == 5
     assert (found["episode/count/A"], found["episode/count/B"]) == (3, 2)
     assert found["episode/return_mean/A"] == 3.0
     assert found["episode/return_mean/B"] == 30.0
     other = episode_statistics.Episodes(("/A", "/B"))
     other.load_state_dict(made.state_dict())
-    assert other.metrics() == found
+    assert episode_statistics.with_names(other.metrics(names), names) == found
+    assert found["env/score"] == 5.5
+    assert (found["env/score/min"], found["env/score/max"]) == (2.0, 9.0)
+    assert (found["env/score/A"], found["env/score/B"]) == (3.0, 8.0)
 
 
 def test_popart_of_each_task_is_as_of_one_alone():

@@ -57,7 +57,7 @@ def test_each_simulator_ends_and_nothing_keeps_the_run_alive(start, tmp_path):
     run = start(
         "--config.total_agent_steps=4000",
         "--config.environment.id=careless:Careless",
-        "--config.evaluation.interval_secs=0.5",
+        "--config.evaluation.interval_steps=2000",
         "--config.evaluation.episodes=10",
         env={
             "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
@@ -103,7 +103,7 @@ def test_processes_of_an_environment_end_in_order(start, tmp_path, context):
         "--config.actors.count=1",
         "--config.actors.environments=2",
         "--config.batch_size=4",
-        "--config.evaluation.interval_secs=0.3",
+        "--config.evaluation.interval_steps=2000",
         "--config.evaluation.episodes=2",
         "--config.evaluation.environments=1",
         env={

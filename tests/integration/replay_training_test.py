@@ -83,7 +83,7 @@ def test_only_what_is_fresh_is_counted(tmp_path):
     assert lags["lag/max"] <= 1
     assert len(np.concatenate(training.updates.ages)) == 60
     ends = [batch[1].time_step.step_type[1:, :3] == 2 for batch in watched.batches]
-    assert training._episodes.metrics()["episode/count"] == np.sum(ends) > 0
+    assert training._games.metrics()["episode/count"] == np.sum(ends) > 0
     training.write_record()
     record = parts.shared.learner_record.read()[-1]
     assert record["health/learned"] == record["health/committed"] == 60
@@ -196,7 +196,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, name):
         parts = _train(tmp_path / "parts", updates, **same)
         assert parts["learner"]["updates"] == updates
     for state in (whole, parts):
-        del state["replay"]["arrays"][-5:]  # versions and headers: incarnations, times
+        del state["replay"]["arrays"][-6:]  # versions and headers: incarnations, times
     for key in (*lockstep_runs.LEARNED, "replay"):
         lockstep_runs.assert_same(whole[key], parts[key], key)
     assert whole["replay"]["num_inserted"] == 40 * 4

@@ -35,7 +35,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_resumes_from_it(start, num
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_whole_group_is_a_request_to_the_supervisor(start, number):
     """`timeout`, Slurm and a closed terminal signal all processes of the group."""
-    run = start(runs.LONG, "--config.evaluation.interval_secs=0.5", own_session=True)
+    run = start(runs.LONG, "--config.evaluation.interval_steps=2000", own_session=True)
     run.until(lambda: len(run.records()) > 2)
     run.until_running("evaluator")
     os.killpg(run.process.pid, number)

@@ -92,7 +92,7 @@ def test_nothing_survives_a_killed_supervisor(start, tmp_path):
     temporary.mkdir()
     run = start(
         runs.LONG,
-        "--config.evaluation.interval_secs=0.5",
+        "--config.evaluation.interval_steps=2000",
         env={"TMPDIR": str(temporary)},
     )
     run.until_running("learner")
@@ -286,7 +286,7 @@ def test_a_killed_fork_server_takes_its_children_along(start):
 def test_the_evaluator_reports_during_training(start):
     run = start(
         runs.LONG,
-        "--config.evaluation.interval_secs=0.2",
+        "--config.evaluation.interval_steps=2000",
         "--config.evaluation.episodes=20",
     )
     run.until(lambda: [r for r in run.records() if "evaluation/return_mean" in r])

@@ -9,11 +9,17 @@ from impala_mp.config import derived
 from impala_mp.monitoring import metric_docs
 from impala_mp.runtime import program
 from impala_mp.storage import metrics
-from impala_mp.workers import evaluator, learner_metrics, policy_lag
+from impala_mp.workers import (
+    action_counts,
+    episode_statistics,
+    evaluator,
+    learner_metrics,
+    policy_lag,
+)
 
 # Carried from the learner to the reporter, which makes other keys of them.
 _INTERNAL = {name for name in learner_metrics.NAMES if name.startswith("restored/")}
-_INTERNAL |= set(policy_lag.NAMES)
+_INTERNAL |= {*policy_lag.NAMES, *action_counts.NAMES}
 
 
 def _plain(config):
@@ -83,6 +89,8 @@ def known(written):
     for change in _VARIANTS:
         config = _config(change)
         keys |= set(learner_metrics.record_names(config)) - _INTERNAL
+        suffixes = derived.task_suffixes(config.environment)
+        keys -= set(episode_statistics.number_names(suffixes))
         keys |= set(evaluator.record_names(derived.task_suffixes(config.environment)))
     return keys
 

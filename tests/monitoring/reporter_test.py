@@ -5,6 +5,7 @@ import json
 import os
 import time
 
+import numpy as np
 import pytest
 
 from impala_mp.monitoring import health, reporter
@@ -97,7 +98,10 @@ def test_an_evaluation_waits_for_the_next_record(tmp_path):
     run = _Run(tmp_path)
     run.learn()
     run.tick()
-    evaluated = evaluator.as_record({"": [1.0, 3.0]}, 1)
+    played = evaluator.Played([1.0, 3.0], [9, 9], {})
+    seed = np.random.SeedSequence(0)
+    line = evaluator.as_line({"": played}, "progress", "greedy", 9, 1, 0.1, seed, {})
+    evaluated = evaluator.as_record(line)
     run.parts.shared.evaluation_record.write(evaluated)
     run.tick()
     assert "evaluation/return_mean" not in metrics.last(str(tmp_path))

@@ -78,7 +78,7 @@ def test_processes(tmp_path, monkeypatch, role, fault):
     monkeypatch.setattr(resources, "take_cores", lambda *unused: None)
     config = builders.config(
         **{"environment.id": _OWN, "actors.environments": 2},
-        **{"evaluation.interval_secs": 0.001, "evaluation.environments": 2},
+        **{"evaluation.during_training": True, "evaluation.environments": 2},
         **{"inference.mode": "server" if role == "served actor" else "actor"},
     )
     shared = builders.shared(config, tmp_path)

@@ -29,6 +29,7 @@ def config(**overrides):
     made.learner.threads = 1
     made.learner.device = "cpu"
     made.health.checksums = True
+    made.evaluation.during_training = False
     made.update_from_flattened_dict(overrides)
     return made
 
@@ -157,7 +158,7 @@ def short_training(name="Catch", **overrides):
     """A config of a training in this process, and of a short evaluation."""
     made = config(**{"environment.id": name, "runtime.mode": "lockstep"})
     made.total_agent_steps = 300
-    made.evaluation.episodes = 10
+    made.evaluation.episodes = made.evaluation.training_episodes = 10
     made.evaluation.environments = 5
     made.evaluation.max_steps = 50
     made.update_from_flattened_dict(overrides)

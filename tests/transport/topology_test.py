@@ -91,7 +91,7 @@ def test_one_learner_reads_what_all_actors_write():
 
 
 def test_a_run_has_a_row_for_each_seat_and_a_ring_for_each_actor(tmp_path):
-    overrides = {"evaluation.interval_secs": 1.0, "inference.mode": "server"}
+    overrides = {"evaluation.during_training": True, "inference.mode": "server"}
     config = builders.config(**{**overrides, "actors.environments": 2})
     shared = builders.shared(config, tmp_path)
     assert len(shared.topology.seats) == 1 + config.actors.count + 2

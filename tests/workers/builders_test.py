@@ -36,7 +36,7 @@ def _start_all(tmp_path, incarnation, run):
     """One of each role, in this process, for a moment."""
     config = builders.config(
         **{"replay.ratio": 0.5, "batch_size": 12, "actors.environments": 2},
-        **{"evaluation.interval_secs": 0.1, "inference.mode": "server"},
+        **{"evaluation.during_training": True, "inference.mode": "server"},
     )
     shared = builders.shared(config, tmp_path)._replace(run=run)
     for seat in shared.topology.seats:

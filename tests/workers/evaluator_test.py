@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from impala_mp import config as config_lib, types
-from impala_mp.environments import bad_data, factory
+from impala_mp.environments import bad_data, episode_numbers, factory
 from impala_mp.networks import agent
 from impala_mp.workers import evaluator
 from tests.support import builders
@@ -18,6 +18,7 @@ class _Lengths:
         self.num_envs = num_envs
         self._index = np.arange(num_envs)
         self._age = np.zeros(num_envs, np.int64)
+        self.numbers = episode_numbers.EpisodeNumbers()
 
     def reset(self, seeds):
         assert len(seeds) == self.num_envs
@@ -52,7 +53,9 @@ def _policy():
 @pytest.mark.parametrize("episodes", [1, 3, 4, 11])
 def test_short_games_are_not_favoured(episodes):
     seed = np.random.SeedSequence(0)
-    returns = evaluator.evaluate(_policy(), _Lengths(4), episodes, False, seed)
+    played = evaluator.evaluate(_policy(), _Lengths(4), episodes, False, seed)
+    returns = played.returns
+    assert played.lengths == [value + 1 for value in returns]
     expected = [i % 4 for i in range(episodes)]
     assert sorted(returns) == sorted(expected)
 
@@ -61,7 +64,7 @@ def test_the_same_seed_gives_the_same_games():
     def play(seed, greedy=False):
         environment = factory.make(builders.config().environment, 5)
         root = np.random.SeedSequence(seed)
-        return evaluator.evaluate(_policy(), environment, 50, greedy, root)
+        return evaluator.evaluate(_policy(), environment, 50, greedy, root).returns
 
     assert play(1) == play(1)
     assert play(1) != play(2)
@@ -88,7 +91,7 @@ def test_it_can_be_ended_early():
     seed = np.random.SeedSequence(0)
     returns = evaluator.evaluate(
         _policy(), _Lengths(4), 100, False, seed, each_step=lambda: False
-    )
+    ).returns
     assert returns == []
 
 
@@ -118,7 +121,7 @@ def test_a_game_without_an_end_ends_the_share_of_its_copy_and_is_reported():
         each_step=lambda: steps.append(0) or True,
         max_steps=30,
         report=sentences.append,
-    )
+    ).returns
     assert sorted(returns) == [0.0] * 2 + [1.0] * 5 + [2.0] * 5
     assert len(steps) == 2 + 31
     assert len(sentences) == 1
@@ -159,7 +162,7 @@ def test_bad_data_restarts_all_games_with_other_seeds():
         False,
         np.random.SeedSequence(0),
         report=sentences.append,
-    )
+    ).returns
     assert sorted(returns) == [0.0] * 3 + [1.0] * 3 + [2.0] * 2 + [3.0] * 2
     assert len(set(environment.seeds)) == 4
     (sentence,) = sentences
@@ -175,17 +178,62 @@ def test_an_environment_that_gives_nothing_else_is_given_up():
         False,
         np.random.SeedSequence(0),
         report=sentences.append,
-    )
+    ).returns
     assert sorted(returns) == [0.0] * 3 + [1.0, 2.0]
     assert "100 times, then gave up, because they returned bad data" in sentences[0]
+
+
+def _played(*returns):
+    return evaluator.Played(list(returns), [1] * len(returns), {})
 
 
 def test_the_summary():
     summary = evaluator.summarise([1.0, 2.0, 6.0])
     assert summary == (3.0, 2.0, pytest.approx((14 / 3) ** 0.5), 1.0, 6.0, 3)
-    for by_task in ({"": [1.0, 2.0]}, {"/A": [1.0], "/B": [2.0]}):
+    for by_task in ({"": _played(1.0, 2.0)}, {"/A": _played(1.0), "/B": _played(2.0)}):
+        seed = np.random.SeedSequence(3, spawn_key=(2, 1))
+        line = evaluator.as_line(by_task, "final", "greedy", 7, 1, 0.5, seed, {"a": 1})
         names = evaluator.record_names(tuple(by_task))
-        assert set(evaluator.as_record(by_task, 7)) == set(names)
+        assert set(evaluator.as_record(line)) == set(names)
+        assert line["seeds"] == ["3", 2, 1]
+        assert line["mean"] == 1.5
+        assert line["high"] - 1.5 == pytest.approx(12.71 * 0.5)  # Student, 1 degree
+        assert 1.5 - line["low"] == pytest.approx(12.71 * 0.5)
+
+
+def test_the_users_numbers_are_those_of_the_games_that_count():
+    class Scores(_Lengths):
+        def step(self, action):
+            row, end = super().step(action)
+            info = {episode_numbers.FINAL: {}}
+            for i in np.flatnonzero(~np.isnan(end.episode_return)):
+                info[episode_numbers.FINAL][i] = {"score": 10.0 * i} if i else {}
+            over = ~np.isnan(end.episode_return)
+            return row, end._replace(numbers=self.numbers.take(info, over))
+
+    seed = np.random.SeedSequence(0)
+    played = evaluator.evaluate(_policy(), Scores(3), 6, False, seed)
+    assert sorted(played.numbers["score"]) == [10.0, 10.0, 20.0, 20.0]
+
+
+@pytest.mark.parametrize("name", ["Catch", "Pendulum-v1"])
+def test_the_random_policy_is_uniform(name):
+    settings = builders.config(**{"environment.id": name}).environment
+    environment, taken = factory.make(settings, 4), []
+    policy = agent.make(builders.config(**{"environment.id": name}), environment.spec)
+    act = environment._interface.act
+    environment._interface.act = lambda action: taken.append(act(action)) or taken[-1]
+    policy = evaluator.RandomPolicy(policy, environment.spec.action)
+    evaluator.evaluate(policy, environment, 40, True, np.random.SeedSequence(0))
+    environment.close()
+    actions = np.concatenate(taken).ravel()
+    if name == "Catch":
+        share = np.bincount(actions, minlength=3) / len(actions)
+        assert share == pytest.approx([1 / 3] * 3, abs=0.1)
+    else:  # from -2 to 2
+        assert actions.min() < -1.9
+        assert actions.max() > 1.9
+        assert actions.std() == pytest.approx(4 / 12**0.5, rel=0.05)
 
 
 def test_the_protocol_names_what_a_return_means():

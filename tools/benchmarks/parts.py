@@ -202,6 +202,7 @@ def _resident_batch(context: context_lib.Context) -> batcher.Batch:
         arrays.header,
         arrays.episode_end,
         arrays.parameter_version,
+        arrays.agent_output.action,
         size,
         None,
         None,
