@@ -74,10 +74,11 @@ def _metrics() -> list[str]:
     ]
     for section in metric_docs.SECTIONS:
         rows: _Rows = [
-            (f"`{m.key}`", m.unit, m.meaning, m.reading) for m in section.metrics
+            (f"`{m.key}`", m.unit, m.meaning, m.healthy, m.turn)
+            for m in section.metrics
         ]
         text.append(f"## {section.title}")
-        text.append(_table(("key", "unit", "meaning", "how to read it"), rows))
+        text.append(_table(("key", "unit", "meaning", "healthy", "what to turn"), rows))
     return text
 
 

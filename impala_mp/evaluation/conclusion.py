@@ -8,12 +8,14 @@ import sys
 import time
 from typing import Any
 
+from PIL import Image
+
 from impala_mp import errors, seeding
 from impala_mp.environments import bad_data, vector
 from impala_mp.evaluation import evaluate, film as film_lib, saved_run
 from impala_mp.monitoring import curves
 from impala_mp.networks import agent
-from impala_mp.storage import best_checkpoint, evaluations, workdir
+from impala_mp.storage import best_checkpoint, evaluations, files, workdir
 from impala_mp.workers import evaluator
 
 _FILM = "film.gif"
@@ -45,6 +47,7 @@ def conclude(name: str, path: str, config: Any, policy: agent.Agent) -> None:
             f"{command('impala-eval')} --workdir={folder} --episodes=100"
         ),
     }
+    _show_in_tensorboard(run)
     for label, text in lines.items():
         if text:
             print(f"{label + ':':<17}{text}", flush=True)
@@ -201,6 +204,28 @@ def _add_random_policy(run: saved_run.SavedRun, policy: agent.Agent) -> None:
         line |= {"agent_steps": 0, "updates": 0, "time_secs": 0.0}
         with _reported("The evaluation of the random policy"):
             evaluations.append(run.path, line)
+
+
+def _show_in_tensorboard(run: saved_run.SavedRun) -> None:
+    """Adds the final evaluation, and the film if there is one."""
+    from impala_mp.storage import event_file  # its import takes long
+
+    lines = [x for x in evaluations.read(run.path) if x["purpose"] == evaluations.FINAL]
+    try:
+        events = event_file.EventFile(run.path)
+        for line in lines[-2:]:
+            tag = f"evaluation/final_{line['policy']}"
+            events.add(run.agent_steps, {tag: line["mean"]}, {})
+        film = os.path.join(run.path, _FILM)
+        if os.path.exists(film):
+            with Image.open(film) as image:
+                width, height = image.size
+            events.add_film(
+                "film", run.agent_steps, files.read_bytes(film), (height, width)
+            )
+        events.close()
+    except (OSError, files.Damaged) as error:
+        print(f"TensorBoard lacks the final evaluation: {error}.", file=sys.stderr)
 
 
 def _film(run: saved_run.SavedRun, policy: agent.Agent) -> str:

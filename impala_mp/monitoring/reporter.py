@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from impala_mp.config import derived
-from impala_mp.monitoring import bottleneck, display, health, live_control
+from impala_mp.config import derived, fields
+from impala_mp.monitoring import (
+    bottleneck,
+    display,
+    health,
+    live_control,
+    metric_docs,
+)
 from impala_mp.storage import metrics
 from impala_mp.transport import shared as shared_lib
 from impala_mp.workers import (
@@ -62,7 +68,7 @@ class Reporter:
         self._num_cores = len(os.sched_getaffinity(0))
         self._device = torch.device(shared.config.learner.device).type
         self.bottleneck = ""
-        self._writer = metrics.Writer(path)
+        self._writer = metrics.Writer(path, metric_docs.describe, self._begin_events)
         self._live = live_control.LiveControl(
             shared.control,
             shared.live,
@@ -82,6 +88,14 @@ class Reporter:
         self._actor_ns = np.zeros(len(_SPLIT))
         self._actor_steps = 0
         self._time = time.monotonic()
+
+    def _begin_events(self, events: Any) -> None:
+        """Fills a new file of TensorBoard with the layout and the config."""
+        events.add_layout()
+        flat = fields.flatten(self._shared.config)
+        events.add_hyperparameters(flat)
+        rows = [f"| `{name}` | `{value}` |" for name, value in flat.items()]
+        events.add_text("config", "\n".join(["| field | value |", "|---|---|", *rows]))
 
     def tick(self, statuses: list[health.Status]) -> None:
         """Handles one interval; writes no record without a new update."""

@@ -200,7 +200,7 @@ def _evaluate(
     shared: shared_lib.Shared,
     at_end: contextlib.ExitStack,
 ) -> None:
-    os.nice(resources.EVALUATOR_NICENESS)
+    resources.take_cores((), resources.EVALUATOR_NICENESS)
     torch.set_num_threads(1)
     row, settings = shared.row(seat), shared.config.evaluation
     row.beat(control_block.State.RESETTING)

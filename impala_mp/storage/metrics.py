@@ -4,13 +4,15 @@ import contextlib
 import json
 import math
 import os
-import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from impala_mp import errors
-from impala_mp.storage import files
+from impala_mp.storage import files, histogram
+
+if TYPE_CHECKING:
+    from impala_mp.storage import event_file
 
 COUNTERS = ("agent_steps", "env_frames", "updates", "time_secs")
 _NAME = "metrics.jsonl"
@@ -19,24 +21,23 @@ _MAX_LINE_BYTES = 2**20
 _MAX_FILE_BYTES = 2**34
 
 
-class RawHistogram(NamedTuple):
-    """Arguments of TensorBoard's `add_histogram_raw`, in its order."""
-
-    min: float
-    max: float
-    num: int
-    sum: float
-    sum_squares: float
-    bucket_limits: list[float]  # upper limits
-    bucket_counts: list[int]
-
-
 class Writer:
     """Writer that appends records to the files of a run."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._events: Any = None
+    def __init__(
+        self,
+        folder: str,
+        describe: Callable[[str], str] = lambda tag: "",
+        begin: Callable[["event_file.EventFile"], None] = lambda events: None,
+    ) -> None:
+        """Opens the records of a run.
+
+        Args:
+          describe: returns TensorBoard's description of a tag.
+          begin: fills a new file of TensorBoard.
+        """
+        self._folder, self._describe, self._begin = folder, describe, begin
+        self._events: event_file.EventFile | None = None
         self._file = files.open_to_append(os.path.join(folder, _NAME))
         self._cut(lambda record: True)  # drops half a line of a killed run
         self._hook = threading.excepthook
@@ -51,7 +52,7 @@ class Writer:
     def write(
         self,
         record: dict[str, float],
-        histograms: Mapping[str, RawHistogram] | None = None,
+        histograms: Mapping[str, histogram.RawHistogram] | None = None,
     ) -> None:
         """Writes one record with the four COUNTERS, without its non-finite values.
 
@@ -69,21 +70,18 @@ class Writer:
         try:
             line = json.dumps({**finite, **counts}) + "\n"
             files.append_whole(self._file, line.encode())
-            self._add_scalars(finite, steps)
-            for name, each in histograms.items():
-                self._events.add_histogram_raw(name, *each, global_step=steps)
+            if self._events is None:
+                self._open_events(None)
+            assert self._events is not None
+            tags = {
+                f"progress/{key}" if key in COUNTERS else key: value
+                for key, value in finite.items()
+                if key != "agent_steps"
+            }
+            self._events.add(steps, tags, histograms)
         except OSError:
             self._events = None  # the error ended its thread
             raise
-
-    def _add_scalars(self, finite: dict[str, float], steps: int) -> None:
-        if self._events is None:
-            self._open_events(None)
-        for key, value in finite.items():
-            if key == "agent_steps":
-                continue
-            tag = f"progress/{key}" if key in COUNTERS else key
-            self._events.add_scalar(tag, value, steps)
 
     def rewind(self, agent_steps: int, time_secs: float) -> None:
         """Removes records beyond the checkpoint that the run resumes from.
@@ -102,17 +100,11 @@ class Writer:
         self._open_events(agent_steps + 1)
 
     def _open_events(self, purge_step: int | None) -> None:
-        # Not at the top: importing TensorBoard takes a second and delays the actors.
-        from torch.utils import tensorboard
+        # Not at the top: importing TensorBoard takes long and delays the actors.
+        from impala_mp.storage import event_file
 
-        folder = os.path.join(self._folder, "tensorboard")
-        writer: Any = tensorboard.SummaryWriter
-        self._events = writer(
-            folder,
-            purge_step=purge_step,
-            flush_secs=10,
-            filename_suffix=f".{secrets.token_hex(8)}",  # it would follow a link
-        )
+        self._events = event_file.EventFile(self._folder, purge_step, self._describe)
+        self._begin(self._events)
 
     def _cut(self, wanted: Callable[[dict[str, float]], bool]) -> None:
         """Ends the file with the newest record that is `wanted`."""
@@ -121,8 +113,7 @@ class Writer:
     def close(self) -> None:
         self._file.close()
         if self._events is not None:
-            with contextlib.suppress(OSError):  # a full disk; the lines are complete
-                self._events.close()
+            self._events.close()
         threading.excepthook = self._hook
 
 

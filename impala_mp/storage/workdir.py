@@ -27,7 +27,13 @@ _FOLDERS = (
     "tensorboard",
     by_value.FOLDER,
 )
-_APPENDED = ("lock", "metrics.jsonl", "changes.jsonl", "episodes.csv")
+_APPENDED = (
+    "lock",
+    "metrics.jsonl",
+    "changes.jsonl",
+    "episodes.csv",
+    "evaluations.jsonl",
+)
 
 
 class Workdir:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from impala_mp.storage import metrics
+from impala_mp.storage import histogram
 
 MAX_ACTIONS = 32  # more are not counted
 HISTOGRAM = "policy/actions"  # in the run's files
@@ -43,10 +43,10 @@ def take(record: dict[str, float], num_actions: int) -> list[int]:
     return counts[:num_actions] if any(counts) and num_actions <= MAX_ACTIONS else []
 
 
-def raw(counts: list[int]) -> metrics.RawHistogram:
+def raw(counts: list[int]) -> histogram.RawHistogram:
     """Makes a histogram with one bucket per action."""
     actions = np.arange(len(counts))
-    return metrics.RawHistogram(
+    return histogram.RawHistogram(
         min=-0.5,
         max=len(counts) - 0.5,
         num=sum(counts),

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from impala_mp.storage import metrics
+from impala_mp.storage import histogram
 
 EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # updates; the last is open
 STATISTICS = ("lag/mean", "lag/max", "lag/p50", "lag/p95")
@@ -65,11 +65,11 @@ def take(record: dict[str, float]) -> list[int]:
     return counts if any(counts) else []
 
 
-def raw(counts: list[int]) -> metrics.RawHistogram:
+def raw(counts: list[int]) -> histogram.RawHistogram:
     """Makes a histogram with lags at their bucket's middle; the last ends at 128."""
     limits = [edge - 0.5 for edge in (*EDGES[1:], 2 * EDGES[-1])]
     middles = (np.array(limits) + [-0.5, *limits[:-1]]) / 2.0
-    return metrics.RawHistogram(
+    return histogram.RawHistogram(
         min=-0.5,
         max=limits[-1],
         num=sum(counts),

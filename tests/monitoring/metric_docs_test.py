@@ -1,7 +1,5 @@
 """The table of metrics has every metric of real runs, and no others."""
 
-import re
-
 import pytest
 
 from impala_mp import config as config_lib
@@ -54,12 +52,9 @@ def _config(change):
     return config
 
 
-def _pattern(key):
-    """A pattern of keys; a part in braces stands for anything without a slash."""
-    return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(key)))
-
-
-_PATTERNS = {metric.key: _pattern(metric.key) for metric in metric_docs.METRICS}
+_PATTERNS = {
+    metric.key: metric_docs.pattern(metric.key) for metric in metric_docs.METRICS
+}
 
 
 def _row_of(key):
@@ -119,5 +114,5 @@ def test_every_row_is_complete_and_there_once():
     assert len(_PATTERNS) == len(metric_docs.METRICS)
     for metric in metric_docs.METRICS:
         assert metric.unit, metric.key
-        for sentence in filter(None, (metric.meaning, metric.reading)):
+        for sentence in filter(None, (metric.meaning, metric.healthy)):
             assert sentence.endswith("."), metric.key

@@ -33,7 +33,7 @@ def _steps(folder):
 
 
 def _tensorboard(folder, tag):
-    events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events = event_accumulator.EventAccumulator(str(folder))
     events.Reload()
     return [(e.step, e.value) for e in events.Scalars(tag)]
 

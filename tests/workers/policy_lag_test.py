@@ -136,7 +136,7 @@ def test_it_is_a_list_in_the_file_and_a_histogram_in_tensorboard(tmp_path):
     first, second = metrics.read(str(tmp_path))
     assert first == {**record, "lag/histogram": counts}
     assert "lag/histogram" not in second
-    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events = event_accumulator.EventAccumulator(str(tmp_path))
     events.Reload()
     (event,) = events.Histograms("lag/histogram")
     assert event.step == 80
