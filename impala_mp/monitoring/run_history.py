@@ -15,6 +15,7 @@ LAST_GAMES = 100  # in the mean and the band
 _LINE_POINTS = 1000
 _ENOUGH_GAMES = 20  # for percentiles that one outlier does not move
 _LIMIT = 1e300  # of a return
+_POLICIES = (evaluations.GREEDY, evaluations.SAMPLED)
 # Names of events, in the order of a legend.
 RESTART, RESUME, CHANGE = "restart of a process", "resume", "live change"
 
@@ -212,14 +213,16 @@ def _games(columns: dict[str, Any], progress: _Progress) -> Series:
 def _evaluations(
     found: list[dict[str, Any]], progress: _Progress
 ) -> dict[str, Evaluations]:
-    """Returns the evaluations of the run's policy: greedy, sampled."""
-    rows: dict[str, list[Any]] = {}
-    for each in found:
-        policy, x = each.get("policy"), progress.place(each)
-        if policy in ("greedy", "sampled") and np.isfinite(x):
-            rows.setdefault(policy, []).append((x, each))
-    each_policy = {k: _as_evaluations(v) for k, v in sorted(rows.items())}
-    return {k: v for k, v in each_policy.items() if len(v.x)}
+    """Returns the evaluations of the run's policy, greedy and sampled.
+
+    Of several at one place, for example at the end, it is the one with most games.
+    """
+    rows: dict[str, dict[float, Any]] = {}
+    for each in sorted(found, key=lambda line: float(line["episodes"])):
+        x = progress.place(each)
+        if each["policy"] in _POLICIES and np.isfinite(x):
+            rows.setdefault(each["policy"], {})[x] = each
+    return {k: _as_evaluations(sorted(v.items())) for k, v in sorted(rows.items())}
 
 
 def _recorded_evaluations(progress: _Progress) -> dict[str, Evaluations]:
@@ -253,12 +256,8 @@ def _interval(each: dict[str, Any]) -> tuple[float, float]:
 
 
 def _random(found: list[dict[str, Any]]) -> float | None:
-    means = [
-        float(each["mean"])
-        for each in found
-        if each.get("policy") == "random" and _has_numbers(each, "mean")
-    ]
-    return means[-1] if means else None
+    random = [x["mean"] for x in found if x["policy"] == evaluations.RANDOM]
+    return float(random[-1]) if random else None
 
 
 def _events(

@@ -29,13 +29,19 @@ def runs(tmp_path):
     return folders
 
 
+def _evaluation(policy, steps, mean, low, high):
+    line = {"policy": policy, "purpose": "progress", "episodes": 20}
+    line |= dict.fromkeys(("agent_steps", "updates", "time_secs"), steps)
+    return line | {"mean": mean, "low": low, "high": high}
+
+
 def _add_games(folder, returns, seed=0, random=-5.0):
     """Adds the newer files of a run: a game each 10 agent steps."""
     config = {"environment": {"id": "KeyDoor-v0"}, "algorithm": "vtrace", "seed": seed}
     evaluations = [
-        {"policy": "random", "agent_steps": 0, "mean": random},
-        {"policy": "greedy", "agent_steps": 500, "mean": 90.0, "low": 80, "high": 130},
-        {"policy": "sampled", "agent_steps": 900, "mean": 85.0, "low": 80, "high": 95},
+        _evaluation("random", 0, random, random, random),
+        _evaluation("greedy", 500, 90.0, 80.0, 130.0),
+        _evaluation("sampled", 900, 85.0, 80.0, 95.0),
     ]
     rows = [f"{10 * i},{i},{value},9,\n" for i, value in enumerate(returns)]
     texts = {
@@ -129,7 +135,7 @@ def test_many_games_are_thinned_out_the_same_way_each_time(runs, drawn):
 def test_a_constant_return_has_a_sane_axis(runs, drawn, value):
     _add_games(runs[0], [value] * 50, random=value)
     with open(f"{runs[0]}/evaluations.jsonl", "w") as file:
-        json.dump({"policy": "random", "agent_steps": 0, "mean": value}, file)
+        file.write(json.dumps(_evaluation("random", 0, *[value] * 3)) + "\n")
     low, high = drawn({"a": runs[:1]}).axes[0].get_ylim()
     assert low < value < high
     assert high - low == pytest.approx(abs(value) or 2.0)

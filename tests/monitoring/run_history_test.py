@@ -18,6 +18,13 @@ def _record(steps, **more):
     return {"agent_steps": steps, "time_secs": steps / 50, **counters, **more}
 
 
+def _evaluation(policy, steps, mean, episodes, **more):
+    """Returns an evaluation with the interval from `mean` - 1 to `mean` + 2."""
+    line = {"policy": policy, "purpose": "progress", "agent_steps": steps}
+    line |= {"updates": steps // 100, "time_secs": steps / 50, "episodes": episodes}
+    return line | {"mean": mean, "low": mean - 1, "high": mean + 2, **more}
+
+
 def _write(path, records=(), games=(), evaluations=(), changes=()):
     """Writes the files of a run; `games` are (agent steps, return)."""
     lines = {"metrics": records, "evaluations": evaluations, "changes": changes}
@@ -74,15 +81,7 @@ def test_all_that_happened_is_placed_on_each_counter(tmp_path, x, places):
         tmp_path,
         [_record(100), _record(200), _record(300)],
         [(50, 1.0), (150, 2.0), (400, 3.0)],  # the last one beyond the records
-        [
-            {
-                "policy": "greedy",
-                "agent_steps": 150,
-                "mean": 5.0,
-                "low": 4.0,
-                "high": 7.0,
-            }
-        ],
+        [_evaluation("greedy", 150, 5.0, 20, updates=1.5)],
         [{"agent_steps": 50, "name": "loss.entropy_cost"}, {"update": 4}],
     )
     history = run_history.read(path, x)
@@ -117,24 +116,24 @@ def test_a_run_to_which_nothing_happened_has_no_events(tmp_path):
     assert history.random is None
 
 
-def test_the_policies_of_evaluations_are_told_apart(tmp_path):
+def test_each_policy_has_its_evaluations(tmp_path):
     found = [
-        {"policy": "random", "agent_steps": 0, "mean": -20.5},
-        {"policy": "sampled", "agent_steps": 100, "mean": 1.0, "low": 2.0, "high": 3.0},
-        {"policy": "greedy", "agent_steps": 100, "mean": 2.0, "low": None, "high": 3.0},
-        {"policy": "greedy", "agent_steps": 200, "mean": None},
-        {"policy": "greedy", "mean": 7.0},
-        {"policy": ["greedy"], "agent_steps": 200, "mean": 7.0},
-        {"policy": "other", "agent_steps": 200, "mean": 7.0},
+        _evaluation("random", 0, -20.5, 20),
+        _evaluation("sampled", 100, 1.0, 20, low=2.0),
+        _evaluation("greedy", 200, 3.0, 100),  # the final one
+        _evaluation("greedy", 200, 4.0, 20),
+        _evaluation("greedy", 100, 2.0, 20),
+        _evaluation("other", 200, 7.0, 20),
     ]
     path = _write(tmp_path, games=[(10, 0.0)], evaluations=found)
     history = run_history.read(path, "agent_steps")
     assert history.random == -20.5
     assert sorted(history.evaluations) == ["greedy", "sampled"]
-    for policy, mean in (("greedy", 2.0), ("sampled", 1.0)):
-        each = history.evaluations[policy]
-        assert (*each.x, *each.mean) == (100.0, mean)
-        assert np.isnan([*each.low, *each.high]).all()
+    greedy, sampled = history.evaluations["greedy"], history.evaluations["sampled"]
+    assert [*greedy.x, *greedy.mean] == [100.0, 200.0, 2.0, 3.0]
+    assert [*greedy.low, *greedy.high] == [1.0, 2.0, 4.0, 5.0]
+    assert [*sampled.x, *sampled.mean] == [100.0, 1.0]
+    assert np.isnan([*sampled.low, *sampled.high]).all()  # it was not in its interval
 
 
 def test_an_older_run_has_its_records(tmp_path):
