@@ -17,7 +17,7 @@ _ENOUGH_GAMES = 20  # for percentiles that one outlier does not move
 _LIMIT = 1e300  # of a return
 _POLICIES = (evaluations.GREEDY, evaluations.SAMPLED)
 # Names of events, in the order of a legend.
-RESTART, RESUME, CHANGE = "restart of a process", "resume", "live change"
+RESTART, RESUME, CHANGE = "restart of a process", "resume", "change of a value"
 
 Series = tuple[np.ndarray, np.ndarray]
 

@@ -100,7 +100,7 @@ def test_one_run_has_all_that_happened(runs, drawn):
         "greedy evaluation, 95 % interval",
         "sampled evaluation, 95 % interval",
         "random policy",
-        "live change",
+        "change of a value",
     ]
     games, mean, *_ = axes.lines
     np.testing.assert_allclose(games.get_xydata(), [(10 * i, i) for i in range(100)])
