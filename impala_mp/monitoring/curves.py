@@ -201,9 +201,8 @@ def _draw(axes: Any, content: _Content) -> list[Any]:
         handles += axes.plot(
             curve.x, curve.mean, label=curve.label, zorder=3, **figures.style(i)
         )
-        low, high = np.clip([curve.low, curve.high], *axes.get_ylim())
         area = {"color": colors[i], "alpha": 0.2, "lw": 0, "zorder": 2}
-        axes.fill_between(curve.x, low, high, **area)
+        axes.fill_between(curve.x, curve.low, curve.high, **area)
     return [
         *handles,
         *_band_entry(content, colors),
