@@ -1,7 +1,11 @@
 """Draws learning curves of several runs and seeds.
 
 python tools/plot.py --output=curve.png vtrace=runs/a0,runs/a1 none=runs/b0,runs/b1
-python tools/plot.py --output=curve.png --x=time_secs runs/a0 runs/b0
+python tools/plot.py --output=curve.svg --x=time_secs runs/a0 runs/b0
+python tools/plot.py --output=run.png runs/a0
+
+The learning curve of a single run has its games, evaluations, restarts, resumes and
+live changes too.
 """
 
 import argparse
@@ -9,7 +13,7 @@ import os
 import sys
 
 from impala_mp import errors
-from impala_mp.monitoring import curves
+from impala_mp.monitoring import curves, figures
 from impala_mp.storage import files
 
 
@@ -18,7 +22,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("groups", nargs="+", metavar="[LABEL=]DIR[,DIR...]")
-    parser.add_argument("--output", required=True, help="the PNG to write")
+    parser.add_argument("--output", required=True, help="the PNG or SVG to write")
     parser.add_argument("--key", default="episode/return_mean", help="what to draw")
     parser.add_argument("--x", default="agent_steps", help="agent_steps, time_secs...")
     arguments = parser.parse_args()
@@ -29,7 +33,8 @@ def main() -> None:
         groups[name] = folders.split(",")
     try:
         files.check_place("output", arguments.output)
-        curves.plot(groups, arguments.output, arguments.key, arguments.x)
+        figures.check_ending("--output", arguments.output)
+        curves.plot(groups, arguments.output, key=arguments.key, x=arguments.x)
     except errors.BadInput as error:
         print(f"plot.py: {error}", file=sys.stderr)
         sys.exit(2)

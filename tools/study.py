@@ -5,11 +5,12 @@
         EXPERIMENT.py[:VARIANT] [...] [--config.FIELD=VALUE ...]
 
 A run that is there already is not repeated, one that was stopped goes on; a result of
-another config is refused. Writes DIR/curves.png and DIR/results.json, and prints the
-table: the final evaluation of each seed (100 full games), with mean and standard
-deviation over seeds; the mean policy lag of each run; and the agent steps after which
-the last 100 games of training first had the target's mean return. All runs are read
-for that at the same agent steps, as far apart as the records of the sparsest one.
+another config is refused. Writes DIR/curves.png, DIR/curves.svg and DIR/results.json,
+and prints the table: the final evaluation of each seed (100 full games), with mean and
+standard deviation over seeds; the mean policy lag of each run; and the agent steps
+after which the last 100 games of training first had the target's mean return. All runs
+are read for that at the same agent steps, as far apart as the records of the sparsest
+one.
 
 With --x, DIR/against.png has the final returns against that field of the config, for
 instance --x=actors.policy_delay, a line for each value of the field --lines.
@@ -29,7 +30,7 @@ import numpy as np
 from impala_mp import errors
 from impala_mp.cli import command_line
 from impala_mp.config import base, fields as fields_lib
-from impala_mp.monitoring import curves
+from impala_mp.monitoring import curves, run_history
 from impala_mp.storage import files, workdir
 
 _RETURN, _COUNT = "episode/return_mean", "episode/count"
@@ -100,7 +101,7 @@ def _complete(run: _Run) -> float:
 
 def _longest_gap(folder: pathlib.Path) -> int:
     """Agent steps between two records, which are written by the clock."""
-    steps, _ = curves.load(str(folder), "agent_steps", _RETURN)
+    steps, _ = run_history.load(str(folder), "agent_steps", _RETURN)
     return int(np.diff(steps, prepend=0).max())
 
 
@@ -111,7 +112,7 @@ def _steps_to(folder: pathlib.Path, target: float, gap: int) -> int | None:
     run with more records would have more chances to be lucky.
     """
     returns, counts = (
-        curves.load(str(folder), "agent_steps", key) for key in (_RETURN, _COUNT)
+        run_history.load(str(folder), "agent_steps", key) for key in (_RETURN, _COUNT)
     )
     grid = np.arange(gap, returns[0][-1] + 1, gap)
     enough = np.interp(grid, *counts, left=0.0) >= 100
@@ -122,7 +123,7 @@ def _steps_to(folder: pathlib.Path, target: float, gap: int) -> int | None:
 
 def _mean_lag(folder: pathlib.Path) -> float:
     """Updates: the mean over the whole run, in which each record is an interval's."""
-    updates, lags = curves.load(str(folder), "updates", "lag/mean")
+    updates, lags = run_history.load(str(folder), "updates", "lag/mean")
     return float(np.average(lags, weights=np.diff(updates, prepend=0)))
 
 
@@ -206,7 +207,7 @@ def _write(
 ) -> None:
     (output / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     drawn = {name: [str(run.folder) for run in runs] for name, runs in groups.items()}
-    curves.plot(drawn, str(output / "curves.png"))
+    curves.plot(drawn, str(output / "curves.png"), str(output / "curves.svg"))
     lines: dict[str, dict[Any, list[float]]] = {}
     for name, (label, value) in places.items():
         lines.setdefault(label, {})[value] = rows[name]["returns"]

@@ -22,7 +22,7 @@ from impala_mp.monitoring import curves
 from impala_mp.storage import metrics as metrics_lib, trust as trust_lib, workdir
 
 Policy = policy_lib.Policy
-_TYPES = {".png": "image/png", ".gif": "image/gif"}
+_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".gif": "image/gif"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Evaluation:
 
 
 class Image(os.PathLike[str]):
-    """A PNG or GIF file. A notebook shows it if it is the value of a cell."""
+    """A PNG, SVG or GIF file. A notebook shows it if it is the value of a cell."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -160,18 +160,22 @@ class Run:
         key: str = "episode/return_mean",
         x: str = "agent_steps",
     ) -> Image:
-        """Draws a metric as a PNG.
+        """Draws a metric as a PNG or SVG.
+
+        The learning curve has every game, evaluations, restarts, resumes and live
+        changes too.
 
         Args:
-          path: file; None: learning_curve.png in the run's folder.
+          path: file that ends in .png or .svg; None: learning_curve.png in the run's
+            folder.
           key, x: metrics on the axes.
 
         Raises:
           BadInput: there are no records with both metrics.
         """
-        file = self._file(path, "learning_curve.png")
+        file = self._file(path, "learning_curve.png", (".png", ".svg"))
         name = by_value.without_digests(self.config.environment.id)
-        curves.plot({name: [self.path]}, file, key, x)
+        curves.plot({name: [self.path]}, file, key=key, x=x)
         return Image(file)
 
     def video(
@@ -186,19 +190,21 @@ class Run:
         Raises:
           BadInput: the environment draws no pictures.
         """
-        file = self._file(path, "video.gif")
+        file = self._file(path, "video.gif", (".gif",))
         greedy = bool(self.config.evaluation.greedy if greedy is None else greedy)
         with _undisturbed():
             evaluate_lib.play_task(self._saved, self._agent, 1, greedy, 0, file)
         return Image(file)
 
-    def _file(self, path: str | os.PathLike[str] | None, name: str) -> str:
+    def _file(
+        self, path: str | os.PathLike[str] | None, name: str, endings: tuple[str, ...]
+    ) -> str:
         """Returns the path of a picture. Raises BadInput if it cannot be written."""
         file = os.path.join(self.path, name) if path is None else os.fspath(path)
-        folder, ending = os.path.dirname(file) or ".", os.path.splitext(name)[1]
-        if not file.endswith(ending):
+        folder = os.path.dirname(file) or "."
+        if not file.endswith(endings):
             raise errors.BadInput(
-                f"path ({file!r}) must end in {ending}. Name such a file."
+                f"path ({file!r}) must end in {' or '.join(endings)}. Name such a file."
             )
         if os.path.isdir(file) or not os.access(folder, os.W_OK | os.X_OK):
             raise errors.BadInput(

@@ -167,8 +167,7 @@ def _learning_curve(run: saved_run.SavedRun, policy: agent.Agent, name: str) -> 
     _add_random_policy(run, policy)
     image = os.path.join(run.path, "learning_curve.png")
     try:
-        curves.plot({name: [run.path]}, image)
-        curves.plot({name: [run.path]}, os.path.join(run.path, "learning_curve.svg"))
+        curves.plot({name: [run.path]}, image, f"{os.path.splitext(image)[0]}.svg")
     except errors.BadInput:
         return "none; no full game has ended in training."
     except OSError as error:  # a full disk

@@ -87,6 +87,9 @@ def test_pictures_go_where_they_can(tmp_path):
     picture = run.plot(tmp_path / "a.png")
     assert b"PNG" in (tmp_path / "a.png").read_bytes()[:8]
     assert "image/png" in picture._repr_mimebundle_()["text/html"]
+    drawing = run.plot(tmp_path / "a.svg", x="time_secs")
+    assert "</svg>" in (tmp_path / "a.svg").read_text()
+    assert "image/svg+xml" in drawing._repr_mimebundle_()["text/html"]
     for path in ("a.jpg", tmp_path, tmp_path / "no" / "a.png"):
         with pytest.raises(im.BadInput, match="path"):
             run.plot(path)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from impala_mp import errors
-from impala_mp.monitoring import curves, health
+from impala_mp.monitoring import health, run_history
 from impala_mp.storage import checkpoint, crash_file, files, metrics, workdir
 from tests.support import builders
 
@@ -95,7 +95,7 @@ def test_readers_never_wait_and_give_a_sentence(tmp_path, kind):
         lambda: health.read(path),
         lambda: metrics.last(path),
         lambda: metrics.read(path),
-        lambda: curves.load(path, "agent_steps", "updates"),
+        lambda: run_history.load(path, "agent_steps", "updates"),
         lambda: crash_file.load(str(tmp_path / "1.pt")),
     ):
         with pytest.raises(errors.BadInput):
@@ -149,7 +149,7 @@ def test_values_of_another_type_are_no_metrics(tmp_path):
     assert metrics.last(str(tmp_path)) == kept
     assert metrics.read(str(tmp_path))[0] == kept
     with pytest.raises(errors.BadInput, match="no record with"):
-        curves.load(str(tmp_path), "agent_steps", "d")
+        run_history.load(str(tmp_path), "agent_steps", "d")
 
 
 def test_a_name_that_is_no_text_is_a_sentence():

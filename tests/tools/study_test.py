@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impala_mp.monitoring import curves
+from impala_mp.monitoring import curves, figures
 from impala_mp.storage import files, metrics
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -102,6 +102,7 @@ def test_results_that_are_there_are_tabulated_and_drawn(tool, tmp_path):
     assert row["std"] == pytest.approx(0.5**0.5)
     assert row["steps_to_target"] == [3000, 3000]
     assert row["steps_apart"] == 1000
+    assert (tmp_path / "curves.svg").exists()
     for name in ("curves.png", "against.png"):
         assert len(Image.open(tmp_path / name).convert("RGB").getcolors(100_000)) > 10
 
@@ -118,7 +119,7 @@ def test_an_axis_that_cannot_be_drawn_is_refused_before_anything_runs(tmp_path):
 
 def test_lines_have_the_mean_its_band_and_a_dot_for_each_seed(tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(curves, "_write", lambda figure, _: drawn.update(f=figure))
+    monkeypatch.setattr(figures, "write", lambda figure, _: drawn.update(f=figure))
     lines = {
         "corrected": {16: [5.0, 7.0], 0: [8.0, 10.0]},
         "not": {16: [1.0, 1.0]},
