@@ -164,6 +164,7 @@ def _judge_play(
         *(_judge_size(leaf, config.network) for leaf in watch.leaves),
         _judge_rewards(tape, config.loss),
         _judge_episodes(tape),
+        *_list_numbers(tape),
         Finding(OK, "speed", speed),
     ]
 
@@ -285,6 +286,15 @@ def _judge_episodes(tape: random_play.Tape) -> Finding:
         " max_episode_steps."
     )
     return Finding(WARNING, "episodes", text)
+
+
+def _list_numbers(tape: random_play.Tape) -> list[Finding]:
+    """Lists the user's numbers; nothing if `info` has none."""
+    if not tape.numbers:
+        return []
+    names = ", ".join(f"env/{name}" for name in tape.numbers)
+    text = f"the last info of an episode has {names}. They become metrics."
+    return [Finding(OK, "numbers", text)]
 
 
 def _drawn(before: dict[str, Any], after: dict[str, Any]) -> str:

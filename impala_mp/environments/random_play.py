@@ -101,6 +101,7 @@ class Tape(NamedTuple):
     actions: list[types.Nest]
     step_secs: float  # mean, of one step of all copies
     changes_actions: bool  # step() wrote into the array that it was given
+    numbers: tuple[str, ...] = ()  # names of those that `info` has at an end
 
     @property
     def num_envs(self) -> int:
@@ -215,10 +216,11 @@ class RandomPlay:
         while True:
             action = choose(len(actions), has_ended, secs, observation, rows[-1])
             if action is None:
-                return Tape(rows, actions, secs / max(1, len(actions)), changes)
+                mean = secs / max(1, len(actions))
+                return Tape(rows, actions, mean, changes, tuple(made.numbers.names))
             given = nest.map_structure(np.array, action)
             start = time.perf_counter()
-            observation, reward, *ends, _ = envs.step(given)
+            observation, reward, *ends, info = envs.step(given)
             secs += time.perf_counter() - start
             see(observation)
             changes = changes or not _are_equal(given, action)
@@ -228,6 +230,8 @@ class RandomPlay:
                 for name, each in zip(("terminated", "truncated"), ends, strict=True)
             )
             rows.append(Row(digests(observation), reward, terminated, truncated))
+            if rows[-1].ended.any():
+                made.numbers.take(info, rows[-1].ended)
             actions.append(action)
             has_ended = has_ended or bool(rows[-2].ended.any())  # one step later
 

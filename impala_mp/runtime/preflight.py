@@ -204,7 +204,7 @@ def _learn(
 ) -> None:
     """Plays one batch with fresh parameters, through real slots, and learns it."""
     config = config.copy_and_resolve_references()
-    config.health.max_crash_files = 0  # nothing is written
+    config.health.max_crash_files, config.logging.episodes = 0, False  # no files
     shared = allocation.allocate(config, live, environment, slots, "", num_cores)
     try:
         metrics = _update(shared)
@@ -247,4 +247,4 @@ def _update(shared: shared_lib.Shared) -> dict[str, float]:
                 actor.unroll()
     the_training.step()
     the_training.write_record()
-    return shared.learner_record.read() or {}
+    return shared.learner_record.read()[-1]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
-from tensorboard.plugins.custom_scalar import layout_pb2, summary as layout_summary
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.summary.writer import event_file_writer
 
@@ -145,7 +145,15 @@ class EventFile:
                 for section, charts in _LAYOUT.items()
             ]
         )
-        self._add(0, *layout_summary.pb(layout).value)
+        metadata = summary_pb2.SummaryMetadata()
+        metadata.plugin_data.plugin_name = "custom_scalars"
+        tensor = tensor_pb2.TensorProto(
+            dtype=types_pb2.DT_STRING, string_val=[layout.SerializeToString()]
+        )
+        tag = "custom_scalars__config__"  # where the page looks for it
+        self._add(
+            0, summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+        )
 
     def add_film(self, tag: str, step: int, gif: bytes, size: tuple[int, int]) -> None:
         """Adds an animated GIF of `size` (height, width)."""

@@ -1,5 +1,6 @@
 """The final evaluation, and what a training prints at its end."""
 
+import json
 import shlex
 import sys
 
@@ -9,8 +10,9 @@ import pytest
 
 from impala_mp import errors
 from impala_mp.environments import catch
-from impala_mp.evaluation import evaluate
+from impala_mp.evaluation import conclusion, evaluate
 from impala_mp.runtime import program
+from impala_mp.storage import evaluations, workdir
 from tests.support import builders
 
 pytestmark = pytest.mark.integration
@@ -55,14 +57,15 @@ def test_a_training_in_which_no_game_ended_ends_well(tmp_path, capsys):
         "none; no game has ended. 10 of 10 games are not counted"
     )
     assert "Raise config.evaluation.max_steps" in lines[0]
-    assert "Learning curve: none; no full game has ended" in lines[2]
+    (curve,) = (line for line in lines if line.startswith("Learning curve:"))
+    assert "none; no full game has ended" in curve
 
 
 def test_the_evaluation_comes_before_the_learning_curve(tmp_path, capsys, monkeypatch):
-    def plot(*unused):
+    def plot(*unused, **others):
         print("a plot")
 
-    monkeypatch.setattr(evaluate.curves, "plot", plot)
+    monkeypatch.setattr(conclusion.curves, "plot", plot)
     lines = _conclusion(tmp_path / "run", capsys, builders.short_training())
     assert lines[0].startswith("mean return")
     assert "a plot" in lines
@@ -91,11 +94,73 @@ def test_the_next_commands_can_be_copied_into_any_shell(tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, "executable", str(there / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     lines = _conclusion(tmp_path / "a run", capsys, builders.short_training())
-    commands = [shlex.split(line.partition(":")[2]) for line in lines[3:]]
+    commands = [shlex.split(line.partition(":")[2]) for line in lines[-2:]]
     assert commands[0][0] == str(there / "tensorboard")
     assert commands[1][0] == str(there / "impala-eval")
     for words in commands:
         assert words[1].endswith("=" + str(tmp_path / "a run"))
     monkeypatch.setenv("PATH", str(there))
-    assert evaluate.command("impala-eval") == "impala-eval"
-    assert evaluate.command("nowhere") == "nowhere"
+    assert conclusion.command("impala-eval") == "impala-eval"
+    assert conclusion.command("nowhere") == "nowhere"
+
+
+def test_a_finished_run_keeps_its_evaluations(tmp_path, capsys):
+    run = tmp_path / "run"
+    lines = _conclusion(run, capsys, builders.short_training())
+    final = json.loads((run / "evaluation.json").read_text())
+    assert final.keys() == {"greedy", "sampled", "sentence"}
+    kept = evaluations.read(str(run))
+    assert [(x["purpose"], x["policy"]) for x in kept] == [
+        ("final", "sampled"),
+        ("final", "greedy"),
+        ("progress", "sampled"),  # which chooses the best checkpoint
+        ("progress", "random"),
+    ]
+    assert kept[0] == final["sampled"]
+    assert kept[0]["seeds"] != kept[2]["seeds"]
+    assert f"mean return {final['sampled']['mean']:.3f}" in lines[0]
+    assert f"greedy {final['greedy']['mean']:.3f}" in lines[0]
+    assert "Best checkpoint: the newest" in lines
+    for which in ("best", "newest", 10):
+        found = evaluate.evaluate(str(run), 10, which=which)
+        assert found["mean"] == final["sampled"]["mean"]
+        assert found["low"] == final["sampled"]["low"]
+    with pytest.raises(errors.BadInput, match="It has newest, best, 10"):
+        evaluate.evaluate(str(run), 10, which=7)
+
+
+def test_the_film_of_the_final_policy(tmp_path, capsys):
+    lines = _conclusion(tmp_path / "run", capsys, builders.short_training())
+    assert f"Film:            {tmp_path / 'run' / 'film.gif'}" in lines
+    assert (tmp_path / "run" / "film.gif").stat().st_size > 1000
+    config = builders.short_training(**{"evaluation.film": False})
+    lines = _conclusion(tmp_path / "other", capsys, config)
+    assert not any("Film" in line for line in lines)
+
+
+def _result(mean, half):
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def test_a_difference_beyond_chance_is_a_sentence():
+    def words(greedy, sampled):
+        return conclusion._difference({"greedy": greedy, "sampled": sampled})
+
+    assert words(_result(5.0, 1.0), _result(4.0, 1.0)) == ""
+    assert "Greedy actions are better" in words(_result(9.0, 1.0), _result(4.0, 1.0))
+    assert "Sampled actions are better" in words(_result(1.0, 1.0), _result(4.0, 1.0))
+
+
+def test_other_arguments_in_evaluations(tmp_path, capsys):
+    """Full games in twice as many rows take twice as long."""
+    config = builders.short_training("EndlessGame-v0", **{"evaluation.episodes": 3})
+    config.evaluation.environments = 3
+    config.evaluation.kwargs = {"always": True}
+    lines = _conclusion(tmp_path / "run", capsys, config)
+    assert lines[0].startswith("none; no game has ended")
+    stored = workdir.read_config(str(tmp_path / "run"))
+    assert stored.evaluation.kwargs.to_dict() == {"always": True}
+    config.evaluation.kwargs = {"rows": 20}
+    with pytest.raises(errors.BadInput, match="change what the policy sees"):
+        program.train(config, str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
