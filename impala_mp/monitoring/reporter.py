@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from impala_mp.config import derived
-from impala_mp.monitoring import bottleneck, display, health, live_control
+from impala_mp.config import derived, fields
+from impala_mp.monitoring import bottleneck, display, findings, health, live_control
 from impala_mp.storage import metrics
 from impala_mp.transport import shared as shared_lib
 from impala_mp.workers import learner_metrics, policy_lag
@@ -66,7 +66,7 @@ class Reporter:
             shared.environment.action,
         )
         self._learned = 0  # trajectories
-        self._popart_reported = False
+        self._watcher = findings.Watcher(fields.flatten(shared.config))
         self._evaluation: dict[str, float] = {}
         self._unwritten: dict[str, float] = {}  # an evaluation not in a record yet
         self._before: dict[str, float] = {}
@@ -112,7 +112,8 @@ class Reporter:
         self._unwritten = {}
         merged = _as_integers(merged)
         self._before = record
-        self._report_popart(record)
+        for sentence in self._watcher.tick(merged):
+            self._screen.message(sentence)
         self._guarded(self._writer.write, merged, lags)
         self.bottleneck = bottleneck.explain(
             merged,
@@ -147,13 +148,6 @@ class Reporter:
                 f"{failed} checkpoints could not be written (see logs/learner-0.log)."
                 " Training continues, and the newest valid one is kept."
             )
-
-    def _report_popart(self, record: dict[str, float]) -> None:
-        """Reports once that PopArt's scale is at a limit."""
-        sentence = learner_metrics.popart_limit(record)
-        if sentence and not self._popart_reported:
-            self._popart_reported = True
-            self._screen.message(sentence)
 
     def close(self) -> None:
         self._writer.close()
