@@ -19,6 +19,7 @@ _MIN_GAMES = 20  # a mean of fewer games is mostly noise
 # Pendulum stays at 0.85 of it, because its best game is a lucky start.
 _SOLVED = 0.75
 _ALMOST = 0.05  # of the best game; a resumed run has no first return to compare with
+_ZERO = 1e-8  # smaller is rounding
 _COUNTERS = (*metrics.COUNTERS, "health/", "episode/count")
 
 
@@ -76,6 +77,8 @@ def _merged(old: Record, new: Record, weight: int) -> Record:
 
 def number(value: float) -> str:
     """Formats a number with three digits, and whole thousands with commas."""
+    if abs(value) < _ZERO:
+        return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -101,6 +104,7 @@ class Evidence:
         """
         self.records, self.settings = records, settings
         self.evaluations = list(evaluations)
+        self._series: dict[str, list[float]] = {}
 
     def field(self, name: str) -> str:
         """Returns a field of the config with its value, for a cure."""
@@ -130,7 +134,11 @@ class Evidence:
         return sorted(key for key in newest if key.startswith(prefix))
 
     def series(self, key: str) -> list[float]:
-        return [r[key] for r in self.records if files.is_number(r.get(key))]
+        """Returns the numbers of a key, of the records that have it."""
+        if key not in self._series:
+            numbers = [r[key] for r in self.records if files.is_number(r.get(key))]
+            self._series[key] = numbers
+        return self._series[key]
 
     def last(self, key: str) -> float:
         """Returns the newest value."""

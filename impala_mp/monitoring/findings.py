@@ -1,12 +1,13 @@
 """Findings: warnings in words, of a whole record or of a run while it trains."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from impala_mp.monitoring import evidence, learning_rules, running_rules
 
 _RULES = (*learning_rules.RULES, *running_rules.RULES)
+# The supervisor reports each restart itself.
+_LIVE_RULES = tuple(rule for rule in _RULES if rule is not running_rules.restarts)
 _SEVERITIES = (evidence.ERROR, evidence.WARNING, evidence.HINT)
 # A judgement costs as much as 16 merges; judging once for 1/16 new records keeps the
 # cost of a record constant.
@@ -26,16 +27,12 @@ def find(
       settings: the config, as `fields.flatten` returns it; may lack any field.
       evaluations: as in evaluations.jsonl.
     """
-    return _judge(evidence.History(records), settings, evaluations)
+    history = evidence.History(records)
+    return _judge(_RULES, evidence.Evidence(history.records, settings, evaluations))
 
 
-def _judge(
-    history: evidence.History,
-    settings: dict[str, Any],
-    evaluations: Iterable[dict[str, Any]] = (),
-) -> list[evidence.Finding]:
-    known = evidence.Evidence(history.records, settings, evaluations)
-    found = [each for rule in _RULES for each in rule(known)]
+def _judge(rules: Iterable[Any], known: evidence.Evidence) -> list[evidence.Finding]:
+    found = [each for rule in rules for each in rule(known)]
     return sorted(found, key=lambda each: _SEVERITIES.index(each.severity))
 
 
@@ -47,7 +44,8 @@ class Watcher:
         self._settings = settings
         self._history = evidence.History()
         self._new = 0  # records since the last judgement
-        self._seen: dict[str, float] = {}  # name: time_secs of the last judgement
+        self._reported = set[str]()  # names
+        self._gone: dict[str, float] = {}  # reported name: time_secs of its end
 
     def tick(self, record: evidence.Record) -> list[str]:
         """Takes a record; returns the sentences on what it shows for the first time."""
@@ -57,9 +55,11 @@ class Watcher:
             return []
         self._new = 0
         now = record.get("time_secs", 0.0)
-        sentences = []
-        for each in _judge(self._history, self._settings):
-            if now - self._seen.get(each.name, -math.inf) > _QUIET_SECS:
-                sentences.append(f"{each.sentence} {each.cure}")
-            self._seen[each.name] = now
-        return sentences
+        known = evidence.Evidence(self._history.records, self._settings)
+        found = {each.name: each for each in _judge(_LIVE_RULES, known)}
+        for name in self._reported - found.keys():
+            self._gone.setdefault(name, now)
+        again = {n for n in found if now - self._gone.pop(n, now) > _QUIET_SECS}
+        new = [n for n in found if n not in self._reported or n in again]
+        self._reported |= found.keys()
+        return [f"{found[n].sentence} {found[n].cure}" for n in new]

@@ -60,8 +60,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     ]
     if not lines:
         return ""
+    head = f"<thead><tr>{heads}</tr></thead>" if any(header) else ""
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return (
-        '<div class="card scroll"><table><thead><tr>'
-        f"{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+        '<div class="card scroll table"><table>'
+        f"{head}<tbody>{body}</tbody></table></div>"
     )

@@ -11,8 +11,9 @@ from impala_mp.storage import files
 _number = evidence.number
 
 # A fall is a collapse if it loses half of all that was gained. The mean of 100 games
-# moves by 1/50 of their range through chance alone, so a quarter is no chance.
-_LOST, _LOST_OF_SPREAD = 0.5, 0.25
+# moves by 1/50 of their range through chance alone, so a quarter is no chance. A
+# resumed run may have gained nothing: its fall is compared with the return itself.
+_LOST, _LOST_OF_SPREAD, _LOST_OF_BEST = 0.5, 0.25, 0.05
 _MOVED = 2.0  # factor by which a companion of a collapse changes
 _WINDOW = 8  # records on each side of a collapse whose medians are compared
 _DETERMINISTIC = 0.05  # of the first entropy: one action has over 98 % of two
@@ -65,7 +66,8 @@ def collapsed(e: Evidence) -> Iterator[Finding]:
         at_peak.get(f"episode/return_{each}", best) for each in ("max", "min")
     )
     spread = max(highest - lowest, e.spread)
-    if fall < max(_LOST * (best - min(values[: peak + 1])), _LOST_OF_SPREAD * spread):
+    gained = best - min(values[: peak + 1])
+    if fall < max(_LOST * gained, _LOST_OF_SPREAD * spread, _LOST_OF_BEST * abs(best)):
         return
     halfway = best - 0.5 * fall
     down = next(i for i, v in e.returns[peak:] if v < halfway)

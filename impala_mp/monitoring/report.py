@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from impala_mp import errors
 from impala_mp.config import base, fields
 from impala_mp.monitoring import evidence, findings, health
-from impala_mp.storage import evaluations, files, metrics, workdir
+from impala_mp.storage import files, metrics, workdir
 
 _MAX_FILM_BYTES = 12 * 2**20  # more makes the file too large for a mail
 _MAX_LINEAGE = 20  # runs before this one
@@ -64,12 +64,13 @@ def read(folder: str) -> Run:
         try:
             return function(folder)
         except errors.BadInput as error:
-            notes.append(str(error))
+            if str(error) not in notes:  # health reads the records, too
+                notes.append(str(error))
             return default
 
     settings, changed = attempt(_config, ({}, {}))
     every = attempt(metrics.read, [])
-    played = attempt(evaluations.read, [])
+    played = attempt(_evaluations, [])
     final = attempt(_final, {})
     thinned = evidence.History(every).records
     known = [*played, *({**each, "purpose": "final"} for each in final.values())]
@@ -164,9 +165,22 @@ def _health(folder: str) -> Health:
     return Health(state, report.healthy, found["time"], found["bottleneck"], processes)
 
 
+def _evaluations(folder: str) -> list[dict[str, Any]]:
+    return _lines(folder, "evaluations.jsonl")
+
+
 def _journal(folder: str) -> list[dict[str, Any]]:
     """Returns the changes of live and other values, oldest first."""
-    path = os.path.join(folder, "changes.jsonl")
+    return _lines(folder, "changes.jsonl")
+
+
+def _lines(folder: str, name: str) -> list[dict[str, Any]]:
+    """Reads a file with a JSON object on each line, oldest first.
+
+    Raises:
+      BadInput: it cannot be read.
+    """
+    path = os.path.join(folder, name)
     try:
         lines = files.read_bytes(path).splitlines()
     except FileNotFoundError:

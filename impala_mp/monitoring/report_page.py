@@ -19,7 +19,7 @@ _MAX_ROWS = 60  # of a table; the newest ones
 _NUMBERS = (  # keys of metrics, with their name on the page
     ("policy/entropy", "entropy (nats)"),
     ("value/explained_variance", "explained variance"),
-    ("vtrace/kl", "KL to the acting policy"),
+    ("vtrace/kl", "KL to actors (nats)"),
     ("vtrace/effective_sample_size", "effective samples"),
     ("loss/gradient_norm", "gradient norm"),
     ("loss/learning_rate", "learning rate"),
@@ -192,7 +192,10 @@ def _curve(run: report.Run) -> str:
         ("k-mark", "resume or change") if marks else None,
     ]
     legend = "".join(f'<span class="{k[0]}">{k[1]}</span>' for k in keys if k)
-    figure = f'<figure class="card"><div class="key">{legend}</div>{chart}</figure>'
+    figure = (
+        f'<figure class="card"><div class="key">{legend}</div>'
+        f'<div class="scroll">{chart}</div></figure>'
+    )
     return _section("Learning curve", figure)
 
 

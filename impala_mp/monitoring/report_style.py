@@ -35,7 +35,7 @@ p { margin: 6px 0; }
 .bar div { height: 100%; border-radius: 3px; background: var(--line); }
 .grid { display: grid; gap: 12px; }
 .tiles { grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); }
-.smalls { grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); }
+.smalls { grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); }
 .card {
   background: var(--card); border: 1px solid var(--rule); border-radius: 9px;
   padding: 12px 14px; margin: 0; min-width: 0;
@@ -51,6 +51,7 @@ p { margin: 6px 0; }
 .finding b { text-transform: capitalize; margin-right: 6px; }
 .error b { color: var(--error); } .warning b { color: var(--warning); }
 .hint b { color: var(--hint); }
+.curve { min-width: 640px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 .line { fill: none; stroke: var(--line); stroke-width: 2; stroke-linejoin: round; }
@@ -77,11 +78,12 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 .fit { width: fit-content; }
 .smalls .card { padding: 9px 12px; }
 .smalls p { display: flex; justify-content: space-between; gap: 8px; margin: 0; }
-.smalls b { font-variant-numeric: tabular-nums; font-weight: 600; }
-.scroll { overflow-x: auto; padding: 4px 14px; }
+.smalls b { white-space: nowrap; font-variant-numeric: tabular-nums; font-weight: 600; }
+.scroll { overflow-x: auto; }
+.table { padding: 4px 14px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th { font-weight: 500; text-align: left; white-space: nowrap; }
-td, th { padding: 6px 16px 6px 0; border-bottom: 1px solid var(--rule);
+td, th { padding: 6px 22px 6px 0; border-bottom: 1px solid var(--rule);
   vertical-align: top; }
 tr:last-child td { border-bottom: 0; }
 td { overflow-wrap: anywhere; }

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple, TypeVar
+
+from impala_mp.monitoring import html_parts
 
 _WIDTH, _HEIGHT = 960, 340  # of a curve
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 40  # margins of a curve
@@ -71,7 +72,7 @@ def curve(
     y = _Scale(low, high, _HEIGHT - _BOTTOM, _TOP)
     parts = [
         f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
-        f' aria-label="{escape(label)}">',
+        f' aria-label="{html_parts.text(label)}">',
         f'<clipPath id="plot"><rect x="{_LEFT}" y="{_TOP}"'
         f' width="{_WIDTH - _LEFT - _RIGHT}" height="{_HEIGHT - _TOP - _BOTTOM}"/>'
         "</clipPath>",
@@ -113,7 +114,7 @@ def small(points: Points, end: float, label: str, level: float = math.nan) -> st
     )
     return (
         f'<svg class="small" viewBox="0 0 {_SMALL_WIDTH} {_SMALL_HEIGHT}" role="img"'
-        f' aria-label="{escape(label)}">'
+        f' aria-label="{html_parts.text(label)}">'
         f'<path class="axis" d="M{_PAD},{_SMALL_HEIGHT - 2}H{_SMALL_WIDTH - _PAD}"/>'
         f'{rule}<path class="line" d="{_path(places)}"/>'
         f'<circle class="end" cx="{last[0]:.1f}" cy="{last[1]:.1f}" r="2.5"/></svg>'
@@ -198,7 +199,7 @@ def _axes(x: _Scale, y: _Scale) -> list[str]:
 def _mark(x: float, text: str) -> str:
     return (
         f'<path class="mark" d="M{x:.1f},{_TOP}V{_HEIGHT - _BOTTOM}">'
-        f"<title>{escape(text)}</title></path>"
+        f"<title>{html_parts.text(text)}</title></path>"
     )
 
 
@@ -206,7 +207,7 @@ def _level(y: float, name: str) -> str:
     return (
         f'<path class="level" d="M{_LEFT},{y:.1f}H{_WIDTH - _RIGHT}"/>'
         f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{y - 5:.1f}"'
-        f' text-anchor="end">{escape(name)}</text>'
+        f' text-anchor="end">{html_parts.text(name)}</text>'
     )
 
 
@@ -217,7 +218,7 @@ def _dot(x: float, y: _Scale, dot: Dot) -> str:
         else ""
     )
     return (
-        f'<g><title>{escape(dot.text)}</title>{whisker}<circle class="dot"'
+        f'<g><title>{html_parts.text(dot.text)}</title>{whisker}<circle class="dot"'
         f' cx="{x:.1f}" cy="{y(dot.y):.1f}" r="4"/></g>'
     )
 
