@@ -260,8 +260,9 @@ def off_policy(e: Evidence) -> Iterator[Finding]:
 
 def actions(e: Evidence) -> Iterator[Finding]:
     """Finds a discrete action that is always taken, or was never taken."""
-    rows = [r["policy/actions"] for r in e.records if r.get("policy/actions")]
-    rows = [row for row in rows if isinstance(row, list) and len(row) == len(rows[0])]
+    rows = [r.get("policy/actions") for r in e.records]
+    rows = [_shares(row) for row in rows if isinstance(row, list) and sum(row) > 0]
+    rows = [row for row in rows if len(row) == len(rows[0])]
     if len(rows) < _WINDOW or len(rows[0]) < 2:
         return
     late = rows[-max(_WINDOW, len(rows) // 10) :]
@@ -289,6 +290,12 @@ def actions(e: Evidence) -> Iterator[Finding]:
             f"Actions never taken, not even at first: {', '.join(never)}.",
             "Check the environment's action space and the network's first logits.",
         )
+
+
+def _shares(counts: list[float]) -> list[float]:
+    """Returns the shares of actions, from shares or counts."""
+    total = sum(counts)
+    return [count / total for count in counts]
 
 
 def endless_games(e: Evidence) -> Iterator[Finding]:

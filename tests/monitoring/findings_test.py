@@ -18,8 +18,8 @@ def test_a_finding_is_reported_once_with_its_cure():
     ((steps, sentence),) = _watch(made)
     assert 0.5 * records.TOTAL < steps < 0.6 * records.TOTAL
     assert sentence == (
-        "1 unrolls were discarded, because of NaN, wrong shapes or wrong dtypes from the"
-        " environment. Run impala-train --check on the environment, and see"
+        "1 unrolls were discarded, because of NaN, wrong shapes or wrong dtypes from"
+        " the environment. Run impala-train --check on the environment, and see"
         " logs/actor-0.log."
     )
 

@@ -217,6 +217,12 @@ def test_an_action_that_is_always_taken():
     assert "always action 1" not in _names(records.make(**always)), "it is the best"
 
 
+def test_counts_of_actions_are_as_good_as_shares():
+    counts = {"policy__actions": [0, 4995, 5]}
+    found = _find("always action 1", records.make(**counts, **_slow))
+    assert "99.9 %" in found.sentence
+
+
 def test_an_action_that_was_never_taken():
     never = {"policy__actions": [0.5, 0.5, 0.0]}
     found = _find("unused actions", records.make(**never))
