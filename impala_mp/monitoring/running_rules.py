@@ -1,6 +1,9 @@
 """Rules on the run itself: lost data, restarts, memory, idle processes, evaluations."""
 
+import itertools
+import math
 from collections.abc import Iterator
+from typing import Any
 
 from impala_mp.config import base
 from impala_mp.monitoring import evidence
@@ -20,6 +23,8 @@ _GROWN, _GROWN_MIB = 1.25, 64.0
 _SLOWER = 1.0 / 3.0  # of the speed before; other work on the machine takes half
 _SLOWER_SECS = 120.0  # the speed of a shorter run means little
 _DIFFERENT = 0.25  # share of all that was gained
+_EVALUATIONS = 3  # of training, in a row; a single one may be unlucky
+_JUDGED = 0.5  # share of the run; before, a greedy policy is often stuck
 _EXPLORES = 0.5  # the same; exploration alone costs a healthy CartPole a third
 
 
@@ -220,15 +225,39 @@ def evaluation(e: Evidence) -> Iterator[Finding]:
         elif better > _EXPLORES * gained:
             cure = f"Train longer, or lower {e.field('loss.entropy_cost')} at the end."
             yield Finding("greedy is better", HINT, means, cure)
-    mean, high = e.last("evaluation/return_mean"), e.last("evaluation/return_high")
-    if sampled:
-        mean, high = sampled["mean"], sampled["high"]
-    if e.now - mean > _DIFFERENT * gained and e.now > high:
+    yield from _below_training(e, sampled)
+
+
+def _below_training(e: Evidence, final: dict[str, Any] | None) -> Iterator[Finding]:
+    """Finds evaluations that are worse than the games of training before them.
+
+    final: of sampled actions; otherwise the last ones during training count.
+    """
+    played = [r for r in e.records if files.is_number(r.get("evaluation/return_mean"))]
+    if final:
+        pairs = [(final["mean"], final["high"], e.now)]
+    elif len(played) > _EVALUATIONS and e.progress > _JUDGED:
+        # Training has moved since the parameters were taken: it is compared as of the
+        # evaluation before.
+        late = played[-_EVALUATIONS - 1 :]
+        pairs = [
+            (
+                now["evaluation/return_mean"],
+                now.get("evaluation/return_high", now["evaluation/return_mean"]),
+                before.get("episode/return_mean", math.nan),
+            )
+            for before, now in itertools.pairwise(late)
+        ]
+    else:
+        return
+    room = _DIFFERENT * max(abs(e.top - e.start), 1e-9)
+    if all(train - mean > room and train > high for mean, high, train in pairs):
+        mean, _, train = pairs[-1]
         yield Finding(
             "evaluation below training",
             WARNING,
             f"The evaluation has a mean return of {_number(mean)}, the training"
-            f" {_number(e.now)}.",
+            f" {_number(train)} before it.",
             "Check that both play the same game. Wrappers that act only in training,"
             f" {e.field('evaluation.max_steps')} and {e.field('evaluation.greedy')}"
             " differ.",

@@ -130,13 +130,35 @@ def test_a_small_or_uncertain_difference(greedy, sampled, half):
 def test_an_evaluation_below_the_training():
     found = _found([_evaluation("sampled", 30.0)])
     assert list(found) == ["evaluation below training"]
-    assert "mean return of 30, the training 100" in (
+    assert "mean return of 30, the training 100 before it." in (
         found["evaluation below training"].sentence
     )
-    during = {"evaluation__return_mean": 30.0, "evaluation__return_high": 40.0}
-    assert list(_found(**during)) == ["evaluation below training"]
-    during["evaluation__return_high"] = 110.0
-    assert _found(**during) == {}
+
+
+def _evaluated(mean, high, every=20, **changed):
+    """Records of which some have an evaluation."""
+    made = records.make(**changed)
+    for record in made[::every]:
+        record["evaluation/return_mean"] = mean(record["episode/return_mean"])
+        record["evaluation/return_high"] = high
+    return [each.name for each in findings.find(made, records.SETTINGS)]
+
+
+def test_evaluations_during_training_that_are_below_it():
+    assert _evaluated(lambda now: 30.0, 40.0) == ["evaluation below training"]
+    assert _evaluated(lambda now: 30.0, 110.0) == []
+    assert _evaluated(lambda now: 30.0, 40.0, every=70) == [], "too few"
+    assert _evaluated(lambda now: 0.0, 1.0, until=0.4) == [], "too early"
+
+
+def test_evaluations_behind_a_training_that_rises_fast():
+    behind = {"episode__return_mean": lambda t: 100.0 * (t > 0.2)}
+    behind |= {"episode__return_max": 120.0, "until": 0.6}
+    made = records.make(**behind)
+    for before, now in zip(made[::40], made[40::40], strict=False):
+        now["evaluation/return_mean"] = before["episode/return_mean"]
+    names = [each.name for each in findings.find(made, records.SETTINGS)]
+    assert "evaluation below training" not in names
 
 
 def test_evaluations_of_other_versions():
