@@ -69,7 +69,7 @@ def read(folder: str) -> Run:
             return default
 
     settings, changed = attempt(_config, ({}, {}))
-    every = attempt(metrics.read, [])
+    every = attempt(_records, [])
     played = attempt(_evaluations, [])
     final = attempt(_final, {})
     thinned = evidence.History(every).records
@@ -96,6 +96,14 @@ def _config(folder: str) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
     config = workdir.read_config(folder)
     changed = fields.differences(base.get_base_config(), config)
     return fields.flatten(config), changed
+
+
+def _records(folder: str) -> list[evidence.Record]:
+    """Returns the numbers of all records, and the list of action counts."""
+    return [
+        {k: v for k, v in r.items() if files.is_number(v) or k == "policy/actions"}
+        for r in metrics.read(folder)
+    ]
 
 
 def _recorded(records: list[evidence.Record]) -> list[dict[str, Any]]:

@@ -119,15 +119,10 @@ def _tiles(run: report.Run) -> str:
         )
         for policy, each in run.final.items()
     ]
-    means = [e for e in run.evaluations if files.is_number(e.get("mean"))]
-    means = [e for e in means if e.get("policy") != "random"]
-    # The best of many is lucky; it was played again on other seeds to be reported.
-    reported = [e for e in means if e.get("purpose") == "best"][-1:]
-    if means:
-        best = max(reported or means, key=lambda each: each["mean"])
-        at = f"at {_whole(best.get('agent_steps'))} steps"
-        name = "best checkpoint" if reported else "best evaluation"
-        tiles.append((name, _number(best["mean"]), at))
+    best = _best(run)
+    if best:
+        at = f"at {_whole(best.get('agent_steps'))} steps, {_interval(best)}"
+        tiles.append(("best checkpoint", _number(best["mean"]), at))
     low, high = (_number(_last(run, f"episode/return_{n}")) for n in ("min", "max"))
     mean = _last(run, "episode/return_mean")
     tiles.append(("return of the last 100 games", _number(mean), f"{low} to {high}"))
@@ -142,6 +137,21 @@ def _tiles(run: report.Run) -> str:
         for name, value, detail in tiles
     )
     return f'<section class="grid tiles" style="margin-top:22px">{cards}</section>'
+
+
+def _best(run: report.Run) -> dict[str, Any] | None:
+    """Returns the evaluation of the best checkpoint.
+
+    The best of many evaluations was also lucky. Games on other seeds give its return,
+    if they were played.
+    """
+    played = [e for e in run.evaluations if files.is_number(e.get("mean"))]
+    chosen = [e for e in played if e.get("purpose") == "progress"]
+    chosen = [e for e in chosen if e.get("policy") != "random"]
+    best = max(chosen, key=lambda each: each["mean"], default=None)
+    again = [e for e in played if e.get("purpose") == "best" and best]
+    again = [e for e in again if e.get("agent_steps") == best.get("agent_steps")]
+    return again[-1] if again else best
 
 
 def _interval(each: dict[str, Any]) -> str:

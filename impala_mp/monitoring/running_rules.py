@@ -207,7 +207,7 @@ def slower(e: Evidence) -> Iterator[Finding]:
 def evaluation(e: Evidence) -> Iterator[Finding]:
     """Finds evaluations that differ from training, or from each other."""
     final = {
-        each.get("policy"): each
+        str(each.get("policy")): each
         for each in e.evaluations
         if each.get("purpose") == "final" and _has_interval(each)
     }

@@ -155,6 +155,26 @@ def test_passwords_and_the_environment_are_not_shown(folder, monkeypatch):
     assert "from the environment" not in text
 
 
+def test_the_best_checkpoint_has_the_return_of_other_seeds(folder):
+    evaluations = folder / "evaluations.jsonl"
+    before = evaluations.read_text()
+    assert "75" in _best_tile(folder)
+    again = {
+        "purpose": "best",
+        "policy": "greedy",
+        "agent_steps": 750_000,
+        "mean": 61.0,
+    }
+    older = {**again, "agent_steps": 250_000, "mean": 99.0}
+    evaluations.write_text(f"{before}{json.dumps(again)}\n{json.dumps(older)}\n")
+    assert "61" in _best_tile(folder)
+
+
+def _best_tile(folder):
+    text, _ = _page(folder)
+    return re.search("best checkpoint</span><b>(.*?)</b>", text)[1]
+
+
 def test_warnings_come_first_with_their_cure(tmp_path):
     run_folder.write(tmp_path, records.make(health__bad_data=3, vtrace__kl=0.9))
     text, _ = _page(tmp_path)
@@ -177,6 +197,26 @@ def test_a_damaged_file_is_a_sentence(folder, name):
     (folder / name).write_bytes(b"\xff{")
     text, _ = _page(folder)
     assert (name in text) == (name != "metrics.jsonl"), "its bad lines are no records"
+    assert "Versions and machine" in _sections(text)
+
+
+@pytest.mark.parametrize("value", [[], [1.0], [0, 0], 7, -1e299, "x", None, {}])
+def test_values_of_any_type(tmp_path, value):
+    """In every place but the agent steps, without which a line is no record."""
+    keys = [k for k in records.make(1)[0] if k != "agent_steps"]
+    made = records.make(30, **{key.replace("/", "__"): 0 for key in keys})
+    run_folder.write(tmp_path, [{**r, **dict.fromkeys(keys, value)} for r in made])
+    for name in ("evaluations.jsonl", "changes.jsonl"):
+        line = json.loads((tmp_path / name).read_text().splitlines()[0])
+        run_folder.write_lines(
+            tmp_path / name,
+            [{**line, key: value} for key in line] + [dict.fromkeys(line, value)],
+        )
+    lineage = json.loads((tmp_path / "lineage.json").read_text())
+    (tmp_path / "lineage.json").write_text(json.dumps(dict.fromkeys(lineage, value)))
+    final = dict.fromkeys(("greedy", "sampled"), dict.fromkeys(lineage, value))
+    (tmp_path / "evaluation.json").write_text(json.dumps(final))
+    text, _ = _page(tmp_path)
     assert "Versions and machine" in _sections(text)
 
 
