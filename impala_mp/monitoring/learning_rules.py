@@ -120,14 +120,19 @@ def _lower(e: Evidence, names: tuple[str, ...]) -> str:
 
 
 def deterministic(e: Evidence) -> Iterator[Finding]:
-    """Finds a policy that explores no more while the return is poor."""
+    """Finds a policy that explores no more while the return is poor.
+
+    Only Discrete actions have a lowest entropy, 0. The entropy of a narrow density is
+    negative, and 0 means nothing.
+    """
     first, now = e.first("policy/entropy"), e.recent("policy/entropy")
     poor = not e.is_solved and (
         e.now - e.start < _FLAT * max(e.spread, e.top - e.start)
         or max((v for _, v in e.returns), default=math.nan) - e.now
         > _LOST * (e.top - e.start)
     )
-    if poor and 0.0 <= now < _DETERMINISTIC * first:
+    discrete = any("policy/actions" in record for record in e.records)
+    if poor and discrete and now < _DETERMINISTIC * first:
         yield Finding(
             "deterministic policy",
             WARNING,
@@ -178,8 +183,9 @@ def _plateau(e: Evidence) -> Iterator[Finding]:
     if third < _WINDOW or not e.progress >= 0.6 or e.is_solved or any(collapsed(e)):
         return
     before = evidence.median(values[-third - third // 2 : -third])
-    if e.now - before > _PLATEAU * (max(values) - e.start):
-        return
+    gained = max(values) - e.start
+    if gained < _LOST_OF_SPREAD * e.spread or e.now - before > _PLATEAU * gained:
+        return  # it never rose, or it still rises
     at = e.records[e.returns[-third][0]]["agent_steps"]
     yield Finding(
         "plateau",

@@ -112,7 +112,8 @@ class Reporter:
         self._unwritten = {}
         merged = _as_integers(merged)
         self._before = record
-        for sentence in self._watcher.tick(merged):
+        lists = {name: each.bucket_counts for name, each in lags.items()}
+        for sentence in self._watcher.tick({**merged, **lists}):
             self._screen.message(sentence)
         self._guarded(self._writer.write, merged, lags)
         self.bottleneck = bottleneck.explain(

@@ -120,7 +120,7 @@ def test_a_deterministic_policy_with_a_poor_return():
 
 def test_a_policy_of_normals_may_have_any_entropy():
     """The entropy of a density is negative when it is narrow."""
-    entropy = {"policy__entropy": lambda t: 1.4 - 4.0 * t}
+    entropy = {"policy__entropy": lambda t: 1.4 - 1.4 * t, "policy__actions": None}
     made = records.make(**_flat(3.0, 40.0), **entropy)
     assert "deterministic policy" not in _names(made)
 
@@ -134,6 +134,12 @@ def test_no_learning():
     names = _names(records.make(until=0.3, **_flat(3.0, 40.0), **random))
     assert "no learning" not in names, "it may begin later"
     assert "no learning" not in _names(records.make(policy__entropy=1.38))
+
+
+def test_a_random_policy_may_be_the_best():
+    easy = {"policy__entropy": 1.38, "episode__return_mean": 495.0}
+    easy |= {"episode__return_min": 400.0, "episode__return_max": 500.0}
+    assert _names(records.make(**easy)) == []
 
 
 def test_a_resumed_run_may_be_at_its_top():
@@ -156,6 +162,8 @@ def test_a_plateau_far_from_the_best_game():
     found = _find("plateau", records.make(**plateau, episode__return_min=0.0))
     assert found.severity == "hint"
     assert "since 675,000 steps: 50 then, 50 now" in found.sentence
+    wide = {"episode__return_mean": rises, "episode__return_max": 500.0}
+    assert _names(records.make(**wide, episode__return_min=0.0)) == [], "it hardly rose"
     solved = {"episode__return_mean": rises, "episode__return_max": 52.0}
     assert _names(records.make(**solved, episode__return_min=0.0)) == []
 
