@@ -16,7 +16,7 @@ _number = evidence.number
 _LOST, _LOST_OF_SPREAD, _LOST_OF_BEST = 0.5, 0.25, 0.05
 _MOVED = 2.0  # factor by which a companion of a collapse changes
 _WINDOW = 8  # records on each side of a collapse whose medians are compared
-_DETERMINISTIC = 0.05  # of the first entropy: one action has over 98 % of two
+_DETERMINISTIC = 0.05  # of the highest entropy: one action has over 98 % of two
 _RANDOM = 0.95  # of the first entropy, or of a uniform policy's
 _FLAT = 0.1  # of the range of games: a rise below it is noise
 _JUDGED = 0.5  # share of the run before slow learning counts as none
@@ -125,17 +125,16 @@ def deterministic(e: Evidence) -> Iterator[Finding]:
     Only Discrete actions have a lowest entropy, 0. The entropy of a narrow density is
     negative, and 0 means nothing.
     """
-    first, now = e.first("policy/entropy"), e.recent("policy/entropy")
-    poor = not e.is_solved and (
-        e.now - e.start < _FLAT * max(e.spread, e.top - e.start)
-        or max((v for _, v in e.returns), default=math.nan) - e.now
-        > _LOST * (e.top - e.start)
-    )
+    now = e.recent("policy/entropy")
+    first = max(e.series("policy/entropy"), default=math.nan)
+    poor = e.now - e.start < _FLAT * max(e.spread, e.top - e.start) or max(
+        (v for _, v in e.returns), default=math.nan
+    ) - e.now > _LOST * (e.top - e.start)
     discrete = any("policy/actions" in record for record in e.records)
-    if poor and discrete and now < _DETERMINISTIC * first:
+    if not e.is_solved and discrete and now < _DETERMINISTIC * first:
         yield Finding(
             "deterministic policy",
-            WARNING,
+            WARNING if poor else HINT,
             f"The entropy fell from {_number(first)} to {_number(now)} nats while the"
             f" return is {_number(e.now)} and the best game {_number(e.top)}.",
             f"Raise {e.field('loss.entropy_cost')}, or lower"
@@ -144,7 +143,7 @@ def deterministic(e: Evidence) -> Iterator[Finding]:
 
 
 def not_learning(e: Evidence) -> Iterator[Finding]:
-    """Finds a return that never rose, or that stopped to rise far from the top."""
+    """Finds a return that never rose, or that stopped rising far from the top."""
     if not e.is_from_start or not e.progress >= _JUDGED:
         return
     lowest = min(e.series("episode/return_min"), default=0.0)

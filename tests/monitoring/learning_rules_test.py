@@ -115,7 +115,11 @@ def test_a_deterministic_policy_with_a_poor_return():
     found = _find("deterministic policy", records.make(**_flat(3.0, 40.0), **entropy))
     assert "from 1.4 to 0.01 nats" in found.sentence
     assert "config.loss.entropy_cost (0.01)" in found.cure
+    assert found.severity == "warning"
     assert "deterministic policy" not in _names(records.make(**entropy))
+    assert _find("deterministic policy", records.make(**entropy, **_slow)).severity == (
+        "hint"
+    ), "it still rises"
 
 
 def test_a_policy_of_normals_may_have_any_entropy():
