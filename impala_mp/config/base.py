@@ -9,6 +9,9 @@ from impala_mp.config import schedules, schema
 
 _field, _group = schema.field, schema.group
 
+# Bounds of PopArt's sigma. The lower one is the paper's. Below the upper one, the
+# square of a sum of targets is finite in float32.
+POPART_SCALES = (1e-4, 1e15)
 _MILLION = 1_000_000  # at most, where seconds are waited for; elsewhere inf is never
 _COST = schema.number("finite and at least 0", lambda x: 0.0 <= x < math.inf)
 _SIZES = schema.Rule(

@@ -61,7 +61,8 @@ def read(path: str) -> HealthReport:
       BadInput: there is no run, or it is from another version.
     """
     health = _load(path)
-    record = metrics.last(path)
+    newest = metrics.last(path)  # lists may be in the place of numbers
+    record = {key: value for key, value in newest.items() if files.is_number(value)}
     state = health["processes"][0]["state"]
     running = state == "running" and workdir.is_live(path)
     sentence, healthy = _judge_live(path, health) if running else _judge_ended(state)

@@ -13,6 +13,7 @@ from impala_mp.config import derived, fields
 from impala_mp.monitoring import (
     bottleneck,
     display,
+    findings,
     health,
     live_control,
     metric_docs,
@@ -79,7 +80,7 @@ class Reporter:
         self._names = shared.names.tables[-1]
         self._num_actions = getattr(shared.environment.action, "num_actions", 0)
         self._learned = 0  # trajectories
-        self._popart_reported = False
+        self._watcher = findings.Watcher(fields.flatten(shared.config))
         self._evaluation: dict[str, float] = {}
         self._unwritten: dict[str, float] = {}  # an evaluation not in a record yet
         self._before: dict[str, float] = {}
@@ -145,7 +146,9 @@ class Reporter:
         self._unwritten = {}
         merged = _as_integers(merged)
         self._before = record
-        self._report_popart(record)
+        lists = {name: each.bucket_counts for name, each in histograms.items()}
+        for sentence in self._watcher.tick({**merged, **lists}):
+            self._screen.message(sentence)
         self._guarded(self._writer.write, merged, histograms)
         self.bottleneck = bottleneck.explain(
             merged,
@@ -179,13 +182,6 @@ class Reporter:
                 f"{failed} checkpoints could not be written (see logs/learner-0.log)."
                 " Training continues, and the newest valid one is kept."
             )
-
-    def _report_popart(self, record: dict[str, float]) -> None:
-        """Reports once that PopArt's scale is at a limit."""
-        sentence = learner_metrics.popart_limit(record)
-        if sentence and not self._popart_reported:
-            self._popart_reported = True
-            self._screen.message(sentence)
 
     def close(self) -> None:
         self._writer.close()

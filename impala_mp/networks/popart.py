@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# Bounds of sigma. The lower one is the paper's; below the upper one, the square of a
-# sum of targets is finite in float32.
-MIN_SCALE, MAX_SCALE = 1e-4, 1e15
+from impala_mp.config import base
+
+MIN_SCALE, MAX_SCALE = base.POPART_SCALES
 
 
 class PopArtHead(nn.Linear):

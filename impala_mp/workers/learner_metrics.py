@@ -10,7 +10,6 @@ import torch
 
 from impala_mp.algorithms import replay
 from impala_mp.config import derived, live_hyperparameters
-from impala_mp.networks import popart
 from impala_mp.workers import (
     action_counts,
     batcher,
@@ -60,23 +59,6 @@ def record_names(config: Any) -> tuple[str, ...]:
     by_task = episode_statistics.task_names(suffixes)
     numbers = episode_statistics.number_names(suffixes)
     return (*NAMES, *by_task, *numbers, *replayed, *learner.metric_names(config))
-
-
-def popart_limit(record: dict[str, float]) -> str:
-    """Returns a sentence if PopArt's scale is at one of its limits; otherwise ""."""
-    for name, value in record.items():
-        if not name.startswith("popart/scale"):
-            continue
-        # Skipped updates count as 0 in a mean.
-        low = 0.5 * popart.MIN_SCALE < value < 1.01 * popart.MIN_SCALE
-        if low or value > 0.99 * popart.MAX_SCALE:
-            return (
-                f"{name} is at its limit, {value:.3g}: value targets vary by"
-                f" {'less' if low else 'more'}, and are not learned at unit scale. The"
-                f" limits are {popart.MIN_SCALE:g} and {popart.MAX_SCALE:g}. Multiply"
-                " the rewards in the environment, unless all returns are equal."
-            )
-    return ""
 
 
 class UpdateMeans:

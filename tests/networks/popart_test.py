@@ -8,7 +8,7 @@ import torch
 
 from impala_mp.algorithms import base
 from impala_mp.networks import popart
-from impala_mp.workers import learner, learner_metrics
+from impala_mp.workers import learner
 from tests.support import builders, learners
 
 _SIZE = 7
@@ -190,15 +190,6 @@ def test_a_checkpoint_without_the_number_of_batches_is_past_the_start():
     old, _, _ = learners.make(**overrides)
     old.load_state_dict(state)
     assert old._popart_batches.tolist() == [5000]
-
-
-def test_a_scale_at_its_limit_is_reported():
-    fine = {"popart/scale": 3.0, "popart/mean": 1e-4}
-    assert not learner_metrics.popart_limit(fine)
-    for value, word in ((1e-4, "less"), (1e15, "more")):
-        sentence = learner_metrics.popart_limit({"popart/scale/b": value})
-        assert "popart/scale/b is at its limit" in sentence
-        assert word in sentence
 
 
 def test_the_scale_has_bounds():

@@ -1,0 +1,227 @@
+"""Reads the folder of a run for its report: a live, ended, old or damaged one."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from impala_mp import errors
+from impala_mp.config import base, fields
+from impala_mp.monitoring import evidence, findings, health
+from impala_mp.storage import evaluations, files, metrics, workdir
+
+_MAX_FILM_BYTES = 12 * 2**20  # more makes the file too large for a mail
+_MAX_LINEAGE = 20  # runs before this one
+_FOUND = ("config.json", "metrics.jsonl", "health.json")  # of which a run has one
+
+_Result = TypeVar("_Result")
+
+
+class Health(NamedTuple):
+    """State of the processes, from health.json."""
+
+    state: str  # of the run; "" if it is unknown
+    is_well: bool
+    time: float  # seconds since 1970; 0 if it is unknown
+    bottleneck: str
+    processes: list[dict[str, Any]]
+
+
+class Run(NamedTuple):
+    """Content of a run's folder; a part that is missing or damaged is empty."""
+
+    folder: str
+    settings: dict[str, Any]  # the config by dotted names
+    changed: dict[str, tuple[Any, Any]]  # fields that differ: default, value
+    records: list[evidence.Record]  # thinned
+    resumes: list[float]  # agent steps
+    evaluations: list[dict[str, Any]]
+    final: dict[str, dict[str, Any]]  # by policy
+    health: Health
+    journal: list[dict[str, Any]]
+    lineage: list[dict[str, Any]]  # the nearest ancestor first
+    film: bytes
+    starts: int
+    notes: list[str]  # sentences on what could not be read
+    findings: list[evidence.Finding]
+
+
+def read(folder: str) -> Run:
+    """Reads all that a report shows of the run in `folder`.
+
+    Raises:
+      BadInput: there is no run.
+    """
+    workdir.check_name(folder)
+    if not any(os.path.lexists(os.path.join(folder, name)) for name in _FOUND):
+        raise errors.BadInput(
+            f"{folder} has no run: {', '.join(_FOUND[:-1])} and {_FOUND[-1]} are"
+            " missing. Name the --workdir of a run."
+        )
+    notes = list[str]()
+
+    def attempt(function: Callable[[str], _Result], default: _Result) -> _Result:
+        try:
+            return function(folder)
+        except errors.BadInput as error:
+            if str(error) not in notes:  # health reads the records, too
+                notes.append(str(error))
+            return default
+
+    settings, changed = attempt(_config, ({}, {}))
+    every = attempt(_records, [])
+    played = attempt(evaluations.read, [])
+    final = attempt(_final, {})
+    thinned = evidence.History(every).records
+    known = [*played, *({**each, "purpose": "final"} for each in final.values())]
+    return Run(
+        folder,
+        settings,
+        changed,
+        thinned,
+        _resumes(every),
+        played or _recorded(every),
+        final,
+        attempt(_health, Health("", False, 0.0, "", [])),
+        attempt(_journal, []),
+        attempt(_lineage, []),
+        attempt(_film, b""),
+        _starts(folder),
+        notes,
+        findings.find(every, settings, known),
+    )
+
+
+def _config(folder: str) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    config = workdir.read_config(folder)
+    changed = fields.differences(base.get_base_config(), config)
+    return fields.flatten(config), changed
+
+
+def _records(folder: str) -> list[evidence.Record]:
+    """Returns the numbers of all records, and the list of action counts."""
+    return [
+        {k: v for k, v in r.items() if files.is_number(v) or k == "policy/actions"}
+        for r in metrics.read(folder)
+    ]
+
+
+def _recorded(records: list[evidence.Record]) -> list[dict[str, Any]]:
+    """Returns the evaluations in the records of a run without evaluations.jsonl."""
+    prefix = "evaluation/return_"
+    return [
+        {
+            "purpose": "progress",
+            "agent_steps": record["agent_steps"],
+            **{
+                name: record[f"{prefix}{name}"]
+                for name in ("mean", "std", "min", "max", "low", "high")
+                if f"{prefix}{name}" in record
+            },
+            "episodes": record.get("evaluation/episodes"),
+        }
+        for record in records
+        if f"{prefix}mean" in record
+    ]
+
+
+def _resumes(records: list[evidence.Record]) -> list[float]:
+    """Returns the agent steps at which a later run of the folder began."""
+    numbers = [(r["agent_steps"], r.get("health/run")) for r in records]
+    pairs = zip(numbers, numbers[1:], strict=False)
+    return [
+        steps
+        for (steps, before), (_, after) in pairs
+        if before is not None and after is not None and after > before
+    ]
+
+
+def _json(folder: str, name: str, default: Any) -> Any:
+    """Reads a JSON file; a missing one has the value `default`.
+
+    Raises:
+      BadInput: it is damaged, or not of the type of `default`.
+    """
+    path = os.path.join(folder, name)
+    try:
+        found = files.read_json(path)
+    except FileNotFoundError:
+        return default
+    except (OSError, ValueError) as error:
+        raise errors.BadInput(f"{path} cannot be read ({error}).") from error
+    if not isinstance(found, type(default)):
+        raise errors.BadInput(f"{path} is of another version, or was edited.")
+    return found
+
+
+def _final(folder: str) -> dict[str, dict[str, Any]]:
+    """Returns the final evaluations by policy."""
+    return {
+        policy: each
+        for policy, each in _json(folder, "evaluation.json", {}).items()
+        if isinstance(each, dict) and files.is_number(each.get("mean"))
+    }
+
+
+def _health(folder: str) -> Health:
+    report = health.read(folder)  # checks the file
+    found = _json(folder, "health.json", {})
+    processes = found["processes"]
+    state = processes[0]["state"]
+    if state == "running" and not report.running:
+        state = "killed"
+    return Health(state, report.healthy, found["time"], found["bottleneck"], processes)
+
+
+def _journal(folder: str) -> list[dict[str, Any]]:
+    """Returns the changes of live and other values, oldest first."""
+    return _lines(folder, "changes.jsonl")
+
+
+def _lines(folder: str, name: str) -> list[dict[str, Any]]:
+    """Reads a file with a JSON object on each line, oldest first.
+
+    Raises:
+      BadInput: it cannot be read.
+    """
+    path = os.path.join(folder, name)
+    try:
+        lines = files.read_bytes(path).splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, files.Damaged) as error:
+        raise errors.BadInput(f"{path} cannot be read ({error}).") from error
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # cut off by a power cut
+            found.append(files.from_json(line))
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _lineage(folder: str) -> list[dict[str, Any]]:
+    found, each = [], _json(folder, "lineage.json", {})
+    while isinstance(each, dict) and each and len(found) < _MAX_LINEAGE:
+        found.append(each)
+        each = each.get("before")
+    return found
+
+
+def _film(folder: str) -> bytes:
+    path = os.path.join(folder, "film.gif")
+    try:
+        data = files.read_bytes(path, _MAX_FILM_BYTES)
+    except FileNotFoundError:
+        return b""
+    except (OSError, files.Damaged) as error:
+        raise errors.BadInput(f"{path} is not shown ({error}).") from error
+    if not data.startswith((b"GIF87a", b"GIF89a")):
+        raise errors.BadInput(f"{path} is not shown (it is no GIF).")
+    return data
+
+
+def _starts(folder: str) -> int:
+    """Returns how often a run was started in the folder, which the lock counts."""
+    try:
+        return os.stat(os.path.join(folder, "lock")).st_size
+    except OSError:
+        return 0

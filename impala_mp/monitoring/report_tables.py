@@ -1,0 +1,185 @@
+"""Lower half of a report: film, config, processes, history, commands, versions."""
+
+import base64
+import glob
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import time
+from typing import Any
+
+import impala_mp
+from impala_mp.config import base
+from impala_mp.monitoring import html_parts, report
+from impala_mp.storage import files
+
+_PACKAGES = ("torch", "numpy", "gymnasium")
+# Names of fields and arguments whose values are not shown.
+_SECRET = re.compile(r"passw|secret|token|credential|api_?key", re.IGNORECASE)
+_MAX_ROWS = 60  # of a table; the newest ones
+_MAX_CELL = 300  # characters of a value
+_text, _section = html_parts.text, html_parts.section
+
+
+def render(run: report.Run) -> str:
+    """Returns these sections as HTML."""
+    sections = (_film, _config, _health, _journal, _lineage, _commands)
+    return "".join(section(run) for section in sections) + _about(run)
+
+
+def _film(run: report.Run) -> str:
+    if not run.film:
+        return ""
+    data = base64.b64encode(run.film).decode()
+    return _section(
+        "Film",
+        '<figure class="card fit"><img class="film" alt="one game of the final policy"'
+        f' src="data:image/gif;base64,{data}"></figure>',
+    )
+
+
+def _config(run: report.Run) -> str:
+    if not run.settings:
+        return ""
+    rows = [
+        (f"<code>{_text(name)}</code>", _value(name, value), _value(name, default))
+        for name, (default, value) in run.changed.items()
+    ]
+    table = html_parts.table(("field", "this run", "default"), rows)
+    total = len(base.FIELDS)
+    note = (
+        f'<p class="soft">{len(rows)} of {total} fields differ from the defaults.</p>'
+    )
+    return _section("Config", table + note)
+
+
+def _value(name: str, value: Any) -> str:
+    """Returns a value of the config; passwords and the like are masked."""
+    if value is None:
+        return "–"
+    if _SECRET.search(name) or (isinstance(value, dict) and _SECRET.search(str(value))):
+        return "(not shown)"
+    text = repr(value)
+    text = text if len(text) <= _MAX_CELL else f"{text[:_MAX_CELL]}…"
+    return f"<code>{_text(text)}</code>"
+
+
+def _health(run: report.Run) -> str:
+    rows = [
+        (
+            f"{_text(each['role'])} {_text(each['index'])}",
+            _text(each["state"].replace("_", " ")),
+            html_parts.whole(each["restarts"]),
+            html_parts.whole(each["incarnation"]),
+            _text(each["reason"]) or "–",
+        )
+        for each in run.health.processes[-_MAX_ROWS:]
+    ]
+    header = ("process", "state", ">restarts", ">incarnation", "last end or error")
+    bottleneck = run.health.bottleneck
+    note = f'<p class="soft">{_text(bottleneck)}</p>' if bottleneck else ""
+    table = html_parts.table(header, rows)
+    return _section("Processes", table + note if table else "")
+
+
+def _journal(run: report.Run) -> str:
+    rows = [
+        (
+            html_parts.date(each.get("time")),
+            html_parts.whole(each.get("agent_steps")),
+            f"<code>{_text(each.get('name'))}</code>",
+            _value(str(each.get("name")), each.get("from")),
+            _value(str(each.get("name")), each.get("to")),
+            _text(each.get("by", "–")),
+        )
+        for each in run.journal[-_MAX_ROWS:]
+    ]
+    header = ("time", ">agent steps", "value", "from", "to", "by")
+    return _section("Changes during the run", html_parts.table(header, rows))
+
+
+def _lineage(run: report.Run) -> str:
+    rows = []
+    for each in run.lineage:
+        arrays = each.get("arrays")
+        fates = list(arrays.values()) if isinstance(arrays, dict) else []
+        copied = f"{fates.count('copied')} of {len(fates)} arrays" if fates else "–"
+        rows.append(
+            (
+                _text(each.get("run", "–")),
+                _text(each.get("checkpoint", "–")),
+                html_parts.whole(each.get("agent_steps")),
+                copied,
+                html_parts.date(each.get("time")),
+            )
+        )
+    header = ("began with the weights of", "checkpoint", ">agent steps", "copied", "at")
+    return _section("Lineage", html_parts.table(header, rows))
+
+
+def _commands(run: report.Run) -> str:
+    folder = shlex.quote(run.folder)
+    lines = (
+        f"impala-train {folder}    # resumes the run",
+        f"impala-eval {folder} --episodes=100",
+        f"impala-play {folder}",
+        f"tensorboard --logdir={folder}",
+    )
+    text = _text("\n".join(lines))
+    return _section("Commands", f'<pre class="card">{text}</pre>')
+
+
+def _about(run: report.Run) -> str:
+    rows = [("impala_mp", impala_mp.__version__), ("Python", platform.python_version())]
+    rows += [(name, _version(name)) for name in _PACKAGES]
+    rows += [
+        ("system", platform.platform()),
+        ("processor", f"{_processor()}, {len(os.sched_getaffinity(0))} cores"),
+        ("memory", f"{_memory_gib():.1f} GiB"),
+        ("GPU", _gpu() or "none"),
+    ]
+    table = html_parts.table(
+        ("", ""), [(_text(name), _text(value)) for name, value in rows]
+    )
+    now = html_parts.date(time.time())
+    note = (
+        f'<p class="soft">Report of {now}. The versions and the machine are those of'
+        " this report. The run does not record its own.</p>"
+    )
+    device = run.settings.get("learner.device")
+    if device:
+        note = f'<p class="soft">The learner used {_text(device)}.</p>{note}'
+    return _section("Versions and machine", table + note)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _first_match(path: str, pattern: str) -> str:
+    """Returns the group of a pattern in a file of /proc; "" if there is none."""
+    try:
+        text = files.read_bytes(path).decode(errors="replace")
+    except (OSError, files.Damaged):
+        return ""
+    found = re.search(pattern, text, re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def _processor() -> str:
+    return _first_match("/proc/cpuinfo", r"^model name\s*:(.*)$") or platform.machine()
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def _gpu() -> str:
+    """Returns the names of the GPUs, without starting CUDA."""
+    paths = sorted(glob.glob("/proc/driver/nvidia/gpus/*/information"))
+    return ", ".join(_first_match(path, r"^Model:(.*)$") for path in paths)
