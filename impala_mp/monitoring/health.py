@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import rich.console
@@ -29,6 +30,20 @@ class Status(NamedTuple):
     restarts: int
     heartbeat_age_secs: float
     reason: str  # of the last restart
+
+
+_SICK = ("hung", "lost")
+
+
+def sick(statuses: Sequence[Status]) -> list[str]:
+    """Returns a line for each process that is not well."""
+    return [
+        f"{each.role} {each.index}: {each.state}, last sign of life"
+        f" {each.heartbeat_age_secs:.0f} s ago"
+        + (f"; {each.reason}" if each.reason else "")
+        for each in statuses
+        if each.state in _SICK
+    ]
 
 
 class HealthReport(NamedTuple):
@@ -76,7 +91,7 @@ def _judge_live(path: str, health: dict[str, Any]) -> tuple[str, bool]:
     touched = now - os.path.getmtime(os.path.join(path, "health.json"))
     if min(age, touched) > _STALE_SECS:
         return f"The supervisor is alive but silent for {touched:.0f} s.", False
-    sick = [p for p in health["processes"] if p["state"] in ("hung", "lost")]
+    sick = [p for p in health["processes"] if p["state"] in _SICK]
     healthy = not sick and not health["stall"]
     if age > _STALE_SECS:
         return f"The run continues. This is {age:.0f} s old: is the disk full?", healthy
