@@ -93,7 +93,7 @@ class _Page:
         shown = files.visible(text).replace("\n", " ")
         if self._ascii:
             shown = shown.encode("ascii", "backslashreplace").decode()
-        return rich.text.Text(shown, style, no_wrap=True, end="")
+        return rich.text.Text(shown, style, no_wrap=True)
 
     def _joined(self, parts: Iterable[tuple[str, str]]) -> rich.text.Text:
         line = self._text("")

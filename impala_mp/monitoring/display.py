@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -69,7 +70,7 @@ class Display:
           BadInput: the records cannot be read.
         """
         self._log, self._facts = log, facts
-        self._console = console or rich.console.Console(highlight=False)
+        self._console = console or rich.console.Console(file=sys.stdout)
         self._history = history.History()
         for record in metrics.read(facts.folder) if facts.folder else ():
             self._history.add(record)
