@@ -18,6 +18,7 @@ _MAX_CURVE = 14  # rows
 _TWO_CURVES = 11  # rows that are enough for two
 _WRAPPER = rich.console.Console()  # rich wraps with one, and does not ask it
 
+
 class _Marks(NamedTuple):
     """Characters of a frame and its lines."""
 
@@ -175,22 +176,22 @@ class _Page:
 
     def _games(self) -> rich.text.Text:
         """Returns the line on returns; parts that do not fit are left out."""
-        get, to = self._record.get, self._marks.to
         line = self._joined(
             [
                 ("return  ", ""),
-                (formats.number(get(history.RETURN), "-"), "bold green"),
+                (formats.number(self._record.get(history.RETURN), "-"), "bold green"),
             ]
         )
-        low, high = (formats.number(get(f"episode/return_{n}")) for n in ("min", "max"))
-        span = f"{low} {to} {high}" if low and high else ""
+        span = self._state.span(f" {self._marks.to} ")
         parts = [f"last 100 games, {span}" if span else ""]
         best, evaluation = self._state.history.best, self._state.history.evaluation
         if best:
             at = formats.short(best.agent_steps)
             parts.append(f"best {formats.number(best.value)} at {at}")
         if evaluation:
-            parts.append(f"eval {formats.number(evaluation['mean'])}{self._half()}")
+            half = run_state.half_width(evaluation)
+            half = f" {self._marks.about}{half}" if half else ""
+            parts.append(f"eval {formats.number(evaluation['mean'])}{half}")
         room = self._inner - line.cell_len
         if sum(len(part) + 2 for part in parts) > room:
             parts[0] = span
@@ -200,18 +201,7 @@ class _Page:
                 line.append_text(text)
         return line
 
-    def _half(self) -> str:
-        """Returns half of the evaluation's 95 % interval as ` ±.03`."""
-        evaluation = self._state.history.evaluation
-        if not evaluation.keys() >= {"low", "high"}:
-            return ""
-        half = (evaluation["high"] - evaluation["low"]) / 2
-        text = formats.small(half).removeprefix("0")
-        return f" {self._marks.about}{text or '0'}"
-
-    def _curves(
-        self, budget: int, games: list[rich.text.Text]
-    ) -> list[rich.text.Text]:
+    def _curves(self, budget: int, games: list[rich.text.Text]) -> list[rich.text.Text]:
         """Returns the curve of the return and, where there is room, a second one."""
         second = self._second() if budget >= _TWO_CURVES else None
         if second is None:
@@ -235,7 +225,8 @@ class _Page:
         xs, ys = self._state.history.series(key)
         if not ys:
             empty = [self._text("") for _ in range(height)]
-            empty[height // 2] = self._text(" " * _AXIS + "no game has ended yet")
+            text = "no game has ended yet" if self._record else "starting"
+            empty[height // 2] = self._text(" " * _AXIS + text)
             return empty
         values = blocks.columns(xs, ys, max(1, self._inner - _AXIS))
         rows = blocks.curve(values, height, self._ascii)

@@ -26,9 +26,6 @@ def plain(state: run_state.RunState) -> str:
     record, total = state.record, state.facts.total_agent_steps
     evaluation = state.history.evaluation
     left, speed = state.left(), state.history.speed()
-    alive, processes = (
-        record.get(f"health/processes_{name}") for name in ("alive", "total")
-    )
     parts = [
         f"{100 * state.share():.1f} %",
         f"{record.get('agent_steps', 0):,.0f} of {total:,} steps",
@@ -37,10 +34,8 @@ def plain(state: run_state.RunState) -> str:
         _named("evaluation", formats.number(evaluation.get("mean"))),
         f"{speed:,.0f} steps/s" if speed is not None else "",
         _named("lag", formats.short(record.get("lag/mean"))),
-        _named("restarts", formats.short(record.get("health/restarts") or None)),
     ]
-    if alive is not None and processes is not None and alive < processes:
-        parts.append(f"processes {alive:.0f} of {processes:.0f}")
+    parts += [f"{label} {value}" for label, value, _ in state.trouble()]
     return "  ".join([time.strftime(_TIME), *filter(None, parts)])
 
 
@@ -81,6 +76,7 @@ class Display:
         self._updated = -math.inf
         self._printed = -math.inf
         self._pending = False
+        self._is_running = True
         self._live: Any = None
         self._redirected = contextlib.ExitStack()
 
@@ -100,10 +96,10 @@ class Display:
         return self
 
     def __exit__(self, *unused: object) -> None:
+        self._is_running = False
         if self._live is not None:
             self._redirected.close()
             self._live.stop()
-            self._live = None
             for text in self._messages:
                 self._show(text)
             if self._history.last:
@@ -152,6 +148,7 @@ class Display:
             self._bottleneck,
             age if math.isfinite(age) else 0.0,
             self._checkpoint_age,
+            self._is_running,
         )
 
     def _render(self) -> rich.console.Group:

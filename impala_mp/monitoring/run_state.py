@@ -31,6 +31,7 @@ class RunState(NamedTuple):
     bottleneck: str = ""
     record_age_secs: float = 0.0
     checkpoint_age_secs: float | None = None
+    is_running: bool = True
 
     @property
     def record(self) -> history.Record:
@@ -43,9 +44,9 @@ class RunState(NamedTuple):
         return min(1.0, max(0.0, steps / max(1, self.facts.total_agent_steps)))
 
     def left(self) -> str:
-        """Returns the time left at the recent speed; "" at the end, or if unknown."""
+        """Returns the time left at the recent speed; "" if it has ended."""
         secs = self.history.secs_left(self.facts.total_agent_steps)
-        if secs is None or self.share() >= 1.0:
+        if secs is None or self.share() >= 1.0 or not self.is_running:
             return ""
         return formats.duration(max(0.0, secs - self.record_age_secs))
 
@@ -81,15 +82,25 @@ class RunState(NamedTuple):
             ("learner", f"{formats.percent(busy)} busy" if busy is not None else ""),
             ("env / actor", formats.percent(get("time/actor_environment"))),
             ("inference", formats.percent(get("time/actor_inference"))),
-            ("policy lag", self._lag()),
+            ("policy lag", self.lag()),
             ("frames/s", formats.short(frames) if frames != steps else ""),
             ("actors wait", formats.percent(get("time/actor_wait"))),
             ("learner waits", formats.percent(get("time/learner_wait"))),
         )
 
-    def _lag(self) -> str:
-        mean, top = (formats.short(self.record.get(f"lag/{n}")) for n in ("mean", "max"))
+    def lag(self) -> str:
+        """Returns mean and largest policy lag in updates."""
+        mean = formats.small(self.record.get("lag/mean"))
+        top = formats.short(self.record.get("lag/max"))
         return f"{mean}, max {top}" if mean and top else mean
+
+    def span(self, to: str) -> str:
+        """Returns the lowest and the highest return of the last games."""
+        low, high = (
+            formats.number(self.record.get(f"episode/return_{name}"))
+            for name in ("min", "max")
+        )
+        return f"{low}{to}{high}" if low and high else ""
 
     def run(self) -> list[Row]:
         """Returns rows on processes, checkpoints and memory."""
@@ -110,8 +121,9 @@ class RunState(NamedTuple):
         get = self.record.get
         alive, total = get("health/processes_alive"), get("health/processes_total")
         rows: list[Row] = []
-        if alive is not None and total is not None:
-            style = _SICK if alive < total and self.share() < 1.0 else ""
+        is_over = not self.is_running or self.share() >= 1.0
+        if alive is not None and total is not None and not is_over:
+            style = _SICK if alive < total else ""
             rows.append(("processes", f"{alive:.0f} of {total:.0f}", style))
         if (restarts := get("health/restarts")) is not None:
             rows.append(("restarts", f"{restarts:,.0f}", "yellow" if restarts else ""))
@@ -123,6 +135,10 @@ class RunState(NamedTuple):
             if count := get(f"health/{name}"):
                 rows.append((label, f"{count:,.0f}", _SICK))
         return rows
+
+    def trouble(self) -> list[Row]:
+        """Returns the rows of `processes` that are not as they should be."""
+        return [row for row in self.processes() if row[2]]
 
     def _memory(self) -> str:
         """Returns the memory of all processes and the arena."""
@@ -198,3 +214,11 @@ def checkpoint_age(folder: str) -> float | None:
     except OSError:
         return None
     return max(0.0, time.time() - written)
+
+
+def half_width(evaluation: history.Record) -> str:
+    """Returns half of an evaluation's 95 % interval, as .03; "" if unknown."""
+    if not evaluation.keys() >= {"low", "high"}:
+        return ""
+    half = (evaluation["high"] - evaluation["low"]) / 2
+    return formats.small(half).removeprefix("0") or "0"
