@@ -33,7 +33,7 @@ def plain(state: run_state.RunState) -> str:
         _named("return", formats.number(record.get(history.RETURN))),
         _named("evaluation", formats.number(evaluation.get("mean"))),
         f"{speed:,.0f} steps/s" if speed is not None else "",
-        _named("lag", formats.short(record.get("lag/mean"))),
+        _named("lag", formats.small(record.get("lag/mean"))),
     ]
     parts += [f"{label} {value}" for label, value, _ in state.trouble()]
     return "  ".join([time.strftime(_TIME), *filter(None, parts)])

@@ -10,7 +10,7 @@ Record = dict[str, float]
 
 RETURN = "episode/return_mean"
 EVALUATION = "evaluation/return_mean"
-_LIMIT = 1000  # records; more are merged in pairs
+_LIMIT = 1000  # points; more are merged in pairs
 _RECENT_SECS = 60.0  # the speed is a mean over these
 _GAMES = 100  # a mean over fewer games is no best one
 _NAMES = ("mean", "low", "high", "std", "episodes")
@@ -25,13 +25,15 @@ class Best(NamedTuple):
 
 
 class History:
-    """Bounded list of the records of a run, oldest first."""
+    """Bounded list of points, each of as many records of a run, oldest first."""
 
     def __init__(self) -> None:
         self.last: Record = {}
         self.best: Best | None = None
         self.evaluation: Record = {}  # the newest one: agent_steps and _NAMES
-        self._records: list[Record] = []
+        self._points: list[Record] = []
+        self._size = 1  # records of a point
+        self._filled = 1  # records of the last point
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Adds a record; records that it does not follow are dropped.
@@ -40,11 +42,18 @@ class History:
         """
         numbers = {k: v for k, v in record.items() if files.is_number(v)}
         steps = numbers["agent_steps"]
-        while self._records and self._records[-1]["agent_steps"] >= steps:
-            self._records.pop()
-        self._records.append(numbers)
-        if len(self._records) > _LIMIT:
-            self._records = _merged(self._records)
+        while self._points and self._points[-1]["agent_steps"] >= steps:
+            self._points.pop()
+            self._filled = self._size
+        if self._filled < self._size:
+            self._filled += 1
+            self._points[-1] = _mean(self._points[-1], numbers, 1 / self._filled)
+        else:
+            self._points.append(numbers)
+            self._filled = 1
+        if len(self._points) > _LIMIT:
+            self._points = _merged(self._points)
+            self._size *= 2
         self.last = numbers
         self._compare(numbers)
 
@@ -74,14 +83,14 @@ class History:
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """Returns agent steps and values of the records that have `key`."""
-        records = list(self._records)  # another thread may add one
-        points = [(r["agent_steps"], r[key]) for r in records if key in r]
-        return [x for x, _ in points], [y for _, y in points]
+        points = list(self._points)  # another thread may add one
+        found = [(r["agent_steps"], r[key]) for r in points if key in r]
+        return [x for x, _ in found], [y for _, y in found]
 
     def rate(self, counter: str) -> float | None:
         """Returns the growth of a counter a second, over the last minute."""
-        records = list(self._records)
-        timed = [r for r in records if "time_secs" in r and counter in r]
+        points = list(self._points)
+        timed = [r for r in points if "time_secs" in r and counter in r]
         if len(timed) < 2:
             return None
         last = timed[-1]
@@ -106,15 +115,20 @@ class History:
         return max(0.0, total_agent_steps - steps) / speed
 
 
-def _merged(records: list[Record]) -> list[Record]:
-    """Merges neighbours: counters are the later one's, other numbers the mean."""
-    pairs = itertools.zip_longest(records[::2], records[1::2])
-    return [_mean(a, b) if b else a for a, b in pairs]
+def _merged(points: list[Record]) -> list[Record]:
+    """Merges neighbours in pairs; an odd one stays at the end."""
+    pairs = itertools.zip_longest(points[::2], points[1::2])
+    return [_mean(a, b, 0.5) if b else a for a, b in pairs]
 
 
-def _mean(a: Record, b: Record) -> Record:
+def _mean(a: Record, b: Record, weight: float) -> Record:
+    """Merges two points: counters are the later one's, other numbers the mean.
+
+    Args:
+      weight: share of `b` in the mean.
+    """
     means = {
-        key: (a[key] + b[key]) / 2
+        key: (1.0 - weight) * a[key] + weight * b[key]
         for key in a.keys() & b.keys()
         if "/" in key and not key.startswith("health/")
     }

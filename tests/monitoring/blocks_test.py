@@ -15,12 +15,12 @@ _VALUES = st.lists(st.floats(-1e299, 1e299) | st.just(math.nan), max_size=30)
 def test_a_curve_of_known_values():
     assert blocks.curve([0.0, 1.0, 2.0, 3.0], 1) == ["▁▃▆█"]
     assert blocks.curve([0.0, 0.5, 1.0], 2) == [" ▁█", "▁██"]
-    assert blocks.curve([0.0, 0.5, 1.0], 2, ascii_only=True) == [" .#", ".##"]
+    assert blocks.curve([0.0, 0.5, 1.0], 2, ascii_only=True) == ["  #", ".##"]
     assert blocks.sparkline([0, 1, 2, 3, 4, 5], ascii_only=True) == "_.-=*#"
 
 
 def test_equal_values_have_half_the_height():
-    assert blocks.curve([7.0, 7.0], 2) == ["  ", "██"]
+    assert blocks.curve([7.0, 7.0], 2) == ["▁▁", "██"]
 
 
 def test_gaps_are_empty():

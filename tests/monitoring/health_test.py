@@ -161,7 +161,7 @@ def test_values_of_another_type_are_a_sentence(tmp_path, changes):
 
 
 def test_text_of_the_file_is_shown_as_text(live):
-    process = {**_PROCESS, "reason": "[/x] [red]\x1b[31m"}
+    process = {**_PROCESS, "reason": "[/x] [red]\x1b[31m", "restarts": 1}
     _write(live, processes=[process], live=["[/y]"], bottleneck="[/z]")
     text = _text(status.read(str(live)))
     for shown in ("[/x] [red]\\x1b[31m", "[/y]", "[/z]"):
