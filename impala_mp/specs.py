@@ -319,6 +319,7 @@ def trajectory_spec(
         return array_spec((*leading, *spec.shape), spec.dtype)
 
     scalar = {name: array_spec((), name) for name in ("uint8", "float32", "int32")}
+    numbers = array_spec((types.NUMBERS,), np.float64)
     word = array_spec((batch,), np.int64)
     return types.Trajectory(
         time_step=types.TimeStep(
@@ -333,8 +334,9 @@ def trajectory_spec(
         episode_end=types.EpisodeEnd(
             episode_return=stack(scalar["float32"], rows, batch),
             episode_length=stack(scalar["int32"], rows, batch),
+            numbers=stack(numbers, rows, batch),
         ),
         parameter_version=array_spec((rows, batch), np.int64),
         core_state=tuple(stack(spec, batch) for spec in core_state),
-        header=types.Header(word, word, word, word),
+        header=types.Header(*[word] * len(types.Header._fields)),
     )

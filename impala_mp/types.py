@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 Nest = Any  # arrays, tensors or specs in tuples, named tuples and dicts
 
+NUMBERS = 32  # columns for the numbers of `info` at the end of an episode
+
 
 class StepType(enum.IntEnum):
     """Place of a time step in its episode, nothing else."""
@@ -36,10 +38,15 @@ class AgentOutput(NamedTuple):
 
 
 class EpisodeEnd(NamedTuple):
-    """Full-game statistics at transitions that end a game; NaN and 0 elsewhere."""
+    """Full-game statistics at transitions that end a game; NaN and 0 elsewhere.
+
+    `numbers` is written at the end of a game only, and only if the trajectory's header
+    `has_numbers`. A vector environment returns None instead when there are none.
+    """
 
     episode_return: Nest  # float32 [T, B], undiscounted and unclipped
     episode_length: Nest  # int32 [T, B], agent steps
+    numbers: Nest  # float64 [T, B, NUMBERS], the user's, by column; or NaN
 
 
 class Header(NamedTuple):
@@ -49,6 +56,7 @@ class Header(NamedTuple):
     incarnation: Nest
     sequence: Nest  # number of the slot in its ring, from 0, never reused
     committed_ns: Nest  # CLOCK_MONOTONIC at commit
+    has_numbers: Nest  # 1 if the user's numbers are written where games end
 
 
 class Trajectory(NamedTuple):

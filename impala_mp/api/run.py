@@ -20,7 +20,6 @@ from impala_mp.environments import spaces
 from impala_mp.evaluation import evaluate as evaluate_lib, saved_run
 from impala_mp.monitoring import curves
 from impala_mp.storage import metrics as metrics_lib, trust as trust_lib, workdir
-from impala_mp.workers import evaluator
 
 Policy = policy_lib.Policy
 _TYPES = {".png": "image/png", ".gif": "image/gif"}
@@ -36,7 +35,10 @@ class Evaluation:
     min: float
     max: float
     episodes: int
+    low: float  # of the 95 % interval of the mean
+    high: float
     returns: dict[str, list[float]]  # of each task; a single task is ""
+    numbers: dict[str, dict[str, float]]  # the user's: mean, min and max by name
     protocol: str  # environment and choice of actions
     agent_steps: int  # after which the checkpoint was written
 
@@ -137,13 +139,11 @@ class Run:
         greedy = bool(self.config.evaluation.greedy if greedy is None else greedy)
         with _undisturbed():
             played = evaluate_lib.play(self._saved, self._agent, episodes, greedy)
-        returns = {suffix.lstrip("/"): each for suffix, each in played.items()}
-        every = [each for part in returns.values() for each in part]
+        found = evaluate_lib.statistics_of(self._saved, played, greedy)
+        names = {field.name for field in dataclasses.fields(Evaluation)} - {"returns"}
         return Evaluation(
-            **evaluator.summarise(every)._asdict(),
-            returns=returns,
-            protocol=evaluator.protocol(self.config.environment, greedy),
-            agent_steps=self.agent_steps,
+            returns={k.lstrip("/"): each.returns for k, each in played.items()},
+            **{name: found[name] for name in names},
         )
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -203,6 +203,21 @@ def define_trust(values: flags.FlagValues) -> Any:
     )
 
 
+def define_checkpoint(values: flags.FlagValues) -> Any:
+    """Defines --checkpoint, of the commands that load a saved run."""
+    return flags.DEFINE_string(
+        "checkpoint",
+        "newest",
+        "newest, best (by the evaluations of the run), or the update of one.",
+        flag_values=values,
+    )
+
+
+def checkpoint(value: str) -> str | int:
+    """Returns the value of --checkpoint as `SavedRun` takes it."""
+    return int(value) if value.isdecimal() else value
+
+
 class _ConfigParser(flags.ArgumentParser):
     """Parser of --config that executes each experiment file once."""
 

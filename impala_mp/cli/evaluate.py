@@ -1,8 +1,9 @@
-"""impala-eval: plays full games with the newest checkpoint of a run.
+"""impala-eval: plays full games with a checkpoint of a run.
 
-    impala-eval DIR [--episodes=100] [--greedy] [--video=FILE.gif]
+    impala-eval DIR [--episodes=100] [--checkpoint=best] [--greedy] [--video=FILE.gif]
 
-The last line is JSON: mean, median, std, min, max, episodes, protocol.
+The last line is JSON: mean, median, std, min, max, episodes, protocol; low and high are
+the 95 % interval of the mean.
 """
 
 import sys
@@ -36,6 +37,7 @@ def _evaluate() -> None:
         "A .gif file for a film of the first environment.",
         flag_values=values,
     )
+    which = command_line.define_checkpoint(values)
     trust = command_line.define_trust(values)
     folder = command_line.parse_run(values, str(__doc__), "impala-eval DIR")
     from impala_mp.evaluation import evaluate
@@ -46,6 +48,7 @@ def _evaluate() -> None:
         greedy.value,
         video=video.value,
         trust=trust.value,
+        which=command_line.checkpoint(which.value),
     )
     print(json.dumps(result))
 

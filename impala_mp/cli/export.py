@@ -33,11 +33,15 @@ def _export() -> None:
         "File to write; default: policy.pt2 or policy.onnx in DIR.",
         flag_values=values,
     )
+    which = command_line.define_checkpoint(values)
     trust = command_line.define_trust(values)
     folder = command_line.parse_run(values, str(__doc__), "impala-export DIR")
     from impala_mp.evaluation import export
 
-    for path in export.export(folder, kind.value, output.value, trust.value):
+    checkpoint = command_line.checkpoint(which.value)
+    for path in export.export(
+        folder, kind.value, output.value, trust.value, checkpoint
+    ):
         print(path)
 
 

@@ -1,6 +1,7 @@
-"""impala-play: shows episodes of the newest checkpoint of a run, step by step.
+"""impala-play: shows episodes of a checkpoint of a run, step by step.
 
-    impala-play DIR [--episodes=1] [--greedy] [--window] [--delay_secs=0.05]
+    impala-play DIR [--episodes=1] [--checkpoint=best] [--greedy] [--window]
+        [--delay_secs=0.05]
 
 A terminal shows the picture or else the observation; beside it the policy's
 probabilities, value, reward and return. Without a terminal, each step is one line.
@@ -43,6 +44,7 @@ def _play() -> None:
         lower_bound=0.0,
         flag_values=values,
     )
+    which = command_line.define_checkpoint(values)
     trust = command_line.define_trust(values)
     folder = command_line.parse_run(values, str(__doc__), "impala-play DIR")
     from impala_mp.evaluation import player
@@ -55,6 +57,7 @@ def _play() -> None:
             window.value,
             delay_secs.value,
             trust=trust.value,
+            which=command_line.checkpoint(which.value),
         )
     except (KeyboardInterrupt, errors.Interrupted) as error:
         if getattr(error, "code", 0) not in (0, 128 + signal.SIGINT):

@@ -62,26 +62,28 @@ def plain(kwargs: Any) -> dict[str, Any]:
     return found
 
 
-def encode(kwargs: Any) -> Any:
+def encode(kwargs: Any, field: str = _FIELD) -> Any:
     """Returns JSON for `kwargs`, from which `decode` makes equal ones.
+
+    `field` is their place in the config.
 
     Raises:
       BadInput: with the argument, its kind and the cure.
     """
     try:
-        encoded = _encode(kwargs, _FIELD)
+        encoded = _encode(kwargs, field)
         if _is_deeper(encoded, _MAX_LEVELS):
             raise RecursionError
     except RecursionError as error:
         raise errors.BadInput(
-            f"{_FIELD} contain themselves or are nested too deeply. Set config.{_FIELD}"
+            f"{field} contain themselves or are nested too deeply. Set config.{field}"
             " to flatter values."
         ) from error
     size = len(json.dumps(encoded)) / 2**20
     if size > _MAX_MIB:
         raise errors.BadInput(
-            f"{_FIELD} take {size:.1f} MiB in config.json. At most {_MAX_MIB} are kept."
-            f" Set config.{_FIELD} to the name of a file that the environment reads."
+            f"{field} take {size:.1f} MiB in config.json. At most {_MAX_MIB} are kept."
+            f" Set config.{field} to the name of a file that the environment reads."
         )
     return encoded
 

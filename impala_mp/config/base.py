@@ -215,15 +215,20 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         operational=True,
     ),
     _group("evaluation", "Evaluation during training and at its end.",
-        _field("interval_secs", 0.0, "time between evaluations during training;"
-            " 0: none",
-            at_least=0, at_most=_MILLION),
-        _field("episodes", 100, "episodes of one evaluation, and of the final one",
+        _field("during_training", True, "evaluate in a separate process"),
+        _field("interval_steps", 0, "agent steps between evaluations during training;"
+            " 0: a twentieth of the run, and below 2 % of the cores", at_least=0),
+        _field("training_episodes", 20, "episodes of an evaluation during training",
             at_least=1),
+        _field("episodes", 100, "episodes of the final evaluation", at_least=1),
         _field("environments", 10, "copies that play them", at_least=1),
         _field("max_steps", 108_000, "agent steps of one game; a longer game is left"
             " out", at_least=1),
         _field("greedy", True, "act by the likeliest action, not by a sample"),
+        _field("film", True, "film a game of the final policy, where the environment"
+            " draws pictures"),
+        _field("kwargs", {}, "arguments of the environment in evaluations, in place of"
+            " those of training"),
         operational=True,
     ),
     _group("checkpoint", "Checkpoints.",
@@ -277,8 +282,9 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         operational=True,
     ),
     _group("logging", "Metrics.",
-        _field("interval_secs", 1.0, "time between records of metrics",
-            above=0, at_most=_MILLION),
+        _field("interval_secs", 1.0, "time between records of metrics, at most; there"
+            " are at least 200 in a run", above=0, at_most=_MILLION),
+        _field("episodes", True, "write each full game to episodes.csv"),
         operational=True,
     ),
     _group("shutdown", "The end of a run.",

@@ -29,6 +29,28 @@ def task_suffixes(environment: Any) -> tuple[str, ...]:
     return tuple(f"/{name}" for name in (short if len(set(short)) == len(ids) else ids))
 
 
+def evaluates(config: Any) -> bool:
+    """Returns whether a process evaluates during training."""
+    return config.evaluation.during_training and config.runtime.mode == "processes"
+
+
+def evaluation_interval(config: Any) -> int:
+    """Returns the agent steps between two evaluations during training."""
+    steps: int = config.evaluation.interval_steps
+    return steps or max(1, config.total_agent_steps // 20)
+
+
+def evaluation_environment(config: Any) -> Any:
+    """Returns `config.environment` with the arguments of `config.evaluation`."""
+    if not config.evaluation.kwargs:
+        return config.environment
+    settings = config.environment.copy_and_resolve_references()
+    with settings.unlocked():
+        for name, value in config.evaluation.kwargs.items():
+            settings.kwargs[name] = value
+    return settings
+
+
 def num_actors(actors: Any, num_cores: int) -> int:
     """Returns the number in `config.actors`, or one actor a core."""
     count: int = actors.count or num_cores

@@ -9,6 +9,7 @@ from ml_collections import config_dict
 from impala_mp import errors
 from impala_mp.config import arguments, base
 
+_WITH_ARGUMENTS = ("environment", "evaluation")  # groups with `kwargs` of a constructor
 _MAX_DEPTH = 32  # of a stored config
 # What holds in a config that was stored before the field existed, if not its default.
 _BEFORE = {"impact.normalise_advantages": False}
@@ -70,17 +71,21 @@ def to_json(config: config_dict.ConfigDict) -> str:
     Raises:
       BadInput: an argument of the environment cannot be saved.
     """
-    environment = config.get("environment")
-    if not isinstance(environment, config_dict.ConfigDict) or not environment.get(
-        "kwargs"
-    ):
+    encoded = {
+        group: arguments.encode(config[group].kwargs, f"{group}.kwargs")
+        for group in _WITH_ARGUMENTS
+        if isinstance(config.get(group), config_dict.ConfigDict)
+        and config[group].get("kwargs")
+    }
+    if not encoded:
         return config.to_json_best_effort(indent=2, sort_keys=True)
-    encoded = arguments.encode(environment.kwargs)
     rest = config.copy_and_resolve_references()
     with rest.unlocked():
-        rest.environment.kwargs = config_dict.ConfigDict()
+        for group in encoded:
+            rest[group].kwargs = config_dict.ConfigDict()
     tree = json.loads(rest.to_json_best_effort())
-    tree["environment"]["kwargs"] = encoded
+    for group, values in encoded.items():
+        tree[group]["kwargs"] = values
     return json.dumps(tree, indent=2, sort_keys=True)
 
 
@@ -101,13 +106,14 @@ def from_json(text: str) -> config_dict.ConfigDict:
             f"this config is damaged ({reason}). Restore the file, or start a new run."
         ) from error
     try:
-        kwargs = fields.get("environment", {}).pop("kwargs", {})
+        kwargs = {g: fields.get(g, {}).pop("kwargs", {}) for g in _WITH_ARGUMENTS}
         stored = config_dict.ConfigDict(fields, convert_dict=True)
         with config.unlocked():
             config.update_from_flattened_dict(_BEFORE)
             config.update(stored)
-            for name, value in arguments.decode(kwargs).items():
-                config.environment.kwargs[name] = value
+            for group, encoded in kwargs.items():
+                for name, value in arguments.decode(encoded).items():
+                    config[group].kwargs[name] = value
         for field in base.FIELDS:
             if get(config, field.name) is None:
                 raise TypeError(f"{field.name} has no value")

@@ -105,9 +105,10 @@ def check_relations(config: Any, num_cores: int) -> None:
         " smallest for which a batch fits is the fastest.",
     )
     _require(
-        config.runtime.mode == "processes" or not config.evaluation.interval_secs,
-        f"evaluation.interval_secs ({config.evaluation.interval_secs}) needs processes,"
-        " and runtime.mode is lockstep. Set config.evaluation.interval_secs=0.",
+        config.runtime.mode == "processes" or not config.evaluation.interval_steps,
+        f"evaluation.interval_steps ({config.evaluation.interval_steps}) needs"
+        " processes, and runtime.mode is lockstep. Set"
+        " config.evaluation.interval_steps=0.",
     )
     _require(
         config.max_policy_lag < 0 or not config.actors.policy_delay,

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from impala_mp import nest, specs, types
-from impala_mp.environments import bad_data
+from impala_mp.environments import bad_data, episode_numbers
 
 _Sync = gymnasium.vector.SyncVectorEnv
 
@@ -20,7 +20,8 @@ class Copies(_Sync):
     """SyncVectorEnv in NEXT_STEP mode that checks the data of each copy.
 
     An observation is copied before the next copy steps. The next call overwrites
-    returned observations. Infos are not read.
+    returned observations. The infos are those of copies whose episode ends, by copy,
+    under `episode_numbers.FINAL`.
     """
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, Any]:
@@ -47,22 +48,27 @@ class Copies(_Sync):
         single = gymnasium.vector.utils.iterate(self.action_space, actions)
         over = self._autoreset_envs.tolist()
         reward: list[Any] = [0.0] * count
+        infos: list[Any] = [None] * count
         terminated: list[Any] = [False] * count
         truncated: list[Any] = [False] * count
         for i, (env, action) in enumerate(zip(self.envs, single, strict=True)):
             if over[i]:
                 observation, _ = env.reset()
             else:
-                observation, reward[i], terminated[i], truncated[i], _ = env.step(
-                    action
+                observation, reward[i], terminated[i], truncated[i], infos[i] = (
+                    env.step(action)
                 )
             self._put(i, observation)
         ends = [
             bad_data.ends(name, _one_each(name, values), count)
             for name, values in (("terminated", terminated), ("truncated", truncated))
         ]
-        self._autoreset_envs = ends[0] | ends[1]
-        return self._newest(), _one_each("reward", reward), *ends, {}
+        self._autoreset_envs = ended = ends[0] | ends[1]
+        info = {}
+        if ended.any():
+            final = {i: infos[i] for i in np.flatnonzero(ended).tolist()}
+            info = {episode_numbers.FINAL: final}
+        return self._newest(), _one_each("reward", reward), *ends, info
 
     # Set by `adopt`. Methods are no state of the environment.
     _newest: Any

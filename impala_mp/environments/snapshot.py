@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from impala_mp import errors
-from impala_mp.environments import spaces
+from impala_mp.environments import episode_numbers, spaces
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _NO_STATE = (
@@ -26,6 +26,7 @@ _NO_STATE = (
     type,
     gymnasium.spaces.Space,
     spaces.Interface,
+    episode_numbers.EpisodeNumbers,
     enum.Enum,
     range,
 )

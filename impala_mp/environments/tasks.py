@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from impala_mp import errors, nest, specs, types
-from impala_mp.environments import vector
+from impala_mp.environments import episode_numbers, vector
 
 OBSERVATION, TASK, ALLOWED = "observation", "task", "allowed"  # keys
 
@@ -135,6 +135,14 @@ class TaskEnvironment(vector.VectorEnvironment):
     @property
     def num_outside(self) -> int:
         return self._inner.num_outside
+
+    @property  # type: ignore[override]
+    def numbers(self) -> episode_numbers.EpisodeNumbers:
+        return self._inner.numbers
+
+    @numbers.setter
+    def numbers(self, numbers: episode_numbers.EpisodeNumbers) -> None:
+        self._inner.numbers = numbers
 
     def seed_argument(self, seeds: Sequence[int]) -> Any:
         return self._inner.seed_argument(seeds)

@@ -8,7 +8,14 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from impala_mp import errors, specs, types
-from impala_mp.environments import bad_data, closing, copies, snapshot, spaces
+from impala_mp.environments import (
+    bad_data,
+    closing,
+    copies,
+    episode_numbers,
+    snapshot,
+    spaces,
+)
 
 
 class VectorEnvironment:
@@ -38,6 +45,7 @@ class VectorEnvironment:
         )
         self._envs = copies.adopt(envs, self._interface.observation)
         self.num_envs = envs.num_envs
+        self.numbers = episode_numbers.EpisodeNumbers()
         self.spec = specs.EnvironmentSpec(
             self._interface.observation, self._interface.action, self.frames_per_step
         )
@@ -97,7 +105,7 @@ class VectorEnvironment:
         step_type = np.full(self.num_envs, types.StepType.MID, np.uint8)
         step_type[self._was_last] = types.StepType.FIRST
         step_type[last] = types.StepType.LAST
-        episode_end = self._episode_end(reward, game_over)
+        episode_end = self._episode_end(reward, game_over, info)
         time_step = types.TimeStep(
             step_type=step_type,
             reward=np.where(self._was_last, 0.0, reward).astype(np.float32),
@@ -108,11 +116,12 @@ class VectorEnvironment:
         return time_step, episode_end
 
     def _episode_end(
-        self, reward: np.ndarray, game_over: np.ndarray
+        self, reward: np.ndarray, game_over: np.ndarray, info: dict[str, Any]
     ) -> types.EpisodeEnd:
         self._returns += np.where(self._was_over, 0.0, reward)
         self._lengths += ~self._was_over
-        if game_over.any() and not bad_data.are_finite(self._returns[game_over]).all():
+        any_over = game_over.any()
+        if any_over and not bad_data.are_finite(self._returns[game_over]).all():
             raise bad_data.BadData(
                 "bad_rewards",
                 "the return of an episode is not finite as float32"
@@ -123,7 +132,8 @@ class VectorEnvironment:
         lengths = np.where(game_over, self._lengths, 0).astype(np.int32)
         self._returns[game_over] = 0.0
         self._lengths[game_over] = 0
-        return types.EpisodeEnd(returns, lengths)
+        numbers = self.numbers.take(info, game_over) if any_over else None
+        return types.EpisodeEnd(returns, lengths, numbers)
 
     # Parts that subclasses replace.
 

@@ -107,7 +107,11 @@ _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
 def export(
-    path: str, format_name: str, output: str | None, trust: bool = False
+    path: str,
+    format_name: str,
+    output: str | None,
+    trust: bool = False,
+    which: str | int = "newest",
 ) -> list[str]:
     """Writes the policy of the run in `path`, and a JSON description beside it.
 
@@ -115,6 +119,7 @@ def export(
       format_name: one of FORMATS.
       output: a file; None: `policy` in the run's folder.
       trust: True loads code that this user has not trained.
+      which: newest, best, or the update of a checkpoint.
 
     Returns:
       The paths of the two files.
@@ -127,7 +132,7 @@ def export(
         _check_output(output, ending)
     if format_name == "onnx":
         _check_extra()
-    run = saved_run.SavedRun(path, trust)
+    run = saved_run.SavedRun(path, trust, which=which)
     policy, inputs = _policy_and_rows(run)
     with _silence():
         data = _made(make, policy, inputs)

@@ -1,4 +1,4 @@
-"""Plays episodes of the newest checkpoint, moment by moment, for a spectator."""
+"""Plays episodes of a checkpoint, moment by moment, for a spectator."""
 
 import contextlib
 import time
@@ -25,6 +25,7 @@ def play(
     console: rich.console.Console | None = None,
     sleep: Callable[[float], None] = time.sleep,
     trust: bool = False,
+    which: str | int = "newest",
 ) -> None:
     """Shows `episodes` of each task of the run in `path`.
 
@@ -33,11 +34,12 @@ def play(
       delay_secs: between two moments; None: the spectator's default.
       sleep: waits for a number of seconds.
       trust: True loads code that this user has not trained.
+      which: newest, best, or the update of a checkpoint.
 
     Raises:
       BadInput: there is no run, no valid checkpoint, or no display for a window.
     """
-    run = saved_run.SavedRun(path, trust)
+    run = saved_run.SavedRun(path, trust, which=which)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     console = console or rich.console.Console()
     if delay_secs is None:

@@ -46,6 +46,7 @@ class SavedRun:
                 int(learned[name]) for name in ("agent_steps", "updates")
             )
             learned["parameters"].items()
+            self.time_secs = float(self._state.get("time_secs", 0.0))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise errors.BadInput(
                 f"the checkpoint in {path} has no state of a learner. Name another run."
@@ -56,6 +57,11 @@ class SavedRun:
         """Returns the suffixes of the tasks; "" if there is only one."""
         return derived.task_suffixes(self.config.environment)
 
+    @property
+    def evaluation_environment(self) -> Any:
+        """Returns the settings of the environment that plays in evaluations."""
+        return derived.evaluation_environment(self.config)
+
     def environment(
         self, num_envs: int, task: int = 0, render_mode: str | None = None
     ) -> vector.VectorEnvironment:
@@ -65,7 +71,7 @@ class SavedRun:
         """
         seeding.seed_globals(seeding.sequence(self.config.seed, "main", 1 + task))
         return factory.make(
-            self.config.environment,
+            self.evaluation_environment,
             num_envs,
             training=False,
             render_mode=render_mode,

@@ -13,7 +13,7 @@ from impala_mp.config import derived
 from impala_mp.monitoring import bottleneck, display, health, live_control
 from impala_mp.storage import metrics
 from impala_mp.transport import shared as shared_lib
-from impala_mp.workers import learner_metrics, policy_lag
+from impala_mp.workers import episode_statistics, learner_metrics, policy_lag
 
 _STALL_SECS = 20.0  # without an update; then a stall is reported
 _SPLIT = ("environment", "inference", "wait")
@@ -65,6 +65,7 @@ class Reporter:
             screen.message,
             shared.environment.action,
         )
+        self._names = shared.names.tables[-1]
         self._learned = 0  # trajectories
         self._popart_reported = False
         self._evaluation: dict[str, float] = {}
@@ -83,9 +84,19 @@ class Reporter:
         self._guarded(self._live.tick, int(self._before.get("agent_steps", 0)))
         self._guarded(self._write_health, statuses)
         self._report_failed_checkpoints()
-        record = self._shared.learner_record.read()
-        if record is None:
-            return
+        records = self._shared.learner_record.read()
+        if records:
+            actors = {**self._actor_split(), **self._memory(statuses)}
+        for record in records:
+            self._take(record, actors, statuses)
+
+    def _take(
+        self,
+        record: dict[str, float],
+        actors: dict[str, float],
+        statuses: list[health.Status],
+    ) -> None:
+        """Writes a record of the learner with `actors`, the metrics of this tick."""
         incarnation = record.pop("restored/incarnation")
         restored = {
             name: record.pop(f"restored/{name}") for name in learner_metrics.PROGRESS
@@ -101,12 +112,11 @@ class Reporter:
         counts = policy_lag.take(record)
         lags = {policy_lag.HISTOGRAM: policy_lag.raw(counts)} if counts else {}
         merged = {
-            **record,
+            **episode_statistics.with_names(record, self._names.names()),
             "env_frames": record["agent_steps"]
             * self._shared.environment.frames_per_step,
             **self._rates(record),
-            **self._actor_split(),
-            **self._memory(statuses),
+            **actors,
             **self._health(statuses),
             **self._unwritten,
         }
@@ -128,8 +138,7 @@ class Reporter:
         learned = sum(row.get("learned") for row in self._learner_rows)
         if learned != self._learned:
             self._learned, self._news = learned, time.monotonic()
-        evaluation = self._shared.evaluation_record.read()
-        if evaluation:
+        for evaluation in self._shared.evaluation_record.read():
             self._evaluation = self._unwritten = evaluation
 
     def _guarded(self, write: Callable[..., None], *arguments: Any) -> None:

@@ -17,7 +17,7 @@ from impala_mp.monitoring import (
     history,
     run_state,
 )
-from impala_mp.storage import files, metrics, workdir
+from impala_mp.storage import evaluations, files, metrics, workdir
 
 _SPARKS = 40  # columns
 _MAX_ERRORS = 3
@@ -41,9 +41,13 @@ class Run(NamedTuple):
     health: dict[str, Any]
     verdict: health_lib.Verdict
 
-    def evaluation(self) -> dict[str, float]:
-        """Returns the numbers of the newest evaluation; empty without one."""
-        return _final(self.path) or self.state.history.evaluation
+    evaluations: dict[str, dict[str, Any]]  # the newest, by policy
+    random: float | None  # mean return of the random policy
+
+    def evaluation(self) -> dict[str, Any]:
+        """Returns the newest evaluation; empty without one."""
+        first: dict[str, Any] = next(iter(self.evaluations.values()), {})
+        return first or self.state.history.evaluation
 
 
 def load(path: str) -> Run:
@@ -66,7 +70,9 @@ def load(path: str) -> Run:
         run_state.checkpoint_age(path),
         verdict.is_running,
     )
-    return Run(path, state, health, verdict)
+    found = evaluations.read(path)
+    random = [e["mean"] for e in found if e["policy"] == evaluations.RANDOM]
+    return Run(path, state, health, verdict, _newest(found), (random or [None])[-1])
 
 
 def read(path: str, processes: bool = False, ascii_only: bool = False) -> StatusReport:
@@ -115,19 +121,14 @@ def _facts(path: str) -> run_state.Facts:
         return run_state.Facts("", 0, folder=path)
 
 
-def _final(path: str) -> dict[str, float]:
-    """Returns the numbers of the final evaluation; empty before it."""
-    try:
-        found = files.read_json(os.path.join(path, "evaluation.json"))
-    except (OSError, ValueError):
+def _newest(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the newest evaluations by policy; the greedy policy is the first."""
+    played = [each for each in found if each["policy"] != evaluations.RANDOM]
+    if not played:
         return {}
-    if not isinstance(found, dict):
-        return {}
-    for kind in ("greedy", "sampled"):
-        each = found.get(kind)
-        if isinstance(each, dict) and files.is_number(each.get("mean")):
-            return {name: n for name, n in each.items() if files.is_number(n)}
-    return {}
+    steps = played[-1]["agent_steps"]
+    newest = {e["policy"]: e for e in played if e["agent_steps"] == steps}
+    return dict(sorted(newest.items(), key=lambda item: item[0] != evaluations.GREEDY))
 
 
 def _headline(run: Run, ascii_only: bool) -> rich.text.Text:
@@ -164,17 +165,25 @@ def _learning(run: Run, ascii_only: bool) -> list[tuple[str, str]]:
         kind = "evaluation" if best.is_evaluation else "mean of 100 games"
         at = f"{formats.number(best.value)} at {formats.short(best.agent_steps)} steps"
         rows.append(("best", f"{at} ({kind})"))
-    if evaluation := run.evaluation():
-        about = "+-" if ascii_only else "±"
-        texts = [formats.number(evaluation["mean"])]
-        if half := run_state.half_width(evaluation):
-            texts[0] += f" {about}{half}"
-        if steps := evaluation.get("agent_steps"):
-            texts.append(f"at {formats.short(steps)} steps")
-        if games := evaluation.get("episodes"):
-            texts.append(f"over {games:,.0f} games")
-        rows.append(("evaluation", " ".join(texts)))
+    rows += _evaluations(run, "+-" if ascii_only else "±")
     rows += [(label, value) for label, value, _ in run.state.users()]
+    return rows
+
+
+def _evaluations(run: Run, about: str) -> list[tuple[str, str]]:
+    rows = []
+    for policy, each in (run.evaluations or {"": run.evaluation()}).items():
+        if not each:
+            continue
+        half = run_state.half_width(each)
+        texts = [formats.number(each["mean"]), f"{about}{half}" if half else ""]
+        texts.append(f"at {formats.short(each['agent_steps'])} steps")
+        if games := each.get("episodes"):
+            texts.append(f"over {games:,.0f} games")
+        texts.append(f"({policy})" if policy else "")
+        rows.append(("evaluation", " ".join(filter(None, texts))))
+    if run.random is not None:
+        rows.append(("random policy", formats.number(run.random)))
     return rows
 
 

@@ -11,14 +11,17 @@ from impala_mp.runtime import resources
 from impala_mp.transport import (
     control_block,
     inference_requests,
-    metrics_record,
+    name_tables,
     parameter_store,
+    record_ring,
     shared as shared_lib,
     shared_memory,
     topology,
     trajectory_ring,
 )
-from impala_mp.workers import evaluator, learner_metrics, memory_limit
+from impala_mp.workers import evaluator, learner_metrics, memory_limit, snapshots
+
+_RECORDS = 256  # of the learner, between two ticks of the supervisor
 
 
 def layouts(
@@ -71,8 +74,8 @@ def needed_bytes(
     return (
         _ring_bytes(config, slot, num_cores)
         + sum(leaf.nbytes for leaf in nest.flatten(batch))
-        # Store, learner and optimizer, target network, actors.
-        + num_bytes * (3 + 4 + (config.algorithm == "impact") + count)
+        # Two stores, learner and optimizer, target network, actors.
+        + num_bytes * (6 + 4 + (config.algorithm == "impact") + count)
         + replay_size(config.replay, config.batch_size, batch)[1]
     )
 
@@ -96,7 +99,7 @@ def make_topology(config: Any, num_cores: int) -> topology.Topology:
     """Returns the seats of all processes that a run may have."""
     return topology.make(
         derived.num_actors(config.actors, num_cores),
-        evaluator=bool(config.evaluation.interval_secs),
+        evaluator=derived.evaluates(config),
         inference=config.inference.mode == "server",
     )
 
@@ -126,9 +129,13 @@ def allocate(
         control=control,
         rings=trajectory_ring.TrajectoryRings(slot, count, config.actors.slots),
         store=parameter_store.ParameterStore(num_bytes, config.health.checksums),
+        snapshots=snapshots.make_store(num_bytes),
         inference=inference_requests.InferenceBlock(count),
-        learner_record=metrics_record.Record(learner_metrics.record_names(config)),
-        evaluation_record=metrics_record.Record(
+        names=name_tables.NameTables(count + 1, types.NUMBERS),
+        learner_record=record_ring.RecordRing(
+            learner_metrics.record_names(config), _RECORDS
+        ),
+        evaluation_record=record_ring.RecordRing(
             evaluator.record_names(derived.task_suffixes(config.environment))
         ),
         checkpoints=checkpoints,
@@ -148,7 +155,9 @@ def release(shared: shared_lib.Shared) -> None:
         shared.control,
         shared.rings,
         shared.store,
+        shared.snapshots,
         shared.inference,
+        shared.names,
         shared.learner_record,
         shared.evaluation_record,
     ):

@@ -116,7 +116,7 @@ class ChildProcess:
         if self.lost or self.done:
             return "lost" if self.lost else "ended"
         if self.process is None:
-            return "restarting"
+            return "restarting" if self.deaths else "not_started"
         if self._hung or self._silent_for(self._limit()):
             return "hung"
         running = self.row.state == control_block.State.RUNNING

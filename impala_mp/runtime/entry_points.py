@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -18,20 +17,19 @@ from impala_mp.algorithms import cuda
 from impala_mp.config import derived, user_code
 from impala_mp.environments import factory
 from impala_mp.monitoring import profiling
-from impala_mp.networks import agent, flat_parameters
+from impala_mp.networks import agent
 from impala_mp.runtime import life_pipe, process_end, resources, signals, streams
 from impala_mp.storage import files
 from impala_mp.transport import (
     control_block,
     inference_requests,
-    parameter_store,
     shared as shared_lib,
     topology,
 )
 from impala_mp.workers import (
     actor,
     builders,
-    evaluator,
+    evaluation_loop,
     inference_server,
     learner_loop,
     served_actor,
@@ -173,6 +171,7 @@ def _act_served(
             incarnation,
             seeding.EnvironmentSeeds(node, config.actors.environments),
         )
+        made.publish_names(shared.names.tables[seat.index])
         row.beat(control_block.State.RESETTING)
         made.reset()
         after_failure.pop_all()
@@ -201,61 +200,23 @@ def _evaluate(
     shared: shared_lib.Shared,
     at_end: contextlib.ExitStack,
 ) -> None:
+    os.nice(resources.EVALUATOR_NICENESS)
     torch.set_num_threads(1)
-    settings, row = shared.config.evaluation, shared.row(seat)
-    policy = agent.make(shared.config, shared.environment)
-    flat = flat_parameters.FlatParameters(policy.network).flat.numpy()
+    row, settings = shared.row(seat), shared.config.evaluation
+    row.beat(control_block.State.RESETTING)
+    environments = {}
     suffixes = derived.task_suffixes(shared.config.environment)
-    made = []
-    for task in range(len(suffixes)):
-        environment = factory.make(
-            shared.config.environment, settings.environments, training=False, task=task
+    for task, suffix in enumerate(suffixes):
+        environments[suffix] = factory.make(
+            derived.evaluation_environment(shared.config),
+            min(settings.environments, settings.training_episodes),
+            training=False,
+            task=task,
         )
-        at_end.callback(environment.close)
-        made.append(environment)
-    reader, round_ = parameter_store.ParameterReader(shared.store, flat), 0
-
-    def alive() -> bool:
-        row.beat(control_block.State.RUNNING)
-        return not shared.control.stopping
-
-    pause = _Pause(shared.control, row)
-    while pause(settings.interval_secs):
-        if not reader.fetch():
-            continue
-        round_ += 1
-        node = shared.seeds("evaluator", round_, incarnation)
-        by_task = {
-            suffix: evaluator.evaluate(
-                policy,
-                environment,
-                settings.episodes,
-                settings.greedy,
-                node,
-                alive,
-                settings.max_steps,
-            )
-            for suffix, environment in zip(suffixes, made, strict=True)
-        }
-        if all(by_task.values()) and not shared.control.stopping:
-            shared.evaluation_record.write(evaluator.as_record(by_task, reader.version))
-            row.add("finished", 1)
-
-
-class _Pause:
-    """Sleeps in short pieces, with heartbeats; returns False when the run stops."""
-
-    def __init__(
-        self, control: control_block.ControlBlock, row: control_block.ProcessRow
-    ) -> None:
-        self._control, self._row = control, row
-
-    def __call__(self, seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while not self._control.stopping and time.monotonic() < end:
-            self._row.beat(control_block.State.WAITING_FOR_DATA)
-            time.sleep(min(0.2, seconds))
-        return not self._control.stopping
+        at_end.callback(environments[suffix].close)
+    policy = agent.make(shared.config, shared.environment)
+    evaluation_loop.EvaluationLoop(shared, policy, environments, row).run()
+    row.beat(control_block.State.STOPPING)
 
 
 def _infer(

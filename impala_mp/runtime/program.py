@@ -9,7 +9,7 @@ from ml_collections import config_dict
 from impala_mp import errors, nest, seeding, specs
 from impala_mp.config import by_value, derived, validation
 from impala_mp.environments import factory
-from impala_mp.evaluation import evaluate
+from impala_mp.evaluation import conclusion
 from impala_mp.monitoring import (
     display,
     health,
@@ -95,7 +95,7 @@ def train(
 
 
 def _report_cut(path: str) -> None:
-    command = evaluate.command("impala-eval")
+    command = conclusion.command("impala-eval")
     print(
         "Stopped early on request. The run is saved. To evaluate it:"
         f" {command} --workdir={path}"
@@ -229,9 +229,5 @@ def _conclude(config: Any, policy: agent.Agent, path: str, finished: bool) -> No
     if not finished:
         print(f"Stopped. The same command resumes {path}.")
         return
-    episodes = config.evaluation.episodes
-    evaluate.conclude(
-        by_value.without_digests(config.environment.id),
-        path,
-        lambda: evaluate.evaluate(path, episodes, policy=policy, config=config),
-    )
+    name = by_value.without_digests(config.environment.id)
+    conclusion.conclude(name, path, config, policy)

@@ -13,6 +13,7 @@ from impala_mp.transport import shared, topology
 # With more threads than cores, the learner goes first: an actor that waits for a core
 # fills its ring later, but a learner that waits delays all actors.
 ACTOR_NICENESS = 5
+EVALUATOR_NICENESS = 10  # an evaluation may come late
 
 AUTO = "auto"  # as a device
 _GPU_PARAMETERS = 300_000  # a rule of thumb, not measured yet

@@ -24,6 +24,7 @@ from impala_mp.runtime import (
 from impala_mp.transport import shared as shared_lib
 
 _TICK_SECS = 5.0  # at most, for any interval of records
+_EVALUATOR_SECS = 5.0  # until its start, so that short runs do without
 _ECHO_SECS = 1.0  # `timeout` and Slurm signal a process, then its group
 _WAKE_SECS = 0.5  # longest wait, so that a pause of the supervisor is noticed
 _PAUSE_SECS = 0.5  # beyond a wait; a longer delay is a pause
@@ -77,7 +78,10 @@ class Supervisor:
         restore = self._install_signal_handlers()
         try:
             for child in self._children:
-                self._start(child)
+                if child.seat.role == "evaluator":  # nothing waits for it
+                    child.restart_at = time.monotonic() + _EVALUATOR_SECS
+                else:
+                    self._start(child)
             finished = self._watch()
             self._state = "finished" if finished else "stopped"
         except BaseException:

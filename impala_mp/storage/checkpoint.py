@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -22,6 +23,7 @@ from impala_mp.storage import files
 
 FORMAT_VERSION = 1
 
+_UNFINISHED = re.compile(r"\.writing-\d")  # of an update
 _STATE, _HASH, _KEPT = "state.pt", "SHA256", "KEEP"
 _MAX_HASH_BYTES = 1000
 _PIECE_BYTES = 2**25  # hashed or written to the disk between two beats
@@ -74,29 +76,30 @@ class _Stream:
 
 def save(
     folder: str,
-    update: int,
+    name: int | str,
     state: dict[str, Any],
     keep: bool = False,
     replace: bool = False,
     beat: Callable[[], None] = _nothing,
 ) -> str:
-    """Writes `state` as the checkpoint of `update`; returns its path.
+    """Writes `state` as a checkpoint; returns its path.
 
     Args:
+      name: its update, or another name, which `prune` leaves alone.
       state: what torch.load(weights_only=True) accepts: tensors, numbers, strings,
         lists, tuples and dicts.
       keep: `prune` never removes it.
-      replace: replaces a sound checkpoint of that update; False leaves it unchanged.
+      replace: replaces a sound checkpoint of that name; False leaves it unchanged.
       beat: called while it is written.
 
     Raises:
       OSError: it cannot be written; no part of it is left.
     """
-    final = os.path.join(folder, str(update))
+    final = os.path.join(folder, str(name))
     there = _is_sound(final, beat)
     if there and not replace:
         return final
-    temporary = os.path.join(folder, f".writing-{update}-{secrets.token_hex(8)}")
+    temporary = os.path.join(folder, f"{writing(name)}{secrets.token_hex(8)}")
     os.makedirs(temporary)
     try:
         with files.create(os.path.join(temporary, _STATE)) as file:
@@ -117,6 +120,11 @@ def save(
         raise
     files.fsync_folder(folder)
     return final
+
+
+def writing(name: int | str) -> str:
+    """Returns the start of the name under which a checkpoint is written."""
+    return f".writing-{name}-"
 
 
 def _exchange(temporary: str, final: str, digest: str) -> None:
@@ -160,7 +168,7 @@ def prune(
         elif not os.path.exists(os.path.join(path, _KEPT)):
             _remove(path)
     for name in os.listdir(folder):
-        if name.startswith(".writing-"):  # left by a killed writer
+        if _UNFINISHED.match(name):  # left by a killed writer
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 

@@ -68,9 +68,26 @@ def _regular(fd: int, path: str, mode: str, buffering: int = -1) -> BinaryIO:
 
 
 def append(path: str, text: str) -> None:
-    """Appends `text`. Raises OSError if the file cannot be written."""
+    """Appends all of `text`; raises OSError, and appends nothing, if it cannot."""
     with open_to_append(path) as file:
-        file.write(text.encode(errors="backslashreplace"))
+        append_whole(file, text.encode(errors="backslashreplace"))
+
+
+def append_whole(file: BinaryIO, data: bytes) -> None:
+    """Appends all of `data` to a file of `open_to_append`.
+
+    Raises:
+      OSError: it cannot be written, for example because the disk is full; then nothing
+        is appended.
+    """
+    fd = file.fileno()
+    size = os.fstat(fd).st_size
+    try:
+        if os.write(fd, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
 
 
 def read_bytes(path: str, limit: int = MAX_TEXT_BYTES, links: bool = True) -> bytes:

@@ -1,7 +1,6 @@
 """Metrics of a run: each record is a line of metrics.jsonl and TensorBoard scalars."""
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -68,22 +67,13 @@ class Writer:
         counts = {name: each.bucket_counts for name, each in histograms.items()}
         finite = {k: v for k, v in record.items() if math.isfinite(v)}
         try:
-            self._append(json.dumps({**finite, **counts}) + "\n")
+            line = json.dumps({**finite, **counts}) + "\n"
+            files.append_whole(self._file, line.encode())
             self._add_scalars(finite, steps)
             for name, each in histograms.items():
                 self._events.add_histogram_raw(name, *each, global_step=steps)
         except OSError:
             self._events = None  # the error ended its thread
-            raise
-
-    def _append(self, line: str) -> None:
-        data, fd = line.encode(), self._file.fileno()
-        size = os.fstat(fd).st_size
-        try:
-            if os.write(fd, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), _NAME)
-        except OSError:
-            os.ftruncate(fd, size)
             raise
 
     def _add_scalars(self, finite: dict[str, float], steps: int) -> None:

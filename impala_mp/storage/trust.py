@@ -38,8 +38,11 @@ def names(config: Any) -> list[Name]:
         module, plain = user_code.split_id(name)
         if module and not user_code.is_extra(module, plain):
             found.append(Name("environment.id", name, module))
-    encoded = arguments.encode(config.environment.kwargs)
-    parts = [("environment.kwargs", each) for each in arguments.references(encoded)]
+    parts = [
+        (f"{group}.kwargs", each)
+        for group in ("environment", "evaluation")
+        for each in arguments.references(arguments.encode(config[group].kwargs))
+    ]
     network = config.network
     parts += [("network.torso", network.torso), ("network.core", network.core)]
     parts += [(f"network.encoders.{k}", v) for k, v in network.encoders.items()]
@@ -159,6 +162,8 @@ def _digest(config: Any, code: list[Name]) -> str:
         config.environment.id,
         arguments.encode(config.environment.kwargs),
     ]
+    if config.evaluation.kwargs:
+        parts.append(arguments.encode(config.evaluation.kwargs))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -27,7 +27,7 @@ _FOLDERS = (
     "tensorboard",
     by_value.FOLDER,
 )
-_APPENDED = ("lock", "metrics.jsonl", "changes.jsonl")
+_APPENDED = ("lock", "metrics.jsonl", "changes.jsonl", "episodes.csv")
 
 
 class Workdir:

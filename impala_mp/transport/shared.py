@@ -9,8 +9,9 @@ from impala_mp.config import live_hyperparameters
 from impala_mp.transport import (
     control_block,
     inference_requests,
-    metrics_record,
+    name_tables,
     parameter_store,
+    record_ring,
     topology as topology_lib,
     trajectory_ring,
 )
@@ -35,9 +36,11 @@ class Shared(NamedTuple):
     control: control_block.ControlBlock
     rings: trajectory_ring.TrajectoryRings
     store: parameter_store.ParameterStore
+    snapshots: parameter_store.ParameterStore  # for the evaluator
     inference: inference_requests.InferenceBlock
-    learner_record: metrics_record.Record
-    evaluation_record: metrics_record.Record
+    names: name_tables.NameTables  # of the user's numbers: of actors, and of all
+    learner_record: record_ring.RecordRing
+    evaluation_record: record_ring.RecordRing
     checkpoints: str  # folder
     learner_threads: int
     cores: Cores

@@ -85,7 +85,7 @@ class TrajectoryRing:
     def wake_actor(self) -> None:
         self._actor_doorbell.ring()
 
-    def commit(self, actor: int, incarnation: int) -> None:
+    def commit(self, actor: int, incarnation: int, has_numbers: bool = False) -> None:
         """Fills the header of the slot at `open_index` and announces the slot."""
         head = self.head
         header = self.slots[head % self.num_slots].header
@@ -93,6 +93,7 @@ class TrajectoryRing:
         header.incarnation[:] = incarnation
         header.sequence[:] = head
         header.committed_ns[:] = time.monotonic_ns()
+        header.has_numbers[:] = has_numbers
         self._barrier()
         self._words[_HEAD] = head + 1
         self._learner_doorbell.ring()

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from impala_mp import nest, types
-from impala_mp.environments import bad_data, vector
+from impala_mp.environments import bad_data, episode_numbers, vector
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.transport import (
     control_block,
+    name_tables,
     parameter_store,
     trajectory_ring,
     trajectory_slot,
@@ -32,8 +33,11 @@ class RingActor:
         index: int,
         incarnation: int,
         new_seeds: Callable[[], list[int]],
+        numbers: episode_numbers.EpisodeNumbers,
     ) -> None:
+        """`numbers` are those of all its environments."""
         self._ring, self._control, self._row = ring, control, row
+        self._numbers, self._has_numbers = numbers, False
         self._index, self._incarnation = index, incarnation
         self._new_seeds = new_seeds  # for the environments; new ones at each call
         self._bad_in_a_row = 0
@@ -62,11 +66,28 @@ class RingActor:
         return done
 
     def _commit(self, environments: list[vector.VectorEnvironment]) -> None:
-        self._ring.commit(self._index, self._incarnation)
+        self._ring.commit(self._index, self._incarnation, self._has_numbers)
         self._row.add("finished", 1)
         outside = sum(each.num_outside for each in environments)
         self._row.add("observations_outside", outside - self._num_outside)
         self._num_outside = outside
+
+    def publish_names(self, table: name_tables.NameTable) -> None:
+        """Takes the columns of the user's numbers from `table`, and adds new ones."""
+        self._numbers.follow(table.names(), table.append)
+
+    def _write_end(self, row: types.EpisodeEnd, t: int, end: types.EpisodeEnd) -> None:
+        """Writes row `t` of the open slot; the user's numbers where a game ends."""
+        row.episode_return[...] = end.episode_return
+        row.episode_length[...] = end.episode_length
+        if end.numbers is None:
+            return
+        if not self._has_numbers:  # rows before have none, and were left unwritten
+            slot = self._ring.slots[self._ring.open_index()]
+            slot.episode_end.numbers[: t + 1] = np.nan
+            self._has_numbers = True
+        over = ~np.isnan(end.episode_return)
+        row.numbers[over] = end.numbers[over]
 
     def _start_over(self, error: bad_data.BadData) -> None:
         """Counts a discarded unroll and resets. The reset may return bad data, too."""
@@ -111,7 +132,9 @@ class Actor(RingActor):
         epsilon_exponent: float = 1.0,
     ) -> None:
         """`epsilon_exponent` is this actor's place on the ladder."""
-        super().__init__(ring, control, row, index, incarnation, new_seeds)
+        super().__init__(
+            ring, control, row, index, incarnation, new_seeds, environment.numbers
+        )
         self._agent, self._environment = policy, environment
         self._generator, self._epsilon_exponent = generator, epsilon_exponent
         # Straight into the network: a process holds one copy.
@@ -182,7 +205,7 @@ class Actor(RingActor):
         middle = time.perf_counter_ns()
         time_step, episode_end = self._environment.step(slot.actions[t])
         trajectory_slot.write(slot.time_step_arrays[t + 1], time_step)
-        trajectory_slot.write(slot.episode_ends[t], episode_end)
+        self._write_end(slot.episode_ends[t], t, episode_end)
         row.add("inference_ns", middle - start)
         row.add("environment_ns", time.perf_counter_ns() - middle)
         row.add("agent_steps", self._environment.num_envs)

@@ -156,7 +156,12 @@ class Batcher:
         self, slot: types.Trajectory, batch: types.Trajectory, position: int
     ) -> None:
         columns = slice(position * self._slot_size, (position + 1) * self._slot_size)
-        for axis, source, target in zip(types.BATCH_AXIS, slot, batch, strict=True):
+        if slot.header.has_numbers[0]:  # where games end; the rest is not written
+            over = ~np.isnan(slot.episode_end.episode_return)
+            numbers = batch.episode_end.numbers[:, columns]
+            numbers[over] = slot.episode_end.numbers[over]
+        parts = zip(types.BATCH_AXIS, _dense(slot), _dense(batch), strict=True)
+        for axis, source, target in parts:
             for s, t in zip(nest.flatten(source), nest.flatten(target), strict=True):
                 if axis:
                     t[:, columns] = s
@@ -173,3 +178,9 @@ class Batcher:
                 device.copy_(host, non_blocking=True)
             stage.copied.record(self._stream)
         torch.cuda.current_stream(self._device).wait_event(stage.copied)
+
+
+def _dense(trajectory: types.Trajectory) -> types.Trajectory:
+    """Returns the parts whose every element is written."""
+    end = trajectory.episode_end
+    return trajectory._replace(episode_end=end._replace(numbers=()))

@@ -1,6 +1,7 @@
 """Builds an actor or a learner from the shared memory of a run."""
 
 import contextlib
+import os
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,14 @@ from impala_mp.transport import (
     shared as shared_lib,
     topology,
 )
-from impala_mp.workers import actor, batcher, learner, learner_loop
+from impala_mp.workers import (
+    actor,
+    batcher,
+    game_log,
+    learner,
+    learner_loop,
+    snapshots,
+)
 
 
 def make_actor(
@@ -44,6 +52,7 @@ def make_actor(
             torch.Generator().manual_seed(seeding.torch_seed(node)),
             schedules.ladder(num_actors, config.actors.epsilon_ladder)[index],
         )
+        the_actor.publish_names(shared.names.tables[index])
         row.beat(control_block.State.RESETTING)
         the_actor.reset()
         after_failure.pop_all()
@@ -58,6 +67,7 @@ def make_learner(
     node = seeding.sequence(config.seed, "learner")
     torch.manual_seed(seeding.torch_seed(node))
     the_replay = _make_replay(shared, row)
+    tables = shared.names.tables
     the_batcher = batcher.Batcher(
         [rings.ring(number) for number in shared.topology.rings(rank=seat.rank)],
         rings.learner_doorbell,
@@ -67,16 +77,25 @@ def make_learner(
         lambda count: row.add("discarded", count),
         the_replay,
     )
+    the_learner = learner.Learner(config, agent.make(config, shared.environment))
     return learner_loop.LearnerLoop(
         config,
         shared.live,
-        learner.Learner(config, agent.make(config, shared.environment)),
+        the_learner,
         the_batcher,
         rings,
         shared.store,
         shared.control,
         row,
         shared.learner_record,
+        game_log.GameLog(
+            config, os.path.dirname(shared.checkpoints), tables[:-1], tables[-1]
+        ),
+        snapshots.Writer(
+            the_learner.parameters.flat,
+            shared.snapshots,
+            derived.evaluation_interval(config),
+        ),
         shared.checkpoints,
         the_replay,
     )

@@ -1,9 +1,17 @@
 """Statistics of the last full games in learned batches, and the number of games."""
 
 import collections
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+from impala_mp import types
+from impala_mp.workers import ended_games
+
+_LAST = 100  # games
+_PARTS = ("", "/min", "/max")  # of a user's number: its mean, minimum and maximum
+_ENV = "env/"
 
 
 def task_names(suffixes: tuple[str, ...]) -> tuple[str, ...]:
@@ -12,18 +20,48 @@ def task_names(suffixes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"episode/{x}{s}" for s in several for x in ("return_mean", "count"))
 
 
+def number_names(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the keys of the user's numbers, by column; see `with_names`."""
+    several = suffixes if len(suffixes) > 1 else ()
+    return tuple(
+        f"{_ENV}{column}{part}"
+        for column in range(types.NUMBERS)
+        for part in (*_PARTS, *several)
+    )
+
+
+def with_names(record: dict[str, float], names: Sequence[str]) -> dict[str, float]:
+    """Returns a record with the user's names in place of columns; NaN is left out."""
+    found = {}
+    for key, value in record.items():
+        if key.startswith(_ENV):
+            column, slash, part = key.removeprefix(_ENV).partition("/")
+            if int(column) >= len(names) or np.isnan(value):
+                continue
+            key = f"{_ENV}{names[int(column)]}{slash}{part}"
+        found[key] = value
+    return found
+
+
 class _Games:
-    """The last 100 games as (return, length), and the number of all."""
+    """The last 100 games as (return, length), their numbers, and the number of all."""
 
     def __init__(self) -> None:
-        self.last: collections.deque[tuple[float, float]] = collections.deque(
-            maxlen=100
-        )
+        self.last = collections.deque[tuple[float, float]](maxlen=_LAST)
+        self.numbers: dict[str, collections.deque[float]] = {}
         self.count = 0
 
-    def add(self, games: list[tuple[float, float]]) -> None:
-        self.last.extend(games)
-        self.count += len(games)
+    def add(self, games: ended_games.Games, names: Sequence[str]) -> None:
+        self.count += len(games.returns)
+        ends = (games.returns[-_LAST:].tolist(), games.lengths[-_LAST:].tolist())
+        self.last.extend(zip(*ends, strict=True))
+        for name, column in zip(names, games.numbers.T, strict=True):
+            values = column[~np.isnan(column)]
+            if len(values):
+                self.number(name).extend(values[-_LAST:].tolist())
+
+    def number(self, name: str) -> collections.deque[float]:
+        return self.numbers.setdefault(name, collections.deque(maxlen=_LAST))
 
     def return_mean(self) -> float:
         return float(np.mean([each for each, _ in self.last])) if self.last else np.nan
@@ -37,29 +75,23 @@ class Episodes:
         self._all = _Games()
         self._by_task = {suffix: _Games() for suffix in suffixes}
 
-    def add(self, returns: np.ndarray, lengths: np.ndarray, actors: np.ndarray) -> None:
-        """Adds the games that ended in a batch.
+    def return_mean(self) -> float:
+        """Mean return of the last 100 games; NaN before there are as many."""
+        full = len(self._all.last) == _LAST
+        return self._all.return_mean() if full else np.nan
 
-        Args:
-          returns, lengths: [T, B], as `types.EpisodeEnd` has them.
-          actors: [B].
-        """
-        rows, columns = np.nonzero(~np.isnan(returns))
-        ends = zip(
-            returns[rows, columns].tolist(),
-            lengths[rows, columns].tolist(),
-            strict=True,
-        )
-        by_task: list[list[tuple[float, float]]] = [[] for _ in self._by_task]
-        games = list(ends)
-        for game, actor in zip(games, actors[columns].tolist(), strict=True):
-            by_task[actor % len(by_task)].append(game)
-        self._all.add(games)
-        for mine, new in zip(self._by_task.values(), by_task, strict=True):
-            mine.add(new)
+    def add(self, games: ended_games.Games, names: Sequence[str]) -> None:
+        """Adds the games that ended in a batch; `names` are those of their numbers."""
+        if not len(games.returns):
+            return
+        self._all.add(games, names)
+        if len(self._by_task) > 1:
+            for task, mine in enumerate(self._by_task.values()):
+                own = games.tasks == task
+                mine.add(ended_games.Games(*(each[own] for each in games)), names)
 
-    def metrics(self) -> dict[str, float]:
-        """Returns the metrics under episode/."""
+    def metrics(self, names: Sequence[str]) -> dict[str, float]:
+        """Returns the metrics under episode/, and those under env/ by column."""
         if not self._all.last:
             return {"episode/count": 0}
         returns, lengths = zip(*self._all.last, strict=True)
@@ -74,19 +106,42 @@ class Episodes:
             for suffix, games in self._by_task.items():
                 found[f"episode/return_mean{suffix}"] = games.return_mean()
                 found[f"episode/count{suffix}"] = games.count
-        return found
+        return {**found, **dict(self._numbers(names))}
+
+    def _numbers(self, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+        for column, name in enumerate(names):
+            values = self._all.numbers.get(name)
+            if not values:
+                continue
+            three = (float(np.mean(values)), min(values), max(values))
+            for part, value in zip(_PARTS, three, strict=True):
+                yield f"{_ENV}{column}{part}", value
+            if len(self._by_task) > 1:
+                for suffix, games in self._by_task.items():
+                    if own := games.numbers.get(name):
+                        yield f"{_ENV}{column}{suffix}", float(np.mean(own))
 
     def _games(self) -> list[_Games]:
-        return [self._all, *self._by_task.values()]
+        """Returns the statistics of all, and with several tasks of each."""
+        several = self._by_task.values() if len(self._by_task) > 1 else ()
+        return [self._all, *several]
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "last": [list(games.last) for games in self._games()],
             "counts": [games.count for games in self._games()],
+            "numbers": [
+                {name: list(values) for name, values in games.numbers.items()}
+                for games in self._games()
+            ],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        saved = zip(state["last"], state["counts"], strict=True)
-        for games, (last, count) in zip(self._games(), saved, strict=True):
-            games.last.extend(tuple(each) for each in last)
-            games.count = count
+        games = self._games()
+        # Older checkpoints save a single task twice, and have no numbers.
+        numbers = state.get("numbers", [{}] * len(games))
+        for i, mine in enumerate(games):
+            mine.last.extend(tuple(each) for each in state["last"][i])
+            mine.count = state["counts"][i]
+            for name, values in numbers[i].items():
+                mine.number(name).extend(values)

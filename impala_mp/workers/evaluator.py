@@ -2,19 +2,23 @@
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from ml_collections import config_dict
 
-from impala_mp import errors, nest, seeding
+from impala_mp import errors, nest, seeding, specs, types
 from impala_mp.config import by_value
 from impala_mp.environments import bad_data, vector
 from impala_mp.networks import agent
+from impala_mp.workers import confidence
 
 _MAX_BAD_IN_A_ROW = 100  # restarts without an ended game; then the evaluation ends
+
+# Seeds of games: a policy is chosen on one set, and reported on another.
+SELECTION, REPORT = 1, 2
 
 _MAX_CHARACTERS = 60  # of an argument, in a protocol
 
@@ -23,8 +27,10 @@ _RECORD = (
     "evaluation/return_std",
     "evaluation/return_min",
     "evaluation/return_max",
+    "evaluation/return_low",
+    "evaluation/return_high",
     "evaluation/episodes",
-    "evaluation/parameter_version",
+    "evaluation/agent_steps",
 )
 
 
@@ -47,6 +53,43 @@ class Summary(NamedTuple):
     min: float
     max: float
     episodes: int
+
+
+class Played(NamedTuple):
+    """Full games of one task, in the order in which they ended."""
+
+    returns: list[float]
+    lengths: list[int]  # agent steps
+    numbers: dict[str, list[float]]  # the user's, of the games that have them
+
+
+class RandomPolicy:
+    """Policy of uniformly random actions; of a Box without bounds, of normal ones."""
+
+    def __init__(self, policy: agent.Agent, spec: specs.ActionSpec) -> None:
+        self._agent, self._spec = policy, spec
+        self.initial_state = policy.initial_state
+        self._has_box = any(isinstance(x, specs.BoxSpec) for x in nest.flatten(spec))
+
+    def step(
+        self, time_step: Any, state: Any, *, generator: torch.Generator, **unused: Any
+    ) -> tuple[types.AgentOutput, Any]:
+        """Acts on one row, as `agent.Agent.step` does."""
+        if not self._has_box:
+            return self._agent.step(time_step, state, epsilon=1.0, generator=generator)
+        output, state = self._agent.step(time_step, state, generator=generator)
+
+        def draw(leaf: Any, action: torch.Tensor) -> torch.Tensor:
+            if not isinstance(leaf, specs.BoxSpec):
+                return action
+            if leaf.is_bounded:  # tanh follows
+                return (
+                    torch.rand(action.shape, generator=generator).mul(2).sub(1).atanh()
+                )
+            return torch.randn(action.shape, generator=generator)
+
+        action = nest.map_structure(draw, self._spec, output.action)
+        return output._replace(action=action), state
 
 
 def summarise(returns: list[float]) -> Summary:
@@ -78,7 +121,7 @@ def _short(value: Any) -> str:
 
 @torch.inference_mode()
 def evaluate(
-    policy: agent.Agent,
+    policy: agent.Agent | RandomPolicy,
     environment: vector.VectorEnvironment,
     episodes: int,
     greedy: bool,
@@ -86,8 +129,9 @@ def evaluate(
     each_step: Callable[[], bool] = lambda: True,
     max_steps: float = math.inf,
     report: Callable[[str], None] = print,
-) -> list[float]:
-    """Plays `episodes` games and returns their full-game returns.
+    epsilon: float = 0.0,
+) -> Played:
+    """Plays `episodes` full games and returns what came of them.
 
     Every copy plays a fixed share, because taking the first games to end would favour
     short ones. After bad data all copies restart.
@@ -96,6 +140,7 @@ def evaluate(
       each_step: called before each step; False ends the evaluation early.
       max_steps: limit of one game; a copy stops playing after a longer one.
       report: receives a sentence if fewer games are counted.
+      epsilon: share of uniformly random actions.
     """
     num_envs = environment.num_envs
     generator = torch.Generator().manual_seed(seeding.torch_seed(seed))
@@ -113,6 +158,7 @@ def evaluate(
                 nest.tensors(time_step),
                 state,
                 greedy=greedy,
+                epsilon=epsilon,
                 generator=generator,
             )
             action = nest.map_structure(torch.Tensor.numpy, output.action)
@@ -121,10 +167,10 @@ def evaluate(
             time_step = None
             games.discard(error)
             continue
-        games.count(ended.episode_return)
+        games.count(ended, environment.numbers.names)
     for sentence in games.explain():
         report(sentence)
-    return games.returns
+    return games.played
 
 
 class _Games:
@@ -135,7 +181,7 @@ class _Games:
         copies = np.arange(num_envs)
         self._shares = episodes // num_envs + (copies < episodes % num_envs)
         self._ages = np.zeros(num_envs, np.int64)  # steps of the games in progress
-        self.returns: list[float] = []
+        self.played = Played([], [], {})
         self._num_endless = 0  # games that are not counted
         self._num_bad = self._bad_in_a_row = 0  # restarts of all copies
         self._last_bad = ""
@@ -146,18 +192,29 @@ class _Games:
     def _is_hopeless(self) -> bool:
         return self._bad_in_a_row >= _MAX_BAD_IN_A_ROW
 
-    def count(self, episode_return: np.ndarray) -> None:
-        """Counts one step of all copies: returns [E] of ended games, else NaN."""
-        over = ~np.isnan(episode_return)
+    def count(self, end: types.EpisodeEnd, names: Sequence[str]) -> None:
+        """Counts one step of all copies; `names` are those of the user's numbers."""
+        over = ~np.isnan(end.episode_return)
         counted = over & (self._shares > 0)
         if counted.any():
-            self.returns.extend(episode_return[counted].tolist())
+            self._add(end, counted, names)
             self._bad_in_a_row = 0
         self._shares[counted] -= 1
         self._ages = np.where(over, 0, self._ages + 1)
         endless = self._ages > self._max_steps
         self._num_endless += int(self._shares[endless].sum())
         self._shares[endless] = 0
+
+    def _add(
+        self, end: types.EpisodeEnd, counted: np.ndarray, names: Sequence[str]
+    ) -> None:
+        self.played.returns.extend(end.episode_return[counted].tolist())
+        self.played.lengths.extend(end.episode_length[counted].tolist())
+        if end.numbers is not None:
+            for name, column in zip(names, end.numbers[counted].T, strict=False):
+                values = column[~np.isnan(column)].tolist()
+                if values:
+                    self.played.numbers.setdefault(name, []).extend(values)
 
     def discard(self, error: bad_data.BadData) -> None:
         """Discards the games in progress."""
@@ -186,19 +243,53 @@ class _Games:
         return sentences
 
 
-def as_record(by_task: dict[str, list[float]], version: int) -> dict[str, float]:
-    """Returns the record of the returns of each task, by suffix."""
-    summary = summarise([each for returns in by_task.values() for each in returns])
-    several = by_task if len(by_task) > 1 else {}
+def as_line(
+    by_task: dict[str, Played],
+    purpose: str,
+    policy: str,
+    agent_steps: int,
+    updates: int,
+    time_secs: float,
+    seed: np.random.SeedSequence,
+    kwargs: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns the line of evaluations.jsonl for the games of each task, by suffix."""
+    every = [each for played in by_task.values() for each in played.returns]
+    mean, half = statistics.fmean(every), float(confidence.half_width(np.array(every)))
+    numbers: dict[str, list[float]] = {}
+    for played in by_task.values():
+        for name, values in played.numbers.items():
+            numbers.setdefault(name, []).extend(values)
     return {
-        **{
-            f"evaluation/return_mean{k}": statistics.fmean(v)
-            for k, v in several.items()
+        "purpose": purpose,
+        "policy": policy,
+        "agent_steps": agent_steps,
+        "updates": updates,
+        "time_secs": time_secs,
+        **summarise(every)._asdict(),
+        "low": mean - half,
+        "high": mean + half,
+        "returns": {k.lstrip("/"): v.returns for k, v in by_task.items()},
+        "lengths": {k.lstrip("/"): v.lengths for k, v in by_task.items()},
+        "numbers": {
+            name: {"mean": statistics.fmean(v), "min": min(v), "max": max(v)}
+            for name, v in numbers.items()
         },
-        "evaluation/return_mean": summary.mean,
-        "evaluation/return_std": summary.std,
-        "evaluation/return_min": summary.min,
-        "evaluation/return_max": summary.max,
-        "evaluation/episodes": summary.episodes,
-        "evaluation/parameter_version": version,
+        "seeds": [str(seed.entropy), *map(int, seed.spawn_key)],
+        "kwargs": {name: _short(value) for name, value in kwargs.items()},
+    }
+
+
+def as_record(line: dict[str, Any]) -> dict[str, float]:
+    """Returns the metrics of an evaluation's line."""
+    names = {"return_mean": "mean", "return_std": "std", "return_min": "min"}
+    names |= {"return_max": "max", "return_low": "low", "return_high": "high"}
+    names |= {"episodes": "episodes", "agent_steps": "agent_steps"}
+    tasks = line["returns"] if len(line["returns"]) > 1 else {}
+    return {
+        **{f"evaluation/{metric}": line[key] for metric, key in names.items()},
+        **{
+            f"evaluation/return_mean/{task}": statistics.fmean(returns)
+            for task, returns in tasks.items()
+        },
     }

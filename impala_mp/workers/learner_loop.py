@@ -10,26 +10,29 @@ import torch
 
 from impala_mp import errors
 from impala_mp.algorithms import base, cuda, replay
-from impala_mp.config import derived, fields, live_hyperparameters, schedules
+from impala_mp.config import fields, live_hyperparameters, schedules
 from impala_mp.storage import checkpoint
 from impala_mp.transport import (
     control_block,
-    metrics_record,
     parameter_store,
+    record_ring,
     trajectory_ring,
 )
 from impala_mp.workers import (
     accounting,
     batcher,
     drift,
-    episode_statistics,
+    game_log,
     learner,
     learner_metrics,
     nonfinite,
     publisher,
+    snapshots,
 )
 
 _FIRST_SECS = 10.0  # until the first checkpoint of a run, at most
+_RECORDS = 200  # of a run, at least
+_RESERVED = 16  # rows of the ring of records
 _WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
 
@@ -50,7 +53,9 @@ class LearnerLoop:
         store: parameter_store.ParameterStore,
         control: control_block.ControlBlock,
         row: control_block.ProcessRow,
-        the_record: metrics_record.Record,
+        the_record: record_ring.RecordRing,
+        games: game_log.GameLog,
+        the_snapshots: snapshots.Writer,
         folder: str,
         the_replay: replay.Replay | None = None,
     ) -> None:
@@ -74,14 +79,13 @@ class LearnerLoop:
             schedules.ladder(len(rings.heads()), config.actors.epsilon_ladder),
         )
         self._schedules = live.scheduled()
-        self._episodes = episode_statistics.Episodes(
-            derived.task_suffixes(config.environment)
-        )
+        self._games, self._snapshots = games, the_snapshots
         self.updates = learner_metrics.UpdateMeans(
             learner.metric_names(config), config.learner.device
         )
         self._means: dict[str, float] = {}  # of the last record
         self._started = self._recorded = self._saved = time.monotonic()
+        self._next_record = 0  # agent steps
         self._seconds_before = 0.0  # of the runs before, in this folder
         self._restored: dict[str, float] = {}
         self._num_saved = 0
@@ -147,10 +151,10 @@ class LearnerLoop:
         alarm = self._drift.look(batch)
         if alarm:
             print(alarm, flush=True)
-        actors = batch.header.actor[: batch.num_fresh]
-        self._episodes.add(*batch.episode_end, actors)
         self.updates.add(self.updates.timed("update", self._update, batch))
+        self._games.add(batch, self._learner.agent_steps, self._time_secs())
         self.updates.timed("publish", self.publish)
+        self._snapshots.look(self._moment())
         self._accounts.learned_one()
         self._row.add("finished", 1)
 
@@ -180,7 +184,14 @@ class LearnerLoop:
     # Records.
 
     def record_is_due(self) -> bool:
-        return time.monotonic() - self._recorded >= self._config.logging.interval_secs
+        """Returns whether a record is due, by time or by progress.
+
+        The last rows of the ring are left to records that cannot wait.
+        """
+        elapsed = time.monotonic() - self._recorded
+        if self._learner.agent_steps >= self._next_record:
+            return self._record.free > _RESERVED
+        return elapsed >= self._config.logging.interval_secs and self._record.free > 2
 
     def write_record(self) -> None:
         """Publishes progress and means. Waits for the device.
@@ -199,7 +210,7 @@ class LearnerLoop:
                 "loss/learning_rate": self._learner.learning_rate(
                     self._control.get("learning_rate_factor")
                 ),
-                **self._episodes.metrics(),
+                **self._games.metrics(),
                 "health/drift": self._drift.worst,
                 "health/drift_alarms": self._drift.alarms,
                 "health/mixed_unrolls": self.updates.lags.mixed_unrolls,
@@ -213,7 +224,10 @@ class LearnerLoop:
                 },
             }
         )
+        self._games.flush()
         self._recorded = time.monotonic()
+        interval = max(1, self._config.total_agent_steps // _RECORDS)
+        self._next_record = (self._learner.agent_steps // interval + 1) * interval
 
     def _progress(self) -> dict[str, float]:
         learned = self._learner
@@ -224,6 +238,10 @@ class LearnerLoop:
                 strict=True,
             )
         )
+
+    def _moment(self) -> snapshots.Moment:
+        learned = self._learner
+        return snapshots.Moment(learned.updates, learned.agent_steps, self._time_secs())
 
     def _time_secs(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
@@ -264,6 +282,7 @@ class LearnerLoop:
 
     def _write_checkpoint(self, counts: dict[str, int], extra: dict[str, Any]) -> None:
         self._num_saved += 1
+        self._games.flush(durable=True)
         if self._replay and self._config.replay.save:
             self._refresher.flush()
             extra = {**extra, "replay": self._replay.state_dict()}
@@ -276,7 +295,7 @@ class LearnerLoop:
                 "learner": self._learner.state_dict(),
                 "config": fields.to_json(self._config),
                 "random_state": torch.get_rng_state(),
-                "episodes": self._episodes.state_dict(),
+                "episodes": self._games.state_dict(),
                 "num_saved": self._num_saved,
                 "time_secs": self._time_secs(),
                 "counts": counts,
@@ -320,7 +339,6 @@ class LearnerLoop:
             self._saved_update = self._learner.updates
         if "episodes" in state:  # missing in checkpoint 0 of a warm start
             torch.set_rng_state(state["random_state"])
-            self._episodes.load_state_dict(state["episodes"])
             self._num_saved = state["num_saved"]
             self.updates.restore(
                 state.get("updates_skipped", 0)
@@ -330,6 +348,8 @@ class LearnerLoop:
             self._saved_overrides = state.get("overrides", {})
             if self._replay and "replay" in state:
                 self._replay.load_state_dict(state.pop("replay"))  # large: not kept
+        self._games.restore(state.get("episodes"))
+        self._snapshots.restore(self._learner.agent_steps)
         self._restored = {f"restored/{k}": v for k, v in self._progress().items()}
         self._restored["restored/incarnation"] = self._row.get("incarnation")
         if "delay_line" in state:
@@ -339,4 +359,5 @@ class LearnerLoop:
             self.publish()
         self._publisher.flush()
         self.write_record()
+        self._next_record = 0  # at the next update
         return state

@@ -49,8 +49,10 @@ NAMES = (
 def record_names(config: Any) -> tuple[str, ...]:
     """Returns the names of all numbers in the learner's record."""
     replayed = replay.METRICS if config.replay.ratio else ()
-    by_task = episode_statistics.task_names(derived.task_suffixes(config.environment))
-    return (*NAMES, *by_task, *replayed, *learner.metric_names(config))
+    suffixes = derived.task_suffixes(config.environment)
+    by_task = episode_statistics.task_names(suffixes)
+    numbers = episode_statistics.number_names(suffixes)
+    return (*NAMES, *by_task, *numbers, *replayed, *learner.metric_names(config))
 
 
 def popart_limit(record: dict[str, float]) -> str:

@@ -34,7 +34,10 @@ class ServedActor(actor.RingActor):
         incarnation: int,
         new_seeds: Callable[[], list[int]],
     ) -> None:
-        super().__init__(ring, control, row, index, incarnation, new_seeds)
+        numbers = halves[0].numbers
+        for each in halves:
+            each.numbers = numbers
+        super().__init__(ring, control, row, index, incarnation, new_seeds, numbers)
         self._environments = halves
         self._seats, self._bell = block.seats(index), block.server_doorbell
         self._slots = [
@@ -103,7 +106,7 @@ class ServedActor(actor.RingActor):
         start = time.perf_counter_ns()
         time_step, episode_end = self._environments[half].step(slot.actions[t])
         trajectory_slot.write(slot.time_step_arrays[t + 1], time_step)
-        trajectory_slot.write(slot.episode_ends[t], episode_end)
+        self._write_end(slot.episode_ends[t], t, episode_end)
         # Copied at once, so that an unroll that starts over begins with the latest row.
         nest.map_structure(np.copyto, self._time_steps[half], time_step)
         row.add("environment_ns", time.perf_counter_ns() - start)

@@ -85,7 +85,7 @@ def test_only_what_is_fresh_is_counted(tmp_path):
     ends = [batch[1].time_step.step_type[1:, :3] == 2 for batch in watched.batches]
     assert training._episodes.metrics()["episode/count"] == np.sum(ends) > 0
     training.write_record()
-    record = parts.shared.learner_record.read()
+    record = parts.shared.learner_record.read()[-1]
     assert record["health/learned"] == record["health/committed"] == 60
     assert record["agent_steps"] == 60 * 5
     assert record["replay/size"] == 60
@@ -96,7 +96,7 @@ def test_only_what_is_fresh_is_counted(tmp_path):
 def test_without_replay_the_record_has_no_word_of_it(tmp_path):
     parts = _parts(tmp_path, **{"replay.ratio": 0.0})
     parts.training.write_record()
-    names = parts.shared.learner_record.read()
+    names = parts.shared.learner_record.read()[-1]
     assert not any("replay" in name or "cloning" in name for name in names)
 
 

@@ -12,6 +12,7 @@ import rich.console
 
 from impala_mp import config as config_lib
 from impala_mp.monitoring import overview, status
+from impala_mp.storage import evaluations
 
 _PROCESS = {
     "role": "supervisor",
@@ -127,14 +128,25 @@ def test_sick_processes_are_listed(tmp_path, live):
     assert not report.healthy
 
 
-def test_the_final_evaluation_replaces_the_last_one(tmp_path):
+def test_the_newest_evaluations_are_shown_with_the_random_policy(tmp_path):
     path = _make(tmp_path / "run", "finished")
-    final = {"mean": 9.25, "low": 9.0, "high": 9.5, "episodes": 64, "returns": {}}
-    for text in ("", "[]", '{"greedy": 7}', '{"greedy": {"mean": "x"}}'):
-        (tmp_path / "run" / "evaluation.json").write_text(text)
-        assert "3.50 ±.5" in _text(status.read(path))
-    (tmp_path / "run" / "evaluation.json").write_text(json.dumps({"greedy": final}))
-    assert "9.25 ±.25 over 64 games" in _text(status.read(path))
+    assert "3.50 ±.5 at 2k steps" in _text(status.read(path))
+    line = {"purpose": "final", "updates": 9, "time_secs": 9.0, "episodes": 64}
+    for policy, steps, mean in (
+        ("random", 0, -7.5),
+        ("greedy", 1000, 5.0),
+        ("sampled", 2000, 8.25),
+        ("greedy", 2000, 9.25),
+    ):
+        found = {"policy": policy, "agent_steps": steps, "mean": mean}
+        found |= {"low": mean - 0.25, "high": mean + 0.25}
+        evaluations.append(path, {**line, **found})
+    lines = " ".join(_text(status.read(path)).split())
+    assert "evaluation 9.25 ±.25 at 2k steps over 64 games (greedy)" in lines
+    assert "evaluation 8.25 ±.25 at 2k steps over 64 games (sampled)" in lines
+    assert "random policy -7.50" in lines
+    assert "5.00" not in lines
+    assert status.load(path).evaluation()["mean"] == 9.25
 
 
 def test_a_run_without_records_or_config(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp.transport import metrics_record, parameter_store
+from impala_mp.transport import parameter_store
 from tests.support import forks
 
 _SIZE = 4 * 1_600_000  # bytes: 1.6M float32 parameters
@@ -179,39 +179,6 @@ def test_a_checksum_finds_a_mixture():
     store._buffers[1][5] = 8
     with pytest.raises(RuntimeError, match="version 1 of the parameters is torn"):
         store.fetch(np.zeros(64, np.uint8))
-
-
-def _write_records(the_record):
-    value = 0.0
-    while True:
-        value += 1.0
-        the_record.write({name: value for name in "abcdefgh"})
-
-
-@pytest.mark.integration
-def test_a_record_is_never_mixed():
-    the_record = metrics_record.Record(tuple("abcdefgh"))
-    with forks.child(_write_records, the_record):
-        seen = 0
-        deadline = time.monotonic() + _DEADLINE_SECS
-        while seen < 1000 and time.monotonic() < deadline:
-            values = the_record.read()
-            if values:
-                seen += 1
-                assert len(set(values.values())) == 1
-    assert seen == 1000
-
-
-def test_a_record_by_name():
-    the_record = metrics_record.Record(("a", "b"))
-    assert the_record.read() is None
-    the_record.write({"a": 1.5})
-    values = the_record.read()
-    assert values["a"] == 1.5
-    assert np.isnan(values["b"])
-    assert the_record.read() is None
-    with pytest.raises(KeyError, match="c"):
-        the_record.write({"c": 1.0})
 
 
 class _Disturbed(parameter_store.ParameterStore):

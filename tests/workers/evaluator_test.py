@@ -37,7 +37,8 @@ class _Lengths:
         over = self._age == self._index + 1
         self._age[over] = 0
         returns = np.where(over, self._index, np.nan).astype(np.float32)
-        end = types.EpisodeEnd(returns, np.where(over, self._index + 1, 0))
+        lengths = np.where(over, self._index + 1, 0)
+        end = types.EpisodeEnd(returns, lengths, None)
         return self._row(over), end
 
 

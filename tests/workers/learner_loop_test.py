@@ -33,7 +33,7 @@ def _act(parts, spoil=lambda slot: None):
 
 def _record(parts):
     parts.training.write_record()
-    return parts.shared.learner_record.read()
+    return parts.shared.learner_record.read()[-1]
 
 
 def _counts(record):
@@ -125,7 +125,7 @@ def test_counts_go_on_in_a_run_that_is_gone_on_with(tmp_path):
     )
     third.restore(print)
     third.write_record()
-    assert _counts(second.shared.learner_record.read()) == [24, 18, 6, 0]
+    assert _counts(second.shared.learner_record.read()[-1]) == [24, 18, 6, 0]
 
 
 def test_no_record_is_ahead_of_the_checkpoint_of_its_update(tmp_path):
@@ -194,7 +194,7 @@ def test_accounting_and_checkpoints_of_training(tmp_path):
         parts.training.step()
     builders.act(parts)
     parts.training.write_record()
-    record = parts.shared.learner_record.read()
+    record = parts.shared.learner_record.read()[-1]
     assert record["health/committed"] == 30
     assert record["health/learned"] == 24
     assert record["health/in_flight"] == 6
@@ -206,7 +206,7 @@ def test_accounting_and_checkpoints_of_training(tmp_path):
     builders.make_batcher(parts.shared).take()
     again = worker_builders.make_learner(parts.shared.topology.learner(), parts.shared)
     again.restore(print)
-    record = parts.shared.learner_record.read()
+    record = parts.shared.learner_record.read()[-1]
     assert record["updates"] == record["restored/updates"] == 4
     assert record["health/discarded"] == 6
     assert record["health/in_flight"] == 0
@@ -246,7 +246,7 @@ def test_every_update_uses_the_values_of_its_schedules(tmp_path):
     ]
     parts.shared.control.override({"entropy_cost": 0.7})
     parts.training.write_record()
-    record = parts.shared.learner_record.read()
+    record = parts.shared.learner_record.read()[-1]
     assert record["live/entropy_cost"] == 0.7  # a person comes before a schedule
     assert record["live/epsilon"] == pytest.approx(0.5 - 0.4 * 150 / 1500)
     assert record["loss/learning_rate"] == pytest.approx(1e-3 * (1 - 0.5 * 0.15))

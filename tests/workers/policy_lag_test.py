@@ -92,7 +92,7 @@ def test_a_change_of_parameters_within_an_unroll_shows(tmp_path, forged, capsys)
     actor.unroll()
     parts.training.step()
     parts.training.write_record()
-    record = parts.shared.learner_record.read()
+    record = parts.shared.learner_record.read()[-1]
     assert record["health/mixed_unrolls"] == (3 if forged else 0)
     assert ("More than one version" in capsys.readouterr().out) is forged
     new = 2 * 3 if forged else 0
@@ -107,14 +107,14 @@ def test_the_learner_counts_each_transition_once(tmp_path):
     parts.training.restore(report=print)
     (actor,) = parts.actors
     parts.training.write_record()
-    assert policy_lag.take(parts.shared.learner_record.read()) == []
+    assert policy_lag.take(parts.shared.learner_record.read()[-1]) == []
     actor.fetch()
     for _ in range(4):  # two batches, the second of which lags one update behind
         actor.unroll()
     parts.training.step()
     parts.training.step()
     parts.training.write_record()
-    counts = policy_lag.take(parts.shared.learner_record.read())
+    counts = policy_lag.take(parts.shared.learner_record.read()[-1])
     transitions = config.batch_size * config.unroll_length
     assert counts == [transitions, transitions, *[0] * (len(counts) - 2)]
     actor.fetch()
@@ -122,7 +122,7 @@ def test_the_learner_counts_each_transition_once(tmp_path):
         actor.unroll()
     parts.training.step()
     parts.training.write_record()
-    counts = policy_lag.take(parts.shared.learner_record.read())
+    counts = policy_lag.take(parts.shared.learner_record.read()[-1])
     assert counts == [transitions, *[0] * (len(counts) - 1)]
 
 

@@ -1,0 +1,240 @@
+"""End of a training: final evaluation, best checkpoint, film and learning curve."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+import time
+from typing import Any
+
+from impala_mp import errors, seeding
+from impala_mp.environments import bad_data, vector
+from impala_mp.evaluation import evaluate, film as film_lib, saved_run
+from impala_mp.monitoring import curves
+from impala_mp.networks import agent
+from impala_mp.storage import best_checkpoint, evaluations, workdir
+from impala_mp.workers import evaluator
+
+_FILM = "film.gif"
+_FILM_SECS = 20.0  # at most, for playing and drawing one game
+_RANDOM_SECS = 5.0  # at most, for games of the random policy
+
+
+def conclude(name: str, path: str, config: Any, policy: agent.Agent) -> None:
+    """Evaluates the finished run in `path`, and prints what came of it.
+
+    Args:
+      name: of the environment, for people.
+      policy: an agent of the run, whose parameters are replaced.
+    """
+    run = saved_run.SavedRun(path, config=config)
+    policy = run.agent(policy)
+    print(f"\nFinal evaluation: {_final(run, policy)}", flush=True)
+    folder = shlex.quote(path)
+    best = _best(run, policy)
+    lines = {
+        "Run": path,
+        "Best checkpoint": best,
+        "Learning curve": _learning_curve(run, policy, name),
+        "Film": _film(run, policy),
+        "TensorBoard": f"{command('tensorboard')} --logdir={folder}",
+        "Evaluate again": (
+            f"{command('impala-eval')} --workdir={folder} --episodes=100"
+        ),
+    }
+    for label, text in lines.items():
+        if text:
+            print(f"{label + ':':<17}{text}", flush=True)
+
+
+def command(name: str) -> str:
+    """Returns `name`, or its path beside Python if it is not on PATH; shell-quoted."""
+    beside = os.path.join(os.path.dirname(sys.executable), name)
+    hidden = shutil.which(name) is None and os.path.exists(beside)
+    return shlex.quote(beside) if hidden else name
+
+
+# The final evaluation.
+
+
+def _final(run: saved_run.SavedRun, policy: agent.Agent) -> str:
+    """Plays greedy and sampled games, and keeps both; returns the result in words."""
+    lines = {}
+    try:
+        for greedy in (True, False):
+            played = evaluate.play(run, policy, run.config.evaluation.episodes, greedy)
+            line = evaluate.as_line(run, played, evaluations.FINAL, greedy, run.seed())
+            lines[line["policy"]] = line
+    except evaluator.NoGameEnded as error:
+        return f"none; {error}"
+    greedy_first = bool(run.config.evaluation.greedy)
+    order = sorted(lines, reverse=not greedy_first)  # greedy, sampled
+    sentence = _difference(lines)
+    with _reported("The final evaluation"):
+        for kind in order:
+            evaluations.append(run.path, lines[kind])
+        final = {**lines, "sentence": sentence}
+        evaluations.write_final(run.path, final)
+    chosen, other = (lines[kind] for kind in order)
+    protocol = evaluator.protocol(run.evaluation_environment, greedy_first)
+    return (
+        f"mean return {_number(chosen['mean'])}, 95 % interval"
+        f" {_number(chosen['low'])} to {_number(chosen['high'])}, standard deviation"
+        f" {_number(chosen['std'])}, over {chosen['episodes']} episodes ({protocol});"
+        f" {order[1]} {_number(other['mean'])}.{sentence and f' {sentence}'}"
+    )
+
+
+def _difference(lines: dict[str, Any]) -> str:
+    """Returns a sentence if greedy and sampled games differ beyond chance; or ""."""
+    greedy, sampled = lines[evaluations.GREEDY], lines[evaluations.SAMPLED]
+    if greedy["low"] > sampled["high"]:
+        return (
+            "Greedy actions are better than sampled ones: act greedily, or let the"
+            " entropy fall with a lower config.loss.entropy_cost."
+        )
+    if greedy["high"] < sampled["low"]:
+        return (
+            "Sampled actions are better than greedy ones: the policy needs its"
+            " randomness. Act with samples, or train for longer."
+        )
+    return ""
+
+
+def _number(value: float) -> str:
+    """Returns three decimals, or three digits of a number that they would hide."""
+    return f"{value:.3g}" if 0.0 < abs(value) < 0.001 else f"{value:.3f}"
+
+
+@contextlib.contextmanager
+def _reported(what: str) -> Any:
+    """Reports what a full disk does not take."""
+    try:
+        yield
+    except OSError as error:
+        print(f"{what} could not be written: {error}.", file=sys.stderr)
+
+
+# The best checkpoint.
+
+
+def _best(run: saved_run.SavedRun, policy: agent.Agent) -> str:
+    """Lets the newest checkpoint compete for the best; returns the best in words.
+
+    All play the games of the same seeds, and are reported on those of others.
+    """
+    best = best_checkpoint.BestCheckpoint(workdir.Workdir(run.path).checkpoints)
+    settings = run.config.evaluation
+    seed = seeding.sequence(run.config.seed, "evaluator", evaluator.SELECTION)
+    try:
+        played = evaluate.play(
+            run, policy, settings.training_episodes, settings.greedy, seed=seed
+        )
+    except evaluator.NoGameEnded:
+        return ""
+    line = evaluate.as_line(run, played, evaluations.PROGRESS, settings.greedy, seed)
+    with _reported("The best checkpoint"):
+        evaluations.append(run.path, line)
+        if best.is_better(line["mean"]) or best.mean == line["mean"]:
+            parameters = policy.network.state_dict()
+            best.save(parameters, run.updates, run.agent_steps, line["mean"])
+    if best.updates == run.updates:
+        return "the newest"
+    reported = [
+        each
+        for each in evaluations.read(run.path)
+        if each["purpose"] == evaluations.BEST and each["updates"] == best.updates
+    ]
+    if not reported:
+        return f"update {best.updates:,}"
+    return (
+        f"mean return {_number(reported[-1]['mean'])} at"
+        f" {reported[-1]['agent_steps']:,} agent steps; use --checkpoint=best"
+    )
+
+
+# Pictures.
+
+
+def _learning_curve(run: saved_run.SavedRun, policy: agent.Agent, name: str) -> str:
+    """Draws the learning curve; returns its file, or why there is none."""
+    _add_random_policy(run, policy)
+    image = os.path.join(run.path, "learning_curve.png")
+    try:
+        curves.plot({name: [run.path]}, image)
+        curves.plot({name: [run.path]}, os.path.join(run.path, "learning_curve.svg"))
+    except errors.BadInput:
+        return "none; no full game has ended in training."
+    except OSError as error:  # a full disk
+        return f"none ({error})."
+    return image
+
+
+def _add_random_policy(run: saved_run.SavedRun, policy: agent.Agent) -> None:
+    """Plays games of the random policy, unless the evaluator has done so."""
+    if any(x["policy"] == evaluations.RANDOM for x in evaluations.read(run.path)):
+        return
+    end = time.monotonic() + _RANDOM_SECS
+    settings, by_task = run.config.evaluation, {}
+    seed = seeding.sequence(run.config.seed, "evaluator", evaluator.SELECTION)
+    for task, suffix in enumerate(run.tasks):
+        count = min(settings.training_episodes, settings.environments)
+        with contextlib.closing(run.environment(count, task)) as environment:
+            random_policy = evaluator.RandomPolicy(policy, environment.spec.action)
+            by_task[suffix] = evaluator.evaluate(
+                random_policy,
+                environment,
+                settings.training_episodes,
+                False,
+                seed,
+                lambda: time.monotonic() < end,
+                settings.max_steps,
+                lambda sentence: None,
+            )
+    # Games that ended in time alone would be the short ones.
+    if time.monotonic() < end and all(each.returns for each in by_task.values()):
+        line = evaluate.as_line(run, by_task, evaluations.PROGRESS, False, seed)
+        line |= {"policy": evaluations.RANDOM}
+        line |= {"agent_steps": 0, "updates": 0, "time_secs": 0.0}
+        with _reported("The evaluation of the random policy"):
+            evaluations.append(run.path, line)
+
+
+def _film(run: saved_run.SavedRun, policy: agent.Agent) -> str:
+    """Films a game of the final policy; returns the file, or "" without pictures."""
+    if not run.config.evaluation.film:
+        return ""
+    file = os.path.join(run.path, _FILM)
+    try:
+        environment = run.environment(1)
+        draws = environment.draws
+        environment.close()
+        if not draws:
+            return ""
+        with contextlib.closing(run.environment(1, 0, "rgb_array")) as environment:
+            return _filmed(run, policy, environment, file)
+    except (errors.BadInput, bad_data.BadData, OSError) as error:
+        return f"none ({error})"
+
+
+def _filmed(
+    run: saved_run.SavedRun,
+    policy: agent.Agent,
+    environment: vector.VectorEnvironment,
+    file: str,
+) -> str:
+    film = film_lib.Film(environment, _FILM_SECS)
+    settings = run.config.evaluation
+    evaluator.evaluate(
+        policy,
+        environment,
+        1,
+        settings.greedy,
+        run.seed(),
+        film,
+        settings.max_steps,
+        lambda sentence: None,
+    )
+    film.save(file)
+    return file

@@ -1,0 +1,90 @@
+"""Games that ended in a batch, with the user's numbers by name."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from impala_mp import types
+from impala_mp.transport import name_tables
+from impala_mp.workers import batcher
+
+
+class Games(NamedTuple):
+    """Full games, in the order of the batch's rows."""
+
+    returns: np.ndarray  # float32 [G], undiscounted and unclipped
+    lengths: np.ndarray  # int32 [G], agent steps
+    tasks: np.ndarray  # int64 [G], actor i plays task i modulo their number
+    numbers: np.ndarray  # float64 [G, names], NaN where a game has none
+
+
+class EndedGames:
+    """Finder of ended games; gives each name of a user's number one column."""
+
+    def __init__(
+        self,
+        of_actors: Sequence[name_tables.NameTable],
+        own: name_tables.NameTable,
+        num_tasks: int,
+    ) -> None:
+        """`own` has the names of all actors; this process writes it."""
+        self._of_actors, self._own, self._num_tasks = of_actors, own, num_tasks
+        self._columns: list[list[int]] = [[] for _ in of_actors]  # -1: no room
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns of `Games.numbers`."""
+        return self._own.names()
+
+    def add_names(self, names: Sequence[str]) -> None:
+        """Adds the names of a run before, in their order."""
+        for name in names:
+            self._column(name)
+
+    def find(self, batch: batcher.Batch) -> Games:
+        """Returns the games that ended in the fresh trajectories of a batch."""
+        end = batch.episode_end
+        rows, columns = np.nonzero(~np.isnan(end.episode_return))
+        actors = batch.header.actor[columns]
+        return Games(
+            end.episode_return[rows, columns],
+            end.episode_length[rows, columns],
+            actors % self._num_tasks,
+            self._numbers(end, batch.header, rows, columns),
+        )
+
+    def _numbers(
+        self,
+        end: types.EpisodeEnd,
+        header: types.Header,
+        rows: np.ndarray,
+        columns: np.ndarray,
+    ) -> np.ndarray:
+        has = header.has_numbers[columns] > 0
+        if not has.any():
+            return np.full((len(rows), len(self.names)), np.nan)
+        actors = header.actor[columns]
+        present = np.unique(actors[has]).tolist()
+        places = {actor: self._places(actor) for actor in present}
+        found = np.full((len(rows), len(self.names)), np.nan)
+        for actor, place in places.items():
+            games = np.flatnonzero(has & (actors == actor))
+            own = end.numbers[rows[games], columns[games], : len(place)]
+            kept = np.array(place) >= 0
+            found[np.ix_(games, np.array(place)[kept])] = own[:, kept]
+        return found
+
+    def _places(self, actor: int) -> list[int]:
+        """Returns the columns here of an actor's columns."""
+        known, names = self._columns[actor], self._of_actors[actor].names()
+        known += [self._column(name) for name in names[len(known) :]]
+        return known
+
+    def _column(self, name: str) -> int:
+        names = self.names
+        if name not in names:
+            if len(names) >= types.NUMBERS:
+                return -1
+            self._own.append(name)
+        return self.names.index(name)

@@ -1,0 +1,175 @@
+"""Evaluations during training: at fixed agent steps, within a share of the cores."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from impala_mp import seeding
+from impala_mp.config import derived
+from impala_mp.environments import vector
+from impala_mp.networks import agent, flat_parameters
+from impala_mp.storage import best_checkpoint, evaluations
+from impala_mp.transport import control_block, shared as shared_lib
+from impala_mp.workers import evaluator, snapshots
+
+MAX_SHARE = 0.02  # of the machine's cores, unless evaluation.interval_steps is set
+evaluator.SELECTION, evaluator.REPORT = (
+    1,
+    2,
+)  # seeds: a policy is chosen on one set, and reported on another
+
+
+class Allowance:
+    """Sleeps as long as this process has taken more than its share of the cores."""
+
+    def __init__(self, share: float, row: control_block.ProcessRow) -> None:
+        self._share, self._row = share, row
+        self._start = time.monotonic()
+
+    def pause(self, goes_on: Callable[[], bool]) -> None:
+        """Sleeps, with heartbeats, until the share is kept or the run stops."""
+        while goes_on():
+            elapsed = time.monotonic() - self._start
+            late = time.process_time() / self._share - elapsed
+            if late <= 0.0:
+                return
+            self._row.beat(control_block.State.WAITING_FOR_DATA)
+            time.sleep(min(late, 0.2))
+
+
+class EvaluationLoop:
+    """Loop of the evaluator. It owns `checkpoints/best` while the run lives."""
+
+    def __init__(
+        self,
+        shared: shared_lib.Shared,
+        policy: agent.Agent,
+        environments: dict[str, vector.VectorEnvironment],
+        row: control_block.ProcessRow,
+    ) -> None:
+        """`environments` has those of each task, by its suffix."""
+        self._shared, self._policy, self._row = shared, policy, row
+        self._environments = environments
+        self._settings = shared.config.evaluation
+        flat = flat_parameters.FlatParameters(policy.network).flat
+        self._snapshots = snapshots.Reader(shared.snapshots, flat)
+        self._folder = os.path.dirname(shared.checkpoints)
+        self._best = best_checkpoint.BestCheckpoint(shared.checkpoints)
+        share = 1.0 if self._settings.interval_steps else MAX_SHARE
+        num_cores = len(os.sched_getaffinity(0))
+        self._allowance = Allowance(share * num_cores, row)
+
+    def run(self) -> None:
+        """Evaluates until the run stops."""
+        if not any(
+            each["policy"] == evaluations.RANDOM
+            for each in evaluations.read(self._folder)
+        ):
+            self._evaluate_at_random()
+        while self._goes_on():
+            moment = self._snapshots.fetch()
+            if moment is None:
+                self._row.beat(control_block.State.WAITING_FOR_DATA)
+                time.sleep(0.1)
+                continue
+            self._evaluate(moment)
+
+    def _goes_on(self) -> bool:
+        return not self._shared.control.stopping
+
+    def _each_step(self) -> bool:
+        self._row.beat(control_block.State.RUNNING)
+        self._allowance.pause(self._goes_on)
+        return self._goes_on()
+
+    def _evaluate_at_random(self) -> None:
+        random_policy = evaluator.RandomPolicy(
+            self._policy, self._shared.environment.action
+        )
+        played = self._play(random_policy, evaluator.SELECTION)
+        if played:
+            start = snapshots.Moment(0, 0, 0.0)
+            self._keep(played, evaluations.PROGRESS, evaluations.RANDOM, start)
+
+    def _evaluate(self, moment: snapshots.Moment) -> None:
+        """Evaluates the snapshot; keeps it as the best if no other was better."""
+        played = self._play(self._policy, evaluator.SELECTION)
+        if not played:
+            return
+        line = self._keep(played, evaluations.PROGRESS, self._kind, moment)
+        self._shared.evaluation_record.write(evaluator.as_record(line))
+        self._row.add("finished", 1)
+        if self._best.is_better(line["mean"]):
+            again = self._play(self._policy, evaluator.REPORT)
+            if again:
+                self._keep(
+                    again, evaluations.BEST, self._kind, moment, evaluator.REPORT
+                )
+                self._save(moment, line["mean"])
+
+    def _save(self, moment: snapshots.Moment, mean: float) -> None:
+        parameters = self._policy.network.state_dict()
+        try:
+            self._best.save(
+                parameters, moment.updates, moment.agent_steps, mean, self._row.beat_on
+            )
+        except OSError as error:
+            print(f"The best checkpoint could not be written: {error}.", flush=True)
+
+    @property
+    def _kind(self) -> str:
+        return evaluations.GREEDY if self._settings.greedy else evaluations.SAMPLED
+
+    def _play(self, policy: Any, seeds: int) -> dict[str, evaluator.Played]:
+        """Returns the games of each task; empty if one has none or the run stops."""
+        by_task = dict(self._games(policy, self._seed(seeds)))
+        complete = all(played.returns for played in by_task.values())
+        return by_task if complete and self._goes_on() else {}
+
+    def _seed(self, seeds: int) -> np.random.SeedSequence:
+        return seeding.sequence(self._shared.config.seed, "evaluator", seeds)
+
+    def _games(
+        self, policy: Any, seed: np.random.SeedSequence
+    ) -> Iterator[tuple[str, evaluator.Played]]:
+        for suffix, environment in self._environments.items():
+            yield (
+                suffix,
+                evaluator.evaluate(
+                    policy,
+                    environment,
+                    self._settings.training_episodes,
+                    self._settings.greedy,
+                    seed,
+                    self._each_step,
+                    self._settings.max_steps,
+                ),
+            )
+
+    def _keep(
+        self,
+        played: dict[str, evaluator.Played],
+        purpose: str,
+        policy: str,
+        moment: snapshots.Moment,
+        seeds: int = evaluator.SELECTION,
+    ) -> dict[str, Any]:
+        """Appends the line of an evaluation, and returns it."""
+        line = evaluator.as_line(
+            played,
+            purpose,
+            policy,
+            moment.agent_steps,
+            moment.updates,
+            moment.time_secs,
+            self._seed(seeds),
+            derived.evaluation_environment(self._shared.config).kwargs,
+        )
+        try:
+            evaluations.append(self._folder, line)
+        except OSError as error:
+            print(f"An evaluation could not be written: {error}.", flush=True)
+        return line

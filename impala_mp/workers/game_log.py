@@ -1,0 +1,71 @@
+"""Log of a learner's games: statistics of the last ones, and a row for each."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from impala_mp.config import derived
+from impala_mp.storage import episodes
+from impala_mp.transport import name_tables
+from impala_mp.workers import batcher, ended_games, episode_statistics
+
+
+class GameLog:
+    """Full games that the learner has learned from, each exactly once.
+
+    A checkpoint has their number. A learner that resumes from it removes later rows,
+    because their updates are lost.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        folder: str,
+        of_actors: Sequence[name_tables.NameTable],
+        own: name_tables.NameTable,
+    ) -> None:
+        """`folder` is the run's; the tables have the names of the user's numbers."""
+        names = derived.task_names(config.environment)
+        suffixes = derived.task_suffixes(config.environment)
+        self._games = ended_games.EndedGames(of_actors, own, len(names))
+        self._statistics = episode_statistics.Episodes(suffixes)
+        self._rows: episodes.Writer | None = None
+        if config.logging.episodes:
+            tasks = [suffix.lstrip("/") for suffix in suffixes]
+            os.makedirs(folder, exist_ok=True)
+            self._rows = episodes.Writer(folder, tasks)
+
+    def add(self, batch: batcher.Batch, agent_steps: int, time_secs: float) -> None:
+        """Adds the games that ended in a batch; the progress is that at its end."""
+        games = self._games.find(batch)
+        names = self._games.names
+        self._statistics.add(games, names)
+        if self._rows:
+            self._rows.add(agent_steps, time_secs, *games, names)
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the metrics of the last games."""
+        return self._statistics.metrics(self._games.names)
+
+    def return_mean(self) -> float:
+        """Mean return of the last 100 games; NaN before there are as many."""
+        return self._statistics.return_mean()
+
+    def flush(self, durable: bool = False) -> None:
+        """Writes the rows so far."""
+        if self._rows:
+            self._rows.flush(durable)
+
+    def state_dict(self) -> dict[str, Any]:
+        rows = self._rows.num_rows if self._rows else 0
+        names = list(self._games.names)
+        return {**self._statistics.state_dict(), "names": names, "rows": rows}
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Continues from the state of a checkpoint, or begins without one."""
+        state = state or {}
+        if state:
+            self._statistics.load_state_dict(state)
+        self._games.add_names(state.get("names", ()))
+        if self._rows:
+            self._rows.rewind(state.get("rows", 0), self._games.names)
