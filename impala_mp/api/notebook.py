@@ -9,7 +9,7 @@ from typing import Any
 from impala_mp import errors
 
 _INTERVAL_SECS = 5.0
-_SHARE = 0.05  # of the time, at most, for drawing
+_SHARE = 0.2  # of the time, at most, for drawing
 
 
 class LivePlot:
@@ -37,15 +37,15 @@ class LivePlot:
 
     def redraw(self) -> None:
         """Draws now; a folder without records yet has no image."""
-        start = time.monotonic()
+        start, pause = time.monotonic(), _INTERVAL_SECS
         with contextlib.suppress(errors.BadInput, OSError):
             image = self._draw()
             if self._handle is None:
                 self._handle = self._show(image, display_id=True)
             else:
                 self._handle.update(image)
-        taken = time.monotonic() - start
-        self._next = time.monotonic() + max(_INTERVAL_SECS, taken / _SHARE)
+            pause = max(pause, (time.monotonic() - start) / _SHARE)
+        self._next = time.monotonic() + pause
 
 
 def display() -> Callable[..., Any] | None:
