@@ -8,22 +8,23 @@ headless Chromium turns the SVGs of rich into PNGs.
 """
 
 import argparse
+import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 
 import rich.console
+from PIL import Image
 from rich import terminal_theme
 
 from impala_mp import errors
 from impala_mp.monitoring import dashboard, history, run_state, status
 from impala_mp.storage import metrics
 
-_CELL = 12.2  # pixels of a character in an SVG of rich
-_LINE = 24.4
-_FRAME = (18, 50)  # pixels beside and above the text
+_COLOURS = 64  # of a PNG, which keep it small
 _MESSAGES = 20  # at most, under the box
 
 
@@ -47,10 +48,11 @@ def state_at(path: str, until: float) -> run_state.RunState:
     )
 
 
-def messages(path: str) -> list[str]:
-    """Returns the newest messages of the run, without their times."""
+def messages(path: str, last: str) -> list[str]:
+    """Returns the first messages of the run, without their times and its last one."""
     log = pathlib.Path(path, "logs", "supervisor.log")
-    return [line[20:] for line in log.read_text().splitlines()[:_MESSAGES]]
+    lines = [line[20:] for line in log.read_text().splitlines()[:_MESSAGES]]
+    return [line for line in lines if line != last]
 
 
 def draw(
@@ -62,16 +64,13 @@ def draw(
             record=True, width=width, height=height, file=nowhere, force_terminal=True
         )
         console.print(content, end="")
-    lines = console.export_text(clear=False).count("\n") + 1
     svg = console.export_svg(title=file.stem, theme=terminal_theme.DIMMED_MONOKAI)
-    size = (
-        round(width * _CELL + 2 * _FRAME[0] + 20),
-        round(max(lines, 3) * _LINE + _FRAME[1] + 30),
-    )
+    match = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert match, "rich writes the size into its SVGs"
+    size = [math.ceil(float(pixels)) for pixels in match.groups()]
     with tempfile.TemporaryDirectory() as folder:
         page = pathlib.Path(folder, "page.html")
-        style = "body{margin:0} svg{width:%dpx}" % size[0]
-        page.write_text(f"<meta charset=utf-8><style>{style}</style>{svg}")
+        page.write_text(f"<meta charset=utf-8><style>body{{margin:0}}</style>{svg}")
         subprocess.run(
             [
                 *(browser, "--headless", "--no-sandbox", "--hide-scrollbars"),
@@ -81,6 +80,8 @@ def draw(
             check=True,
             capture_output=True,
         )
+    with Image.open(file) as image:
+        image.convert("RGB").quantize(_COLOURS).save(file, optimize=True)
 
 
 def main() -> None:
@@ -101,7 +102,7 @@ def main() -> None:
     except errors.BadInput as error:
         print(f"pictures.py: {error}", file=sys.stderr)
         sys.exit(2)
-    news = messages(arguments.run)
+    news = messages(arguments.run, state.bottleneck)
     sizes = [tuple(map(int, size.split("x"))) for size in arguments.sizes.split(",")]
     frames = [(f"dashboard_{width}", width, height, False) for width, height in sizes]
     frames.append(("dashboard_ascii", *sizes[0], True))

@@ -122,7 +122,7 @@ def _merged(points: list[Record]) -> list[Record]:
 
 
 def _mean(a: Record, b: Record, weight: float) -> Record:
-    """Merges two points: counters are the later one's, other numbers the mean.
+    """Merges two points: counters are the later ones, other numbers the mean.
 
     Args:
       weight: share of `b` in the mean.

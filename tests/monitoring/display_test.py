@@ -87,6 +87,20 @@ def test_the_dashboard_is_on_the_alternate_screen():
     assert sys.stderr is not screen
 
 
+def test_the_dashboard_reaches_the_terminal_although_prints_are_taken(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    file = sys.stdout
+    with display.Display(_FACTS) as screen:
+        screen.update(_RECORD)
+        screen._live.refresh()
+        assert "60.0% of 2k steps" in file.getvalue()
+
+
 def test_processes_that_are_not_well_are_shown():
     console = _console(terminal=True)
     status = health.Status("actor", 3, 7, 0, "hung", 0, 12.3, "")
