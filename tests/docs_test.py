@@ -20,7 +20,7 @@ from impala_mp import config as config_lib
 from impala_mp.cli import command_line, new, what
 from impala_mp.config import fields as fields_lib
 from impala_mp.evaluation import evaluate, export, player
-from impala_mp.monitoring import health, report_page
+from impala_mp.monitoring import report_page, status
 from impala_mp.runtime import preflight, program, signals
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -250,7 +250,7 @@ def _run(monkeypatch, words):
         folder = settings.get("workdir", arguments[0])
         evaluate.evaluate(folder, 2, video=settings.get("video"))
     elif name == "impala-status":
-        assert health.read(arguments[0]).healthy
+        assert status.read(arguments[0]).healthy
     elif name == "impala-report":
         report_page.write(arguments[0], settings.get("output"))
     else:

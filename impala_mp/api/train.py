@@ -19,9 +19,10 @@ from multiprocessing import connection, spawn
 from typing import Any
 
 from impala_mp import errors
-from impala_mp.api import child, run as run_lib, settings
+from impala_mp.api import child, notebook, run as run_lib, settings
 from impala_mp.cli import what
-from impala_mp.config import fields as fields_lib
+from impala_mp.config import by_value, fields as fields_lib
+from impala_mp.monitoring import curves
 from impala_mp.runtime import launch
 from impala_mp.storage import files, trust as trust_lib, workdir as workdir_lib
 
@@ -82,7 +83,7 @@ def train(
             "start_from": os.fspath(start_from),
         }
         files.write_atomically(os.path.join(folder, child.JOB), json.dumps(job))
-        interrupted, code = _run(folder)
+        interrupted, code = _run(folder, _live_plot(path, made, folder))
         _raise_failure(os.path.join(folder, child.OUTCOME), code)
     if interrupted and files.newest_update(os.path.join(path, "checkpoints")) < 0:
         raise KeyboardInterrupt
@@ -105,21 +106,43 @@ def _folder(workdir: str | os.PathLike[str] | None, name: str) -> str:
         ) from error
 
 
-def _run(folder: str) -> tuple[bool, int]:
+def _live_plot(path: str, config: Any, folder: str) -> notebook.LivePlot | None:
+    """Returns the plot of a run for a notebook; elsewhere None."""
+    show = notebook.display()
+    if show is None:
+        return None
+    name = by_value.without_digests(config.environment.id)
+    file = os.path.join(folder, "curve.png")
+
+    def draw() -> run_lib.Image:
+        curves.plot({name: [path]}, file)
+        return run_lib.Image(file)
+
+    return notebook.LivePlot(show, draw)
+
+
+def _run(folder: str, plot: notebook.LivePlot | None) -> tuple[bool, int]:
     """Runs the training; returns whether Ctrl-C came, and the exit code."""
     with _started(folder) as process, _pidfd(process.pid) as ended:
         decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         output, interrupted = process.stdout, False
         while True:
             try:
-                if output is None:
-                    connection.wait([ended])
-                elif output.fileno() in connection.wait([ended, output.fileno()]):
+                if plot:
+                    plot.tick()
+                waited = [ended] if output is None else [ended, output.fileno()]
+                ready = connection.wait(waited, plot.secs() if plot else None)
+                if not ready:
+                    continue
+                if output is not None and output.fileno() in ready:
                     data = os.read(output.fileno(), 2**16)
                     _show(decoder.decode(data, not data))
                     output = output if data else None
                     continue
-                return interrupted, process.wait()
+                code = process.wait()
+                if plot:
+                    plot.redraw()
+                return interrupted, code
             except KeyboardInterrupt:
                 interrupted = True
                 process.send_signal(signal.SIGINT)

@@ -44,6 +44,26 @@ def explain(
     return f"Actors and learner keep each other busy. {costs}"
 
 
+def brief(record: dict[str, float]) -> str:
+    """Returns the limit of a run in half a line; "" while the numbers are missing."""
+    waits = record.get("time/learner_wait", math.nan)
+    actors_wait = record.get("time/actor_wait", math.nan)
+    costs = {
+        "environment": record.get("time/environment_step_ms", math.nan),
+        "inference": record.get("time/inference_step_ms", math.nan),
+    }
+    if not math.isfinite(waits + actors_wait + sum(costs.values())):
+        return ""
+    if waits > _IDLE and waits >= actors_wait:
+        most = max(costs, key=lambda name: costs[name])
+        return (
+            f"limit: the actors; faster {most} helps most ({costs[most]:.2g} ms a step)"
+        )
+    if actors_wait > _IDLE:
+        return f"limit: the learner; the actors wait {100 * actors_wait:.0f} %"
+    return "limit: none; actors and learner keep each other busy"
+
+
 def _enough(actors_wait: float, num_actors: int) -> int:
     return max(1, math.ceil(num_actors * (1.0 - actors_wait)))
 

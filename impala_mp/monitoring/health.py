@@ -1,18 +1,14 @@
-"""Writes health.json; renders it and the newest metrics as a table and a verdict."""
+"""Writes and reads health.json, and judges the run by it."""
 
 import contextlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import rich.console
-import rich.table
-import rich.text
-
 from impala_mp import errors
-from impala_mp.monitoring import display
-from impala_mp.storage import files, metrics, workdir
+from impala_mp.storage import files, workdir
 
 _KEYS = {"time", "bottleneck", "stall", "processes"}
 _STALE_SECS = 15.0  # health.json is rewritten every 5 s, if the disk has space
@@ -31,12 +27,27 @@ class Status(NamedTuple):
     reason: str  # of the last restart
 
 
-class HealthReport(NamedTuple):
-    """Content and verdict of `impala-status`."""
+_SICK = ("hung", "lost")
 
-    table: rich.console.Group
-    running: bool
-    healthy: bool
+
+def sick(statuses: Sequence[Status]) -> list[str]:
+    """Returns a line for each process that is not well."""
+    return [
+        f"{each.role} {each.index}: {each.state}, last sign of life"
+        f" {each.heartbeat_age_secs:.0f} s ago"
+        + (f"; {each.reason}" if each.reason else "")
+        for each in statuses
+        if each.state in _SICK
+    ]
+
+
+class Verdict(NamedTuple):
+    """State of a run, and whether it is as it should be."""
+
+    state: str  # running, stalled, sick, silent, killed, finished, stopped or failed
+    is_running: bool
+    is_healthy: bool
+    sentence: str = ""
 
 
 def write(folder: str, health: dict[str, Any]) -> None:
@@ -54,44 +65,41 @@ def write(folder: str, health: dict[str, Any]) -> None:
         raise
 
 
-def read(path: str) -> HealthReport:
-    """Reads the state of the run in `path`.
-
-    Raises:
-      BadInput: there is no run, or it is from another version.
-    """
-    health = _load(path)
-    newest = metrics.last(path)  # lists may be in the place of numbers
-    record = {key: value for key, value in newest.items() if files.is_number(value)}
-    state = health["processes"][0]["state"]
-    running = state == "running" and workdir.is_live(path)
-    sentence, healthy = _judge_live(path, health) if running else _judge_ended(state)
-    parts = [*_parts(health, record), *filter(None, [sentence])]
-    return HealthReport(rich.console.Group(*parts), running, healthy)
+def judge(path: str, health: dict[str, Any]) -> Verdict:
+    """Returns the state of the run in `path`, from its health.json and its lock."""
+    state = str(health["processes"][0]["state"])
+    is_live = workdir.is_live(path)
+    if state == "running" and is_live:
+        return _judge_live(path, health)
+    if state == "running":
+        return Verdict("killed", False, False, "The supervisor was killed.")
+    if is_live and state == "finished":
+        text = "The final evaluation is in progress."
+        return Verdict(state, False, True, text)
+    return Verdict(state, False, state in ("finished", "stopped"))
 
 
-def _judge_live(path: str, health: dict[str, Any]) -> tuple[str, bool]:
-    """Returns a sentence on the supervisor ("" if it is well), and healthy or not."""
+def _judge_live(path: str, health: dict[str, Any]) -> Verdict:
     now = time.time()
     age = now - health["time"]
     touched = now - os.path.getmtime(os.path.join(path, "health.json"))
     if min(age, touched) > _STALE_SECS:
-        return f"The supervisor is alive but silent for {touched:.0f} s.", False
-    sick = [p for p in health["processes"] if p["state"] in ("hung", "lost")]
-    healthy = not sick and not health["stall"]
+        text = f"The supervisor is alive but silent for {touched:.0f} s."
+        return Verdict("silent", True, False, text)
+    is_sick = any(each["state"] in _SICK for each in health["processes"])
+    state = "stalled" if health["stall"] else "sick" if is_sick else "running"
+    text = ""
     if age > _STALE_SECS:
-        return f"The run continues. This is {age:.0f} s old: is the disk full?", healthy
-    return "", healthy
+        text = f"The run continues. This is {age:.0f} s old: is the disk full?"
+    return Verdict(state, True, state == "running", text)
 
 
-def _judge_ended(state: str) -> tuple[str, bool]:
-    if state == "running":
-        return "The supervisor was killed.", False
-    return "", state in ("finished", "stopped")
+def load(path: str) -> dict[str, Any]:
+    """Loads health.json and checks its values.
 
-
-def _load(path: str) -> dict[str, Any]:
-    """Loads health.json and checks its values."""
+    Raises:
+      BadInput: there is no run, or it is from another version.
+    """
     workdir.check_name(path)
     try:
         health = files.read_json(os.path.join(path, "health.json"))
@@ -140,33 +148,3 @@ def _is_process(each: Any) -> bool:
         isinstance(each[name], str) if kind is str else files.is_number(each[name])
         for name, kind in Status.__annotations__.items()
     )
-
-
-def _parts(health: dict[str, Any], record: dict[str, float]) -> list[Any]:
-    table = rich.table.Table(box=None, pad_edge=False)
-    for column in ("role", "pid", "incarnation", "state", "heartbeat", "restarts", ""):
-        table.add_column(column)
-    for each in health["processes"]:
-        table.add_row(
-            *map(
-                _text,
-                (
-                    f"{each['role']} {each['index']}",
-                    each["pid"] or "–",
-                    each["incarnation"],
-                    each["state"],
-                    f"{each['heartbeat_age_secs']:.1f} s",
-                    each["restarts"],
-                    each["reason"],
-                ),
-            )
-        )
-    lines = [f"{label}: {text}" for label, text in display.rows(record) if record]
-    lines += health.get("live", [])
-    lines += [text for text in (health["bottleneck"], health["stall"]) if text]
-    return [table, *map(_text, lines)]
-
-
-def _text(value: Any) -> rich.text.Text:
-    """Returns a value of a file as text, without markup and control characters."""
-    return rich.text.Text(files.visible(str(value)))

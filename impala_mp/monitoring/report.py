@@ -164,13 +164,15 @@ def _final(folder: str) -> dict[str, dict[str, Any]]:
 
 
 def _health(folder: str) -> Health:
-    report = health.read(folder)  # checks the file
-    found = _json(folder, "health.json", {})
-    processes = found["processes"]
-    state = processes[0]["state"]
-    if state == "running" and not report.running:
-        state = "killed"
-    return Health(state, report.healthy, found["time"], found["bottleneck"], processes)
+    found = health.load(folder)
+    verdict = health.judge(folder, found)
+    return Health(
+        verdict.state,
+        verdict.is_healthy,
+        found["time"],
+        found["bottleneck"],
+        found["processes"],
+    )
 
 
 def _journal(folder: str) -> list[dict[str, Any]]:

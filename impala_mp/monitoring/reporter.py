@@ -101,6 +101,7 @@ class Reporter:
     def tick(self, statuses: list[health.Status]) -> None:
         """Handles one interval; writes no record without a new update."""
         self._look_for_news()
+        self._screen.processes(statuses)
         self._guarded(self._live.tick, int(self._before.get("agent_steps", 0)))
         self._guarded(self._write_health, statuses)
         self._report_failed_checkpoints()

@@ -10,7 +10,13 @@ from impala_mp import errors, nest, seeding, specs
 from impala_mp.config import by_value, derived, validation
 from impala_mp.environments import factory
 from impala_mp.evaluation import conclusion
-from impala_mp.monitoring import display, health, live_control, reporter as reporter_lib
+from impala_mp.monitoring import (
+    display,
+    health,
+    live_control,
+    reporter as reporter_lib,
+    run_state,
+)
 from impala_mp.networks import agent, description
 from impala_mp.runtime import (
     allocation,
@@ -75,7 +81,8 @@ def train(
                 kept = live_control.restore(shared.control, overrides, changes)
                 news = [*found, *changed, *kept, *_described(shared, environment)]
                 news.append(trust.record(config, folder.path))
-                finished = _show(shared, folder, news, end)
+                facts = _facts(config, policy, folder.path)
+                finished = _show(shared, facts, folder, news, end)
             except errors.BadInput:  # from a child
                 folder.withdraw()
                 raise
@@ -109,18 +116,28 @@ def _report_cut(path: str) -> None:
     )
 
 
+def _facts(config: Any, policy: agent.Agent, path: str) -> run_state.Facts:
+    here = os.path.relpath(path)
+    return run_state.Facts(
+        by_value.without_digests(config.environment.id),
+        config.total_agent_steps,
+        config.algorithm,
+        sum(each.numel() for each in policy.network.parameters()),
+        config.seed,
+        min(here, path, key=len),
+    )
+
+
 def _show(
     shared: shared_lib.Shared,
+    facts: run_state.Facts,
     folder: workdir.Workdir,
     news: list[str],
     end: signals.Ending,
 ) -> bool:
     """Runs the training with a display; returns True when it is finished."""
-    with display.Display(
-        by_value.without_digests(shared.config.environment.id),
-        shared.config.total_agent_steps,
-        log=os.path.join(folder.logs, "supervisor.log"),
-    ) as screen:
+    log = os.path.join(folder.logs, "supervisor.log")
+    with display.Display(facts, log=log) as screen:
         for sentence in filter(None, news):
             screen.message(sentence)
         return _run(shared, folder, screen, end)

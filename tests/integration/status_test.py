@@ -22,8 +22,9 @@ def test_status_from_a_second_terminal(start, tmp_path):
     run = start(runs.LONG)
     run.until(lambda: run.records())
     run.until_running(count=2)
-    done = runs.status(run)
+    done = runs.status(run, "--processes")
     assert done.returncode == 0, done.stdout
+    assert "learner 0" not in runs.status(run).stdout
     for word in ("learner 0", "actor 1", str(run.process.pid), "agent steps/s"):
         assert word in done.stdout
     victim = run.until_running(count=2)[0]

@@ -2,7 +2,12 @@
 
 import pytest
 
-from impala_mp.monitoring import bottleneck, display, reporter as reporter_lib
+from impala_mp.monitoring import (
+    bottleneck,
+    display,
+    reporter as reporter_lib,
+    run_state,
+)
 from tests.support import builders
 
 
@@ -39,7 +44,7 @@ def test_sentences(text, expected):
 
 def test_a_wait_that_began_before_the_interval_is_no_more_than_all_of_it(tmp_path):
     shared = builders.shared(builders.config(), tmp_path)
-    screen = display.Display("Catch", 1)
+    screen = display.Display(run_state.Facts("Catch", 1))
     reporter = reporter_lib.Reporter(shared, str(tmp_path), screen)
     for row in map(
         shared.row, shared.topology.actors

@@ -13,7 +13,7 @@ import pytest
 import rich.console
 
 from impala_mp import errors
-from impala_mp.monitoring import health
+from impala_mp.monitoring import status
 
 _PROCESS = {
     "role": "supervisor",
@@ -51,7 +51,7 @@ def _text(report):
 
 def test_a_whole_file_is_reported(live):
     _write(live)
-    report = health.read(str(live))
+    report = status.read(str(live))
     assert report.running
     assert report.healthy
 
@@ -63,18 +63,18 @@ def _processes(state, other="running"):
 
 def test_a_run_with_its_lock_is_alive_however_old_the_file(live):
     _write(live, age_secs=3600.0)  # touched: a full disk
-    report = health.read(str(live))
+    report = status.read(str(live))
     assert (report.running, report.healthy) == (True, True)
     assert "3600 s old: is the disk full?" in _text(report)
     _write(live, age_secs=3600.0, touched_secs=60.0)
-    report = health.read(str(live))
+    report = status.read(str(live))
     assert (report.running, report.healthy) == (True, False)
     assert "is alive but silent for 60 s" in _text(report)
 
 
 def test_a_run_without_its_lock_is_gone_however_new_the_file(tmp_path):
     _write(tmp_path)
-    report = health.read(str(tmp_path))
+    report = status.read(str(tmp_path))
     assert (report.running, report.healthy) == (False, False)
     assert "was killed" in _text(report)
 
@@ -93,7 +93,7 @@ def test_a_run_without_its_lock_is_gone_however_new_the_file(tmp_path):
 )
 def test_healthy_and_unhealthy_runs(live, changes, healthy):
     _write(live, **changes)
-    report = health.read(str(live))
+    report = status.read(str(live))
     assert report.healthy == healthy
     assert "was killed" not in _text(report)
 
@@ -136,7 +136,7 @@ def _without(name):
 def test_another_version_is_a_sentence(tmp_path, text):
     (tmp_path / "health.json").write_text(text)
     with pytest.raises(errors.BadInput, match="another version"):
-        health.read(str(tmp_path))
+        status.read(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,13 @@ def test_values_of_another_type_are_a_sentence(tmp_path, changes):
     text = json.dumps({"time": 1.0, **_HEALTH, **changes})
     (tmp_path / "health.json").write_text(text)
     with pytest.raises(errors.BadInput, match="was edited"):
-        health.read(str(tmp_path))
+        status.read(str(tmp_path))
 
 
 def test_text_of_the_file_is_shown_as_text(live):
-    process = {**_PROCESS, "reason": "[/x] [red]\x1b[31m"}
+    process = {**_PROCESS, "reason": "[/x] [red]\x1b[31m", "restarts": 1}
     _write(live, processes=[process], live=["[/y]"], bottleneck="[/z]")
-    text = _text(health.read(str(live)))
+    text = _text(status.read(str(live)))
     for shown in ("[/x] [red]\\x1b[31m", "[/y]", "[/z]"):
         assert shown in text
 
@@ -174,16 +174,16 @@ def test_text_of_the_file_is_shown_as_text(live):
 def test_half_a_file_is_a_sentence(tmp_path, data):
     (tmp_path / "health.json").write_bytes(data)
     with pytest.raises(errors.BadInput, match="half-written or damaged"):
-        health.read(str(tmp_path))
+        status.read(str(tmp_path))
 
 
 def test_a_damaged_line_of_the_metrics_is_left_out(tmp_path):
     _write(tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"agent_steps": 1\n')
-    assert not health.read(str(tmp_path)).running
+    assert not status.read(str(tmp_path)).running
 
 
 def test_no_run_is_a_sentence(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere", __file__):
         with pytest.raises(errors.BadInput, match="has no health.json"):
-            health.read(str(path))
+            status.read(str(path))

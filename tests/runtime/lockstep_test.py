@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from impala_mp.environments import catch
-from impala_mp.monitoring import health
+from impala_mp.monitoring import status
 from impala_mp.runtime import launch, lockstep, program, signals, streams
 from impala_mp.storage import metrics
 from impala_mp.workers import learner_loop
@@ -117,7 +117,7 @@ def test_its_one_process_is_in_health_json(
     )
     assert seen == ["running"] * (1 if tick_secs else 39)
     assert _state(tmp_path) == "finished"
-    report = health.read(str(tmp_path))
+    report = status.read(str(tmp_path))
     assert report.healthy
     assert not report.running
 
@@ -127,7 +127,7 @@ def test_a_failure_is_in_health_json(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         program.train(lockstep_runs.config(), str(tmp_path))
     assert _state(tmp_path) == "failed"
-    assert not health.read(str(tmp_path)).healthy
+    assert not status.read(str(tmp_path)).healthy
 
 
 def test_a_profile_contains_actors_and_learner(tmp_path):

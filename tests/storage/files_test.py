@@ -5,7 +5,7 @@ import os
 import pytest
 
 from impala_mp import errors
-from impala_mp.monitoring import health, run_history
+from impala_mp.monitoring import run_history, status
 from impala_mp.storage import checkpoint, crash_file, files, metrics, workdir
 from tests.support import builders
 
@@ -92,7 +92,7 @@ def test_readers_never_wait_and_give_a_sentence(tmp_path, kind):
         lambda: workdir.read_config(path),
         lambda: workdir.Workdir(path).check(builders.config()),
         lambda: workdir.is_live(path),
-        lambda: health.read(path),
+        lambda: status.read(path),
         lambda: metrics.last(path),
         lambda: metrics.read(path),
         lambda: run_history.load(path, "agent_steps", "updates"),
@@ -153,7 +153,7 @@ def test_values_of_another_type_are_no_metrics(tmp_path):
 
 
 def test_a_name_that_is_no_text_is_a_sentence():
-    for read in (workdir.Workdir, workdir.read_config, health.read):
+    for read in (workdir.Workdir, workdir.read_config, status.read):
         with pytest.raises(errors.BadInput, match="not UTF-8"):
             read("/tmp/\udcff")
 
@@ -167,7 +167,7 @@ def _check_and_open(path):
 def test_a_loop_of_links_and_a_long_name_are_sentences(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path in (tmp_path / "loop", tmp_path / "loop" / "run", tmp_path / ("n" * 256)):
-        for read in (health.read, workdir.read_config):
+        for read in (status.read, workdir.read_config):
             with pytest.raises(errors.BadInput):
                 read(str(path))
         with pytest.raises(errors.BadInput):

@@ -13,8 +13,8 @@ def fork_server(run):
     return harness.parent(run.until_running("learner")[0]["pid"])
 
 
-def status(run):
-    command = [sys.executable, "-m", "impala_mp.cli.status", str(run.workdir)]
+def status(run, *flags):
+    command = [sys.executable, "-m", "impala_mp.cli.status", str(run.workdir), *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 

@@ -1,0 +1,117 @@
+"""Draws the displays of a run as PNGs for the docs, from the files of real runs.
+
+python tools/pictures.py --output=docs/guides/figures runs/keydoor
+python tools/pictures.py --output=/tmp/figures --until=0.77 --sizes=80x24,200x50 runs/a
+
+It writes dashboard_WIDTH.png for each size, dashboard_ascii.png and status.png. A
+headless Chromium turns the SVGs of rich into PNGs.
+"""
+
+import argparse
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import rich.console
+from PIL import Image
+from rich import terminal_theme
+
+from impala_mp import errors
+from impala_mp.monitoring import dashboard, history, run_state, status
+from impala_mp.storage import metrics
+
+_COLOURS = 64  # of a PNG, which keep it small
+_MESSAGES = 20  # at most, under the box
+
+
+def state_at(path: str, until: float) -> run_state.RunState:
+    """Returns the state of the run in `path` after the share `until` of its steps.
+
+    Raises:
+      BadInput: there is no run, or it cannot be read.
+    """
+    state = status.load(path).state
+    end = until * state.facts.total_agent_steps
+    records = history.History()
+    for record in metrics.read(path):
+        if record["agent_steps"] <= end:
+            records.add(record)
+    return state._replace(
+        facts=state.facts._replace(folder=os.path.relpath(path)),
+        history=records,
+        checkpoint_age_secs=12.0,
+        is_running=until < 1.0,
+    )
+
+
+def messages(path: str, last: str) -> list[str]:
+    """Returns the first messages of the run, without their times and its last one."""
+    log = pathlib.Path(path, "logs", "supervisor.log")
+    lines = [line[20:] for line in log.read_text().splitlines()[:_MESSAGES]]
+    return [line for line in lines if line != last]
+
+
+def draw(
+    browser: str, file: pathlib.Path, content: object, width: int, height: int
+) -> None:
+    """Writes a PNG of something that rich prints."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        console = rich.console.Console(
+            record=True, width=width, height=height, file=nowhere, force_terminal=True
+        )
+        console.print(content, end="")
+    svg = console.export_svg(title=file.stem, theme=terminal_theme.DIMMED_MONOKAI)
+    match = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert match, "rich writes the size into its SVGs"
+    size = [math.ceil(float(pixels)) for pixels in match.groups()]
+    with tempfile.TemporaryDirectory() as folder:
+        page = pathlib.Path(folder, "page.html")
+        page.write_text(f"<meta charset=utf-8><style>body{{margin:0}}</style>{svg}")
+        subprocess.run(
+            [
+                *(browser, "--headless", "--no-sandbox", "--hide-scrollbars"),
+                *(f"--screenshot={file}", f"--window-size={size[0]},{size[1]}"),
+                page.as_uri(),
+            ],
+            check=True,
+            capture_output=True,
+        )
+    with Image.open(file) as image:
+        image.convert("RGB").quantize(_COLOURS).save(file, optimize=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="DIR")
+    parser.add_argument("--output", required=True, help="folder of the PNGs")
+    parser.add_argument("--sizes", default="80x24,120x40", help="of the terminal")
+    parser.add_argument("--until", type=float, default=0.77, help="share of the run")
+    parser.add_argument("--browser", default="chromium", help="name or path")
+    arguments = parser.parse_args()
+    output = pathlib.Path(arguments.output)
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        state = state_at(arguments.run, arguments.until)
+        report = status.read(arguments.run, processes=True)
+    except errors.BadInput as error:
+        print(f"pictures.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    news = messages(arguments.run, state.bottleneck)
+    sizes = [tuple(map(int, size.split("x"))) for size in arguments.sizes.split(",")]
+    frames = [(f"dashboard_{width}", width, height, False) for width, height in sizes]
+    frames.append(("dashboard_ascii", *sizes[0], True))
+    for name, width, height, ascii_only in frames:
+        lines = dashboard.lines(state, width, height, ascii_only, messages=news)
+        content = rich.console.Group(*lines)
+        draw(arguments.browser, output / f"{name}.png", content, width, height)
+    draw(arguments.browser, output / "status.png", report.table, 100, 40)
+
+
+if __name__ == "__main__":
+    main()
