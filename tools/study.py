@@ -1,7 +1,7 @@
 """Runs experiments with several seeds each, and draws and tabulates them together.
 
     python tools/study.py --output=runs/study [--seeds=3] [--jobs=1] [--target=RETURN]
-        [--x=FIELD [--lines=FIELD]]
+        [--x=FIELD [--lines=FIELD]] [--checkpoint=best]
         EXPERIMENT.py[:VARIANT] [...] [--config.FIELD=VALUE ...]
 
 A run that is there already is not repeated, one that was stopped goes on; a result of
@@ -43,6 +43,7 @@ class _Run(NamedTuple):
     folder: pathlib.Path
     flags: list[str]  # of impala-train
     config: Any  # that they give
+    checkpoint: str = "newest"  # that is evaluated
 
 
 def _make_run(output: pathlib.Path, experiment: str, seed: int, flags: Any) -> _Run:
@@ -54,7 +55,7 @@ def _make_run(output: pathlib.Path, experiment: str, seed: int, flags: Any) -> _
 
 
 def _result(run: _Run) -> pathlib.Path:
-    return run.folder / "evaluation.json"
+    return run.folder / f"study-{run.checkpoint}.json"
 
 
 def _check_result(run: _Run) -> None:
@@ -88,11 +89,12 @@ def _complete(run: _Run) -> float:
     if not _result(run).exists():
         where = f"--workdir={run.folder}"
         _call("train", *run.flags, where)
-        line = _call("evaluate", where, "--episodes=100").splitlines()[-1]
-        if json.loads(line)["agent_steps"] < run.config.total_agent_steps:
+        if not (run.folder / "evaluation.json").exists():
             raise RuntimeError(
                 f"{run.folder} was stopped. The same command resumes it."
             )
+        which = f"--checkpoint={run.checkpoint}"
+        line = _call("evaluate", where, "--episodes=100", which).splitlines()[-1]
         files.write_atomically(str(_result(run)), line + "\n")
     mean: float = json.loads(_result(run).read_text())["mean"]
     print(f"{run.folder}: {mean:.2f}", flush=True)
@@ -189,6 +191,7 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
     parser.add_argument("--target", type=float, help="a mean return")
     parser.add_argument("--x", default="", help="field to draw final returns against")
+    parser.add_argument("--checkpoint", default="newest", help="newest, best or N")
     parser.add_argument("--lines", default="", help="field with a line for each value")
     flags = [a for a in sys.argv[1:] if a.startswith("--config.")]
     rest = [a for a in sys.argv[1:] if not a.startswith("--config.")]
@@ -218,7 +221,9 @@ def _write(
 def _main() -> None:
     options, flags = _options()
     made = [
-        _make_run(options.output, experiment, seed, flags)
+        _make_run(options.output, experiment, seed, flags)._replace(
+            checkpoint=options.checkpoint
+        )
         for seed in range(options.seeds)
         for experiment in dict.fromkeys(options.experiments)
     ]

@@ -230,6 +230,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("greedy", True, "act by the likeliest action, not by a sample"),
         _field("film", True, "film a game of the final policy, where the environment"
             " draws pictures"),
+        _field("films", False, "film a game at each evaluation, to films/STEPS.gif"),
         _field("kwargs", {}, "arguments of the environment in evaluations, in place of"
             " those of training"),
         operational=True,

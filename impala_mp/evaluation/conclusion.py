@@ -12,11 +12,11 @@ from PIL import Image
 
 from impala_mp import errors, seeding
 from impala_mp.environments import bad_data, vector
-from impala_mp.evaluation import evaluate, film as film_lib, saved_run
+from impala_mp.evaluation import evaluate, saved_run
 from impala_mp.monitoring import curves
 from impala_mp.networks import agent
 from impala_mp.storage import best_checkpoint, evaluations, files, workdir
-from impala_mp.workers import evaluator
+from impala_mp.workers import evaluator, film as film_lib
 
 _FILM = "film.gif"
 _FILM_SECS = 20.0  # at most, for playing and drawing one game

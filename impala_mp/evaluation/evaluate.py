@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from impala_mp.evaluation import film as film_lib, saved_run
+from impala_mp.evaluation import saved_run
 from impala_mp.networks import agent
 from impala_mp.storage import evaluations
-from impala_mp.workers import evaluator
+from impala_mp.workers import evaluator, film as film_lib
 
 
 def evaluate(

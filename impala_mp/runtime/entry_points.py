@@ -211,6 +211,7 @@ def _evaluate(
             derived.evaluation_environment(shared.config),
             min(settings.environments, settings.training_episodes),
             training=False,
+            render_mode="rgb_array" if settings.films else None,
             task=task,
         )
         at_end.callback(environments[suffix].close)

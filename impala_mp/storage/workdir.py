@@ -24,7 +24,8 @@ _FOLDERS = (
     "questions",
     "crashes",
     "profiles",
-    "tensorboard",
+    "tensorboard",  # of older versions
+    "films",
     by_value.FOLDER,
 )
 _APPENDED = (

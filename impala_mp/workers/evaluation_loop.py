@@ -13,7 +13,7 @@ from impala_mp.environments import vector
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.storage import best_checkpoint, evaluations
 from impala_mp.transport import control_block, shared as shared_lib
-from impala_mp.workers import evaluator, snapshots
+from impala_mp.workers import evaluator, film as film_lib, snapshots
 
 MAX_SHARE = 0.02  # of the machine's cores, unless evaluation.interval_steps is set
 evaluator.SELECTION, evaluator.REPORT = (
@@ -100,6 +100,8 @@ class EvaluationLoop:
         if not played:
             return
         line = self._keep(played, evaluations.PROGRESS, self._kind, moment)
+        if self._settings.films:
+            self._film(moment)
         self._shared.evaluation_record.write(evaluator.as_record(line))
         self._row.add("finished", 1)
         if self._best.is_better(line["mean"]):
@@ -118,6 +120,26 @@ class EvaluationLoop:
             )
         except OSError as error:
             print(f"The best checkpoint could not be written: {error}.", flush=True)
+
+    def _film(self, moment: snapshots.Moment) -> None:
+        """Films a game of the first task, within the share of the cores."""
+        environment = next(iter(self._environments.values()))
+        film = film_lib.Film(environment)
+        evaluator.evaluate(
+            self._policy,
+            environment,
+            1,
+            self._settings.greedy,
+            self._seed(evaluator.SELECTION),
+            lambda: film() and self._each_step(),
+            self._settings.max_steps,
+        )
+        folder = os.path.join(self._folder, "films")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            film.save(os.path.join(folder, f"{moment.agent_steps}.gif"))
+        except OSError as error:
+            print(f"A film could not be written: {error}.", flush=True)
 
     @property
     def _kind(self) -> str:

@@ -31,7 +31,7 @@ def test_a_record_is_one_event_with_descriptions(tmp_path):
     assert text.startswith("Mean KL(")
     assert "**Healthy:** Below 0.1 nats." in text
     assert "**Turn:** Higher: lower config.optimizer.learning_rate" in text
-    assert [h.histogram_value.num for h in found.Histograms("lag/histogram")] == [3, 3]
+    assert [h.histogram_value.num for h in found.Histograms("lag/histogram")] == [3]
 
 
 def test_the_layout_begins_with_the_return(tmp_path):

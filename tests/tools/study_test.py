@@ -75,7 +75,7 @@ def _fake_results(tool, output, flags=()):
             config = run.config.to_json_best_effort()
             files.write_atomically(str(run.folder / "config.json"), config)
             line = json.dumps({"mean": 10.0 * i + seed, "agent_steps": 1_000_000})
-            (run.folder / "evaluation.json").write_text(line)
+            (run.folder / "study-newest.json").write_text(line)
 
 
 @pytest.mark.integration

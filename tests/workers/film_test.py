@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from impala_mp import errors
-from impala_mp.evaluation import film
+from impala_mp.workers import film
 
 
 class _Drawn:
