@@ -35,7 +35,7 @@ def test_status_from_a_second_terminal(start, tmp_path):
     assert runs.status(run).returncode == 0
     assert "stopped" in runs.status(run).stdout
     other = subprocess.run(
-        [sys.executable, "-m", "impala_mp.cli.status", str(tmp_path)],
+        [sys.executable, "-m", "impala_mp.cli.status", str(tmp_path / "no")],
         capture_output=True,
         text=True,
         timeout=60,
