@@ -91,7 +91,7 @@ def _infos(
 
 
 def _of_copy(info: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """Returns the entries of copy `i`: NAME is an array, _NAME says who has one."""
+    """Returns the entries of copy `i`: NAME is an array, and _NAME its mask."""
     own: dict[str, Any] = {}
     for name, values in info.items():
         if name.startswith("_"):

@@ -7,6 +7,7 @@ import numpy as np
 
 from impala_mp.monitoring import figures, run_history
 from impala_mp.storage import metrics
+from impala_mp.workers import confidence
 
 _POINTS = 400  # of a band over seeds
 _MAX_GAMES = 4000  # points of a picture
@@ -28,8 +29,6 @@ _EVENTS = {  # marker, colour
     run_history.RESUME: ("^", "#009E73"),
     run_history.CHANGE: ("d", "#CC79A7"),
 }
-# 97.5 % points of Student's t, by degrees of freedom from 1; beyond: the normal's.
-_STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 
 class _Curve(NamedTuple):
@@ -64,14 +63,7 @@ def band(series: list[run_history.Series]) -> tuple[np.ndarray, np.ndarray, np.n
     high = min(x[-1] for x, _ in series)
     grid = np.linspace(low, high, _POINTS)
     values = np.stack([np.interp(grid, x, y) for x, y in series])
-    return grid, values.mean(0), _half_width(values)
-
-
-def _half_width(values: np.ndarray) -> np.ndarray:
-    """Returns the half width of the interval around the mean over axis 0, the seeds."""
-    count = len(values)
-    t = _STUDENT[count - 2] if count - 2 < len(_STUDENT) else 1.96
-    return t * values.std(0, ddof=1) / count**0.5
+    return grid, values.mean(0), confidence.half_width(values)
 
 
 def plot(
@@ -334,7 +326,7 @@ def _draw_line(
     axes: Any, label: str, points: dict[int, list[float]], style: dict[str, Any]
 ) -> list[Any]:
     seeds = np.array(list(points.values())).T  # [seeds, points]
-    half = _half_width(seeds) if len(seeds) > 1 else np.zeros(len(points))
+    half = confidence.half_width(seeds)
     x, mean, color = list(points), seeds.mean(0), style["color"]
     handles = axes.plot(x, mean, label=figures.label(label), **style)
     axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, lw=0)

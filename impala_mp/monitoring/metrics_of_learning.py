@@ -178,7 +178,7 @@ SECTIONS = (
                 "loss/learning_rate",
                 "rate",
                 "Learning rate in force.",
-                "As config.optimizer.schedule says.",
+                "As in config.optimizer.schedule.",
                 "config.optimizer.learning_rate, or impala-ctl set"
                 " learning_rate_factor.",
             ),
@@ -226,7 +226,7 @@ SECTIONS = (
                 "return",
                 "Standard deviation of the advantages.",
                 "Above 0.",
-                "Near 0, nothing tells good actions from bad ones: see the reward"
+                "Near 0, good actions do not differ from bad ones: see the reward"
                 " function.",
             ),
         ),

@@ -54,8 +54,7 @@ def train(
     resources.check_devices(config)
     folder = workdir.Workdir(path)
     seeding.seed_globals(seeding.sequence(config.seed, "main"))
-    environment = factory.probe(config.environment)
-    check_evaluation(config, environment)
+    environment = _probe(config)
     policy = allocation.make_agent(config, live, environment)
     stored = folder.stored()
     chosen = calibration.fill_in(config, environment, policy, num_cores, stored)
@@ -95,17 +94,22 @@ def train(
         _report_cut(folder.path)
 
 
-def check_evaluation(config: Any, environment: specs.EnvironmentSpec) -> None:
-    """Raises BadInput if the policy cannot play the environment of evaluations."""
-    if not config.evaluation.kwargs:
-        return
-    other = factory.probe(derived.evaluation_environment(config))
-    if other != environment:
-        raise errors.BadInput(
-            f"evaluation.kwargs ({dict(config.evaluation.kwargs)}) change what the"
-            f" policy sees or does: {other} instead of {environment}. Leave out those"
-            " that do."
-        )
+def _probe(config: Any) -> specs.EnvironmentSpec:
+    """Returns the spec of the environment.
+
+    Raises:
+      BadInput: it cannot be made, or the policy cannot play that of evaluations.
+    """
+    environment = factory.probe(config.environment)
+    if config.evaluation.kwargs:
+        other = factory.probe(derived.evaluation_environment(config))
+        if other != environment:
+            raise errors.BadInput(
+                f"evaluation.kwargs ({dict(config.evaluation.kwargs)}) change what the"
+                f" policy sees or does: {other} instead of {environment}. Leave out"
+                " those that do."
+            )
+    return environment
 
 
 def _report_cut(path: str) -> None:

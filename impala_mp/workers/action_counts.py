@@ -1,4 +1,4 @@
-"""How often each of a few discrete actions was taken, in learned batches."""
+"""Counts of the discrete actions in learned batches."""
 
 from typing import Any
 

@@ -6,7 +6,11 @@ import numpy as np
 
 
 class StopRules:
-    """Judges the progress of a training; `reason` is not empty once it is to end."""
+    """Judges the progress of a training; `reason` is not empty once it is to end.
+
+    The return of all rules is the mean of the last 100 full games of training, which is
+    unknown before as many have ended. A higher one, however little, is progress.
+    """
 
     def __init__(self, settings: Any) -> None:
         """`settings` is config.stop."""
@@ -17,7 +21,13 @@ class StopRules:
         self.reason = ""
 
     def look(self, agent_steps: int, time_secs: float, return_mean: float) -> None:
-        """Takes the progress; `return_mean` is NaN before 100 games have ended."""
+        """Takes the progress, after an update or a resume.
+
+        Args:
+          agent_steps: learned since the first run in the folder.
+          time_secs: of learning, over all these runs.
+          return_mean: NaN before 100 games have ended.
+        """
         if return_mean > self._best:
             self._best, self._best_steps = return_mean, agent_steps
         self.reason = self._why(agent_steps, time_secs, return_mean)
