@@ -262,5 +262,6 @@ def _filmed(
         settings.max_steps,
         lambda sentence: None,
     )
+    film()  # the end of the game
     film.save(file)
     return file

@@ -120,8 +120,9 @@ def play_task(
             settings.max_steps,
             warnings.append,
         )
-    if film and video:
-        film.save(video)
+        if film and video:
+            film()  # the end of the last game
+            film.save(video)
     if not played.returns:
         raise evaluator.NoGameEnded(f"no game has ended. {' '.join(warnings)}")
     for sentence in warnings:

@@ -134,6 +134,7 @@ class EvaluationLoop:
             lambda: film() and self._each_step(),
             self._settings.max_steps,
         )
+        film()  # the end of the game
         folder = os.path.join(self._folder, "films")
         try:
             os.makedirs(folder, exist_ok=True)

@@ -13,7 +13,9 @@ from benchmarks import context as context_lib
 
 _ENDLESS = "--config.total_agent_steps=1000000000"
 # No drift detector, no checkpoints but the last, the supervisor looks up rarely.
+_NO_EVALUATIONS = "--config.evaluation.during_training=False"
 _HARDLY_WATCHED = [
+    "--config.logging.episodes=False",
     "--config.health.drift_interval=0",
     "--config.checkpoint.interval_secs=1000000",
     "--config.logging.interval_secs=5",
@@ -81,17 +83,29 @@ def _rates(
 
 
 def health(context: context_lib.Context) -> Answer:
-    """Training watched as it is by default, and as little as can be, in turn."""
-    values: dict[str, list[float]] = {"watched": [], "hardly watched": []}
+    """Training as by default, without evaluations, and hardly watched, in turn."""
+    kinds = {
+        "evaluated": [],
+        "watched": [_NO_EVALUATIONS],
+        "hardly watched": [_NO_EVALUATIONS, *_HARDLY_WATCHED],
+    }
+    values: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(context.options.repeats):
-        for name, flags in (("watched", []), ("hardly watched", _HARDLY_WATCHED)):
+        for name, flags in kinds.items():
             secs = context.options.train_secs
             rates, _last = _rates([*context.flags, *flags], secs, 1)
             values[name] += rates
-    pairs = zip(*values.values(), strict=True)
-    ratios = sorted(watched / hardly for watched, hardly in pairs)
     rows = {k: context_lib.summary(v, "agent steps/s") for k, v in values.items()}
-    return rows, {"watched_over_hardly": ratios[len(ratios) // 2]}
+    evaluated, watched, hardly = values.values()
+    return rows, {
+        "watched_over_hardly": _median_ratio(watched, hardly),
+        "evaluated_over_watched": _median_ratio(evaluated, watched),
+    }
+
+
+def _median_ratio(ones: list[float], others: list[float]) -> float:
+    ratios = sorted(one / other for one, other in zip(ones, others, strict=True))
+    return ratios[len(ratios) // 2]
 
 
 def _later_than(run: harness.Training, secs: float) -> Callable[[], Any]:
