@@ -166,12 +166,12 @@ def _learn(
         while not training.finished and not stop.came:
             while not training.ready():
                 actors.unroll()
+            if due := training.record_is_due():
+                training.write_record()
             training.step()
             profile.turn()
             if training.save_is_due():
                 training.save(actors.state_dict())
-            if due := training.record_is_due():
-                training.write_record()
             if due or time.monotonic() - ticked >= _TICK_SECS:
                 ticked = time.monotonic()
                 tick("running")

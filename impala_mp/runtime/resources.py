@@ -145,10 +145,10 @@ def check_device(field: str, device: str) -> None:
 def descriptors_needed(num_actors: int, num_children: int, num_open: int) -> int:
     """Returns the supervisor's descriptors at a child's start, the most of any process.
 
-    Six blocks of memory with two each (Python's mmap duplicates its own), doorbells,
+    Eight blocks of memory with two each (Python's mmap duplicates its own), doorbells,
     two per child, and a reserve for the life pipe, a start, and the files of a run.
     """
-    memory, bells, spare = 2 * 6, num_actors + 2, 20
+    memory, bells, spare = 2 * 8, num_actors + 2, 20
     return num_open + memory + bells + 2 * num_children + spare
 
 

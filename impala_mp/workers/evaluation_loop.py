@@ -27,13 +27,14 @@ class Allowance:
 
     def __init__(self, share: float, row: control_block.ProcessRow) -> None:
         self._share, self._row = share, row
-        self._start = time.monotonic()
+        self._start, self._used = time.monotonic(), time.process_time()
 
     def pause(self, goes_on: Callable[[], bool]) -> None:
         """Sleeps, with heartbeats, until the share is kept or the run stops."""
         while goes_on():
             elapsed = time.monotonic() - self._start
-            late = time.process_time() / self._share - elapsed
+            used = time.process_time() - self._used
+            late = used / self._share - elapsed
             if late <= 0.0:
                 return
             self._row.beat(control_block.State.WAITING_FOR_DATA)

@@ -109,13 +109,14 @@ class LearnerLoop:
         """Learns until the run is finished or stops."""
         while not self.finished and not self._control.stopping:
             self._row.beat(control_block.State.WAITING_FOR_DATA)
-            if self.updates.timed("wait", self._batcher.wait, _WAIT_SECS):
+            ready = self.updates.timed("wait", self._batcher.wait, _WAIT_SECS)
+            if self.record_is_due():
+                self.write_record()
+            if ready:
                 self.step()
                 each_update()
             if self.save_is_due():
                 self.save()
-            if self.record_is_due():
-                self.write_record()
         self._row.beat(control_block.State.STOPPING)
         self._learn_what_is_left()
         self._publisher.flush()
@@ -191,8 +192,11 @@ class LearnerLoop:
     def record_is_due(self) -> bool:
         """Returns whether a record is due, by time or by progress.
 
-        The last rows of the ring are left to records that cannot wait.
+        To be asked before an update, so that the last one of a run is in its last
+        record. The last rows of the ring are left to records that cannot wait.
         """
+        if not self.updates.num_updates:
+            return False
         elapsed = time.monotonic() - self._recorded
         if self._learner.agent_steps >= self._next_record:
             return self._record.free > _RESERVED

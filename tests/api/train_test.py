@@ -246,8 +246,12 @@ def test_a_run_resumes_and_another_starts_from_it(tmp_path):
     )
     assert json.loads((tmp_path / "b/lineage.json").read_text())["update"] == 16
     assert other.updates == 8
-    with pytest.raises(im.BadInput, match="has no checkpoint 'best'. It has newest, 8"):
-        im.load(tmp_path / "a", checkpoint="best")
+    best = im.load(tmp_path / "a", checkpoint="best")
+    assert best.evaluate(5).episodes == 5
+    with pytest.raises(
+        im.BadInput, match="has no checkpoint 9. It has newest, best, 8"
+    ):
+        im.load(tmp_path / "a", checkpoint=9)
     with pytest.raises(im.BadInput, match="seed cannot change during a run"):
         im.train(workdir=tmp_path / "a", change={"seed": 3})
     with pytest.raises(im.BadInput, match="is the folder of a run"):

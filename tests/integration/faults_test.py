@@ -139,13 +139,17 @@ def test_a_checkpoint_signal_to_the_whole_group_kills_no_process(start):
 
 
 def test_a_run_with_few_records_is_watched_all_the_same(start):
-    run = start(_LONG, "--config.logging.interval_secs=1000")
+    run = start(
+        _LONG,
+        "--config.logging.interval_secs=1000",
+        "--config.total_agent_steps=1000000000000",
+    )
     path = run.workdir / "health.json"
     run.until_running(count=2)
     times = {path.stat().st_mtime}
     run.until(lambda: times.add(path.stat().st_mtime) or len(times) == 2)
     assert runs.status(run).returncode == 0
-    assert run.records() == []
+    assert len(run.records()) <= 1  # the first comes at once
 
 
 _LEAVING = """

@@ -46,7 +46,8 @@ def _config(change):
     config.actors.environments = 4
     config.batch_size = 8
     config.total_agent_steps = 4 * 8 * config.unroll_length
-    config.evaluation.episodes = 2
+    config.evaluation.episodes = config.evaluation.training_episodes = 2
+    config.evaluation.film = False
     config.logging.interval_secs = 1e-6
     change(config)
     return config
@@ -62,7 +63,8 @@ def _row_of(key):
     if key in _PATTERNS:
         return key
     rows = [row for row, pattern in _PATTERNS.items() if pattern.fullmatch(key)]
-    assert len(rows) == 1, f"{key}: {rows}"
+    rows.sort(key=lambda row: row.count("{"))  # the most exact one
+    assert len({row.count("{") for row in rows}) == len(rows) > 0, f"{key}: {rows}"
     return rows[0]
 
 
@@ -85,7 +87,11 @@ def known(written):
         config = _config(change)
         keys |= set(learner_metrics.record_names(config)) - _INTERNAL
         suffixes = derived.task_suffixes(config.environment)
-        keys -= set(episode_statistics.number_names(suffixes))
+        numbers = episode_statistics.number_names(suffixes)
+        keys -= set(numbers)
+        keys |= set(
+            episode_statistics.with_names(dict.fromkeys(numbers, 0.0), ["score"])
+        )
         keys |= set(evaluator.record_names(derived.task_suffixes(config.environment)))
     return keys
 

@@ -163,6 +163,11 @@ def test_the_best_checkpoint_has_the_return_of_other_seeds(folder):
         "purpose": "best",
         "policy": "greedy",
         "agent_steps": 750_000,
+        "updates": 750,
+        "time_secs": 75.0,
+        "episodes": 100,
+        "low": 60.0,
+        "high": 62.0,
         "mean": 61.0,
     }
     older = {**again, "agent_steps": 250_000, "mean": 99.0}

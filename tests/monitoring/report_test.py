@@ -103,7 +103,7 @@ def test_a_folder_or_a_pipe_in_place_of_a_file(folder, name):
     (folder / name).unlink()
     (folder / name).mkdir()
     assert report.read(str(folder)).health.state == (
-        "" if name in ("health.json", "metrics.jsonl") else "finished"
+        "" if name in ("health.json", "lock") else "finished"
     )
 
 

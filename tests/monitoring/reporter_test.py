@@ -29,6 +29,9 @@ class _Screen:
     def update(self, record, bottleneck):
         pass
 
+    def processes(self, statuses):
+        pass
+
 
 class _Run:
     """A learner that learns on demand, and a reporter of it."""

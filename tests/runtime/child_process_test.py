@@ -92,6 +92,8 @@ def test_only_who_runs_can_be_slow(seat):
         expected = "slow" if state == _State.RUNNING else state.name.lower()
         assert seat.describe() == expected
     seat.process = None
+    assert seat.describe() == "not_started"
+    seat.deaths = 1
     assert seat.describe() == "restarting"
     seat.lost = True
     assert seat.describe() == "lost"

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 
 import pytest
 import torch
@@ -108,7 +109,6 @@ def test_values_stay_what_they_are_with_popart_and_without(tmp_path, there, here
 @pytest.mark.parametrize(
     ("suffix", "sentence"),
     [
-        (":best", "has no checkpoint best. It has"),
         (":7000", "has no checkpoint 7000. It has"),
         (":newst", "'newst' is no checkpoint. Use newest, best or the number"),
         ("/checkpoints", "has no config.json"),
@@ -118,6 +118,17 @@ def test_a_source_that_is_not_there(tmp_path, trained, suffix, sentence):
     with pytest.raises(errors.BadInput, match=sentence):
         _train(tmp_path / "new", f"{trained}{suffix}")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_best_checkpoint_is_a_source(tmp_path, trained):
+    source = tmp_path / "source"
+    shutil.copytree(trained, source)
+    _train(tmp_path / "new", f"{source}:best")
+    lineage = json.loads((tmp_path / "new" / "lineage.json").read_text())
+    assert set(lineage["arrays"].values()) == {"copied"}
+    shutil.rmtree(source / "checkpoints" / "best")
+    with pytest.raises(errors.BadInput, match=r"has no checkpoint best\. It has"):
+        _train(tmp_path / "other", f"{source}:best")
 
 
 def test_nothing_that_fits_is_refused(tmp_path, trained):

@@ -29,7 +29,7 @@ def config(**overrides):
     made.learner.threads = 1
     made.learner.device = "cpu"
     made.health.checksums = True
-    made.evaluation.during_training = False
+    made.evaluation.during_training = made.evaluation.film = False
     made.update_from_flattened_dict(overrides)
     return made
 

@@ -16,7 +16,8 @@ def config(**overrides):
     config.batch_size = 8
     config.unroll_length = 7
     config.total_agent_steps = 40 * 7 * 8
-    config.evaluation.episodes = 5
+    config.evaluation.episodes = config.evaluation.training_episodes = 5
+    config.evaluation.film = False
     config.learner.threads = 1
     config.update_from_flattened_dict(overrides)
     return config

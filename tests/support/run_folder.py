@@ -29,6 +29,8 @@ def _evaluation(policy, steps, mean, purpose="progress"):
         "min": mean - 20.0,
         "max": mean + 20.0,
         "episodes": 100,
+        "updates": steps // 1000,
+        "time_secs": steps / 1e4,
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from impala_mp.runtime import entry_points, program
-from impala_mp.workers import builders as worker_builders
+from impala_mp.workers import builders as worker_builders, evaluator
 from tests.support import builders
 
 _ROLES = ("actor", "evaluator", "inference")
@@ -60,9 +60,12 @@ def _start_all(tmp_path, incarnation, run):
 def test_neither_a_restart_nor_another_run_repeats_a_seed(tmp_path, keys):
     for incarnation, run in ((0, 0), (1, 0), (0, 1), (1, 1)):
         _start_all(tmp_path, incarnation, run)
-    drawn = [key for key in keys if key[0] != "learner"]  # whose parameters are saved
-    assert {key[0] for key in drawn} == {"actor", "evaluator", "inference", "replay"}
-    assert len(set(drawn)) == len(drawn) == 4 * 5
+    games = {key for key in keys if key[0] == "evaluator"}
+    assert games == {("evaluator", evaluator.SELECTION)}  # the same, to be compared
+    # A learner's parameters are saved.
+    drawn = [key for key in keys if key[0] not in ("learner", "evaluator")]
+    assert {key[0] for key in drawn} == {"actor", "inference", "replay"}
+    assert len(set(drawn)) == len(drawn) == 4 * 4
 
 
 @pytest.mark.parametrize(
