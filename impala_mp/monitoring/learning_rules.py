@@ -70,7 +70,10 @@ def collapsed(e: Evidence) -> Iterator[Finding]:
     if fall < max(_LOST * gained, _LOST_OF_SPREAD * spread, _LOST_OF_BEST * abs(best)):
         return
     halfway = best - 0.5 * fall
-    down = next(i for i, v in e.returns[peak:] if v < halfway)
+    later = [index for index, value in e.returns[peak:] if value < halfway]
+    if not later:  # the newest values before the peak were the low ones
+        return
+    down = later[0]
     sentence = (
         f"The return fell from {_number(best)} to {_number(e.now)} at"
         f" {e.records[down]['agent_steps']:,.0f} steps."

@@ -1,6 +1,10 @@
 """Findings of a live run: each once, in bounded memory and time."""
 
-from impala_mp.monitoring import evidence, findings
+import numpy as np
+import pytest
+
+from impala_mp.config import base, fields
+from impala_mp.monitoring import evidence, findings, metric_docs
 from tests.support import records
 
 
@@ -70,3 +74,40 @@ def test_memory_and_time_are_bounded(monkeypatch):
     _watch(made)
     assert max(judged) <= 512
     assert sum(judged) < 17 * len(made)
+
+
+def _any_value(rng, key):
+    """A number of any size; a list now and then, or nothing."""
+    if key == "policy/actions":
+        return rng.integers(0, 5, 3).tolist()
+    kind = rng.integers(6)
+    if kind == 0:
+        return None
+    if kind == 1:
+        return 0.0
+    return float(rng.normal() * 10.0 ** rng.integers(-9, 9))
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_no_record_is_too_odd_for_the_rules(seed):
+    """A rule that fails would end a training."""
+    rng = np.random.default_rng(seed)
+    keys = [
+        metric.key.replace("{", "").replace("}", "") for metric in metric_docs.METRICS
+    ]
+    settings = fields.flatten(base.get_base_config())
+    watcher, made, steps = findings.Watcher(settings), [], 0
+    present = rng.random(len(keys)) < rng.random()
+    for _ in range(int(rng.integers(1, 60))):
+        steps += int(rng.integers(0, 10_000))
+        values = {
+            key: _any_value(rng, key)
+            for key, there in zip(keys, present, strict=True)
+            if there
+        }
+        record = {key: value for key, value in values.items() if value is not None}
+        record |= {"agent_steps": steps, "time_secs": steps / 1e3, "updates": steps}
+        record["env_frames"] = steps
+        made.append(record)
+        watcher.tick(record)
+    findings.find(made, settings if seed % 2 else {})
