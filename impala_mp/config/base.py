@@ -220,7 +220,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
     _group("evaluation", "Evaluation during training and at its end.",
         _field("during_training", True, "evaluate in a separate process"),
         _field("interval_steps", 0, "agent steps between evaluations during training;"
-            " 0: a twentieth of the run, and below 2 % of the cores", at_least=0),
+            " 0: a twentieth of the run, and at most 1 % of the cores", at_least=0),
         _field("training_episodes", 20, "episodes of an evaluation during training",
             at_least=1),
         _field("episodes", 100, "episodes of the final evaluation", at_least=1),

@@ -250,7 +250,7 @@ def _filmed(
     environment: vector.VectorEnvironment,
     file: str,
 ) -> str:
-    film = film_lib.Film(environment, _FILM_SECS)
+    film = film_lib.Film(environment, _FILM_SECS, small=True)
     settings = run.config.evaluation
     evaluator.evaluate(
         policy,

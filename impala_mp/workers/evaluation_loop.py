@@ -15,7 +15,7 @@ from impala_mp.storage import best_checkpoint, evaluations
 from impala_mp.transport import control_block, shared as shared_lib
 from impala_mp.workers import evaluator, film as film_lib, snapshots
 
-MAX_SHARE = 0.02  # of the machine's cores, unless evaluation.interval_steps is set
+MAX_SHARE = 0.01  # of the machine's cores, unless evaluation.interval_steps is set
 evaluator.SELECTION, evaluator.REPORT = (
     1,
     2,
@@ -125,7 +125,7 @@ class EvaluationLoop:
     def _film(self, moment: snapshots.Moment) -> None:
         """Films a game of the first task, within the share of the cores."""
         environment = next(iter(self._environments.values()))
-        film = film_lib.Film(environment)
+        film = film_lib.Film(environment, small=True)
         evaluator.evaluate(
             self._policy,
             environment,

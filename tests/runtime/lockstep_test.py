@@ -19,7 +19,16 @@ from tests.support import live_changes, lockstep_runs
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("name", lockstep_runs.VARIANTS)
+_QUICK = ("mlp", "globals")  # a resumed run shows the same of all variants
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in lockstep_runs.VARIANTS
+    ],
+)
 def test_the_same_seed_gives_the_same_run(tmp_path, name):
     first = lockstep_runs.train(tmp_path / "a", **lockstep_runs.VARIANTS[name])
     second = lockstep_runs.train(tmp_path / "b", **lockstep_runs.VARIANTS[name])

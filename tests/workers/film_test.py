@@ -44,6 +44,15 @@ def test_a_film_runs_at_the_speed_of_the_environment(
     assert image.info["duration"] == 1000  # the end can be seen
 
 
+def test_a_small_film_has_fewer_frames_and_pixels():
+    made = film.Film(_Drawn(50, size=(400, 600)), small=True)
+    for _ in range(30):
+        made()
+    assert len(made._frames) == 15
+    assert made._frames[0].shape == (213, 320, 3)
+    assert made.frame_milliseconds == 40
+
+
 def test_small_pictures_are_enlarged(tmp_path):
     assert _film(_Drawn(), 2, tmp_path).size == (240, 160)
     assert _film(_Drawn(size=(200, 300)), 2, tmp_path).size == (300, 200)
