@@ -3,8 +3,9 @@
 python tools/pictures.py --output=docs/guides/figures runs/keydoor
 python tools/pictures.py --output=/tmp/figures --until=0.77 --sizes=80x24,200x50 runs/a
 
-It writes dashboard_WIDTH.png for each size, dashboard_ascii.png and status.png. A
-headless Chromium turns the SVGs of rich into PNGs.
+It writes dashboard_WIDTH.png for each size, dashboard_ascii.png, status.png,
+learning_curve.png and report.png. A headless Chromium turns pages and the SVGs of rich
+into PNGs.
 """
 
 import argparse
@@ -21,10 +22,18 @@ from PIL import Image
 from rich import terminal_theme
 
 from impala_mp import errors
-from impala_mp.monitoring import dashboard, history, run_state, status
+from impala_mp.monitoring import (
+    curves,
+    dashboard,
+    history,
+    report_page,
+    run_state,
+    status,
+)
 from impala_mp.storage import metrics
 
 _COLOURS = 64  # of a PNG, which keep it small
+_REPORT = (1000, 1250)  # pixels: the upper half of a report
 _MESSAGES = 20  # at most, under the box
 
 
@@ -71,15 +80,27 @@ def draw(
     with tempfile.TemporaryDirectory() as folder:
         page = pathlib.Path(folder, "page.html")
         page.write_text(f"<meta charset=utf-8><style>body{{margin:0}}</style>{svg}")
-        subprocess.run(
-            [
-                *(browser, "--headless", "--no-sandbox", "--hide-scrollbars"),
-                *(f"--screenshot={file}", f"--window-size={size[0]},{size[1]}"),
-                page.as_uri(),
-            ],
-            check=True,
-            capture_output=True,
-        )
+        photograph(browser, file, page, size[0], size[1])
+
+
+def photograph(
+    browser: str, file: pathlib.Path, page: pathlib.Path, width: int, height: int
+) -> None:
+    """Writes a PNG of an HTML page."""
+    subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--hide-scrollbars"),
+            *(f"--screenshot={file}", f"--window-size={width},{height}"),
+            page.as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    shrink(file)
+
+
+def shrink(file: pathlib.Path) -> None:
+    """Leaves few colours in a PNG."""
     with Image.open(file) as image:
         image.convert("RGB").quantize(_COLOURS).save(file, optimize=True)
 
@@ -111,6 +132,12 @@ def main() -> None:
         content = rich.console.Group(*lines)
         draw(arguments.browser, output / f"{name}.png", content, width, height)
     draw(arguments.browser, output / "status.png", report.table, 100, 40)
+    curve = output / "learning_curve.png"
+    curves.plot({state.facts.environment: [arguments.run]}, str(curve))
+    shrink(curve)
+    with tempfile.TemporaryDirectory() as folder:
+        page = pathlib.Path(report_page.write(arguments.run, f"{folder}/report.html"))
+        photograph(arguments.browser, output / "report.png", page, *_REPORT)
 
 
 if __name__ == "__main__":

@@ -308,12 +308,18 @@ class Supervisor:
             )
 
     def _give_up(self, child: child_process.ChildProcess, spent: str) -> None:
-        """Continues without an actor whose budget is spent.
+        """Continues without an actor or the evaluator, whose budget is spent.
 
         Raises:
-          ChildFailed: it is no actor, or too few would be left.
+          ChildFailed: it is neither, or too few actors would be left.
         """
         sentence = f"{child.title} {child.reason}, and {spent}"
+        if child.seat.role == "evaluator":
+            child.lost = True
+            self._report(
+                f"{sentence}. See {child.log}. THE RUN CONTINUES WITHOUT EVALUATIONS."
+            )
+            return
         actors = [self._children[seat.row] for seat in self._shared.topology.actors]
         left = [each for each in actors if not each.lost]
         if child not in actors or not self._can_do_without(len(left) - 1):

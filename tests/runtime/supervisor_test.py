@@ -204,3 +204,17 @@ def test_a_pause_does_not_shorten_the_end(watcher, running, monkeypatch, said):
     watcher._end_all()
     assert len(waits) == 4
     assert said == []
+
+
+def test_a_run_does_without_its_evaluator(tmp_path, said):
+    config = builders.config(
+        **{"health.max_deaths_without_progress": 3, "evaluation.during_training": True}
+    )
+    shared = builders.shared(config, tmp_path)
+    watcher = supervisor.Supervisor(shared, str(tmp_path), said.append, lambda _: None)
+    (child,) = (x for x in watcher._children if x.seat.role == "evaluator")
+    for _ in range(20):
+        if not child.lost:
+            _die(watcher, child)
+    assert child.lost
+    assert "THE RUN CONTINUES WITHOUT EVALUATIONS" in said[-1]
