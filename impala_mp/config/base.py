@@ -273,7 +273,7 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
         _field("max_restarts.inference", 100, "restarts within window_secs; then the"
             " run stops", at_least=0),
         _field("max_restarts.evaluator", 100, "restarts within window_secs; then the"
-            " run stops", at_least=0),
+            " run has no evaluations", at_least=0),
         _field("window_secs", 600.0, "window over which restarts are counted; waits"
             " before restarts are left out", above=0),
         _field("max_skipped_updates", 10, "updates skipped in a row, as not finite;"
