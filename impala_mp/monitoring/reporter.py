@@ -222,7 +222,8 @@ class Reporter:
 
     def _memory(self, statuses: list[health.Status]) -> dict[str, float]:
         """Returns the private MiB of the processes of each role, and of the arena."""
-        arena = self._shared.rings.memory.nbytes + 3 * self._shared.store.num_bytes
+        stores = self._shared.store.num_bytes + self._shared.snapshots.num_bytes
+        arena = self._shared.rings.memory.nbytes + 3 * stores
         found: dict[str, float] = {"memory/arena_mib": arena / 2**20}
         for status in statuses:
             if status.pid:

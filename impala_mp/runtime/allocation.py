@@ -74,8 +74,15 @@ def needed_bytes(
     return (
         _ring_bytes(config, slot, num_cores)
         + sum(leaf.nbytes for leaf in nest.flatten(batch))
-        # Two stores, learner and optimizer, target network, actors.
-        + num_bytes * (6 + 4 + (config.algorithm == "impact") + count)
+        # Store, learner and optimizer, snapshots and evaluator, target network, actors.
+        + num_bytes
+        * (
+            3
+            + 4
+            + 4 * derived.evaluates(config)
+            + (config.algorithm == "impact")
+            + count
+        )
         + replay_size(config.replay, config.batch_size, batch)[1]
     )
 
@@ -129,7 +136,7 @@ def allocate(
         control=control,
         rings=trajectory_ring.TrajectoryRings(slot, count, config.actors.slots),
         store=parameter_store.ParameterStore(num_bytes, config.health.checksums),
-        snapshots=snapshots.make_store(num_bytes),
+        snapshots=snapshots.make_store(num_bytes * derived.evaluates(config)),
         inference=inference_requests.InferenceBlock(count),
         names=name_tables.NameTables(count + 1, types.NUMBERS),
         learner_record=record_ring.RecordRing(

@@ -186,6 +186,9 @@ def _described(
         holders["the inference server's"] = 2
     else:
         holders["the actors'"] = len(shared.cores.actors)
+    if derived.evaluates(shared.config):
+        holders["snapshots for the evaluator"] = 3
+        holders["the evaluator's"] = 1
     if shared.config.algorithm == "impact":
         holders["the target network's"] = 1
     return [

@@ -94,7 +94,7 @@ def make_learner(
         snapshots.Writer(
             the_learner.parameters.flat,
             shared.snapshots,
-            derived.evaluation_interval(config),
+            derived.evaluation_interval(config) if derived.evaluates(config) else 0,
         ),
         shared.checkpoints,
         the_replay,

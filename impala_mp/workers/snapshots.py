@@ -32,17 +32,19 @@ class Writer:
     def __init__(
         self, flat: torch.Tensor, store: parameter_store.ParameterStore, interval: int
     ) -> None:
-        """`flat` is uint8 [num_bytes], on any device."""
+        """`flat` is uint8 [num_bytes], on any device; no snapshots at interval 0."""
         self._flat, self._store, self._interval = flat, store, interval
         self._buffer = np.zeros(store.num_bytes, np.uint8)
         self._intervals = 0  # full ones, at the last look
 
     def restore(self, agent_steps: int) -> None:
         """Continues at the progress of a checkpoint."""
-        self._intervals = agent_steps // self._interval
+        self._intervals = agent_steps // self._interval if self._interval else 0
 
     def look(self, moment: Moment) -> None:
         """Writes a snapshot if one is due."""
+        if not self._interval:
+            return
         intervals = moment.agent_steps // self._interval
         if intervals <= self._intervals:
             return
