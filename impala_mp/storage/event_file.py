@@ -18,15 +18,19 @@ from tensorboard.summary.writer import event_file_writer
 from impala_mp.storage import histogram as histogram_lib
 
 _FLUSH_SECS = 10
+_CLASSES = {
+    "scalars": summary_pb2.DATA_CLASS_SCALAR,
+    "histograms": summary_pb2.DATA_CLASS_TENSOR,
+}
 # Charts on the page "Custom Scalars", by section: title, and a pattern of each tag.
 _LAYOUT = {
     "Learning": {
         "return": ["episode/return_mean$", "evaluation/return_mean$"],
-        "the user's numbers": ["env/[^/]+$"],
         "entropy": ["policy/entropy"],
         "explained variance": ["value/explained_variance"],
         "KL": ["vtrace/kl"],
         "gradient norm": ["loss/gradient_norm", "gradient_norm/.*"],
+        "the user's numbers": ["env/[^/]+$"],
     },
     "Speed": {
         "agent steps a second": ["throughput/agent_steps_per_sec"],
@@ -107,6 +111,8 @@ class EventFile:
             value.metadata.display_name = tag
             value.metadata.summary_description = text
             value.metadata.plugin_data.plugin_name = plugin
+            # Without it TensorBoard's fast loader drops the description.
+            value.metadata.data_class = _CLASSES[plugin]
 
     def add_text(self, tag: str, text: str) -> None:
         """Adds a text in Markdown."""
