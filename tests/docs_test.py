@@ -108,7 +108,7 @@ def test_every_field_that_is_named_is_there(path):
     known = {*fields, *(f"environment.kwargs.{name}" for name in kwargs)}
     parts = [field.split(".") for field in fields]
     groups = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}
-    groups |= {"environment.kwargs", "network.encoders", "FIELD"}
+    groups |= {"environment.kwargs", "evaluation.kwargs", "network.encoders", "FIELD"}
     others = {"py", "md", "json", "field", "get_base_config"}  # files and the like
     for name in re.findall(r"config\.([a-zA-Z_]\w*(?:\.\w+)*)", path.read_text()):
         assert name in known | groups | others, name

@@ -130,7 +130,8 @@ def test_a_finished_run_keeps_its_evaluations(tmp_path, capsys):
 
 
 def test_the_film_of_the_final_policy(tmp_path, capsys):
-    lines = _conclusion(tmp_path / "run", capsys, builders.short_training())
+    config = builders.short_training(**{"evaluation.film": True})
+    lines = _conclusion(tmp_path / "run", capsys, config)
     assert f"Film:            {tmp_path / 'run' / 'film.gif'}" in lines
     assert (tmp_path / "run" / "film.gif").stat().st_size > 1000
     config = builders.short_training(**{"evaluation.film": False})
