@@ -51,11 +51,19 @@ class Writer:
         self._buffer, self._num_buffered = [""], 0
         end, self.num_rows = self._end_of(num_rows)
         os.ftruncate(self._file.fileno(), end)
-        self._num_names = len(names)
-        if not end:
-            files.append_whole(self._file, _header(names).encode())
+        self._num_names = 0 if end else len(names)
+        if end:
+            self._widen(names)
         else:
-            self._extend_header(names)
+            self._begin(_header(names))
+
+    def _begin(self, header: str) -> None:
+        """Writes the header; on a full disk, it waits with the first rows."""
+        try:
+            files.append_whole(self._file, header.encode())
+        except OSError as error:
+            print(f"{error}: {NAME} is not begun yet.", flush=True)
+            self._buffer, self._num_buffered = [header], len(header)
 
     def _end_of(self, num_rows: int) -> tuple[int, int]:
         """Returns the end of a row and its number; of the last whole one if fewer."""

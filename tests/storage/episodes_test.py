@@ -150,3 +150,17 @@ def test_a_damaged_file_has_no_rows(tmp_path, text):
     (tmp_path / "episodes.csv").write_text(text)
     assert episodes.read(str(tmp_path)) == {}
     assert episodes.read(str(tmp_path / "nothing")) == {}
+
+
+def test_a_run_begins_on_a_full_disk(tmp_path, monkeypatch):
+    def full(fd, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(episodes.files.os, "write", full)
+        writer = _writer(tmp_path)
+        _add(writer, 1, [1.0])
+        writer.flush()
+    _add(writer, 2, [2.0])
+    writer.close()
+    assert _returns(tmp_path) == [1.0, 2.0]
