@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from impala_mp import errors, seeding
+from impala_mp import errors
 from impala_mp.environments import bad_data, vector
 from impala_mp.evaluation import evaluate, saved_run
 from impala_mp.monitoring import curves
@@ -131,7 +131,7 @@ def _best(run: saved_run.SavedRun, policy: agent.Agent) -> str:
     """
     best = best_checkpoint.BestCheckpoint(workdir.Workdir(run.path).checkpoints)
     settings = run.config.evaluation
-    seed = seeding.sequence(run.config.seed, "evaluator", evaluator.SELECTION)
+    seed = evaluator.seed_of(run.config, evaluator.SELECTION)
     try:
         played = evaluate.play(
             run, policy, settings.training_episodes, settings.greedy, seed=seed
@@ -181,7 +181,7 @@ def _add_random_policy(run: saved_run.SavedRun, policy: agent.Agent) -> None:
         return
     end = time.monotonic() + _RANDOM_SECS
     settings, by_task = run.config.evaluation, {}
-    seed = seeding.sequence(run.config.seed, "evaluator", evaluator.SELECTION)
+    seed = evaluator.seed_of(run.config, evaluator.SELECTION)
     for task, suffix in enumerate(run.tasks):
         count = min(settings.training_episodes, settings.environments)
         with contextlib.closing(run.environment(count, task)) as environment:

@@ -1,4 +1,4 @@
-"""Evidence of a run: its records, thinned to a bounded number, and their medians."""
+"""Evidence of a run: what rules ask about its records, and their medians."""
 
 import functools
 import math
@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from impala_mp.storage import files, metrics
+from impala_mp.monitoring import thinned_records
+from impala_mp.storage import files
 
 Record = dict[str, Any]
 
@@ -20,7 +21,6 @@ _MIN_GAMES = 20  # a mean of fewer games is mostly noise
 _SOLVED = 0.75
 _ALMOST = 0.05  # of the best game; a resumed run has no first return to compare with
 _ZERO = 1e-8  # smaller is rounding
-_COUNTERS = (*metrics.COUNTERS, "health/", "episode/count")
 
 
 class Finding(NamedTuple):
@@ -32,47 +32,14 @@ class Finding(NamedTuple):
     cure: str  # names the config's field
 
 
-class History:
-    """Bounded list of records: once it is full, neighbours merge in pairs."""
-
-    def __init__(self, records: Iterable[Record] = ()) -> None:
-        self.records: list[Record] = []
-        self._stride = 1  # records in each entry but the last
-        self._held = 1  # records in the last entry
-        for record in records:
-            self.add(record)
-
-    def add(self, record: Record) -> None:
-        """Adds the newest record; it replaces those beyond its own agent steps."""
-        while self.records and _steps(self.records[-1]) > _steps(record):
-            self.records.pop()
-            self._held = self._stride
-        if self.records and self._held < self._stride:
-            self.records[-1] = _merged(self.records[-1], record, self._held)
-            self._held += 1
-            return
-        if len(self.records) == _MAX_RECORDS:
-            pairs = zip(self.records[::2], self.records[1::2], strict=True)
-            self.records = [_merged(a, b, 1) for a, b in pairs]
-            self._stride *= 2
-        self.records.append(record)
-        self._held = 1
+def thinned(records: Iterable[Record] = ()) -> thinned_records.ThinnedRecords:
+    """Returns records thinned to as many as the rules judge."""
+    return thinned_records.ThinnedRecords(_MAX_RECORDS, records)
 
 
 def _steps(record: Record) -> float:
     steps: float = record["agent_steps"]
     return steps
-
-
-def _merged(old: Record, new: Record, weight: int) -> Record:
-    """Returns the mean of `old`, which counts `weight` times, and of `new`."""
-    merged = {**old, **new}
-    for key, value in old.items():
-        if key.startswith(_COUNTERS) or not files.is_number(new.get(key)):
-            continue
-        if files.is_number(value):
-            merged[key] = value + (new[key] - value) / (weight + 1)
-    return merged
 
 
 def number(value: float) -> str:

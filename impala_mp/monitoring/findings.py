@@ -27,7 +27,7 @@ def find(
       settings: the config, as `fields.flatten` returns it; may lack any field.
       evaluations: as in evaluations.jsonl.
     """
-    history = evidence.History(records)
+    history = evidence.thinned(records)
     return _judge(_RULES, evidence.Evidence(history.records, settings, evaluations))
 
 
@@ -42,7 +42,7 @@ class Watcher:
     def __init__(self, settings: dict[str, Any]) -> None:
         """`settings` is the config, as `fields.flatten` returns it."""
         self._settings = settings
-        self._history = evidence.History()
+        self._history = evidence.thinned()
         self._new = 0  # records since the last judgement
         self._reported = set[str]()  # names
         self._gone: dict[str, float] = {}  # reported name: time_secs of its end

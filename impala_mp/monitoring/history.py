@@ -1,9 +1,9 @@
 """Records of a run in memory: its curve, its best return, its recent speed."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from impala_mp.monitoring import thinned_records
 from impala_mp.storage import files
 
 Record = dict[str, float]
@@ -31,29 +31,14 @@ class History:
         self.last: Record = {}
         self.best: Best | None = None
         self.evaluation: Record = {}  # the newest one: agent_steps and _NAMES
-        self._points: list[Record] = []
-        self._size = 1  # records of a point
-        self._filled = 1  # records of the last point
+        self._points = thinned_records.ThinnedRecords(_LIMIT)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Adds a record; records that it does not follow are dropped.
-
-        A learner that was restarted has learned less than the record before.
-        """
+        """Adds a record; records that it does not follow are dropped."""
         numbers = {k: v for k, v in record.items() if files.is_number(v)}
-        steps = numbers["agent_steps"]
-        while self._points and self._points[-1]["agent_steps"] >= steps:
-            self._points.pop()
-            self._filled = self._size
-        if self._filled < self._size:
-            self._filled += 1
-            self._points[-1] = _mean(self._points[-1], numbers, 1 / self._filled)
-        else:
-            self._points.append(numbers)
-            self._filled = 1
-        if len(self._points) > _LIMIT:
-            self._points = _merged(self._points)
-            self._size *= 2
+        # The first record of a restarted learner repeats that of its checkpoint.
+        self._points.drop_beyond(numbers["agent_steps"] - 1)
+        self._points.add(numbers)
         self.last = numbers
         self._compare(numbers)
 
@@ -83,13 +68,13 @@ class History:
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """Returns agent steps and values of the records that have `key`."""
-        points = list(self._points)  # another thread may add one
+        points = list(self._points.records)  # another thread may add one
         found = [(r["agent_steps"], r[key]) for r in points if key in r]
         return [x for x, _ in found], [y for _, y in found]
 
     def rate(self, counter: str) -> float | None:
         """Returns the growth of a counter a second, over the last minute."""
-        points = list(self._points)
+        points = list(self._points.records)
         timed = [r for r in points if "time_secs" in r and counter in r]
         if len(timed) < 2:
             return None
@@ -113,23 +98,3 @@ class History:
         if steps is None or not speed or speed <= 0:
             return None
         return max(0.0, total_agent_steps - steps) / speed
-
-
-def _merged(points: list[Record]) -> list[Record]:
-    """Merges neighbours in pairs; an odd one stays at the end."""
-    pairs = itertools.zip_longest(points[::2], points[1::2])
-    return [_mean(a, b, 0.5) if b else a for a, b in pairs]
-
-
-def _mean(a: Record, b: Record, weight: float) -> Record:
-    """Merges two points: counters are the later ones, other numbers the mean.
-
-    Args:
-      weight: share of `b` in the mean.
-    """
-    means = {
-        key: (1.0 - weight) * a[key] + weight * b[key]
-        for key in a.keys() & b.keys()
-        if "/" in key and not key.startswith("health/")
-    }
-    return {**a, **b, **means}

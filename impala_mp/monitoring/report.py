@@ -1,6 +1,5 @@
 """Reads the folder of a run for its report: a live, ended, old or damaged one."""
 
-import contextlib
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -72,7 +71,7 @@ def read(folder: str) -> Run:
     every = attempt(_records, [])
     played = attempt(evaluations.read, [])
     final = attempt(_final, {})
-    thinned = evidence.History(every).records
+    thinned = evidence.thinned(every).records
     known = [*played, *({**each, "purpose": "final"} for each in final.values())]
     return Run(
         folder,
@@ -177,27 +176,7 @@ def _health(folder: str) -> Health:
 
 def _journal(folder: str) -> list[dict[str, Any]]:
     """Returns the changes of live and other values, oldest first."""
-    return _lines(folder, "changes.jsonl")
-
-
-def _lines(folder: str, name: str) -> list[dict[str, Any]]:
-    """Reads a file with a JSON object on each line, oldest first.
-
-    Raises:
-      BadInput: it cannot be read.
-    """
-    path = os.path.join(folder, name)
-    try:
-        lines = files.read_bytes(path).splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, files.Damaged) as error:
-        raise errors.BadInput(f"{path} cannot be read ({error}).") from error
-    found = []
-    for line in lines:
-        with contextlib.suppress(ValueError):  # cut off by a power cut
-            found.append(files.from_json(line))
-    return [each for each in found if isinstance(each, dict)]
+    return files.json_objects(os.path.join(folder, "changes.jsonl"))
 
 
 def _lineage(folder: str) -> list[dict[str, Any]]:

@@ -286,21 +286,5 @@ def _growth(progress: _Progress, counter: str, before: float) -> np.ndarray:
 
 def _changes(folder: str) -> list[dict[str, Any]]:
     """Returns the lines of changes.jsonl, with their counters under the usual names."""
-    path = os.path.join(folder, "changes.jsonl")
-    try:
-        lines = files.read_bytes(path).splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except (OSError, files.Damaged) as error:
-        raise errors.BadInput(
-            f"{path} cannot be read ({error}). Restore the file, or remove it."
-        ) from error
-    found = []
-    for line in lines:
-        try:
-            change = files.from_json(line)
-        except ValueError:  # a power cut has cut it off
-            continue
-        if isinstance(change, dict):
-            found.append({**change, "updates": change.get("update")})
-    return found
+    found = files.json_objects(os.path.join(folder, "changes.jsonl"))
+    return [{**change, "updates": change.get("update")} for change in found]

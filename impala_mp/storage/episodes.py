@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from impala_mp import errors
 from impala_mp.storage import files
 
 NAME = "episodes.csv"
@@ -190,22 +189,9 @@ def read(folder: str) -> dict[str, Any]:
     Raises:
       BadInput: the file cannot be read, or is too large.
     """
-    path = os.path.join(folder, NAME)
-    try:
-        file = files.open_to_read(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise errors.BadInput(
-            f"{path} cannot be read ({error}). Name another run, or restore the file."
-        ) from error
-    with file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _MAX_FILE_BYTES:
-            raise errors.BadInput(
-                f"{path} has {size:,} bytes. At most {_MAX_FILE_BYTES:,} can be read."
-                " Read it in parts, with another program."
-            )
+    with files.opened(os.path.join(folder, NAME), _MAX_FILE_BYTES) as file:
+        if file is None:
+            return {}
         return _columns(io.TextIOWrapper(file, errors="replace", newline=""))
 
 

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 
 from impala_mp import errors
 
-MAX_TEXT_BYTES = 2**24  # of a JSON file
+MAX_TEXT_BYTES = 2**24  # of a JSON file, or of a line
+_MAX_LINES_BYTES = 2**32  # of a file of JSON lines
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.writing")  # name of an unfinished file
 _STALE_SECS = 60.0  # age at which an unfinished file has no writer any more
 _SAFE = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -88,6 +89,49 @@ def append_whole(file: BinaryIO, data: bytes) -> None:
     except OSError:
         os.ftruncate(fd, size)
         raise
+
+
+@contextlib.contextmanager
+def opened(path: str, max_bytes: int) -> Iterator[BinaryIO | None]:
+    """Opens a file that a run appends to; yields None if it is not there.
+
+    Raises:
+      BadInput: it cannot be read, or is larger than `max_bytes`.
+    """
+    try:
+        file = open_to_read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    except OSError as error:
+        raise errors.BadInput(
+            f"{path} cannot be read ({error}). Name another run, or restore the file."
+        ) from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise errors.BadInput(
+                f"{path} has {size:,} bytes. At most {max_bytes:,} can be read. Restore"
+                " the file."
+            )
+        yield file
+
+
+def json_objects(path: str) -> list[dict[str, Any]]:
+    """Returns the objects of a file with one a line, oldest first.
+
+    Returns [] if it is not there. A line that a power cut has cut off or damaged is
+    left out.
+
+    Raises:
+      BadInput: it cannot be read, or is too large.
+    """
+    found = []
+    with opened(path, _MAX_LINES_BYTES) as file:
+        while file and (line := file.readline(MAX_TEXT_BYTES)):
+            with contextlib.suppress(ValueError):
+                found.append(from_json(line))
+    return [each for each in found if isinstance(each, dict)]
 
 
 def read_bytes(path: str, limit: int = MAX_TEXT_BYTES, links: bool = True) -> bytes:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from impala_mp import errors
 from impala_mp.storage import files, histogram
 
 if TYPE_CHECKING:
@@ -178,31 +177,8 @@ def _is_histogram(value: Any) -> bool:
     return isinstance(value, list) and all(map(files.is_number, value))
 
 
-@contextlib.contextmanager
-def _opened(folder: str) -> Iterator[BinaryIO | None]:
-    """Opens the records of a run; yields None if there are none.
-
-    Raises:
-      BadInput: they cannot be read.
-    """
-    path = os.path.join(folder, _NAME)
-    try:
-        file = files.open_to_read(path)
-    except (FileNotFoundError, NotADirectoryError):
-        yield None
-        return
-    except OSError as error:
-        raise errors.BadInput(
-            f"{path} cannot be read ({error}). Name another run, or restore the file."
-        ) from error
-    with file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _MAX_FILE_BYTES:
-            raise errors.BadInput(
-                f"{path} has {size:,} bytes. Records of at most {_MAX_FILE_BYTES:,} can"
-                " be read. Restore the file."
-            )
-        yield file
+def _opened(folder: str) -> contextlib.AbstractContextManager[BinaryIO | None]:
+    return files.opened(os.path.join(folder, _NAME), _MAX_FILE_BYTES)
 
 
 def last(folder: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from impala_mp import seeding
 from impala_mp.config import derived
 from impala_mp.environments import vector
 from impala_mp.networks import agent, flat_parameters
@@ -154,7 +153,7 @@ class EvaluationLoop:
         return by_task if complete and self._goes_on() else {}
 
     def _seed(self, seeds: int) -> np.random.SeedSequence:
-        return seeding.sequence(self._shared.config.seed, "evaluator", seeds)
+        return evaluator.seed_of(self._shared.config, seeds)
 
     def _games(
         self, policy: Any, seed: np.random.SeedSequence

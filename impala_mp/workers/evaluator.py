@@ -40,6 +40,11 @@ def record_names(suffixes: tuple[str, ...]) -> tuple[str, ...]:
     return (*_RECORD, *(f"evaluation/return_mean{suffix}" for suffix in several))
 
 
+def seed_of(config: Any, games: int) -> np.random.SeedSequence:
+    """Returns the seed of SELECTION or REPORT, the same in each run of a folder."""
+    return seeding.sequence(config.seed, "evaluator", games)
+
+
 class NoGameEnded(errors.BadInput):
     """Evaluation without a single return."""
 

@@ -239,14 +239,7 @@ class LearnerLoop:
         self._next_record = (self._learner.agent_steps // interval + 1) * interval
 
     def _progress(self) -> dict[str, float]:
-        learned = self._learner
-        return dict(
-            zip(
-                learner_metrics.PROGRESS,
-                (learned.agent_steps, learned.updates, self._time_secs()),
-                strict=True,
-            )
-        )
+        return self._moment()._asdict()
 
     def _moment(self) -> snapshots.Moment:
         learned = self._learner

@@ -17,7 +17,7 @@ def _records(count):
 
 @pytest.mark.parametrize("count", [0, 1, 512, 513, 1024, 1500, 5000])
 def test_a_history_is_bounded_and_in_order(count):
-    found = evidence.History(_records(count)).records
+    found = evidence.thinned(_records(count)).records
     assert min(count, 256) <= len(found) <= 512
     steps = [record["agent_steps"] for record in found]
     assert steps == sorted(set(steps))
@@ -25,7 +25,7 @@ def test_a_history_is_bounded_and_in_order(count):
 
 
 def test_merged_records_have_the_mean_of_numbers_and_the_newest_counters():
-    found = evidence.History(_records(1024)).records
+    found = evidence.thinned(_records(1024)).records
     stride = round(1024 / len(found))
     for index, record in enumerate(found, 1):
         assert record["updates"] == record["health/run"] == index * stride
@@ -36,13 +36,13 @@ def test_merged_records_have_the_mean_of_numbers_and_the_newest_counters():
 def test_a_key_that_some_records_lack_stays():
     made = _records(600)
     made[3]["evaluation/return_mean"] = 5.0
-    found = evidence.History(made).records
+    found = evidence.thinned(made).records
     assert [r["evaluation/return_mean"] for r in found if len(r) > 4] == [5.0]
 
 
 def test_a_rewind_drops_the_records_beyond():
     rng = random.Random(0)
-    history, kept = evidence.History(), []
+    history, kept = evidence.thinned(), []
     for _ in range(400):
         steps = rng.randrange(1000)
         kept = [each for each in kept if each <= steps] + [steps]
