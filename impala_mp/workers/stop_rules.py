@@ -40,7 +40,8 @@ class StopRules:
                 f" config.stop.target_return ({self._settings.target_return}) after"
                 f" {agent_steps:,} agent steps"
             )
-        if patience and agent_steps - self._best_steps >= patience:
+        known = self._best > -np.inf
+        if patience and known and agent_steps - self._best_steps >= patience:
             return (
                 f"the mean return has not risen above {self._best:.6g} in the last"
                 f" {agent_steps - self._best_steps:,} agent steps"

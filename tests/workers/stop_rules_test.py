@@ -45,6 +45,12 @@ def test_without_progress():
     assert "has not risen above 2 in the last 300 agent steps" in rules.reason
 
 
+def test_a_return_that_is_not_known_yet_is_no_lack_of_progress():
+    rules = _rules(no_progress_steps=300)
+    assert _looks(rules, [np.nan] * 9 + [1.0] * 2) == 0
+    assert _looks(rules, [1.0] * 20)
+
+
 def test_the_best_so_far_survives_a_restart():
     rules = _rules(no_progress_steps=300)
     _looks(rules, [1.0, 2.0, 2.0])
