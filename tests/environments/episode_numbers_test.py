@@ -53,7 +53,7 @@ def test_success_metrics_and_names():
 
 
 def test_too_many_numbers(capsys):
-    """Those of info["metrics"] are kept first; the first that is not is named."""
+    """Names of info["metrics"] come first. The message has the first one left out."""
     info = {f"n{i:02}": i for i in range(types.NUMBERS)} | {"metrics": {"mine": 1.0}}
     found = _take(info)
     assert len(found) == types.NUMBERS

@@ -1,4 +1,4 @@
-"""episodes.csv: every game once, whatever is cut, rewound or full."""
+"""Rows of episodes.csv: each game once, after cuts, rewinds and a full disk."""
 
 import csv
 import errno

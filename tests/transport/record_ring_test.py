@@ -1,4 +1,4 @@
-"""A ring of records: all of them, in order, none mixed, whoever dies."""
+"""Ring of records: all arrive, whole and in order, also after kills."""
 
 import time
 
