@@ -88,6 +88,7 @@ class Reporter:
         self._carried: dict[str, float] = {}  # the last record of earlier runs
         self._actor_ns = np.zeros(len(_SPLIT))
         self._actor_steps = 0
+        self._split: dict[str, float] = {}  # of the last interval with a step
         self._time = time.monotonic()
 
     def _begin_events(self, events: Any) -> None:
@@ -199,12 +200,18 @@ class Reporter:
         }
 
     def _actor_split(self) -> dict[str, float]:
-        """Returns shares of the actors' time since the last interval."""
+        """Returns shares of the actors' time since the last interval.
+
+        Those of an interval without a step, as after the end of a run, are the ones
+        before.
+        """
         rows = self._actor_rows
+        steps = sum(row.get("agent_steps") for row in rows)
+        if self._split and steps == self._actor_steps:
+            return self._split
         totals = np.array(
             [sum(row.get(f"{name}_ns") for row in rows) for name in _SPLIT], float
         )
-        steps = sum(row.get("agent_steps") for row in rows)
         now = time.monotonic()
         wall_ns = max(1e-9, now - self._time) * 1e9 * len(rows)
         spent = totals - self._actor_ns
@@ -212,13 +219,14 @@ class Reporter:
         shares = spent / max(wall_ns, spent.sum())
         step_ms = spent * 1e-6 / max(1, steps - self._actor_steps)
         self._actor_ns, self._actor_steps, self._time = totals, steps, now
-        return {
+        self._split = {
             **{
                 f"time/actor_{k}": float(v) for k, v in zip(_SPLIT, shares, strict=True)
             },
             "time/environment_step_ms": float(step_ms[0]),
             "time/inference_step_ms": float(step_ms[1]),
         }
+        return self._split
 
     def _memory(self, statuses: list[health.Status]) -> dict[str, float]:
         """Returns the private MiB of the processes of each role, and of the arena."""
@@ -235,7 +243,10 @@ class Reporter:
         rows = self._actor_rows
         found = {
             "health/processes_alive": sum(s.pid > 0 for s in statuses),
-            "health/processes_total": len(statuses),
+            # The evaluator starts late.
+            "health/processes_total": sum(
+                s.pid > 0 or s.state != "not_started" for s in statuses
+            ),
             "health/restarts": sum(s.restarts for s in statuses),
             "health/bad_data": sum(
                 r.get("bad_rewards") + r.get("bad_observations") for r in rows

@@ -145,3 +145,31 @@ def test_counters_of_the_run_go_on_with_the_next_supervisor(tmp_path):
         assert last["health/observations_outside"] == 9 * number
         assert last["health/torn_reads_retried"] == 7 * number
         assert last["updates"] == number
+
+
+def test_after_the_last_step_the_actors_time_stays_what_it_was(tmp_path):
+    """Actors that have ended would seem to wait for the learner."""
+    run = _Run(tmp_path)
+    for one in run.parts.actors * 2:
+        one.fetch()
+        one.unroll()
+    for _ in range(2):
+        run.parts.training.step()
+        run.parts.training.write_record()
+        run.tick()
+    first, second = metrics.read(str(tmp_path))
+    keys = [key for key in first if key.startswith(("time/actor", "time/environment"))]
+    assert first["time/environment_step_ms"] > 0.0
+    assert [first[key] for key in keys] == [second[key] for key in keys]
+
+
+def test_a_process_that_is_to_start_later_is_not_missed(tmp_path):
+    late = health.Status("evaluator", 0, 0, 0, "not_started", 0, 0.0, "")
+    dead = late._replace(state="restarting", restarts=1)
+    run = _Run(tmp_path)
+    for other, expected in ((late, (2, 2)), (dead, (2, 3))):
+        run.learn()
+        run.reporter.tick([*_STATUSES, other])
+        last = metrics.last(str(tmp_path))
+        found = last["health/processes_alive"], last["health/processes_total"]
+        assert found == expected
