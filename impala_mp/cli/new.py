@@ -1,6 +1,6 @@
 """impala-new: writes a folder with an environment, a network and an experiment.
 
-    impala-new DIR [--name=my_project]
+    impala-new DIR [--name=my_project] [--observations=numbers | dict | pixels]
 
 They train unchanged and are a start for your own. DIR/README.md lists the next steps.
 """
@@ -24,21 +24,36 @@ from impala_mp.cli import start
 _PLACEHOLDER, _PLACEHOLDER_CLASS = "my_project", "MyProject"
 _TEMPLATE = pathlib.Path(__file__).parent / "template"
 _TAKEN = ("experiment", "impala_mp")
+# A file of the template whose name ends in one of them is for these observations only.
+_OBSERVATIONS = ("numbers", "dict", "pixels")
 
 
-def write(folder: str, name: str = _PLACEHOLDER) -> list[str]:
+def write(
+    folder: str, name: str = _PLACEHOLDER, observations: str = _OBSERVATIONS[0]
+) -> list[str]:
     """Creates the folder with a package called `name`; returns its files.
 
     Raises:
-      BadInput: the folder is not empty, or `name` is not a package name.
+      BadInput: the folder is not empty, `name` is not a package name, or there is no
+        environment with these observations.
     """
     _check_name(name)
+    if observations not in _OBSERVATIONS:
+        raise errors.BadInput(
+            f"--observations={observations} is unknown. Choose among"
+            f" {', '.join(_OBSERVATIONS)}."
+        )
     root = pathlib.Path(folder)
     if root.exists() and not root.is_dir():
         raise errors.BadInput(f"{folder} is a file. Name a new folder.")
     if root.is_dir() and any(root.iterdir()):
         raise errors.BadInput(f"{folder} is not empty. Name a new folder.")
-    return [_copy(source, root, name) for source in _sources()]
+    others = tuple(f"_{kind}" for kind in _OBSERVATIONS if kind != observations)
+    return [
+        _copy(source, root, name, observations)
+        for source in _sources()
+        if not source.stem.endswith(others)
+    ]
 
 
 def _check_name(name: str) -> None:
@@ -65,13 +80,17 @@ def _sources() -> list[pathlib.Path]:
     )
 
 
-def _copy(source: pathlib.Path, root: pathlib.Path, name: str) -> str:
+def _copy(
+    source: pathlib.Path, root: pathlib.Path, name: str, observations: str
+) -> str:
     class_name = "".join(word.capitalize() for word in name.split("_"))
 
     def renamed(text: str) -> str:
         return text.replace(_PLACEHOLDER, name).replace(_PLACEHOLDER_CLASS, class_name)
 
-    target = root / renamed(str(source.relative_to(_TEMPLATE)))
+    relative = source.relative_to(_TEMPLATE)
+    stem = relative.stem.removesuffix(f"_{observations}")
+    target = root / renamed(str(relative.with_name(stem + relative.suffix)))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(renamed(source.read_text()))
     return str(target)
@@ -86,8 +105,14 @@ def _new() -> None:
     named = flags.DEFINE_string(
         "name", _PLACEHOLDER, "Name of the Python package in DIR.", flag_values=values
     )
+    observations = flags.DEFINE_string(
+        "observations",
+        _OBSERVATIONS[0],
+        f"What the environment shows: {', '.join(_OBSERVATIONS)}.",
+        flag_values=values,
+    )
     folder = command_line.parse_folder(values, str(__doc__), "impala-new DIR")
-    for path in write(folder, named.value):
+    for path in write(folder, named.value, observations.value):
         print(path)
     place = shlex.quote(folder)
     print(f"Next: cd {place} && impala-train --config=experiment.py")

@@ -29,11 +29,22 @@ def _run(arguments, cwd):
     )
 
 
+_KINDS = ("numbers", "dict", "pixels")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("new") / "pond"
     done = _run(["impala_mp.cli.new", "pond", "--name=duck_pond"], folder.parent)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(params=_KINDS[1:])
+def another(request, tmp_path):
+    """A project whose environment shows something else."""
+    folder = tmp_path / request.param
+    new.write(str(folder), "duck_pond", request.param)
     return folder
 
 
@@ -50,9 +61,28 @@ def test_files_of_a_new_project(project):
     assert len((project / "README.md").read_text().splitlines()) <= 10
 
 
+def test_a_project_of_another_kind_has_the_same_files(another, project):
+    there, expected = (
+        sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*"))
+        for folder in (another, project)
+    )
+    assert there == [path for path in expected if "__pycache__" not in path]
+    environment = (another / "duck_pond" / "environment.py").read_text()
+    other = (project / "duck_pond" / "environment.py").read_text()
+    assert environment != other
+    assert "DuckPond-v0" in environment
+
+
 @pytest.mark.integration
 def test_its_own_test_passes(project):
     done = _run(["pytest", "-q", "-p", "no:cacheprovider"], project)
+    assert done.returncode == 0, done.stdout
+    assert "3 passed" in done.stdout
+
+
+@pytest.mark.integration
+def test_the_test_of_another_kind_passes(another):
+    done = _run(["pytest", "-q", "-p", "no:cacheprovider"], another)
     assert done.returncode == 0, done.stdout
     assert "3 passed" in done.stdout
 
@@ -138,6 +168,7 @@ def test_an_empty_folder_will_do_and_a_name_of_an_earlier_project(
         ([], "one folder is required, but none is given. Use: impala-new DIR"),
         (["."], ". is not empty"),
         (["new", "--name=json"], "--name=json is an existing module"),
+        (["new", "--observations=sounds"], "--observations=sounds is unknown. Choose"),
     ],
 )
 def test_bad_input_is_a_sentence(arguments, sentence):
