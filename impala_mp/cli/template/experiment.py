@@ -1,4 +1,4 @@
-"""Experiment: the config of a training. Its fields: impala_mp/config/base.py."""
+"""Experiment: the config of a training. `impala-train --help=all` lists its fields."""
 
 from typing import Any
 

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-_MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
+_MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 class Errand(gymnasium.Env[dict[str, Any], np.int64]):
@@ -13,15 +13,14 @@ class Errand(gymnasium.Env[dict[str, Any], np.int64]):
 
     Actions: up, down, left, right. The reward is 0.5 at the key and 0.5 at the door
     with the key, where the episode ends, and -0.01 in every other step. Observations, a
-    Dict: `walker` and `key`, float32 [2], positions from -1 to 1 (a key that is taken
-    goes with the walker), and `has_key`, 0 or 1.
+    Dict: `places`, float32 [4], row and column of walker and key from -1 to 1 (a key
+    that is taken goes with the walker), and `has_key`, 0 or 1.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 8}
     observation_space = gymnasium.spaces.Dict(
         {
-            "walker": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32),
-            "key": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32),
+            "places": gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32),
             "has_key": gymnasium.spaces.Discrete(2),
         }
     )
@@ -31,42 +30,42 @@ class Errand(gymnasium.Env[dict[str, Any], np.int64]):
         """Takes fields of the config: --config.environment.kwargs.size=7."""
         self.render_mode = render_mode
         self._size = size
-        self._door = np.array([0, size // 2])
+        self._door = (0, size // 2)
 
     def reset(
         self, *, seed: int | None = None, options: Any = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         super().reset(seed=seed)  # draw all random numbers from self.np_random
-        self._walker, self._key = self.np_random.integers(self._size, size=(2, 2))
+        cells = self.np_random.integers(self._size, size=(2, 2)).tolist()
+        self._walker, self._key = (tuple(cell) for cell in cells)
         self._has_key = False
         return self._observation(), {}
 
     def step(
         self, action: np.int64
     ) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        self._walker = (self._walker + _MOVES[action]).clip(0, self._size - 1)
+        pairs = zip(self._walker, _MOVES[action], strict=True)
+        self._walker = tuple(min(max(x + by, 0), self._size - 1) for x, by in pairs)
         reward, terminated = -0.01, False
         if self._has_key:
             self._key = self._walker
-            terminated = np.array_equal(self._walker, self._door)
+            terminated = self._walker == self._door
             reward = 0.5 if terminated else reward
-        elif np.array_equal(self._walker, self._key):
+        elif self._walker == self._key:
             self._has_key, reward = True, 0.5
         return self._observation(), reward, terminated, False, {}
 
     def _observation(self) -> dict[str, Any]:
-        walker, key = (
-            (2.0 * cell / (self._size - 1) - 1.0).astype(np.float32)
-            for cell in (self._walker, self._key)
-        )
-        return {"walker": walker, "key": key, "has_key": int(self._has_key)}
+        places = np.array(self._walker + self._key, np.float32)
+        places = 2.0 * places / np.float32(self._size - 1) - 1.0
+        return {"places": places, "has_key": int(self._has_key)}
 
     def render(self) -> np.ndarray:
         """uint8 [H, W, 3]: the door is green, the key yellow, the walker white."""
         picture = np.full((self._size, self._size, 3), 40, np.uint8)
-        picture[tuple(self._door)] = (0, 160, 0)
-        picture[tuple(self._walker)] = 255
-        picture[tuple(self._key)] = (240, 200, 0)
+        picture[self._door] = (0, 160, 0)
+        picture[self._walker] = 255
+        picture[self._key] = (240, 200, 0)
         return picture.repeat(24, axis=0).repeat(24, axis=1)
 
 

@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import nn
 
-_PARTS = ("walker", "key", "has_key")
-
 
 class Torso(nn.Module):
     """Fully connected layers over the parts of the observation, side by side."""
@@ -21,8 +19,7 @@ class Torso(nn.Module):
 
     def forward(self, observation: dict[str, torch.Tensor]) -> torch.Tensor:
         """{part: [N, ...]}, in the environment's dtypes -> [N, F]."""
-        parts = [observation[name].float().flatten(1) for name in _PARTS[:2]]
-        parts.append(observation[_PARTS[2]].float()[:, None])
+        parts = observation["places"], observation["has_key"].float()[:, None]
         features: torch.Tensor = self.layers(torch.cat(parts, dim=1))
         return features
 

@@ -12,16 +12,15 @@ class Torso(nn.Module):
     def __init__(self, side: int, channels: int, num_features: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, 16, 4, stride=4), nn.ReLU(), nn.Conv2d(16, 32, 3)
+            nn.Conv2d(channels, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()
         )
-        left = side // 4 - 2
-        self.output = nn.Linear(32 * left * left, num_features)
+        left = side - 4
+        self.output = nn.Linear(16 * left * left, num_features)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """Pixels uint8 [N, H, W, C], as the environment gives them -> [N, F]."""
         pictures = observation.permute(0, 3, 1, 2).float() / 255.0
-        features = self.convolutions(pictures).flatten(1).relu()
-        return self.output(features).relu()
+        return self.output(self.convolutions(pictures).flatten(1)).relu()
 
 
 def torso(observation_spec: Any, config: Any) -> nn.Module:
