@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import harness
+from impala_mp.evaluation import conclusion
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _CONFIG = _ROOT / "experiments" / "catch.py"
@@ -39,6 +40,12 @@ def _process_as_it_was():
 
 
 @pytest.fixture
+def _without_curve(monkeypatch):
+    """Trainings of this process draw no learning curve, which takes them a second."""
+    monkeypatch.setattr(conclusion, "_learning_curve", lambda *args: "")
+
+
+@pytest.fixture
 def start(tmp_path):
     """Starts trainings in processes, and kills those that a test leaves behind."""
     started = []
@@ -47,6 +54,7 @@ def start(tmp_path):
         all_flags = [
             f"--config={_CONFIG}",
             "--config.logging.interval_secs=0.2",
+            "--config.evaluation.film=False",
             *flags,
         ]
         started.append(harness.Training(tmp_path / name, all_flags, **kwargs))

@@ -23,6 +23,8 @@ from impala_mp.evaluation import evaluate, export, player
 from impala_mp.monitoring import report_page, status
 from impala_mp.runtime import preflight, program, signals
 
+pytestmark = pytest.mark.usefixtures("_without_curve")
+
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _README = _ROOT / "README.md"
 _DOCS = sorted((_ROOT / "docs").rglob("*.md"))
@@ -227,7 +229,7 @@ def _train(monkeypatch, arguments):
     command_line.parse(values, "")
     made = config.value
     made.runtime.mode, made.evaluation.episodes = "lockstep", 2
-    made.total_agent_steps = 10 * (made.batch_size or 8) * made.unroll_length
+    made.total_agent_steps = 5 * (made.batch_size or 8) * made.unroll_length
     path = workdir.value or named.workdir or what.new_workdir(made)
     if check.value:
         assert preflight.check(made, None)

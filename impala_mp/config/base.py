@@ -53,7 +53,8 @@ _TABLE = (  # name, default, meaning with unit, rules, flags
             " array), mlp, minatar, shallow, nature, deep, embedding, or"
             " module:factory"),
         _field("encoders", {}, "encoders of arrays in a Dict, by path"),
-        _field("joint_size", 256, "units of the layer over several encoders"),
+        _field("joint_size", 0, "units of the layer over several encoders; 0: as many"
+            " as the widest of them has, from 64 to 256", at_least=0, at_most=_MILLION),
         _field("image_layout", "auto", "place of the planes (channels) of pictures;"
             " auto: by their shape", one_of=("auto", "planes_last", "planes_first")),
         _field("normalise_observations", True, "normalise to mean 0 and variance 1,"

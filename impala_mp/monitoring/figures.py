@@ -146,4 +146,5 @@ def write(figure: Any, path: str) -> None:
             canvas.print_svg(image, metadata={"Date": None})
     else:
         backend_agg.FigureCanvasAgg(figure).print_png(image)
+    figure.set_layout_engine("none")  # the next format has the same places
     files.write_atomically(path, image.getvalue(), durable=False)

@@ -177,15 +177,23 @@ class Leaf(nn.Module):
             self.normaliser.adapt(self.inputs(observation), finite)
 
 
+_JOINT_SIZES = 64, 256  # least and most units that are chosen
+
+
 class Encoder(nn.Module):
-    """Encoder of several leaves: the features of each, then a joint layer."""
+    """Encoder of several leaves: the features of each, then a joint layer.
+
+    With a `joint_size` of 0 the layer is as wide as the widest encoder, within bounds.
+    """
 
     def __init__(self, leaves: list[Leaf], spec: types.Nest, joint_size: int) -> None:
         super().__init__()
         self.leaves = nn.ModuleList(leaves)
         pairs = zip(leaves, nest.flatten(spec), strict=True)
-        size = sum(num_features(leaf, own) for leaf, own in pairs)
-        layer = nn.Sequential(nn.Linear(size, joint_size), nn.ReLU())
+        sizes = [num_features(leaf, own) for leaf, own in pairs]
+        least, most = _JOINT_SIZES
+        width = joint_size or min(most, max(least, *sizes))
+        layer = nn.Sequential(nn.Linear(sum(sizes), width), nn.ReLU())
         self.joint = initialisers.orthogonal(layer)
 
     def forward(self, observation: types.Nest) -> torch.Tensor:

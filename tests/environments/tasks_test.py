@@ -16,6 +16,8 @@ from impala_mp.storage import metrics
 from impala_mp.workers import ended_games, episode_statistics
 from tests.support import builders
 
+pytestmark = pytest.mark.usefixtures("_without_curve")
+
 
 class Sized(gymnasium.Env):
     """Three steps; observations and actions of the given sizes, rewards of a scale."""

@@ -9,6 +9,8 @@ from impala_mp.runtime import program
 from impala_mp.storage import checkpoint, metrics
 from tests.support import builders, spaces
 
+pytestmark = pytest.mark.usefixtures("_without_curve")
+
 
 def _config(observation, action, **overrides):
     config = builders.config(

@@ -58,6 +58,27 @@ def test_defaults_by_kind():
     }
 
 
+@pytest.mark.parametrize(
+    ("shapes", "size", "units"),
+    [
+        ([(3,), (3,)], 0, 100),  # two mlps
+        ([(36, 36, 3), (3,)], 0, 256),  # nature gives 512
+        ([()], 0, 64),  # one embedding gives 16
+        ([(3,), (3,)], 32, 32),
+    ],
+)
+def test_the_joint_layer_is_as_wide_as_the_widest_encoder(shapes, size, units):
+    spec = {
+        str(i): specs.array_spec(shape, np.uint8 if len(shape) == 3 else np.float32)
+        if shape
+        else specs.CategoriesSpec((), np.dtype(np.int64), num_values=(4,), start=(0,))
+        for i, shape in enumerate(shapes)
+    }
+    sizes = {"network.hidden_sizes": (100,), "network.joint_size": size}
+    made = encoders.make(_network(**sizes), spec)
+    assert encoders.num_features(made, spec) == units
+
+
 @pytest.mark.parametrize("name", ["discrete", "multi", "multi2"])
 def test_categories_as_one_hot(name):
     """Against one_hot of each element; a start is taken off."""

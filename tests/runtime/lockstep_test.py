@@ -16,7 +16,7 @@ from impala_mp.storage import metrics
 from impala_mp.workers import learner_loop
 from tests.support import live_changes, lockstep_runs
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_curve")]
 
 
 _QUICK = ("mlp", "globals")  # a resumed run shows the same of all variants
