@@ -6,6 +6,7 @@ GAME-replay adds one replayed trajectory per fresh one. Its batch is twice as la
 it makes the same number of updates in the same agent steps, at the same learning rate.
 GAME-impact makes two passes over each batch with IMPACT's surrogate. GAME-twice makes
 two with V-trace, which separates the effect of the surrogate from that of the pass.
+GAME-dqn and GAME-pqn learn action values, with and without replay and target network.
 
 The suffix -study (GAME-study, GAME-replay-study...) makes runs differ only in their
 algorithm: each is one process and acts with parameters four updates old. Compare with
@@ -19,17 +20,22 @@ ENVIRONMENT = "MinAtar/{}-v1"
 
 _GAMES = ("Breakout", "Asterix", "Freeway", "Seaquest", "SpaceInvaders")
 _KINDS = ("", "-replay", "-impact", "-twice")
-_VARIANTS = tuple(
-    f"{game}{kind}{study}"
-    for game in _GAMES
-    for kind in _KINDS
-    for study in ("", "-study")
+_VARIANTS = (
+    *(
+        f"{game}{kind}{study}"
+        for game in _GAMES
+        for kind in _KINDS
+        for study in ("", "-study")
+    ),
+    *(f"{game}-{kind}" for game in _GAMES for kind in ("dqn", "pqn")),
 )
 
 
 def get_config(game="Breakout"):
-    config = config_lib.get_impala_config()
     game, *kinds = config_lib.one_of(game, _VARIANTS).split("-")
+    if kinds in (["dqn"], ["pqn"]):
+        return _values(game, *kinds)
+    config = config_lib.get_impala_config()
     config.environment.id = f"MinAtar/{game}-v1"
     config.total_agent_steps = 5_000_000
     config.network.torso = "minatar"
@@ -58,4 +64,23 @@ def get_config(game="Breakout"):
         config.actors.count = 1
         config.actors.slots = 1
         config.actors.policy_delay = 4
+    return config
+
+
+def _values(game, kind):
+    makers = {"dqn": config_lib.get_dqn_config, "pqn": config_lib.get_pqn_config}
+    config = makers[kind]()
+    config.environment.id = f"MinAtar/{game}-v1"
+    config.total_agent_steps = 5_000_000
+    config.network.torso = "minatar"
+    config.network.normalise_observations = False
+    config.actors.environments = 32
+    config.batch_size = 32
+    config.schedules.epsilon = "linear(1, 0.05, 500_000)"
+    if kind == "pqn":
+        config.learner.passes = 1
+        config.optimizer.learning_rate = 1e-3
+    else:
+        config.replay.reuse = 2.0
+        config.replay.memory_mib = 512.0
     return config

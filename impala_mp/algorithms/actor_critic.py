@@ -191,11 +191,7 @@ class Step:
         """baseline_cost times the error of V(x_t) from vs_t, in PopArt's units."""
         settings = self._critic.loss
         values, targets = self.normalised(self.values), self.normalised(vs)
-        if settings.baseline == "huber":
-            delta = settings.huber_delta
-            errors = losses.huber_baseline_loss(values, targets, delta)
-        else:
-            errors = losses.baseline_loss(values, targets)
+        errors = losses.value_loss(values, targets, settings)
         cost: torch.Tensor = settings.baseline_cost * errors
         return cost
 

@@ -1,5 +1,7 @@
 """Terms of the losses, each [T, B], and their reduction."""
 
+from typing import Any
+
 import torch
 
 from impala_mp import errors
@@ -52,6 +54,18 @@ def huber_baseline_loss(
     return torch.nn.functional.huber_loss(
         values, targets.detach(), reduction="none", delta=delta
     )
+
+
+def value_loss(
+    values: torch.Tensor, targets: torch.Tensor, settings: Any
+) -> torch.Tensor:
+    """Returns the error's loss that `config.loss` names: [T, B].
+
+    No gradient flows through `targets`.
+    """
+    if settings.baseline == "huber":
+        return huber_baseline_loss(values, targets, settings.huber_delta)
+    return baseline_loss(values, targets)
 
 
 def surrogate_loss(

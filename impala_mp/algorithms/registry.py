@@ -5,16 +5,19 @@ from typing import Any
 from impala_mp.algorithms import (
     actor_critic,
     base,
+    dqn,
     impact,
     impala,
     replay_correction,
     target_network,
 )
+from impala_mp.config import derived
 from impala_mp.networks import agent, flat_parameters
 
 _ALGORITHMS: dict[str, type[Any]] = {
     "vtrace": impala.VTraceAlgorithm,
     "impact": impact.ImpactAlgorithm,
+    "dqn": dqn.DQNAlgorithm,
 }
 
 
@@ -26,14 +29,20 @@ def make(
     Args:
       online: the parameters of `policy`, which the learner changes in place.
     """
-    critic = actor_critic.Critic(config, policy)
-    if config.algorithm == "impact":
+    target = None
+    if derived.has_target_network(config):
         target = target_network.TargetNetwork(config.target, online)
+    if config.algorithm == "dqn":
+        return dqn.DQNAlgorithm(config, policy, target)
+    critic = actor_critic.Critic(config, policy)
+    if target is not None:
         return impact.ImpactAlgorithm(config.impact, critic, target)
     return impala.VTraceAlgorithm(critic)
 
 
-def metric_names(name: str, replay: Any) -> tuple[str, ...]:
-    """Returns the metrics of the algorithm `name`, and of `config.replay`."""
-    names: tuple[str, ...] = _ALGORITHMS[name].metric_names
-    return (*names, *replay_correction.metric_names(replay))
+def metric_names(config: Any) -> tuple[str, ...]:
+    """Returns the metrics of the algorithm, and of replay's part in its loss."""
+    names: tuple[str, ...] = _ALGORITHMS[config.algorithm].metric_names
+    if derived.learns_action_values(config):
+        return names
+    return (*names, *replay_correction.metric_names(config.replay))

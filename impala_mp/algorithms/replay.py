@@ -15,6 +15,7 @@ from impala_mp import nest, specs, types
 from impala_mp.algorithms import cuda, sum_tree
 
 METRICS = (
+    "replay/never_drawn_share",  # of the evicted ones
     "replay/size",  # trajectories
     "replay/priority_mean",  # of the stored ones
     "replay/age_mean_updates",  # of the draws
@@ -68,11 +69,17 @@ class Replay:
         spec: types.Trajectory,
         capacity: int,
         num_replayed: int,
+        num_new: float,
         settings: Any,
         seed: np.random.SeedSequence,
     ) -> None:
-        """`spec` has any number of trajectories; `settings` is config.replay."""
+        """`spec` has any number of trajectories; `settings` is config.replay.
+
+        Each batch gets `num_replayed` trajectories, and there are `num_new` new ones
+        for it, on average.
+        """
         self._capacity, self.num_replayed = capacity, num_replayed
+        self._num_new = num_new
         self._settings = settings
         self.importance_exponent = settings.importance_exponent
         self._arrays = [
@@ -80,6 +87,7 @@ class Replay:
         ]
         self._priorities = np.zeros(capacity)  # 0: no trajectory
         self._serials = np.full(capacity, -1, np.int64)  # number of the insertion
+        self._draws = np.zeros(capacity, np.int64)  # of the trajectory there
         self._tree = sum_tree.SumTree(capacity)
         self._num_inserted = 0
         self._generator = np.random.Generator(np.random.PCG64(seed))
@@ -105,8 +113,9 @@ class Replay:
             target[...] = stored[drawn.indices]
         sample.weight[:num_fresh], sample.weight[num_fresh:] = 1.0, weights
         sample.replayed[:num_fresh], sample.replayed[num_fresh:] = 0.0, 1.0
-        ages = (self._num_inserted - drawn.serials) / num_fresh
-        self._means += (len(weights), ages.sum(), weights.sum())
+        np.add.at(self._draws, drawn.indices, 1)
+        ages = (self._num_inserted - drawn.serials) / self._num_new
+        self._means[:3] += (len(weights), ages.sum(), weights.sum())
         return Draw(*map(np.concatenate, zip(inserted, drawn, strict=True)))
 
     def insert(self, batch: types.Trajectory, count: int) -> Draw:
@@ -115,6 +124,9 @@ class Replay:
         sources = _columns(batch, slice(0, count))
         for stored, source in zip(self._arrays, sources, strict=True):
             stored[places] = source
+        evicted = self._draws[places[self._serials[places] >= 0]]
+        self._means[3:] += (len(evicted), int(np.count_nonzero(evicted == 0)))
+        self._draws[places] = 0
         self._serials[places] = self._num_inserted + np.arange(count)
         self._num_inserted += count
         self._put(places, np.full(count, self._priorities.max() or 1.0))
@@ -168,13 +180,16 @@ class Replay:
         self.importance_exponent = first + (1.0 - first) * min(1.0, progress)
 
     def _forget_means(self) -> None:
-        self._means = np.zeros(3)  # number of draws, sums of ages and of weights
+        # Number of draws, sums of ages and of weights; numbers of the evicted, and of
+        # those of them that were never drawn.
+        self._means = np.zeros(5)
 
     def metrics(self) -> dict[str, float]:
         """Returns the size, and means over the draws since the last call."""
-        count, ages, weights = self._means.tolist()
+        count, ages, weights, evicted, never = self._means.tolist()
         self._forget_means()
         values = (
+            never / evicted if evicted else np.nan,
             self.size,
             self._priorities.sum() / max(1, self.size),
             ages / count if count else np.nan,
@@ -189,6 +204,7 @@ class Replay:
             "arrays": [torch.from_numpy(array[:used]) for array in self._arrays],
             "priorities": torch.from_numpy(self._priorities[:used]),
             "serials": torch.from_numpy(self._serials[:used]),
+            "draws": torch.from_numpy(self._draws[:used]),
             "num_inserted": self._num_inserted,
             "generator": json.dumps(self._generator.bit_generator.state),
         }
@@ -200,6 +216,8 @@ class Replay:
         for array, saved in zip(self._arrays, state["arrays"], strict=False):
             array[:used] = saved.numpy()
         self._serials[:used] = state["serials"].numpy()
+        if "draws" in state:  # missing in older checkpoints
+            self._draws[:used] = state["draws"].numpy()
         self._num_inserted = state["num_inserted"]
         self._put(np.arange(used), state["priorities"].numpy())
         self._generator.bit_generator.state = json.loads(state["generator"])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from impala_mp import types
+from impala_mp.config import derived
 from impala_mp.networks.distributions import base as distribution_base
 
 _METRICS = (
@@ -132,7 +133,7 @@ def priorities(
 
 def all_fresh(config: Any) -> types.Sample | None:
     """Returns the sample of a batch without replayed columns; None without replay."""
-    if not config.replay.ratio:
+    if not derived.has_replay(config):
         return None
     device, size = config.learner.device, config.batch_size
     return types.Sample(

@@ -21,7 +21,7 @@ class VTraceReturns(NamedTuple):
 Threshold = float | torch.Tensor  # a scalar; inf for no clipping
 
 
-def _discounted_sums(deltas: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
+def discounted_sums(deltas: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
     """Solves y_t = deltas_t + decays_t * y_{t+1}, y_T = 0, in ceil(log2 T) steps.
 
     Recursive doubling: after k rounds y_t is the sum over 2^k rows. A loop over T would
@@ -79,7 +79,7 @@ def from_importance_weights(
     cs = lambda_ * rhos.clamp(max=clip_c_threshold)
     next_values = torch.cat([values[1:], bootstrap_value[None]])
     deltas = clipped_rhos * (rewards + discounts * next_values - values)
-    vs = values + _discounted_sums(deltas, discounts * cs)
+    vs = values + discounted_sums(deltas, discounts * cs)
     next_vs = torch.cat([vs[1:], bootstrap_value[None]])
     targets = rewards + discounts * torch.lerp(next_values, next_vs, lambda_)
     pg_advantages = rhos.clamp(max=clip_pg_rho_threshold) * (targets - values)

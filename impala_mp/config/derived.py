@@ -1,5 +1,6 @@
 """Sizes that follow from a config: actors, threads, trajectories, tasks."""
 
+import math
 from typing import Any
 
 from impala_mp import errors
@@ -27,6 +28,16 @@ def task_suffixes(environment: Any) -> tuple[str, ...]:
         return ("",)
     short = tuple(name.replace(":", "/").rpartition("/")[2] for name in ids)
     return tuple(f"/{name}" for name in (short if len(set(short)) == len(ids) else ids))
+
+
+def learns_action_values(config: Any) -> bool:
+    """Returns whether the network gives a value for each action, and no policy."""
+    return config.algorithm in ("dqn",)
+
+
+def has_target_network(config: Any) -> bool:
+    """Returns whether the learner holds a target network."""
+    return config.algorithm != "vtrace" and config.target.period > 0
 
 
 def evaluates(config: Any) -> bool:
@@ -69,8 +80,15 @@ def learner_threads(config: Any, num_cores: int) -> int:
     return threads
 
 
+def has_replay(config: Any) -> bool:
+    """Returns whether the learner holds a replay."""
+    return config.replay.ratio > 0 or config.replay.reuse > 0
+
+
 def num_replayed(config: Any) -> int:
     """Returns the number of trajectories of a batch that the replay provides."""
+    if config.replay.reuse:
+        return int(config.batch_size)
     return round(config.replay.ratio * config.batch_size)
 
 
@@ -78,6 +96,18 @@ def num_fresh(config: Any) -> int:
     """Returns the number of trajectories of a batch that the rings provide."""
     fresh: int = config.batch_size - num_replayed(config)
     return fresh
+
+
+def num_new(config: Any) -> float:
+    """Returns the number of new trajectories for each batch, on average.
+
+    With replay.reuse inf it depends on the speed of the learner, and is that of a batch
+    here.
+    """
+    reuse = config.replay.reuse
+    if reuse:
+        return config.batch_size / (reuse if reuse < math.inf else 1.0)
+    return num_fresh(config)
 
 
 def replay_capacity(memory_mib: float, batch_size: int, trajectory_bytes: int) -> int:

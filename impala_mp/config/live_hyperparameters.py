@@ -4,9 +4,18 @@ import dataclasses
 from typing import Any
 
 from impala_mp import errors
-from impala_mp.config import base, fields, schedules
+from impala_mp.config import base, derived, fields, schedules
 
 NAMES = tuple(base.LIVE)
+
+# Those of a policy's loss and sampling, which learners of action values do not read.
+OF_A_POLICY = (
+    "temperature",
+    "entropy_cost",
+    "clip_rho_threshold",
+    "clip_pg_rho_threshold",
+    "clip_c_threshold",
+)
 
 _SAMPLES = 100  # between two changes of slope, where two schedules are compared
 
@@ -19,6 +28,7 @@ class LiveHyperparameters:
 
     schedules: Schedules  # constant where the config has none
     texts: dict[str, str]  # schedules as the config has them
+    unread: tuple[str, ...]  # names without an effect, by the config's algorithm
 
     def scheduled(self) -> Schedules:
         """Returns the schedules that the config has."""
@@ -45,7 +55,8 @@ def of_config(config: Any) -> LiveHyperparameters:
         for name, field in base.LIVE.items()
     }
     check_order(found)
-    return LiveHyperparameters(found, texts)
+    unread = OF_A_POLICY if derived.learns_action_values(config) else ()
+    return LiveHyperparameters(found, texts, unread)
 
 
 def _parse(name: str, text: str) -> schedules.Schedule:

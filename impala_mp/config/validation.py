@@ -14,7 +14,12 @@ def _require(holds: bool, sentence: str) -> None:
 
 # Beginnings of fields, what they need to have an effect, and whether that holds.
 _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
-    (("replay.",), "replay.ratio above 0", lambda c: c.replay.ratio > 0),
+    (
+        ("replay.",),
+        "replay.ratio or replay.reuse above 0",
+        derived.has_replay,
+    ),
+    (("replay.start",), "replay.reuse above 0", lambda c: c.replay.reuse > 0),
     (("replay.burn_in",), "a network.core", lambda c: c.network.core != "none"),
     (
         ("replay.importance_exponent",),
@@ -26,7 +31,33 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
         "replay.priority_exponent above 0 or replay.eviction=priority",
         lambda c: c.replay.priority_exponent > 0 or c.replay.eviction == "priority",
     ),
-    (("impact.", "target."), "algorithm=impact", lambda c: c.algorithm == "impact"),
+    (
+        ("replay.clear_", "replay.trust_region", "loss.entropy_cost", "vtrace.")
+        + ("loss.baseline_cost", "network.initial_std", "actors.temperature")
+        + ("evaluation.greedy",)
+        + tuple(f"schedules.{name}" for name in live_hyperparameters.OF_A_POLICY),
+        "algorithm=impact or vtrace",
+        lambda c: not derived.learns_action_values(c),
+    ),
+    (("impact.",), "algorithm=impact", lambda c: c.algorithm == "impact"),
+    (
+        ("target.",),
+        "algorithm=impact or dqn",
+        lambda c: c.algorithm != "vtrace",
+    ),
+    (("dqn.",), "algorithm=dqn", lambda c: c.algorithm == "dqn"),
+    (("network.dueling",), "algorithm=dqn", derived.learns_action_values),
+    (("dqn.n_step",), "dqn.returns=n_step", lambda c: c.dqn.returns == "n_step"),
+    (
+        ("dqn.lambda_",),
+        "dqn.returns=lambda or retrace",
+        lambda c: c.dqn.returns != "n_step",
+    ),
+    (
+        ("dqn.double", "target.polyak"),
+        "target.period above 0",
+        lambda c: c.target.period > 0,
+    ),
     (
         ("loss.huber_delta",),
         "loss.baseline=huber",
@@ -152,8 +183,11 @@ def _check_replay(config: Any) -> None:
         f"replay.burn_in ({settings.burn_in}) must be below unroll_length"
         f" ({config.unroll_length}). Set config.replay.burn_in.",
     )
+    if settings.reuse:
+        _check_reuse(config)
     if settings.ratio:
         _check_shares(config)
+    if derived.has_replay(config):
         _require(
             config.network.core == "none" or settings.burn_in >= 1,
             f"network.core={config.network.core} with replay.burn_in"
@@ -161,6 +195,21 @@ def _check_replay(config: Any) -> None:
             " parameters left. Set config.replay.burn_in to at least 1; a quarter of"
             f" unroll_length ({config.unroll_length}) is a good start.",
         )
+
+
+def _check_reuse(config: Any) -> None:
+    reuse, ratio = config.replay.reuse, config.replay.ratio
+    _require(
+        not ratio,
+        f"replay.reuse ({reuse:g}) draws all of a batch from the replay, and"
+        f" replay.ratio ({ratio}) a share of it. Set one of them to 0.",
+    )
+    _require(
+        derived.learns_action_values(config),
+        f"replay.reuse ({reuse:g}) learns from replayed data alone, and"
+        f" algorithm={config.algorithm} needs data of the newest policy in each batch."
+        " Set config.replay.reuse=0 and config.replay.ratio, or config.algorithm=dqn.",
+    )
 
 
 def _check_batch(config: Any, num_actors: int) -> None:
@@ -206,14 +255,30 @@ def _check_algorithm(config: Any) -> None:
       BadInput: with the field, its value and the cure.
     """
     popart, polyak = config.loss.popart, config.target.polyak
-    clipping = config.loss.reward_clipping
+    clipping, rescaling = config.loss.reward_clipping, config.dqn.rescaling
     if popart and clipping == "abs_one":
         raise errors.BadInput(
             f"loss.popart finds the scale of rewards, and loss.reward_clipping"
             f" ({clipping!r}) takes it away before, which makes it pointless. Set"
             " config.loss.reward_clipping=none, or config.loss.popart=False."
         )
-    if config.algorithm == "impact" and popart and polyak:
+    if popart and rescaling != "none":
+        raise errors.BadInput(
+            f"dqn.rescaling ({rescaling!r}) and loss.popart both set the scale of the"
+            " values. Set config.loss.popart=False, or config.dqn.rescaling=none."
+        )
+    if popart and config.network.dueling:
+        raise errors.BadInput(
+            "network.dueling has two heads, and loss.popart scales a single one. Set"
+            " config.loss.popart=False, or config.network.dueling=False."
+        )
+    if config.algorithm == "impact" and not config.target.period:
+        raise errors.BadInput(
+            f"target.period ({config.target.period}) leaves algorithm=impact without"
+            " the target network that its ratios need. Set config.target.period to at"
+            " least 1."
+        )
+    if config.algorithm != "vtrace" and popart and polyak:
         raise errors.BadInput(
             f"target.polyak ({polyak}) would average weights that loss.popart has"
             " scaled differently, which is no average of values. Set"

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from impala_mp import errors
+from impala_mp.config import derived
 from impala_mp.environments import bad_data, vector
 from impala_mp.evaluation import evaluate, saved_run
 from impala_mp.monitoring import curves
@@ -64,10 +65,14 @@ def command(name: str) -> str:
 
 
 def _final(run: saved_run.SavedRun, policy: agent.Agent) -> str:
-    """Plays greedy and sampled games, and keeps both; returns the result in words."""
-    lines = {}
+    """Plays greedy and sampled games, and keeps both; returns the result in words.
+
+    Action values give a greedy policy alone.
+    """
+    lines: dict[str, Any] = {}
+    kinds = (True,) if derived.learns_action_values(run.config) else (True, False)
     try:
-        for greedy in (True, False):
+        for greedy in kinds:
             played = evaluate.play(run, policy, run.config.evaluation.episodes, greedy)
             line = evaluate.as_line(run, played, evaluations.FINAL, greedy, run.seed())
             lines[line["policy"]] = line
@@ -81,18 +86,21 @@ def _final(run: saved_run.SavedRun, policy: agent.Agent) -> str:
             evaluations.append(run.path, lines[kind])
         final = {**lines, "sentence": sentence}
         evaluations.write_final(run.path, final)
-    chosen, other = (lines[kind] for kind in order)
+    chosen, *others = (lines[kind] for kind in order)
+    rest = "".join(f"; {each['policy']} {_number(each['mean'])}" for each in others)
     protocol = evaluator.protocol(run.evaluation_environment, greedy_first)
     return (
         f"mean return {_number(chosen['mean'])}, 95 % interval"
         f" {_number(chosen['low'])} to {_number(chosen['high'])}, standard deviation"
-        f" {_number(chosen['std'])}, over {chosen['episodes']} episodes ({protocol});"
-        f" {order[1]} {_number(other['mean'])}.{sentence and f' {sentence}'}"
+        f" {_number(chosen['std'])}, over {chosen['episodes']} episodes ({protocol})"
+        f"{rest}.{sentence and f' {sentence}'}"
     )
 
 
 def _difference(lines: dict[str, Any]) -> str:
     """Returns a sentence if greedy and sampled games differ beyond chance; or ""."""
+    if len(lines) < 2:
+        return ""
     greedy, sampled = lines[evaluations.GREEDY], lines[evaluations.SAMPLED]
     if greedy["low"] > sampled["high"]:
         return (

@@ -29,15 +29,15 @@ class GreedyPolicy(nn.Module):
     Inputs, where the agent uses them: `observation`, in the environment's dtype;
     `first`, bool, True at the start of an episode; `reward`, float32, of the step that
     led here, 0 at the first; `core_state/0` and so on. Outputs: `action`, as the
-    environment takes it; `policy_logits`; `baseline`; `next_core_state/0` and so on.
-    Each leaf of a nested observation or action has a name with its path, such as
-    `observation/arm/0`.
+    environment takes it; `policy_logits`, or `q_values` of action values; `baseline`;
+    `next_core_state/0` and so on. Each leaf of a nested observation or action has a
+    name with its path, such as `observation/arm/0`.
     """
 
     def __init__(self, policy: agent.Agent, environment: specs.EnvironmentSpec) -> None:
         super().__init__()
         self.network = policy.network
-        self._policy = policy
+        self._policy, self.outputs_name = policy, policy.outputs_name
         self._observation = environment.observation
         self._to_environment = specs.to_environment(environment.action)
         state = policy.core_state_spec()
@@ -53,17 +53,15 @@ class GreedyPolicy(nn.Module):
         self.carried = {f"next_{name}": name for name in self._state}  # output: input
 
     def forward(self, inputs: Tensors) -> Tensors:
-        """Returns greedy action, logits, baseline and next core state of each row."""
-        output, state = self._policy.step(
-            self._time_step(inputs),
-            tuple(inputs[name] for name in self._state),
-            greedy=True,
-        )
-        action = self._to_environment(output.action)
+        """Returns greedy action, outputs, baseline and next core state of each row."""
+        policy, state = self._policy, tuple(inputs[name] for name in self._state)
+        outputs, baseline, core = policy.look(self._time_step(inputs), state)
+        action = policy.distribution.mode(outputs)  # of values, too, the largest
+        state = policy.remember(action, core)
         return {
-            **dict(_named("action", action)),
-            "policy_logits": output.policy_logits,
-            "baseline": output.baseline,
+            **dict(_named("action", self._to_environment(action))),
+            self.outputs_name: outputs,
+            "baseline": baseline,
             **dict(zip(self.carried, state, strict=True)),
         }
 
@@ -136,7 +134,7 @@ def export(
     policy, inputs = _policy_and_rows(run)
     with _silence():
         data = _made(make, policy, inputs)
-        _check_equal(policy(inputs), load(data)(inputs))
+        _check_equal(policy(inputs), load(data)(inputs), policy.outputs_name)
     description = describe(policy, inputs)
     description["run"] = _origin(run, format_name)
     output = output or os.path.join(path, f"policy{ending}")
@@ -230,13 +228,13 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no reason'}"
 
 
-def _check_equal(expected: Tensors, found: Tensors) -> None:
-    """Compares logits and baseline; not actions, because a tie may go either way.
+def _check_equal(expected: Tensors, found: Tensors, outputs_name: str) -> None:
+    """Compares outputs and baseline; not actions, because a tie may go either way.
 
     Raises:
       BadInput: the file computes something else than the network.
     """
-    for name in ("policy_logits", "baseline"):
+    for name in (outputs_name, "baseline"):
         try:
             torch.testing.assert_close(
                 found[name], expected[name], rtol=1e-3, atol=1e-3

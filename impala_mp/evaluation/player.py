@@ -130,9 +130,9 @@ def _moments(
             episode, step, episode_return = episode + 1, 0, 0.0
         episode_return += float(time_step.reward[0])
         with torch.inference_mode():
-            output, state = policy.step(
-                nest.tensors(time_step), state, greedy=greedy, generator=generator
-            )
+            row = nest.tensors(time_step)
+            outputs, *_ = policy.look(row, state)
+            output, state = policy.step(row, state, greedy=greedy, generator=generator)
         picture = camera()
         yield spectators.Moment(
             task="",
@@ -141,7 +141,7 @@ def _moments(
             picture=picture,
             without=camera.without,
             observation=nest.map_structure(_only, time_step.observation),
-            elements=policy.distribution.describe(output.policy_logits[0]),
+            elements=policy.describe(outputs[0]),
             action=nest.map_structure(_only, to_environment(output.action)),
             value=float(output.baseline[0]),
             reward=float(time_step.reward[0]),

@@ -60,6 +60,7 @@ class LiveControl:
                     _check_names([name])
                     _check_number(name, value)
                     live_hyperparameters.check_value(name, value)
+                    self._check_effect(name)
                     if name == "epsilon":
                         specs.check_epsilon(self._action, value)
                 return self._change(values)
@@ -69,6 +70,14 @@ class LiveControl:
         raise errors.BadInput(
             f"{reprlib.repr(message)} is not a request. Use get, set or unset."
         )
+
+    def _check_effect(self, name: str) -> None:
+        if name in self._live.unread:
+            read = [n for n in live_hyperparameters.NAMES if n not in self._live.unread]
+            raise errors.BadInput(
+                f"{name} has no effect on this run, which learns action values. Set one"
+                f" of {', '.join(read)}."
+            )
 
     def _change(self, values: dict[str, float | None]) -> list[str]:
         """Changes all of `values` or none of them."""

@@ -143,6 +143,14 @@ SECTIONS = (
                 "config.loss.entropy_cost",
             ),
             _Metric(
+                "loss/td",
+                "loss",
+                "DQN: loss of the errors of action values from their targets.",
+                "Falls, or stays where rewards grow.",
+                "Grows without end: config.loss.baseline=huber,"
+                " config.network.layer_norm=True, or a larger config.target.period.",
+            ),
+            _Metric(
                 "loss/kl",
                 "loss",
                 "IMPACT: config.impact.kl_cost times KL(target policy, policy).",
@@ -210,7 +218,8 @@ SECTIONS = (
             _Metric(
                 "value/explained_variance",
                 "share",
-                "1 - variance of (vs - V) / variance of vs; -1 at least.",
+                "1 - variance of (target - value) / variance of the targets of values;"
+                " -1 at least.",
                 "Rises towards 1.",
                 "At or below 0 for long: config.loss.popart,"
                 " config.loss.baseline_cost, or a larger network.",
@@ -228,6 +237,42 @@ SECTIONS = (
                 "Above 0.",
                 "Near 0, good actions do not differ from bad ones: see the reward"
                 " function.",
+            ),
+        ),
+    ),
+    metric_table.Section(
+        "Action values",
+        (
+            _Metric(
+                "q/mean",
+                "return",
+                "DQN: mean value of the actions taken, in units of reward.",
+                "Near the discounted return that is left from a typical state.",
+            ),
+            _Metric(
+                "q/target_mean",
+                "return",
+                "DQN: mean of the targets of these values.",
+                "Near q/mean.",
+                "Far from it for long: config.optimizer.learning_rate, or a smaller"
+                " config.target.period.",
+            ),
+            _Metric(
+                "q/gap",
+                "return",
+                "DQN: value of the best action minus that of the second.",
+                "Above 0.",
+                "Near 0, actions make no difference: see the reward function, and"
+                " config.loss.discount_factor.",
+            ),
+            _Metric(
+                "q/overestimation",
+                "return",
+                "DQN: value minus discounted return, where an episode terminates within"
+                " the trajectory; 0 without one.",
+                "Near 0, and below 0 while epsilon explores less than before.",
+                "Far above 0: config.dqn.double=True, config.network.layer_norm=True,"
+                " or a larger config.target.period.",
             ),
         ),
     ),

@@ -49,6 +49,20 @@ SECTIONS = (
                 "Large, old data is learned: lower config.replay.memory_mib.",
             ),
             _Metric(
+                "replay/never_drawn_share",
+                "share",
+                "Evicted trajectories that were never drawn.",
+                "Near 0.",
+                "High: raise config.replay.reuse or ratio, or"
+                " config.replay.memory_mib.",
+            ),
+            _Metric(
+                "replay/reuse",
+                "times",
+                "Times that a trajectory was learned, on average since the start.",
+                "That of config.replay.reuse.",
+            ),
+            _Metric(
                 "replay/weight_mean",
                 "ratio",
                 "Mean importance weight of the drawn.",

@@ -174,7 +174,8 @@ def memory(e: Evidence) -> Iterator[Finding]:
         quarters.append(e.recent(key))
         grown = quarters[-1] - quarters[0]
         filling = e.setting("replay.memory_mib") if role == "learner" else 0.0
-        replayed = filling if e.setting("replay.ratio") > 0.0 else 0.0
+        shares = e.setting("replay.ratio"), e.setting("replay.reuse")
+        replayed = filling if any(share > 0.0 for share in shares) else 0.0
         steps = [b - a for a, b in zip(quarters, quarters[1:], strict=False)]
         if (
             grown - replayed > _GROWN_MIB

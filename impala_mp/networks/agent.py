@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from impala_mp import nest, specs, types
-from impala_mp.networks import cores, network as network_lib
-from impala_mp.networks.distributions import base, joint
+from impala_mp import errors, nest, specs, types
+from impala_mp.config import derived
+from impala_mp.networks import cores, network as network_lib, q_network
+from impala_mp.networks.distributions import base, categorical, joint
 
 CoreState = cores.CoreState
 
@@ -26,6 +27,8 @@ class Agent:
     The core state is a tuple of tensors [B, ...]: the leaves of the last action if the
     network uses it, then the recurrent state. T+1 calls of `step` equal one `unroll`.
     """
+
+    outputs_name = "policy_logits"  # of the network's first output
 
     def __init__(
         self,
@@ -85,32 +88,55 @@ class Agent:
         Returns:
           The output [B, ...], and the core state after the row.
         """
-        rows = _one_row(time_step)
-        last_action, core = self._split(state)
-        logits, baseline, core = self.network(rows, last_action, core)
-        logits = self.distribution.mix(logits[0], epsilon, temperature)
+        outputs, baseline, core = self.look(time_step, state)
+        logits = self.policy_logits(outputs)
+        logits = self.distribution.mix(logits, epsilon, temperature)
         if greedy:
             action = self.distribution.mode(logits)
         else:
             action = self.distribution.sample(logits, generator)
-        state = self._remember(action, core)
-        return types.AgentOutput(action, logits, baseline[0]), state
+        state = self.remember(action, core)
+        return types.AgentOutput(action, logits, baseline), state
+
+    def look(
+        self, time_step: types.TimeStep, state: CoreState
+    ) -> tuple[torch.Tensor, torch.Tensor, CoreState]:
+        """Returns the network's outputs for one row, [B, L] and [B], and its state."""
+        last_action, core = self._split(state)
+        outputs, baseline, core = self.network(_one_row(time_step), last_action, core)
+        return outputs[0], baseline[0], core
+
+    def policy_logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Returns the logits of pi, from the network's first output: [..., L]."""
+        return outputs
+
+    def describe(self, outputs: torch.Tensor) -> list[base.Element]:
+        """Describes the network's first output for one row, [L]."""
+        return self.distribution.describe(outputs)
 
     def unroll(
         self, time_step: types.TimeStep, action: types.Nest, state: CoreState
-    ) -> NetworkOutput:
-        """Returns the network's outputs for T+1 rows, given the T actions taken."""
+    ) -> Any:
+        """Returns the network's outputs for T+1 rows, given the T actions taken.
+
+        A named tuple, for an actor-critic NetworkOutput.
+        """
+        return NetworkOutput(*self._unrolled(time_step, action, state))
+
+    def _unrolled(
+        self, time_step: types.TimeStep, action: types.Nest, state: CoreState
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         last_action, core = self._split(state)
         if self.network.last_action:
             last_action = nest.map_structure(
                 lambda *leaves: torch.cat(leaves), last_action, action
             )
-        logits, baseline, _ = self.network(time_step, last_action, core)
-        return NetworkOutput(logits, baseline)
+        outputs, baseline, _ = self.network(time_step, last_action, core)
+        return outputs, baseline
 
     def differences(
         self,
-        output: NetworkOutput,
+        output: Any,
         recorded: types.AgentOutput,
         epsilon: float,
         temperature: float,
@@ -133,9 +159,10 @@ class Agent:
 
     def replace_action(self, state: CoreState, action: types.Nest) -> CoreState:
         """Returns `state` with `action` as the last one."""
-        return self._remember(action, self._split(state)[1])
+        return self.remember(action, self._split(state)[1])
 
-    def _remember(self, action: types.Nest, core: CoreState) -> CoreState:
+    def remember(self, action: types.Nest, core: CoreState) -> CoreState:
+        """Returns the core state after an action, with the recurrent state `core`."""
         if not self.network.last_action:
             return core
         return (*nest.flatten(action), *core)
@@ -149,6 +176,55 @@ class Agent:
             lambda spec: next(leaves).unsqueeze(0), self._action
         )
         return last_action, tuple(leaves)
+
+
+class QOutput(NamedTuple):
+    """Outputs of a Q-network for each row: [T+1, B, A], [T+1, B]."""
+
+    q_values: torch.Tensor  # MASKED where an action is not allowed
+    baseline: torch.Tensor  # the largest of them
+
+
+class QAgent(Agent):
+    """Agent that acts greedily by action values, with epsilon in between.
+
+    It records what an actor-critic agent records: the action, the logits of the
+    epsilon-greedy policy, and the largest value as the baseline.
+    """
+
+    outputs_name = "q_values"
+
+    def policy_logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Returns the logits of the greedy policy."""
+        return q_network.greedy_logits(outputs)
+
+    def describe(self, outputs: torch.Tensor) -> list[base.Element]:
+        """Describes the values of the allowed actions of one row, [A]."""
+        (element,) = self.distribution.describe(outputs)
+        pairs = zip(element.labels, outputs.tolist(), strict=True)
+        there = [pair for pair in pairs if pair[1] > 0.5 * categorical.MASKED]
+        labels, values = zip(*there, strict=True)
+        return [base.Element("Q", labels, values, are_probabilities=False)]
+
+    def unroll(
+        self, time_step: types.TimeStep, action: types.Nest, state: CoreState
+    ) -> QOutput:
+        """Returns the action values of T+1 rows, given the T actions taken."""
+        return QOutput(*self._unrolled(time_step, action, state))
+
+    def differences(
+        self,
+        output: QOutput,
+        recorded: types.AgentOutput,
+        epsilon: float,
+        temperature: float,
+    ) -> torch.Tensor:
+        """Returns |value - recorded value| / max(1, |recorded value|): [T, B].
+
+        Logits are not compared: two almost equal values may change places.
+        """
+        expected = recorded.baseline
+        return (output.baseline[:-1] - expected).abs() / expected.abs().clamp(min=1.0)
 
 
 def _one_row(time_step: types.TimeStep) -> types.TimeStep:
@@ -170,7 +246,23 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
     # also forbids the actions that a task does not have.
     mask = config.agent.action_mask_key or environment.action_mask
     environment = dataclasses.replace(environment, action_mask=mask)
-    network = network_lib.Network(
+    learns_values = derived.learns_action_values(config)
+    if learns_values:
+        _check_discrete(environment.action)
+    make_network = q_network.QNetwork if learns_values else network_lib.Network
+    network = make_network(
         config.network, environment, distribution, with_popart=config.loss.popart
     )
-    return Agent(network, distribution, environment.action)
+    kind = QAgent if learns_values else Agent
+    return kind(network, distribution, environment.action)
+
+
+def _check_discrete(action: specs.ActionSpec) -> None:
+    if isinstance(action, specs.DiscreteSpec):
+        return
+    kind = type(action).__name__.removesuffix("Spec")
+    raise errors.BadInput(
+        f"algorithm=dqn learns one value for each of some Discrete actions, and the"
+        f" action of this environment is a {kind}. Set config.algorithm to impact or"
+        " vtrace."
+    )

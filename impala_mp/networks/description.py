@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from impala_mp import nest, specs
+from impala_mp.config import derived
 from impala_mp.networks import encoders, inputs
 
 
@@ -26,6 +27,7 @@ def describe(config: Any, environment: specs.EnvironmentSpec) -> list[Line]:
       BadInput: the network does not fit the environment.
     """
     mask = config.agent.action_mask_key or environment.action_mask
+    by_value = derived.learns_action_values(config)
     whole = environment.observation
     seen = nest.without(whole, mask) if mask else whole
     choices = encoders.choices(config.network, seen)
@@ -34,7 +36,7 @@ def describe(config: Any, environment: specs.EnvironmentSpec) -> list[Line]:
         subject = f"observations {path}".rstrip()
         lines.append(_observation(subject, leaf, choices.get(path), path in masks))
     lines += [
-        Line(f"actions {path}".rstrip(), _action(leaf))
+        Line(f"actions {path}".rstrip(), _action(leaf, by_value))
         for path, leaf in nest.flatten_with_path(environment.action)
     ]
     frames = environment.frames_per_step
@@ -123,10 +125,12 @@ def _concern(choice: inputs.Choice) -> str:
     return specs.concern_of_size(given, float(bounds.max()))
 
 
-def _action(leaf: Any) -> str:
+def _action(leaf: Any, by_value: bool) -> str:
     if isinstance(leaf, specs.DiscreteSpec):
         shifted = f", from {leaf.start} on" if leaf.start else ""
-        return f"one of {leaf.num_actions}{shifted}, drawn from a categorical."
+        way = "the one of the largest value, or any" if by_value else "drawn from a"
+        end = " with probability epsilon" if by_value else " categorical"
+        return f"one of {leaf.num_actions}{shifted}, {way}{end}."
     if isinstance(leaf, specs.MultiDiscreteSpec):
         return f"{list(leaf.shape)}, each drawn from a categorical."
     if isinstance(leaf, specs.MultiBinarySpec):

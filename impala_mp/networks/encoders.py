@@ -73,9 +73,10 @@ def _make_leaf(
     if name == "embedding" and isinstance(spec, specs.CategoriesSpec):
         return _Embedding(spec, _EMBEDDING_SIZE)
     if name == "mlp":
-        return torsos.MLP(inputs.num_inputs(spec), tuple(settings.hidden_sizes))
+        sizes = tuple(settings.hidden_sizes)
+        return torsos.MLP(inputs.num_inputs(spec), sizes, settings.layer_norm)
     if name in torsos.MINIMUM_SIDE:
-        return torsos.conv_encoder(field, name, spec)
+        return torsos.conv_encoder(field, name, spec, settings.layer_norm)
     raise errors.BadInput(
         f"{field} ({name!r}) is no encoder of this array. It must be auto, mlp,"
         f" {', '.join(torsos.MINIMUM_SIDE)}, embedding (of categories) or"

@@ -46,7 +46,12 @@ class PolicyHead(nn.Linear):
 
 
 class Network(nn.Module):
-    """Encoder, optional last reward and action, core, and two heads."""
+    """Encoder, optional last reward and action, core, and two heads.
+
+    A subclass with other heads replaces `_make_heads` and `_heads`.
+    """
+
+    baseline: nn.Module  # the value head
 
     def __init__(
         self,
@@ -65,15 +70,14 @@ class Network(nn.Module):
         size = encoders.num_features(self.torso, self._seen)
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
         self.core = cores.make(settings, size)
-        size = self.core.output_size
-        self.policy = PolicyHead(size, distribution, settings.initial_std)
-        self._with_popart, self._task_path = with_popart, environment.task
-        head = (
-            popart.PopArtHead(size, environment.num_tasks)
-            if with_popart
-            else nn.Linear(size, 1)
-        )
-        self.baseline = initialisers.orthogonal(head, 1.0)
+        self._task_path = environment.task
+        self._with_popart = with_popart
+        self._make_heads(self.core.output_size, settings, environment.num_tasks)
+
+    def _make_heads(self, size: int, settings: Any, num_tasks: int) -> None:
+        """Makes the heads over features of `size` numbers."""
+        self.policy = PolicyHead(size, self._distribution, settings.initial_std)
+        self.baseline = popart.value_head(size, num_tasks, self._with_popart)
 
     def forward(
         self,
@@ -81,7 +85,7 @@ class Network(nn.Module):
         last_action: torch.Tensor,
         state: cores.CoreState,
     ) -> tuple[torch.Tensor, torch.Tensor, cores.CoreState]:
-        """Maps [T, B, ...] to policy_logits [T, B, L], baseline [T, B], core state."""
+        """Maps [T, B, ...] to what the heads return, and the core state."""
         first = time_step.step_type == types.StepType.FIRST
         rows, batch = first.shape
         features = self.torso(self._rows(time_step.observation))
@@ -93,12 +97,27 @@ class Network(nn.Module):
             inputs.append(encoded * (~first).unsqueeze(-1))
         merged = torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
         output, state = self.core(merged, first, state)
-        logits = self.policy(output)
-        if self._mask_path:
-            mask = nest.at(time_step.observation, self._mask_path)
-            logits = categorical.masked(logits, mask.flatten(2) != 0)
+        return (*self._heads(output, time_step), state)
+
+    def _heads(
+        self, output: torch.Tensor, time_step: types.TimeStep
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps features [T, B, F] to policy_logits [T, B, L] and baseline [T, B]."""
+        logits = self._masked(self.policy(output), time_step)
+        return logits, self._values(output, time_step).squeeze(-1)
+
+    def _masked(self, logits: torch.Tensor, time_step: types.TimeStep) -> torch.Tensor:
+        """Marks the actions that are not allowed: [T, B, L]."""
+        if not self._mask_path:
+            return logits
+        mask = nest.at(time_step.observation, self._mask_path)
+        return categorical.masked(logits, mask.flatten(2) != 0)
+
+    def _values(self, output: torch.Tensor, time_step: types.TimeStep) -> torch.Tensor:
+        """Returns the outputs of the value head: [T, B, outputs]."""
         heads = (output, self.task_of(time_step)) if self._with_popart else (output,)
-        return logits, self.baseline(*heads).squeeze(-1), state
+        values: torch.Tensor = self.baseline(*heads)
+        return values
 
     def task_of(self, time_step: types.TimeStep) -> torch.Tensor | None:
         """Returns the task of each row, int64 [T, B]; None with a single task."""

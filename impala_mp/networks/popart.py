@@ -10,21 +10,24 @@ from torch import nn
 from torch.nn import functional
 
 from impala_mp.config import base
+from impala_mp.networks import initialisers
 
 MIN_SCALE, MAX_SCALE = base.POPART_SCALES
 
 
 class PopArtHead(nn.Linear):
-    """Baseline head V(x) = sigma (w . x + b) + mu; only w and b have a gradient.
+    """Value head V(x) = sigma (w . x + b) + mu; only w and b have a gradient.
 
-    `task` is int64 [...], from 0; None with a single task.
+    `task` is int64 [...], from 0; None with a single task. A head of action values has
+    an output an action, all at the scale of their task.
     """
 
     mean: torch.Tensor  # mu, float32 [tasks]
     variance: torch.Tensor  # of the targets, float32 [tasks]
 
-    def __init__(self, size: int, num_tasks: int = 1) -> None:
-        super().__init__(size, num_tasks)
+    def __init__(self, size: int, num_tasks: int = 1, num_outputs: int = 1) -> None:
+        super().__init__(size, num_tasks * num_outputs)
+        self._shape = (num_tasks, num_outputs)
         self.register_buffer("mean", torch.zeros(num_tasks))
         self.register_buffer("variance", torch.ones(num_tasks))
 
@@ -40,9 +43,18 @@ class PopArtHead(nn.Linear):
     def forward(
         self, inputs: torch.Tensor, task: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """[..., F] -> values [..., 1], unnormalised."""
-        values = super().forward(inputs) * self.scale + self.mean
-        return values if task is None else values.gather(-1, task.unsqueeze(-1))
+        """[..., F] -> values [..., outputs], unnormalised."""
+        scale, mean = self._each(self.scale), self._each(self.mean)
+        values = super().forward(inputs) * scale + mean
+        if task is None:
+            return values
+        index = task[..., None, None].expand(*task.shape, 1, self._shape[1])
+        return values.unflatten(-1, self._shape).gather(-2, index).squeeze(-2)
+
+    def _each(self, statistic: torch.Tensor) -> torch.Tensor:
+        """[tasks] -> [tasks * outputs]."""
+        outputs = self._shape[1]
+        return statistic if outputs == 1 else statistic.repeat_interleave(outputs)
 
     @torch.no_grad()
     def moments(
@@ -60,7 +72,7 @@ class PopArtHead(nn.Linear):
         """
         weights = learnable.unsqueeze(-1).double()
         if task is not None:
-            weights = weights * functional.one_hot(task, self.out_features)
+            weights = weights * functional.one_hot(task, self._shape[0])
         deviations = (targets.unsqueeze(-1) - self.mean) * weights
         sums = (weights, deviations, deviations.square())
         return torch.stack([each.flatten(0, -2).sum(0) for each in sums], -1)
@@ -112,10 +124,23 @@ class PopArtHead(nn.Linear):
         shift = torch.where(moves, rate * first, zero).float()
         old = self.scale
         self.variance.add_(torch.where(moves, growth, zero)).clamp_(min=0.0)
-        ratio = torch.where(begins, 1.0, old / self.scale)
-        self.weight.mul_(ratio.unsqueeze(-1))
-        self.bias.mul_(ratio).sub_(torch.where(begins, 0.0, shift / self.scale))
+        ratio = torch.where(begins, 1.0, old / self.scale).unsqueeze(-1)
+        self.weight.view(*self._shape, -1).mul_(ratio.unsqueeze(-1))
+        moved = torch.where(begins, 0.0, shift / self.scale).unsqueeze(-1)
+        self.bias.view(self._shape).mul_(ratio).sub_(moved)
         self.mean.add_(shift)
+
+
+def value_head(
+    size: int, num_tasks: int, with_popart: bool, num_outputs: int = 1
+) -> nn.Linear:
+    """Makes a head of values over features of `size` numbers."""
+    made = (
+        PopArtHead(size, num_tasks, num_outputs)
+        if with_popart
+        else nn.Linear(size, num_outputs)
+    )
+    return initialisers.orthogonal(made, 1.0)
 
 
 def head(network: nn.Module) -> PopArtHead | None:

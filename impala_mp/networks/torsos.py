@@ -10,10 +10,13 @@ from impala_mp.networks import initialisers
 class MLP(nn.Sequential):
     """Tanh layers over inputs that are flattened to `size` numbers."""
 
-    def __init__(self, size: int, hidden_sizes: tuple[int, ...]) -> None:
+    def __init__(
+        self, size: int, hidden_sizes: tuple[int, ...], layer_norm: bool = False
+    ) -> None:
         layers: list[nn.Module] = []
         for hidden in hidden_sizes:
-            layers += [nn.Linear(size, hidden), nn.Tanh()]
+            norm = [nn.LayerNorm(hidden)] if layer_norm else []
+            layers += [nn.Linear(size, hidden), *norm, nn.Tanh()]
             size = hidden
         super().__init__(*layers)
         initialisers.orthogonal(self)
@@ -27,7 +30,11 @@ class _ConvEncoder(nn.Module):
     """Convolutions over images [N, H, W, C], then one fully connected layer."""
 
     def __init__(
-        self, spec: specs.ArraySpec, convolutions: nn.Module, size: int
+        self,
+        spec: specs.ArraySpec,
+        convolutions: nn.Module,
+        size: int,
+        layer_norm: bool,
     ) -> None:
         super().__init__()
         self.convolutions = convolutions
@@ -35,7 +42,8 @@ class _ConvEncoder(nn.Module):
         with torch.no_grad():
             probe = torch.zeros(1, channels, height, width)
             num_features = convolutions(probe).numel()
-        self.output = nn.Sequential(nn.Linear(num_features, size), nn.ReLU())
+        norm = [nn.LayerNorm(size)] if layer_norm else []
+        self.output = nn.Sequential(nn.Linear(num_features, size), *norm, nn.ReLU())
         initialisers.orthogonal(self)
         # NHWC in memory from slot to kernel: 2.4 times faster on a CPU, and the layout
         # for tensor cores.
@@ -46,11 +54,16 @@ class _ConvEncoder(nn.Module):
         return self.output(self.convolutions(images).flatten(1))
 
 
-def _stack(channels: int, *layers: tuple[int, int, int]) -> nn.Sequential:
+def _stack(
+    channels: int, layer_norm: bool, *layers: tuple[int, int, int]
+) -> nn.Sequential:
     """Returns convolutions of (channels, kernel, stride), each with a ReLU."""
     modules: list[nn.Module] = []
     for out, kernel, stride in layers:
-        modules += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU(inplace=True)]
+        # One group: all planes and pixels of a picture, with a weight a plane.
+        norm = [nn.GroupNorm(1, out)] if layer_norm else []
+        convolution = nn.Conv2d(channels, out, kernel, stride)
+        modules += [convolution, *norm, nn.ReLU(inplace=True)]
         channels = out
     return nn.Sequential(*modules)
 
@@ -86,18 +99,25 @@ def _residual_stack(channels: int) -> nn.Sequential:
 MINIMUM_SIDE = {"minatar": 3, "shallow": 20, "nature": 36, "deep": 1}
 
 
-def _convolutions(name: str, channels: int) -> tuple[nn.Module, int]:
+def _convolutions(name: str, channels: int, norm: bool) -> tuple[nn.Module, int]:
     """Returns the convolutions of a torso, and the width of its last layer."""
     if name == "minatar":  # Young and Tian 2019, section 3
-        return _stack(channels, (16, 3, 1)), 128
+        return _stack(channels, norm, (16, 3, 1)), 128
     if name == "shallow":  # IMPALA, figure 3, left
-        return _stack(channels, (16, 8, 4), (32, 4, 2)), 256
+        return _stack(channels, norm, (16, 8, 4), (32, 4, 2)), 256
     if name == "nature":  # Mnih et al. 2015
-        return _stack(channels, (32, 8, 4), (64, 4, 2), (64, 3, 1)), 512
+        return _stack(channels, norm, (32, 8, 4), (64, 4, 2), (64, 3, 1)), 512
     return _residual_stack(channels), 256  # IMPALA, figure 3, right
 
 
-def conv_encoder(field: str, name: str, spec: specs.ArraySpec) -> nn.Module:
+def conv_encoder(
+    field: str, name: str, spec: specs.ArraySpec, layer_norm: bool = False
+) -> nn.Module:
+    """Makes the convolutional encoder `name`, from `field` of the config.
+
+    Raises:
+      BadInput: the observations do not fit it, or it has no layer norm.
+    """
     shape, side = spec.shape, MINIMUM_SIDE[name]
     is_image = len(shape) == 3 and not isinstance(spec, specs.CategoriesSpec)
     if not is_image or min(shape[:2]) < side:
@@ -106,4 +126,10 @@ def conv_encoder(field: str, name: str, spec: specs.ArraySpec) -> nn.Module:
             f" images [height, width, channels] of at least {side}x{side}. Set"
             f" config.{field} to mlp, or to one that fits."
         )
-    return _ConvEncoder(spec, *_convolutions(name, shape[2]))
+    if layer_norm and name == "deep":
+        raise errors.BadInput(
+            "network.layer_norm has no place in the deep network. Set"
+            f" config.network.layer_norm=False, or config.{field} to nature."
+        )
+    convolutions, size = _convolutions(name, shape[2], layer_norm)
+    return _ConvEncoder(spec, convolutions, size, layer_norm)

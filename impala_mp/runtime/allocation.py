@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from impala_mp import nest, specs, types
+from impala_mp import errors, nest, specs, types
 from impala_mp.algorithms import replay
 from impala_mp.config import derived, live_hyperparameters
 from impala_mp.networks import agent, flat_parameters
@@ -80,7 +80,7 @@ def needed_bytes(
             3
             + 4
             + 4 * derived.evaluates(config)
-            + (config.algorithm == "impact")
+            + derived.has_target_network(config)
             + count
         )
         + replay_size(config.replay, config.batch_size, batch)[1]
@@ -95,10 +95,17 @@ def replay_size(
     Raises:
       BadInput: less than a batch fits into it.
     """
-    if not settings.ratio:
+    if not (settings.ratio or settings.reuse):
         return 0, 0
     each = replay.trajectory_bytes(batch)
     capacity = derived.replay_capacity(settings.memory_mib, batch_size, each)
+    if settings.start > capacity:
+        raise errors.BadInput(
+            f"replay.start ({settings.start}) is more than the {capacity} trajectories"
+            f" that replay.memory_mib ({settings.memory_mib}) holds. Lower"
+            " config.replay.start, or set config.replay.memory_mib to at least"
+            f" {settings.start * each / 2**20 + 0.1:.1f}."
+        )
     return capacity, capacity * each
 
 

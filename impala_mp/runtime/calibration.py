@@ -157,7 +157,7 @@ def measure(config: Any, environment: specs.EnvironmentSpec) -> Costs:
         _environment_secs(config.environment, count) / count,
         _inference_secs(config, environment) / count,
         _update_secs(config, environment)
-        / (derived.num_fresh(config) * config.unroll_length),
+        / (derived.num_new(config) * config.unroll_length),
     )
 
 
@@ -214,7 +214,7 @@ def _update_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
 
 def _cheapest_size(config: Any, environment: specs.EnvironmentSpec) -> int:
     """Returns the smallest number of environments within 5 % of the lowest cost."""
-    fresh = derived.num_fresh(config)
+    fresh = derived.num_fresh(config) or config.batch_size
     step = 2 if config.inference.mode == "server" else 1
     divisors = [
         n

@@ -189,7 +189,7 @@ def _described(
     if derived.evaluates(shared.config):
         holders["snapshots for the evaluator"] = 3
         holders["the evaluator's"] = 1
-    if shared.config.algorithm == "impact":
+    if derived.has_target_network(shared.config):
         holders["the target network's"] = 1
     return [
         *description.sentences(shared.config, environment),

@@ -1,5 +1,6 @@
 """Trajectory accounting: committed = learned + discarded + in flight, exactly.
 
+With replay.reuse, `learned` counts the trajectories that have entered the replay.
 Counts start with the first run in a workdir, and a checkpoint keeps them. For a resumed
 run, trajectories that were committed but not learned by then count as discarded.
 """
@@ -26,9 +27,9 @@ class Accounts:
         self._num_learned = 0  # batches of this incarnation
         self._saved: dict[str, int] = {}
 
-    def learned_one(self) -> None:
-        """Counts one learned batch."""
-        self._row.add("learned", self._batcher.num_fresh)
+    def learned(self, count: int) -> None:
+        """Counts fresh trajectories that were learned or, with an intake, inserted."""
+        self._row.add("learned", count)
         self._num_learned += 1
         self._saved = {}
 

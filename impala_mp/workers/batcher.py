@@ -9,10 +9,14 @@ import torch
 from impala_mp import nest, specs, types
 from impala_mp.algorithms import replay
 from impala_mp.transport import doorbell, trajectory_ring
+from impala_mp.workers import intake
 
 
 class Batch(NamedTuple):
-    """B trajectories on the device, and their host-side headers and statistics."""
+    """B trajectories on the device, and their host-side headers and statistics.
+
+    Also a slot that enters the replay, on the host.
+    """
 
     trajectory: types.Trajectory  # tensors on the device; host-only fields are ()
     header: types.Header  # arrays int64 [B], valid until the next but one `take`
@@ -54,9 +58,12 @@ class Batcher:
     the host, so that there is always something to draw.
 
     A batch is taken only when all of its slots are there. Until then the trajectories
-    stay in the rings and survive the learner. On a GPU two stagings let the host gather
-    a batch while the device works on the last one; that costs one update of policy lag.
-    On a CPU nothing overlaps, and one staging is enough.
+    stay in the rings and survive the learner. With an intake the slots go into the
+    replay one by one (`arrive`), and all of a batch is drawn from there.
+
+    On a GPU two stagings let the host gather a batch while the device works on the last
+    one; that costs one update of policy lag. On a CPU nothing overlaps, and one staging
+    is enough.
     """
 
     def __init__(
@@ -68,12 +75,15 @@ class Batcher:
         oldest_version: Callable[[], int] = lambda: 0,
         discarded: Callable[[int], None] = lambda count: None,
         the_replay: replay.Replay | None = None,
+        the_intake: intake.Intake | None = None,
     ) -> None:
         """Slots of a version before `oldest_version()` are discarded.
 
         `discarded` is called with their number of trajectories. `the_replay` keeps the
         fresh trajectories, and fills the last columns of a batch.
         """
+        self.intake = the_intake
+        self._arriving = rings[0]  # ring of the last arrival
         self._oldest_version, self._discarded = oldest_version, discarded
         self._rings, self._bell = rings, bell
         self._device = torch.device(device)
@@ -103,15 +113,43 @@ class Batcher:
                 ring.release(1)
 
     def ready(self) -> bool:
-        """Returns True if the rings hold a batch."""
+        """Returns True if the rings, or the replay with an intake, hold a batch."""
+        if self.intake:
+            return self.intake.may_learn
         self._discard_stale()
-        return sum(ring.num_committed() for ring in self._rings) >= self._num_slots
+        return self.num_waiting() >= self._num_slots
 
-    def wait(self, timeout_secs: float) -> bool:
-        """Waits for at most one ring of the doorbell; returns `ready()`."""
-        if not self.ready():
-            self._bell.wait(timeout_secs)
-        return self.ready()
+    def num_waiting(self) -> int:
+        """Returns the number of slots in the rings."""
+        return sum(ring.num_committed() for ring in self._rings)
+
+    def wait(self, timeout_secs: float) -> None:
+        """Waits for at most one ring of the doorbell."""
+        self._bell.wait(timeout_secs)
+
+    def arrive(self) -> Batch | None:
+        """Copies the oldest slot into the replay, if it may enter; else returns None.
+
+        The slot is to be read before `let_go`, which gives its place back. Without an
+        intake nothing arrives: `take` has the fresh trajectories.
+        """
+        if self.intake is None or not self.intake.may_insert:
+            return None
+        self._discard_stale()
+        filled = [ring for ring in self._rings if ring.num_committed()]
+        if not filled:
+            return None
+        ring = min(filled, key=lambda ring: ring.peek(0).header.committed_ns[0])
+        slot = ring.peek(0)
+        assert self._replay is not None
+        self.intake.insert(self._slot_size)
+        self._replay.insert(slot, self._slot_size)
+        self._arriving = ring
+        return _on_host(slot)
+
+    def let_go(self) -> None:
+        """Releases the slot of the last arrival."""
+        self._arriving.release(1)
 
     def take(self) -> Batch:
         """Takes the oldest trajectories, and replayed ones. Only if `ready`."""
@@ -127,6 +165,8 @@ class Batcher:
         if self._cuda:
             self._copy_to_device(stage)
         self.num_taken += 1
+        if self.intake:
+            self.intake.learn(len(arrays.header.actor))
         ends = types.EpisodeEnd(*(x[:, : self.num_fresh] for x in arrays.episode_end))
         trajectory, on_device = stage.device
         return Batch(
@@ -180,6 +220,21 @@ class Batcher:
                 device.copy_(host, non_blocking=True)
             stage.copied.record(self._stream)
         torch.cuda.current_stream(self._device).wait_event(stage.copied)
+
+
+def _on_host(slot: types.Trajectory) -> Batch:
+    """Returns a slot as a batch of fresh trajectories; views of the ring's memory."""
+    tensors = slot._replace(episode_end=(), parameter_version=(), header=())
+    return Batch(
+        nest.map_structure(torch.from_numpy, tensors),
+        slot.header,
+        slot.episode_end,
+        slot.parameter_version,
+        slot.agent_output.action,
+        num_fresh=len(slot.header.actor),
+        sample=None,
+        draw=None,
+    )
 
 
 def _dense(trajectory: types.Trajectory) -> types.Trajectory:

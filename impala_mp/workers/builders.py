@@ -21,6 +21,7 @@ from impala_mp.workers import (
     actor,
     batcher,
     game_log,
+    intake,
     learner,
     learner_loop,
     snapshots,
@@ -76,6 +77,7 @@ def make_learner(
         _oldest_version(config.max_policy_lag, shared.store),
         lambda count: row.add("discarded", count),
         the_replay,
+        intake.Intake(config.replay, the_replay) if config.replay.reuse else None,
     )
     the_learner = learner.Learner(config, agent.make(config, shared.environment))
     return learner_loop.LearnerLoop(
@@ -104,9 +106,9 @@ def make_learner(
 def _make_replay(
     shared: shared_lib.Shared, row: control_block.ProcessRow
 ) -> replay.Replay | None:
-    """Returns an empty replay, or None without replay.ratio."""
+    """Returns an empty replay, or None without one."""
     config = shared.config
-    if not config.replay.ratio:
+    if not derived.has_replay(config):
         return None
     return replay.Replay(
         shared.batch,
@@ -116,6 +118,7 @@ def _make_replay(
             replay.trajectory_bytes(shared.batch),
         ),
         derived.num_replayed(config),
+        derived.num_new(config),
         config.replay,
         shared.seeds("replay", 0, row.get("incarnation")),
     )

@@ -19,15 +19,23 @@ _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [
 
 TOTAL, GRADIENT_NORM = "loss/total", "loss/gradient_norm"
 SKIPPED_SHARE = "health/skipped_share"
-_PARTS = ("torso", "core", "policy", "baseline")  # of a network
-_NORMS = tuple(f"gradient_norm/{part}" for part in _PARTS)
+_HEADS = ("policy", "baseline")  # of an actor-critic network
 
 
 def metric_names(config: Any) -> tuple[str, ...]:
     """Returns the names of the metrics of `update`, in order."""
-    algorithm = registry.metric_names(config.algorithm, config.replay)
-    first = (TOTAL, GRADIENT_NORM, SKIPPED_SHARE, *_NORMS)
-    return (*first, *algorithm, *_popart_names(config))
+    first = (TOTAL, GRADIENT_NORM, SKIPPED_SHARE, *_norm_names(config))
+    return (*first, *registry.metric_names(config), *_popart_names(config))
+
+
+def _parts(config: Any) -> tuple[str, ...]:
+    """Returns the parts of a network whose gradient norms are measured."""
+    heads = ("baseline",) if derived.learns_action_values(config) else _HEADS
+    return ("torso", "core", *heads)
+
+
+def _norm_names(config: Any) -> tuple[str, ...]:
+    return tuple(f"gradient_norm/{part}" for part in _parts(config))
 
 
 def _popart_names(config: Any) -> tuple[str, ...]:
@@ -76,9 +84,10 @@ class Learner:
         self.metric_index = {name: i for i, name in enumerate(metric_names(config))}
         places = [self.metric_index[name] for name in _popart_names(config)]
         self._popart_metrics = slice(places[0], places[-1] + 1) if places else slice(0)
-        start = self.metric_index[_NORMS[0]]
-        self._norm_metrics = slice(start, start + len(_NORMS))
-        self._parts = [self.parameters.layout.part(name) for name in _PARTS]
+        names = _norm_names(config)
+        start = self.metric_index[names[0]]
+        self._norm_metrics = slice(start, start + len(names))
+        self._parts = [self.parameters.layout.part(name) for name in _parts(config)]
         # Of the last step, skipped or not.
         self.raw_metrics = torch.zeros(len(self.metric_index), device=device)
         self.priorities: torch.Tensor | None = None  # [B] of a step, with replay
@@ -150,9 +159,10 @@ class Learner:
         referred = self._referred(parts)
         passes = [self._step(referred) for _ in range(self._config.learner.passes)]
         metrics, priorities = passes[-1]
-        # Once an update, for any number of passes, with fresh trajectories only: each
-        # observation counts once.
-        num_fresh = work[0].shape[1] - derived.num_replayed(self._config)
+        # Once an update, for any number of passes, with fresh trajectories only, if
+        # there are any: each observation counts once.
+        size = work[0].shape[1]
+        num_fresh = size - derived.num_replayed(self._config) or size
         observation = nest.map_structure(
             lambda leaf: leaf[:-1, :num_fresh], work[0].time_step.observation
         )
@@ -219,9 +229,8 @@ class Learner:
         zero = torch.zeros_like(loss.total.detach())
         if loss.moments is not None:
             self._moments += loss.moments
-        later = (GRADIENT_NORM, SKIPPED_SHARE, *_NORMS, *_popart_names(self._config))
-        values = {**dict.fromkeys(later, zero), TOTAL: loss.total.detach()}
-        values |= loss.metrics
+        values = {**dict.fromkeys(self.metric_index, zero), **loss.metrics}
+        values[TOTAL] = loss.total.detach()
         metrics = torch.stack([values[name] for name in self.metric_index])
         return metrics, loss.priorities
 

@@ -102,14 +102,42 @@ class LearnerLoop:
         return steps >= self._config.total_agent_steps or bool(self._stop.reason)
 
     def ready(self) -> bool:
-        """Returns whether the rings contain a batch."""
+        """Returns whether a batch is there; takes in what may enter the replay."""
+        if self._batcher.intake:
+            self.updates.timed("batch", self._take_in)
         return self._batcher.ready()
+
+    def _take_in(self) -> None:
+        """Brings the slots that are there into the replay, as far as they may enter."""
+        for _ in range(self._batcher.num_waiting()):
+            slot = self._batcher.arrive()
+            if slot is None:
+                return
+            self._look(slot)
+            rows, columns = slot.parameter_version.shape
+            self._learner.agent_steps += rows * columns
+            self._games.add(slot, self._learner.agent_steps, self._time_secs())
+            # In this order: a slot that is lost in between counts as discarded.
+            self._batcher.let_go()
+            self._accounts.learned(columns)
+
+    def _look(self, fresh: batcher.Batch) -> None:
+        """Counts the policy lag of fresh trajectories, and checks one of them."""
+        mixed = self.updates.see(self._publisher.newest, fresh)
+        if mixed:
+            print(f"More than one version acted in {mixed} unrolls.", flush=True)
+        alarm = self._drift.look(fresh)
+        if alarm:
+            print(alarm, flush=True)
 
     def run(self, each_update: Callable[[], None] = lambda: None) -> None:
         """Learns until the run is finished or stops."""
         while not self.finished and not self._control.stopping:
             self._row.beat(control_block.State.WAITING_FOR_DATA)
-            ready = self.updates.timed("wait", self._batcher.wait, _WAIT_SECS)
+            ready = self.ready()
+            if not ready:
+                self.updates.timed("wait", self._batcher.wait, _WAIT_SECS)
+                ready = self.ready()
             if self.record_is_due():
                 self.write_record()
             if ready:
@@ -149,19 +177,16 @@ class LearnerLoop:
             progress = self._learner.agent_steps / self._config.total_agent_steps
             self._replay.anneal(progress)
         batch = self.updates.timed("batch", self._batcher.take)
-        mixed = self.updates.see(self._publisher.newest, batch)
-        if mixed:
-            print(f"More than one version acted in {mixed} unrolls.", flush=True)
-        alarm = self._drift.look(batch)
-        if alarm:
-            print(alarm, flush=True)
+        if batch.num_fresh:
+            self._look(batch)
         self.updates.add(self.updates.timed("update", self._update, batch))
-        self._games.add(batch, self._learner.agent_steps, self._time_secs())
+        if batch.num_fresh:
+            self._games.add(batch, self._learner.agent_steps, self._time_secs())
+            self._accounts.learned(batch.num_fresh)
         self.updates.timed("publish", self.publish)
         moment = self._moment()
         self._snapshots.look(moment)
         self._stop.look(*moment[1:], self._games.return_mean())
-        self._accounts.learned_one()
         self._row.add("finished", 1)
 
     def _update(self, batch: batcher.Batch) -> torch.Tensor:
@@ -210,7 +235,8 @@ class LearnerLoop:
         """
         if self.updates.num_updates or not self._means:
             self._means = self.updates.take()
-            self._means |= self._replay.metrics() if self._replay else {}
+            for source in filter(None, (self._replay, self._batcher.intake)):
+                self._means |= source.metrics()
         self._record.write(
             {
                 **self._progress(),
@@ -288,7 +314,7 @@ class LearnerLoop:
         if self._replay and self._config.replay.save:
             self._refresher.flush()
             extra = {**extra, "replay": self._replay.state_dict()}
-        every = self._config.checkpoint.keep_every
+        every, intake = self._config.checkpoint.keep_every, self._batcher.intake
         overrides = self._control.overrides()
         checkpoint.save(
             self._folder,
@@ -306,6 +332,7 @@ class LearnerLoop:
                 "updates_skipped": self.updates.num_skipped,
                 "drift_alarms": self._drift.alarms,
                 **self._delayed(),
+                **({"intake": intake.state_dict()} if intake else {}),
                 "overrides": overrides,
                 **extra,
             },
@@ -352,6 +379,8 @@ class LearnerLoop:
             self._drift.alarms = state.get("drift_alarms", 0)
             self._seconds_before = state["time_secs"]
             self._saved_overrides = state.get("overrides", {})
+            if self._batcher.intake:
+                self._batcher.intake.load_state_dict(state["intake"])
             if self._replay and "replay" in state:
                 self._replay.load_state_dict(state.pop("replay"))  # large: not kept
         self._games.restore(state.get("episodes"))

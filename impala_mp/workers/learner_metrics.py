@@ -14,6 +14,7 @@ from impala_mp.workers import (
     action_counts,
     batcher,
     episode_statistics,
+    intake,
     learner,
     policy_lag,
 )
@@ -54,7 +55,8 @@ NAMES = (
 
 def record_names(config: Any) -> tuple[str, ...]:
     """Returns the names of all numbers in the learner's record."""
-    replayed = replay.METRICS if config.replay.ratio else ()
+    replayed = replay.METRICS if derived.has_replay(config) else ()
+    replayed += intake.METRICS if config.replay.reuse else ()
     suffixes = derived.task_suffixes(config.environment)
     by_task = episode_statistics.task_names(suffixes)
     numbers = episode_statistics.number_names(suffixes)

@@ -31,7 +31,9 @@ def _settings(**changes):
 
 def _make(capacity=10, num_replayed=2, seed=0, **changes):
     node = seeding.sequence(seed, "replay")
-    return replay.Replay(_spec(1), capacity, num_replayed, _settings(**changes), node)
+    return replay.Replay(
+        _spec(1), capacity, num_replayed, 2.0, _settings(**changes), node
+    )
 
 
 def _batch(numbers, size):

@@ -74,7 +74,7 @@ def test_it_is_made_in_one_place_and_moved_in_one_place():
     assert calls == {
         "TargetNetwork": ["registry"],
         "after_update": ["learner"],
-        "_target.update": ["impact"],
+        "_target.update": ["dqn", "impact"],
     }
 
 

@@ -49,7 +49,9 @@ def _play(config, task, steps=14):
     state, tape = policy.initial_state(_ROWS), []
     for _ in range(steps):
         with torch.no_grad():
+            outputs, *_ = policy.look(time_step, state)
             output, after = policy.step(time_step, state, greedy=True)
+            output = output._replace(policy_logits=outputs)  # of action values, those
         action = nest.map_structure(torch.Tensor.numpy, output.action)
         tape.append((nest.map_structure(torch.clone, time_step), state, output, after))
         state = after
@@ -83,7 +85,7 @@ def _check(config, format_name, task=0):
         action = specs.to_environment(spec.action)(output.action)
         expected = {
             **dict(_named("action", action)),
-            "policy_logits": output.policy_logits,
+            policy.outputs_name: output.policy_logits,
             "baseline": output.baseline,
             **{f"next_core_state/{i}": leaf for i, leaf in enumerate(after)},
         }
@@ -150,6 +152,14 @@ def test_several_tasks_with_a_mask_and_a_scale_each():
     _check(config, "torch", task=1)
 
 
+_DQN = {"algorithm": "dqn", "target.period": 5, "network.dueling": True}
+
+
+@pytest.mark.integration
+def test_action_values_and_the_best_action_are_exported():
+    _check(_config("masked", "discrete", "lstm", **_LAST, **_DQN), "torch")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("core", sorted(set(_CORES)))
 @pytest.mark.parametrize("observation", spaces.OBSERVATIONS)
@@ -178,6 +188,12 @@ def test_an_onnx_model_equals_the_agent(observation, action, core):
     # Pixels, or else the convolutions' sums are so large that 1e-5 is their rounding.
     overrides["network.normalise_observations"] = observation != "image"
     _check(_config(observation, action, core, **overrides), "onnx")
+
+
+@pytest.mark.integration
+@_onnx
+def test_an_onnx_model_has_the_action_values():
+    _check(_config("masked", "discrete", "none", **_DQN), "onnx")
 
 
 @pytest.mark.integration

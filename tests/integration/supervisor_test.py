@@ -59,9 +59,10 @@ def test_a_machine_that_was_just_booted_trains_like_any_other(start, mode):
 
 
 _REPLAY = ("--config.replay.ratio=0.5", "--config.replay.save=True")
+_DQN = (f"--config={_CATCH.with_name('cartpole.py')}:dqn",)
 
 
-@pytest.mark.parametrize("flags", [(), _REPLAY], ids=["plain", "replay"])
+@pytest.mark.parametrize("flags", [(), _REPLAY, _DQN], ids=["plain", "replay", "dqn"])
 def test_a_killed_learner_resumes_from_the_newest_checkpoint(start, flags):
     run = start(runs.LONG, "--config.checkpoint.interval_secs=0.5", *flags)
     checkpoints = run.workdir / "checkpoints"

@@ -46,6 +46,15 @@ def test_epsilon_needs_a_uniform_distribution(tmp_path):
     assert "lines" in run.ask({"set": {"epsilon": 0.0, "temperature": 2.0}})
 
 
+def test_what_a_learner_of_action_values_does_not_read_is_refused(tmp_path):
+    run = _Answering(tmp_path, algorithm="dqn")
+    refused = run.ask({"set": {"entropy_cost": 0.02}})["refused"]
+    assert refused.startswith("entropy_cost has no effect on this run")
+    assert refused.endswith("Set one of epsilon, learning_rate_factor.")
+    assert "lines" in run.ask({"set": {"epsilon": 0.1}})
+    assert run.control.get("epsilon") == 0.1
+
+
 def test_questions_and_answers(tmp_path):
     run = _Answering(tmp_path, **{"schedules.epsilon": "constant(0.25)"})
     assert run.ask({"get": ["entropy_cost", "epsilon"]})["lines"] == [

@@ -37,7 +37,13 @@ def _tasks(config):
     config.loss.popart = True
 
 
-_VARIANTS = (_plain, _impact_with_replay, _tasks)
+def _dqn(config):
+    config.algorithm = "dqn"
+    config.replay.reuse = 1.0
+    config.schedules.epsilon = "constant(0.1)"
+
+
+_VARIANTS = (_plain, _impact_with_replay, _tasks, _dqn)
 
 
 def _config(change):

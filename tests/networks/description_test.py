@@ -87,6 +87,11 @@ def test_an_action_is_described(space, text):
     assert _lines(_DISCRETE, space)[-1] == f"Actions: {text}"
 
 
+def test_an_action_by_its_value_is_described():
+    text = "one of 4, the one of the largest value, or any with probability epsilon."
+    assert _lines(_DISCRETE, algorithm="dqn")[-1] == f"Actions: {text}"
+
+
 def test_every_array_has_a_line():
     nested = gym_spaces.Dict(
         {

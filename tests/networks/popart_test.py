@@ -275,3 +275,33 @@ def test_a_whole_update_moves_statistics_once_and_reports_it():
     made.update(batch, live)
     for name, tensor in head.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_a_head_of_action_values_has_one_scale_a_task():
+    """Outputs of all actions stay when the statistics of their task move."""
+    torch.manual_seed(0)
+    head = popart.PopArtHead(_SIZE, num_tasks=2, num_outputs=3)
+    inputs, task = torch.randn(40, _SIZE), torch.arange(40) % 2
+    for turn in range(20):
+        targets = _targets(50.0, 9.0, turn)
+        tasks = torch.zeros(targets.shape, dtype=torch.int64)
+        before = head(inputs, task).detach()
+        moments = head.moments(targets, torch.ones_like(targets), tasks)
+        head.adapt(moments, 0.1, _ONE)
+        torch.testing.assert_close(head(inputs, task), before, rtol=1e-5, atol=1e-4)
+    assert head.scale[0] > 5.0
+    assert head.scale[1] == 1.0  # it has seen nothing
+    weight, bias = head.weight.view(2, 3, _SIZE), head.bias.view(2, 3)
+    for i in range(4):
+        own = weight[task[i]] @ inputs[i] + bias[task[i]]
+        expected = own * head.scale[task[i]] + head.mean[task[i]]
+        torch.testing.assert_close(head(inputs, task)[i], expected)
+
+
+def test_a_head_of_action_values_without_tasks():
+    head = popart.PopArtHead(_SIZE, num_outputs=3)
+    inputs = torch.randn(4, 5, _SIZE)
+    assert head(inputs).shape == (4, 5, 3)
+    before = head(inputs).detach()
+    _adapt(head, _targets(-30.0, 4.0, 0))
+    torch.testing.assert_close(head(inputs), before, rtol=1e-5, atol=1e-5)

@@ -28,7 +28,7 @@ def make(**overrides):
 def double_outputs(policy, batch):
     """A copy of the network in float64, and what it says of a batch."""
     network = copy.deepcopy(policy.network).double()
-    reference = agent.Agent(network, policy.distribution, policy._action)
+    reference = type(policy)(network, policy.distribution, policy._action)
     for parameter in network.parameters():
         parameter.grad = None
     double = batch.time_step._replace(

@@ -66,5 +66,18 @@ VARIANTS = {
         "impact.kl_cost": 0.1,
     },
     "polyak": {"algorithm": "impact", "target.period": 2, "target.polyak": 0.5},
+    "dqn": {
+        "evaluation.greedy": True,
+        "algorithm": "dqn",
+        "vtrace.lambda_": 0.95,
+        "target.period": 3,
+        "actors.epsilon": 0.2,
+        "replay.reuse": 1.0,
+        "replay.start": 8,
+        "replay.memory_mib": 0.2,
+        "replay.priority_exponent": 0.6,
+        "replay.importance_exponent": 1.0,  # below 1 it depends on the length of a run
+        "replay.save": True,
+    },
     "popart": {"loss.popart": True, "loss.popart_beta": 0.1, "loss.baseline": "huber"},
 }

@@ -76,7 +76,7 @@ def test_ring_batch_and_replay_are_laid_out_by_the_agents_output_spec():
     rings = trajectory_ring.TrajectoryRings(slot_spec, 1, 2)
     ring = rings.ring(0)
     stored = replay.Replay(
-        batch_spec, 8, 2, builders.config().replay, np.random.SeedSequence(0)
+        batch_spec, 8, 2, 2.0, builders.config().replay, np.random.SeedSequence(0)
     )
     made = batcher.Batcher(
         [ring], rings.learner_doorbell, batch_spec, "cpu", the_replay=stored

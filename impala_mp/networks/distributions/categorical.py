@@ -17,16 +17,20 @@ def masked(logits: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
 
 
 def _mixture_terms(
-    epsilon: float | torch.Tensor, logits: torch.Tensor
+    epsilon: float | torch.Tensor, logits: torch.Tensor, count: float | torch.Tensor
 ) -> list[torch.Tensor]:
-    """Returns log(1 - epsilon) and log(epsilon): [..., 1], or [1] for one number.
+    """Returns log(1 - epsilon) and log(epsilon / count): [..., 1], or [1].
 
     Logarithms keep every probability above 0, even if the policy underflows or epsilon
     is the smallest of a ladder.
     """
     share = torch.as_tensor(epsilon, dtype=torch.float64).unsqueeze(-1)
-    terms = torch.log1p(-share), torch.log(share)
-    return [term.to(logits.device, logits.dtype) for term in terms]
+    kept, spread = torch.log1p(-share), torch.log(share)
+    if isinstance(count, torch.Tensor):
+        spread = spread.to(count.device) - count.double().log()
+    else:
+        spread = spread - math.log(count)
+    return [term.to(logits.device, logits.dtype) for term in (kept, spread)]
 
 
 class Categorical:
@@ -74,8 +78,8 @@ class Categorical:
             logits = torch.where(allowed, logits / temperature, MASKED)
         if nothing:
             return logits
-        kept, spread = _mixture_terms(epsilon, logits)
-        spread = spread - allowed.sum(-1, keepdim=True).clamp(min=1).log()
+        count = allowed.sum(-1, keepdim=True).clamp(min=1)
+        kept, spread = _mixture_terms(epsilon, logits, count)
         mixed = torch.logaddexp(kept + torch.log_softmax(logits, -1), spread)
         return torch.where(allowed, mixed, MASKED)
 
@@ -136,8 +140,7 @@ class Bernoulli:
             logits = logits / temperature
         if isinstance(epsilon, float) and epsilon == 0.0:
             return logits
-        kept, spread = _mixture_terms(epsilon, logits)
-        spread = spread - math.log(2.0)
+        kept, spread = _mixture_terms(epsilon, logits, 2.0)
         yes, no = (
             torch.logaddexp(kept + functional.logsigmoid(each), spread)
             for each in (logits, -logits)

@@ -1,0 +1,232 @@
+"""DQN (Mnih et al. 2015) with n-step or traced returns, double and rescaled values."""
+
+from typing import Any
+
+import torch
+
+from impala_mp import types
+from impala_mp.algorithms import (
+    action_returns,
+    base,
+    losses,
+    replay_correction,
+    target_network,
+    vtrace,
+)
+from impala_mp.networks import agent, popart
+from impala_mp.networks.distributions import categorical
+
+METRICS = (
+    "loss/td",
+    "q/mean",
+    "q/target_mean",
+    "q/gap",
+    "q/overestimation",
+    "value/explained_variance",
+)
+
+
+class DQNAlgorithm:
+    """Temporal-difference learning of action values towards a target network's.
+
+    Q is the learner's network, Q' the target network, or Q itself where there is none
+    (PQN: Gallici et al. 2024, arXiv 2407.04811). The greedy policy that is learned is
+    that of Q (double: van Hasselt et al. 2016, arXiv 1509.06461) or of Q'. With
+    V(x) = Q'(x, greedy(x)), the target of Q(x_t, a_t) is one of
+
+        n_step   r_t + ... + gamma^n V(x_{t+n})
+        lambda   Peng's Q(lambda), traces of lambda
+        retrace  Retrace(lambda), traces of lambda min(1, pi/mu), pi the greedy policy
+
+    With hyperbolic rescaling, networks give values at the scale of h, and returns are
+    computed between its inverse and h, as in R2D2 (Kapturowski et al. 2019).
+    """
+
+    metric_names: tuple[str, ...] = METRICS
+
+    def __init__(
+        self,
+        config: Any,
+        policy: agent.Agent,
+        target: target_network.TargetNetwork | None,
+    ) -> None:
+        self._settings, self._loss = config.dqn, config.loss
+        self._replay, self._target = config.replay, target
+        self._network, self._popart = policy.network, popart.head(policy.network)
+        self._rescales = config.dqn.rescaling == "hyperbolic"
+        self.state = {} if target is None else {"target": target.flat}
+
+    def references(
+        self, batches: list[types.Trajectory], unroll: base.Unroll, live: base.Live
+    ) -> list[agent.QOutput | None]:
+        """Returns the target network's outputs; None each without one."""
+        if self._target is None:
+            return [None] * len(batches)
+        with self._target.in_place():
+            return [unroll(batch) for batch in batches]
+
+    def loss(
+        self,
+        batch: types.Trajectory,
+        sample: types.Sample | None,
+        reference: agent.QOutput | None,
+        unroll: base.Unroll,
+        live: base.Live,
+        count: int,
+    ) -> base.Loss:
+        """Returns the loss of a micro-batch, with the arguments of `base.Algorithm`."""
+        network = unroll(batch)
+        learnable = base.learnable(batch)
+        weights = learnable
+        if sample is not None:
+            burn_in = self._replay.burn_in
+            learnable = replay_correction.after_burn_in(learnable, sample, burn_in)
+            weights = learnable * sample.weight
+        taken = _of(network.q_values[:-1], batch.agent_output.action)
+        targets = self._targets(batch, network, reference or network, learnable)
+        scale = self._scale(batch)
+        td = losses.value_loss(taken / scale, targets / scale, self._loss)
+        total = losses.reduce(td, weights, self._loss.reduction, count)
+        errors = ((targets - taken) / scale).detach()
+        priorities = None
+        if sample is not None:
+            eta = self._replay.priority_eta
+            priorities = replay_correction.priorities(errors, learnable, eta)
+        return base.Loss(
+            total=total,
+            metrics={
+                "loss/td": total.detach(),
+                **self._metrics(batch, network, taken, targets, learnable, count),
+            },
+            elements={"q/taken": taken, "q/targets": targets, "loss/td": td},
+            moments=self._moments(batch, targets, learnable),
+            priorities=priorities,
+        )
+
+    @torch.no_grad()
+    def _targets(
+        self,
+        batch: types.Trajectory,
+        online: agent.QOutput,
+        reference: agent.QOutput,
+        learnable: torch.Tensor,
+    ) -> torch.Tensor:
+        """Returns the targets of Q(x_t, a_t) at the network's scale: [T, B]."""
+        settings, action = self._settings, batch.agent_output.action
+        chooses = online if settings.double else reference
+        greedy = chooses.q_values.argmax(-1)
+        values = self._restored(_of(reference.q_values, greedy))
+        rewards, discounts = self._rewards(batch)
+        if settings.returns == "n_step":
+            returns = action_returns.n_step(
+                discounts, rewards, values, learnable, settings.n_step
+            )
+        else:
+            traces = torch.full_like(rewards, settings.lambda_)
+            if settings.returns == "retrace":
+                # mu <= 1, so min(1, pi/mu) is 1 for the greedy action and else 0.
+                traces = traces * (action == greedy[:-1])
+            action_values = self._restored(_of(reference.q_values[:-1], action))
+            returns = action_returns.traced(
+                discounts, rewards, values, action_values, traces, learnable
+            )
+        return action_returns.rescale(returns) if self._rescales else returns
+
+    def _restored(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns values in units of reward."""
+        return action_returns.restore(values) if self._rescales else values
+
+    def _rewards(self, batch: types.Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the rewards that are learned, and the discounts: [T, B] each."""
+        time_step = batch.time_step
+        rewards = losses.clip_rewards(time_step.reward[1:], self._loss.reward_clipping)
+        return rewards, time_step.discount[1:] * self._loss.discount_factor
+
+    def _task_of(self, batch: types.Trajectory) -> torch.Tensor | None:
+        task: torch.Tensor | None = self._network.task_of(batch.time_step)
+        return None if task is None else task[:-1]
+
+    def _scale(self, batch: types.Trajectory) -> torch.Tensor | float:
+        """Returns PopArt's sigma, [T, B] or [1]; 1 without PopArt."""
+        if self._popart is None:
+            return 1.0
+        return self._popart.scale_of(self._task_of(batch))
+
+    def _moments(
+        self, batch: types.Trajectory, targets: torch.Tensor, learnable: torch.Tensor
+    ) -> torch.Tensor | None:
+        if self._popart is None:
+            return None
+        return self._popart.moments(targets, learnable, self._task_of(batch))
+
+    @torch.no_grad()
+    def _metrics(
+        self,
+        batch: types.Trajectory,
+        network: agent.QOutput,
+        taken: torch.Tensor,
+        targets: torch.Tensor,
+        learnable: torch.Tensor,
+        count: int,
+    ) -> dict[str, torch.Tensor]:
+        """Statistics of a micro-batch, in units of reward; their sums are means."""
+        share = taken.numel() / count
+        taken, targets = self._restored(taken), self._restored(targets)
+        returns, known = known_returns(*self._rewards(batch), learnable)
+        masks = torch.stack([learnable, known])
+        masks = masks / masks.sum((1, 2), keepdim=True).clamp(min=1.0)
+
+        def means(*tensors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return (torch.stack(tensors) * mask).sum((1, 2))
+
+        learned, over = masks
+        gap = self._gap(network.q_values[:-1])
+        mean, target, gap, error = means(
+            taken, targets, gap, targets - taken, mask=learned
+        )
+        spread, unexplained = means(
+            (targets - target).square(),
+            (targets - taken - error).square(),
+            mask=learned,
+        )
+        explained = 1.0 - unexplained / spread.clamp(min=1e-12)
+        return {
+            "q/mean": share * mean,
+            "q/target_mean": share * target,
+            "q/gap": share * gap,
+            "q/overestimation": share * ((taken - returns) * over).sum(),
+            "value/explained_variance": share * explained.clamp(min=-1.0),
+        }
+
+    def _gap(self, q_values: torch.Tensor) -> torch.Tensor:
+        """Returns the best value minus the second; 0 for a single allowed action."""
+        if q_values.shape[-1] == 1:
+            return torch.zeros_like(q_values[..., 0])
+        best, second = q_values.topk(2, -1).values.unbind(-1)
+        gap = self._restored(best) - self._restored(second)
+        return torch.where(second > 0.5 * categorical.MASKED, gap, 0.0)
+
+    def after_update(self, updates: int) -> None:
+        """Moves the target network, if its update is due; nothing else moves it."""
+        if self._target is not None:
+            self._target.update(updates)
+
+
+def _of(q_values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Returns the values of the actions: [..., A], [...] -> [...]."""
+    return q_values.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+def known_returns(
+    rewards: torch.Tensor, discounts: torch.Tensor, learnable: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns discounted returns to the end, and where they are known: [T, B] each.
+
+    They are known where the episode terminates within the trajectory.
+    """
+    ends = learnable * (discounts == 0.0)
+    returns, known = vtrace.discounted_sums(
+        torch.cat([rewards * learnable, ends], 1),
+        torch.cat([discounts * learnable, learnable - ends], 1),
+    ).chunk(2, 1)
+    return returns, known * learnable
