@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 from impala_mp import errors
 from impala_mp.config import base, fields
 from impala_mp.monitoring import evidence, findings, health
-from impala_mp.storage import evaluations, files, metrics, workdir
+from impala_mp.storage import evaluations, files, machine, metrics, workdir
 
 _MAX_FILM_BYTES = 12 * 2**20  # more makes the file too large for a mail
 _MAX_LINEAGE = 20  # runs before this one
@@ -40,6 +40,7 @@ class Run(NamedTuple):
     journal: list[dict[str, Any]]
     lineage: list[dict[str, Any]]  # the nearest ancestor first
     film: bytes
+    machine: dict[str, str]  # versions and machine of the newest start
     starts: int
     notes: list[str]  # sentences on what could not be read
     findings: list[evidence.Finding]
@@ -85,6 +86,7 @@ def read(folder: str) -> Run:
         attempt(_journal, []),
         attempt(_lineage, []),
         attempt(_film, b""),
+        attempt(_machine, {}),
         _starts(folder),
         notes,
         findings.find(every, settings, known),
@@ -151,6 +153,11 @@ def _json(folder: str, name: str, default: Any) -> Any:
     if not isinstance(found, type(default)):
         raise errors.BadInput(f"{path} is of another version, or was edited.")
     return found
+
+
+def _machine(folder: str) -> dict[str, str]:
+    """Returns the versions and the machine of the run; {} of an older run."""
+    return {k: str(v) for k, v in _json(folder, machine.NAME, {}).items()}
 
 
 def _final(folder: str) -> dict[str, dict[str, Any]]:

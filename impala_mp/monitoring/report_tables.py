@@ -1,21 +1,15 @@
 """Lower half of a report: film, config, processes, history, commands, versions."""
 
 import base64
-import glob
-import importlib.metadata
-import os
-import platform
 import re
 import shlex
 import time
 from typing import Any
 
-import impala_mp
 from impala_mp.config import base
 from impala_mp.monitoring import html_parts, report
-from impala_mp.storage import files
+from impala_mp.storage import machine
 
-_PACKAGES = ("torch", "numpy", "gymnasium")
 # Names of fields and arguments whose values are not shown.
 _SECRET = re.compile(r"passw|secret|token|credential|api_?key", re.IGNORECASE)
 _MAX_ROWS = 60  # of a table; the newest ones
@@ -132,54 +126,15 @@ def _commands(run: report.Run) -> str:
 
 
 def _about(run: report.Run) -> str:
-    rows = [("impala_mp", impala_mp.__version__), ("Python", platform.python_version())]
-    rows += [(name, _version(name)) for name in _PACKAGES]
-    rows += [
-        ("system", platform.platform()),
-        ("processor", f"{_processor()}, {len(os.sched_getaffinity(0))} cores"),
-        ("memory", f"{_memory_gib():.1f} GiB"),
-        ("GPU", _gpu() or "none"),
-    ]
-    table = html_parts.table(
-        ("", ""), [(_text(name), _text(value)) for name, value in rows]
-    )
-    now = html_parts.date(time.time())
-    note = (
-        f'<p class="soft">Report of {now}. The versions and the machine are those of'
-        " this report. The run does not record its own.</p>"
-    )
+    facts = run.machine or machine.describe()
+    rows = [(_text(name), _text(value)) for name, value in facts.items()]
+    note = f"Report of {html_parts.date(time.time())}."
     device = run.settings.get("learner.device")
     if device:
-        note = f'<p class="soft">The learner used {_text(device)}.</p>{note}'
-    return _section("Versions and machine", table + note)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _first_match(path: str, pattern: str) -> str:
-    """Returns the group of a pattern in a file of /proc; "" if there is none."""
-    try:
-        text = files.read_bytes(path).decode(errors="replace")
-    except (OSError, files.Damaged):
-        return ""
-    found = re.search(pattern, text, re.MULTILINE)
-    return found[1].strip() if found else ""
-
-
-def _processor() -> str:
-    return _first_match("/proc/cpuinfo", r"^model name\s*:(.*)$") or platform.machine()
-
-
-def _memory_gib() -> float:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-
-
-def _gpu() -> str:
-    """Returns the names of the GPUs, without starting CUDA."""
-    paths = sorted(glob.glob("/proc/driver/nvidia/gpus/*/information"))
-    return ", ".join(_first_match(path, r"^Model:(.*)$") for path in paths)
+        note = f"The learner used {_text(device)}. {note}"
+    if not run.machine:
+        note += " The versions and the machine are those of this report."
+    return _section(
+        "Versions and machine",
+        f'{html_parts.table(("", ""), rows)}<p class="soft">{note}</p>',
+    )

@@ -14,7 +14,7 @@ from ml_collections import config_dict
 
 from impala_mp import errors
 from impala_mp.config import by_value, fields, validation
-from impala_mp.storage import files, trust
+from impala_mp.storage import files, machine, trust
 
 _MAX_CONFIG_BYTES = 2**20
 # What a run writes there beside the files that it replaces as a whole.
@@ -151,6 +151,7 @@ class Workdir:
             self._journal()
             self._keep_code(new)
             files.write_atomically(self._config, fields.to_json(new) + "\n")
+            machine.record(self.path)
         except OSError as error:
             self._undo()
             raise self._unwritable(error) from error

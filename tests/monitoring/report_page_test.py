@@ -197,6 +197,16 @@ def test_a_run_that_has_just_begun(tmp_path):
     assert "0 of 1,000,000 agent steps (0 %)" in text
 
 
+def test_versions_and_machine_are_the_runs(folder):
+    own = "The versions and the machine are those of this report."
+    assert own in _page(folder)[0]
+    (folder / "machine.json").write_text(json.dumps({"torch": "2.7.1", "GPU": "H99"}))
+    text, _ = _page(folder)
+    assert "2.7.1" in text
+    assert "H99" in text
+    assert own not in text
+
+
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "health.json"])
 def test_a_damaged_file_is_a_sentence(folder, name):
     (folder / name).write_bytes(b"\xff{")
