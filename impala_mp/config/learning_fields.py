@@ -92,6 +92,9 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             between=(0.001, 1000), live=True, changeable=True),
         _field("epsilon_ladder", 0.0, "actor i of N uses epsilon^(1 + this * i/(N-1));"
             " Ape-X: 7", at_least=0, finite=True, changeable=True),
+        _field("ladder_over", "actors", "what has a place on the ladder: actors, or"
+            " environments (e of actor i has the place i + N e of N E)",
+            one_of=("actors", "environments"), changeable=True),
         _field("policy_delay", 0, "updates; parameters of this age are published (for"
             " studies)", at_least=0),
     ),

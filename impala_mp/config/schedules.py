@@ -4,6 +4,7 @@ import bisect
 import dataclasses
 import math
 import re
+from typing import Any
 
 from impala_mp import errors
 
@@ -90,3 +91,20 @@ def ladder(num_actors: int, alpha: float) -> list[float]:
     section 4.1, with alpha = 7); all 1 with alpha = 0.
     """
     return [1.0 + alpha * i / max(1, num_actors - 1) for i in range(num_actors)]
+
+
+def rungs(settings: Any, num_actors: int) -> list[list[float]]:
+    """Returns the exponents of `ladder` for each actor and environment, [N][E].
+
+    With `ladder_over=environments` environment e of actor i of N has rung i + N e of
+    N E, so that each actor has rungs from all over the ladder (SEED RL: Espeholt et al.
+    2020, arXiv 1910.06591). Else all environments of actor i have rung i of N.
+
+    Args:
+      settings: config.actors.
+    """
+    size, alpha = settings.environments, settings.epsilon_ladder
+    if settings.ladder_over == "actors":
+        return [[each] * size for each in ladder(num_actors, alpha)]
+    exponents = ladder(num_actors * size, alpha)
+    return [exponents[i::num_actors] for i in range(num_actors)]

@@ -59,6 +59,11 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
         lambda c: c.target.period > 0,
     ),
     (
+        ("actors.ladder_over",),
+        "actors.epsilon_ladder above 0",
+        lambda c: c.actors.epsilon_ladder > 0,
+    ),
+    (
         ("loss.huber_delta",),
         "loss.baseline=huber",
         lambda c: c.loss.baseline == "huber",

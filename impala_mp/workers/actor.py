@@ -129,14 +129,17 @@ class Actor(RingActor):
         incarnation: int,
         new_seeds: Callable[[], list[int]],
         generator: torch.Generator,
-        epsilon_exponent: float = 1.0,
+        epsilon_exponents: list[float],
     ) -> None:
-        """`epsilon_exponent` is this actor's place on the ladder."""
+        """`epsilon_exponents` are the places of its environments on the ladder."""
         super().__init__(
             ring, control, row, index, incarnation, new_seeds, environment.numbers
         )
         self._agent, self._environment = policy, environment
-        self._generator, self._epsilon_exponent = generator, epsilon_exponent
+        self._generator = generator
+        first, *others = epsilon_exponents
+        several = any(other != first for other in others)
+        self._exponents = np.array(epsilon_exponents) if several else first
         # Straight into the network: a process holds one copy.
         flat = flat_parameters.FlatParameters(policy.network).flat.numpy()
         self.parameters = parameter_store.ParameterReader(store, flat)
@@ -196,7 +199,7 @@ class Actor(RingActor):
         output, self._state = self._agent.step(
             slot.time_steps[t],
             self._state,
-            epsilon=self._control.get("epsilon") ** self._epsilon_exponent,
+            epsilon=self._epsilon(),
             temperature=self._control.get("temperature"),
             generator=self._generator,
         )
@@ -209,6 +212,11 @@ class Actor(RingActor):
         row.add("inference_ns", middle - start)
         row.add("environment_ns", time.perf_counter_ns() - middle)
         row.add("agent_steps", self._environment.num_envs)
+
+    def _epsilon(self) -> float | torch.Tensor:
+        """Returns the present epsilon; float64 [E] on a ladder over environments."""
+        epsilon = self._control.get("epsilon") ** self._exponents
+        return torch.from_numpy(epsilon) if isinstance(epsilon, np.ndarray) else epsilon
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state that the next unroll depends on, without the parameters."""

@@ -51,7 +51,7 @@ def make_actor(
             incarnation,
             seeding.EnvironmentSeeds(node, environment.num_envs),
             torch.Generator().manual_seed(seeding.torch_seed(node)),
-            schedules.ladder(num_actors, config.actors.epsilon_ladder)[index],
+            schedules.rungs(config.actors, num_actors)[index],
         )
         the_actor.publish_names(shared.names.tables[index])
         row.beat(control_block.State.RESETTING)

@@ -47,9 +47,9 @@ class DriftDetector:
         published: torch.Tensor,
         interval: int,
         control: control_block.ControlBlock,
-        epsilon_exponents: list[float],
+        epsilon_exponents: list[list[float]],
     ) -> None:
-        """`interval` is in updates; 0 never checks.
+        """`interval` is in updates; 0 never checks. Exponents: [actor][environment].
 
         `published` is the buffer whose values are published: the learner's, or an
         older one.
@@ -96,7 +96,8 @@ class DriftDetector:
         devices = [device] if device.type == "cuda" else []
         # A resumed run checks at another update; its random numbers must not change.
         with self._acting_parameters(), torch.random.fork_rng(devices):
-            exponent = self._exponents[batch.header.actor[column]]
+            exponents = self._exponents[batch.header.actor[column]]
+            exponent = exponents[column % len(exponents)]  # slots come whole
             difference, row, layer = self._compare(batch.trajectory, column, exponent)
         self.worst = difference
         if difference <= self._tolerance.log_probs:

@@ -63,10 +63,10 @@ class _Client:
         slots: list[types.Trajectory],
         row: control_block.ProcessRow,
         state: agent.CoreState,
-        epsilon_exponent: float,
+        epsilon_exponents: list[float],
     ) -> None:
         self.seat, self.control_row, self.state = seat, row, state
-        self.epsilon_exponent = epsilon_exponent
+        self.epsilon_exponents = epsilon_exponents  # of its environments
         self.slots = [trajectory_slot.of_slot(slot) for slot in slots]
         self.policy: _Policy | None = None  # of the current unroll
         self.version = 0  # that it began with
@@ -146,7 +146,7 @@ class InferenceServer:
         self._rings, self._bell = rings, block.server_doorbell
         size = rings[0].slots[0].header.actor.shape[0] // inference_requests.SEATS
         self._size = size
-        exponents = schedules.ladder(len(rings), config.actors.epsilon_ladder)
+        exponents = schedules.rungs(config.actors, len(rings))
         self._on_a_ladder = config.actors.epsilon_ladder > 0.0
         self._clients = [
             [
@@ -155,7 +155,7 @@ class InferenceServer:
                     [trajectory_slot.half(slot, index) for slot in ring.slots],
                     actor_rows[i],
                     policies[0].initial_state(size, device),
-                    exponents[i],
+                    exponents[i][index * size : (index + 1) * size],
                 )
                 for index, seat in enumerate(block.seats(i))
             ]
@@ -252,9 +252,8 @@ class InferenceServer:
         epsilon = self._control.get("epsilon")
         if not self._on_a_ladder:
             return epsilon
-        exponents = [work.client.epsilon_exponent for work in group]
-        each = [epsilon**exponent for exponent in exponents]
-        return torch.tensor(each, dtype=torch.float64).repeat_interleave(self._size)
+        each = [epsilon**x for work in group for x in work.client.epsilon_exponents]
+        return torch.tensor(each, dtype=torch.float64)
 
 
 def _concatenate(rows: list[types.TimeStep], device: str) -> types.TimeStep:

@@ -77,7 +77,7 @@ class LearnerLoop:
             self._publisher.source,
             config.health.drift_interval,
             control,
-            schedules.ladder(len(rings.heads()), config.actors.epsilon_ladder),
+            schedules.rungs(config.actors, len(rings.heads())),
         )
         self._schedules = live.scheduled()
         self._games, self._snapshots = games, the_snapshots

@@ -1,6 +1,7 @@
 """Schedules against their formulas, what is refused of them, and the ladder."""
 
 import math
+import types
 
 import pytest
 
@@ -77,3 +78,15 @@ def test_the_ladder_is_ape_xs():
     assert epsilons == pytest.approx([0.4 ** (1 + i) for i in range(8)])
     assert schedules.ladder(3, 0.0) == [1.0] * 3
     assert schedules.ladder(1, 7.0) == [1.0]
+
+
+def _rungs(over):
+    settings = types.SimpleNamespace(
+        environments=3, epsilon_ladder=5.0, ladder_over=over
+    )
+    return schedules.rungs(settings, 2)
+
+
+def test_rungs_are_of_actors_or_of_environments():
+    assert _rungs("actors") == [[1.0] * 3, [6.0] * 3]
+    assert _rungs("environments") == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]

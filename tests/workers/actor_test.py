@@ -214,8 +214,16 @@ def test_a_change_is_in_the_data_at_the_next_agent_step(tmp_path):
         np.testing.assert_allclose(recorded[t], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_each_actor_has_its_rung(tmp_path):
-    config = builders.config(**{"actors.epsilon": 0.5, "actors.epsilon_ladder": 7.0})
+@pytest.mark.parametrize(
+    ("over", "exponents"),
+    [
+        ("actors", [[1, 1, 1], [8, 8, 8]]),
+        ("environments", [[1, 3.8, 6.6], [2.4, 5.2, 8]]),
+    ],
+)
+def test_each_has_its_rung(tmp_path, over, exponents):
+    ladder = {"actors.epsilon_ladder": 7.0, "actors.ladder_over": over}
+    config = builders.config(**{"actors.epsilon": 0.5, **ladder})
     parts = builders.parts(config, tmp_path)
     policy = parts.training._learner.agent
     parts.training.publish()
@@ -224,6 +232,7 @@ def test_each_actor_has_its_rung(tmp_path):
         one.unroll()
         slot = nest.map_structure(torch.tensor, parts.shared.rings.ring(i).peek(0))
         acted = live_changes.unrolled(policy, slot).policy_logits[:-1].double().numpy()
-        expected = live_changes.log_mixture(acted, 0.5 ** (1, 8)[i], 1.0)
         recorded = slot.agent_output.policy_logits
-        np.testing.assert_allclose(recorded, expected, rtol=1e-5, atol=1e-5)
+        for e, exponent in enumerate(exponents[i]):
+            expected = live_changes.log_mixture(acted[:, e], 0.5**exponent, 1.0)
+            np.testing.assert_allclose(recorded[:, e], expected, rtol=1e-5, atol=1e-5)

@@ -116,8 +116,9 @@ def _learn(parts):
         parts.training.step()
 
 
+@pytest.mark.parametrize("over", ["actors", "environments"])
 @pytest.mark.parametrize("schedule", ["", "linear(0.9, 0, 2000)"])
-def test_the_detector_gives_no_false_alarm_when_values_change(tmp_path, schedule):
+def test_the_detector_gives_no_false_alarm_when_values_change(tmp_path, schedule, over):
     """Scheduled values change each update; a person's, within unrolls."""
     overrides = {
         **live_changes.LSTM,
@@ -125,6 +126,7 @@ def test_the_detector_gives_no_false_alarm_when_values_change(tmp_path, schedule
         "schedules.epsilon": schedule,
         "schedules.temperature": schedule and "exponential(4, 0.5, 2000)",
         "actors.epsilon_ladder": 2.0,
+        "actors.ladder_over": over,
         "actors.slots": 4,
     }
     parts = builders.parts(builders.config(**overrides), tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from impala_mp.config import schedules
 from impala_mp.transport import inference_requests
 from impala_mp.workers import inference_server
 from tests.support import builders, live_changes, served as served_lib
@@ -259,9 +260,12 @@ def test_a_request_that_is_being_changed_is_left_for_later(words):
     assert np.isscalar(seat.answer())
 
 
-@pytest.mark.parametrize("alpha", [0.0, 3.0])
-def test_the_server_knows_the_rungs_and_the_temperature(tmp_path, alpha):
+@pytest.mark.parametrize(
+    ("alpha", "over"), [(0.0, "actors"), (3.0, "actors"), (3.0, "environments")]
+)
+def test_the_server_knows_the_rungs_and_the_temperature(tmp_path, alpha, over):
     overrides = {"actors.epsilon": 0.5, "actors.epsilon_ladder": alpha}
+    overrides["actors.ladder_over"] = over
     served = served_lib.Served(tmp_path, **overrides)
     served.training.publish()
     served.shared.control.override({"temperature": 0.25})
@@ -273,6 +277,7 @@ def test_the_server_knows_the_rungs_and_the_temperature(tmp_path, alpha):
     logits = acted.policy_logits[:-1].double().numpy()
     recorded = batch.trajectory.agent_output.policy_logits
     for column, index in enumerate(batch.header.actor):
-        epsilon = 0.5 ** (1.0, 1.0 + alpha)[index]
+        rungs = schedules.rungs(served.shared.config.actors, 2)[index]
+        epsilon = 0.5 ** rungs[column % len(rungs)]
         expected = live_changes.log_mixture(logits[:, column], epsilon, 0.25)
         np.testing.assert_allclose(recorded[:, column], expected, rtol=1e-5, atol=1e-5)
