@@ -121,6 +121,18 @@ def test_its_training_reaches_the_goal(project):
     assert mean > 0.96  # four steps, of which three cost 0.01
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "best"), [("dict", 0.955), ("pixels", 0.970)])
+def test_the_defaults_alone_reach_the_best(tmp_path, kind, best):
+    """`best` is the mean return of shortest ways, over all starts."""
+    new.write(str(tmp_path / "new"), "duck_pond", kind)
+    name = "duck_pond.environment:DuckPond-v0"
+    done = _run(["impala_mp.cli.train", name], tmp_path / "new")
+    assert done.returncode == 0, done.stderr
+    mean = float(done.stdout.split("mean return ")[1].split(",")[0])
+    assert mean >= 0.95 * best
+
+
 def test_every_file_of_the_template_is_packaged():
     """In `package-data`; setuptools takes only packages by itself."""
     tool = tomllib.loads((_ROOT / "pyproject.toml").read_text())["tool"]
