@@ -50,9 +50,9 @@ def start(tmp_path):
     """Starts trainings in processes, and kills those that a test leaves behind."""
     started = []
 
-    def make(*flags, name="run", **kwargs):
+    def make(*flags, name="run", config=_CONFIG, **kwargs):
         all_flags = [
-            f"--config={_CONFIG}",
+            f"--config={config}",
             "--config.logging.interval_secs=0.2",
             "--config.evaluation.film=False",
             *flags,

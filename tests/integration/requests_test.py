@@ -103,7 +103,7 @@ def test_trajectories_in_flight_are_learned_before_the_end(start):
 
 
 def test_a_profile_on_demand(start):
-    run = start("--profile_updates=5", "--config.total_agent_steps=20_000")
+    run = start("--profile_updates=5", "--config.total_agent_steps=100_000")
     assert run.wait() == 0, run.text()
     for name in ("learner", "actor-0"):
         trace = json.loads((run.workdir / "profiles" / f"{name}.json").read_text())

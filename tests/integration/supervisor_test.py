@@ -59,12 +59,17 @@ def test_a_machine_that_was_just_booted_trains_like_any_other(start, mode):
 
 
 _REPLAY = ("--config.replay.ratio=0.5", "--config.replay.save=True")
-_DQN = (f"--config={_CATCH.with_name('cartpole.py')}:dqn",)
+_DQN = f"{_CATCH.with_name('cartpole.py')}:dqn"
 
 
-@pytest.mark.parametrize("flags", [(), _REPLAY, _DQN], ids=["plain", "replay", "dqn"])
-def test_a_killed_learner_resumes_from_the_newest_checkpoint(start, flags):
-    run = start(runs.LONG, "--config.checkpoint.interval_secs=0.5", *flags)
+@pytest.mark.parametrize(
+    ("config", "flags"),
+    [(_CATCH, ()), (_CATCH, _REPLAY), (_DQN, ())],
+    ids=["plain", "replay", "dqn"],
+)
+def test_a_killed_learner_resumes_from_the_newest_checkpoint(start, config, flags):
+    often = "--config.checkpoint.interval_secs=0.5"
+    run = start(runs.LONG, often, *flags, config=config)
     checkpoints = run.workdir / "checkpoints"
     run.until(lambda: checkpoints.is_dir() and any(checkpoints.glob("[0-9]*")))
     actors = {p["pid"] for p in run.until_running()}
