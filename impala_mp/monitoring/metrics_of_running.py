@@ -123,6 +123,11 @@ SECTIONS = (
         "Health",
         (
             _Metric(
+                "health/run",
+                "number",
+                "Earlier runs in this folder; it grows by 1 with each resume.",
+            ),
+            _Metric(
                 "health/processes_alive",
                 "processes",
                 "Processes that live.",

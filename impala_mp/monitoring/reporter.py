@@ -58,8 +58,11 @@ class Reporter:
         shared: shared_lib.Shared,
         path: str,
         screen: display.Display,
+        run: int = 0,
     ) -> None:
+        """`run` is the number of earlier runs in the folder `path`."""
         self._shared, self._path, self._screen = shared, path, screen
+        self._run = run
         self._learner_rows = [shared.row(seat) for seat in shared.topology.learners]
         self._actor_rows = [shared.row(seat) for seat in shared.topology.actors]
         self._failed_checkpoints = 0
@@ -143,6 +146,7 @@ class Reporter:
             **self._rates(record),
             **actors,
             **self._health(statuses),
+            "health/run": self._run,
             **self._unwritten,
         }
         self._unwritten = {}

@@ -222,7 +222,7 @@ def _run(
     end: signals.Ending,
 ) -> bool:
     """Runs the training; returns True when finished, False when stopped."""
-    reporter = reporter_lib.Reporter(shared, folder.path, screen)
+    reporter = reporter_lib.Reporter(shared, folder.path, screen, folder.run)
     try:
         if shared.config.runtime.mode == "lockstep":
             finished = lockstep.run(

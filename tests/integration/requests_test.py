@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 import harness
+from impala_mp.monitoring import run_history
 from tests.support import runs
 
 
@@ -30,6 +31,11 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_resumes_from_it(start, num
     assert harness.never_backwards(records)
     assert all(map(harness.identity_holds, records))
     assert records[-1]["health/learned"] > stopped["health/learned"]
+    assert {record["health/run"] for record in records} == {0, 1}
+    (resume,) = run_history.read(str(run.workdir), "agent_steps").events[
+        run_history.RESUME
+    ]
+    assert resume >= stopped["agent_steps"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
