@@ -68,7 +68,7 @@ def traced(
       [T, B]; Q(x_t, a_t) where a transition is not learnable.
     """
     deltas = learnable * (rewards + discounts * values[1:] - action_values)
-    following = torch.cat([(traces * learnable)[1:], torch.zeros_like(traces[:1])])
+    following = torch.cat([traces[1:], torch.zeros_like(traces[:1])])
     decays = learnable * discounts * following
     return action_values + vtrace.discounted_sums(deltas, decays)
 

@@ -63,6 +63,7 @@ class DriftDetector:
         self._snapshot = torch.empty_like(published) if interval else None
         self._version = 0  # of the snapshot; 0 while there is none
         self._next = 1
+        self._checks = 0
         self.worst = math.nan
         self.alarms = 0
 
@@ -91,7 +92,8 @@ class DriftDetector:
             # No trajectory of this version, or an unknown epsilon: try the next one.
             self._next = 0
             return ""
-        column = int(columns[0])
+        column = int(columns[self._checks % len(columns)])  # each in turn
+        self._checks += 1
         device = self._flat.flat.device
         devices = [device] if device.type == "cuda" else []
         # A resumed run checks at another update; its random numbers must not change.
