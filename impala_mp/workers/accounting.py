@@ -24,13 +24,13 @@ class Accounts:
         """`slot_size`: trajectories per slot of the rings."""
         self._rings, self._batcher, self._row = rings, the_batcher, row
         self._slot_size = slot_size
-        self._num_learned = 0  # batches of this incarnation
+        self._num_learned = 0  # trajectories of this incarnation
         self._saved: dict[str, int] = {}
 
     def learned(self, count: int) -> None:
         """Counts fresh trajectories that were learned or, with an intake, inserted."""
         self._row.add("learned", count)
-        self._num_learned += 1
+        self._num_learned += count
         self._saved = {}
 
     def saved(self, counts: dict[str, int]) -> None:
@@ -53,13 +53,12 @@ class Accounts:
         if self._saved:
             return self._saved
         heads, tails = self._rings.heads(), self._rings.tails()
-        staged = self._batcher.num_taken - self._num_learned
+        staged = self._batcher.num_released - self._num_learned
         counts = {
             "committed": self._since_the_first_run(heads),
             "learned": self._row.get("learned"),
             "discarded": self._row.get("discarded"),
-            "in_flight": int((heads - tails).sum()) * self._slot_size
-            + staged * self._batcher.num_fresh,
+            "in_flight": int((heads - tails).sum()) * self._slot_size + staged,
         }
         if counts["committed"] != sum(list(counts.values())[1:]):
             raise RuntimeError(f"trajectories are lost or counted twice: {counts}.")

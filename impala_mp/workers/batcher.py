@@ -101,6 +101,7 @@ class Batcher:
         ]
         self._stream: Any = torch.cuda.Stream(self._device) if self._cuda else None
         self.num_taken = 0  # batches
+        self.num_released = 0  # trajectories whose slots the rings have back
 
     def _discard_stale(self) -> None:
         oldest = self._oldest_version()
@@ -150,6 +151,7 @@ class Batcher:
     def let_go(self) -> None:
         """Releases the slot of the last arrival."""
         self._arriving.release(1)
+        self.num_released += self._slot_size
 
     def take(self) -> Batch:
         """Takes the oldest trajectories, and replayed ones. Only if `ready`."""
@@ -165,6 +167,7 @@ class Batcher:
         if self._cuda:
             self._copy_to_device(stage)
         self.num_taken += 1
+        self.num_released += self.num_fresh
         if self.intake:
             self.intake.learn(len(arrays.header.actor))
         ends = types.EpisodeEnd(*(x[:, : self.num_fresh] for x in arrays.episode_end))
