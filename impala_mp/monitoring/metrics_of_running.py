@@ -152,7 +152,12 @@ SECTIONS = (
                 "Trajectories that actors committed since the first run.",
                 "Equals learned + discarded + in flight, always.",
             ),
-            _Metric("health/learned", "trajectories", "Trajectories learned."),
+            _Metric(
+                "health/learned",
+                "trajectories",
+                "Trajectories learned; with replay.reuse, those that have entered the"
+                " replay.",
+            ),
             _Metric(
                 "health/discarded",
                 "trajectories",

@@ -1,4 +1,4 @@
-"""The intake keeps its bound at every moment, whoever arrives and whatever dies."""
+"""The intake keeps its bound at every moment, for any arrivals and deaths."""
 
 import math
 import types as python_types
