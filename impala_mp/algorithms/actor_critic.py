@@ -73,12 +73,12 @@ class Critic:
           log_rhos: [T, B].
           values: V(x_0..x_T), [T+1, B].
         """
-        time_step, log_rhos = batch.time_step, log_rhos.detach()
-        correction, clipping = self.vtrace.correction, self.loss.reward_clipping
+        correction, log_rhos = self.vtrace.correction, log_rhos.detach()
+        rewards, discounts = losses.rewards(batch, self.loss)
         returns = vtrace.from_importance_weights(
             log_rhos=log_rhos if correction else torch.zeros_like(log_rhos),
-            discounts=time_step.discount[1:] * self.loss.discount_factor,
-            rewards=losses.clip_rewards(time_step.reward[1:], clipping),
+            discounts=discounts,
+            rewards=rewards,
             values=values[:-1].detach(),
             bootstrap_value=values[-1].detach(),
             learnable=learnable,

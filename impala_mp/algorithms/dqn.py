@@ -116,7 +116,7 @@ class DQNAlgorithm:
         chooses = online if settings.double else reference
         greedy = chooses.q_values.argmax(-1)
         values = self._restored(_of(reference.q_values, greedy))
-        rewards, discounts = self._rewards(batch)
+        rewards, discounts = losses.rewards(batch, self._loss)
         if settings.returns == "n_step":
             returns = action_returns.n_step(
                 discounts, rewards, values, learnable, settings.n_step
@@ -135,12 +135,6 @@ class DQNAlgorithm:
     def _restored(self, values: torch.Tensor) -> torch.Tensor:
         """Returns values in units of reward."""
         return action_returns.restore(values) if self._rescales else values
-
-    def _rewards(self, batch: types.Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the rewards that are learned, and the discounts: [T, B] each."""
-        time_step = batch.time_step
-        rewards = losses.clip_rewards(time_step.reward[1:], self._loss.reward_clipping)
-        return rewards, time_step.discount[1:] * self._loss.discount_factor
 
     def _task_of(self, batch: types.Trajectory) -> torch.Tensor | None:
         task: torch.Tensor | None = self._network.task_of(batch.time_step)
@@ -172,7 +166,7 @@ class DQNAlgorithm:
         """Statistics of a micro-batch, in units of reward; their sums are means."""
         share = taken.numel() / count
         taken, targets = self._restored(taken), self._restored(targets)
-        returns, known = known_returns(*self._rewards(batch), learnable)
+        returns, known = known_returns(*losses.rewards(batch, self._loss), learnable)
         masks = torch.stack([learnable, known])
         masks = masks / masks.sum((1, 2), keepdim=True).clamp(min=1.0)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import errors
+from impala_mp import errors, types
 from impala_mp.config import base
 
 
@@ -24,6 +24,19 @@ def clip_rewards(rewards: torch.Tensor, clipping: str) -> torch.Tensor:
         f"loss.reward_clipping ({clipping!r}) must be one of"
         f" {base.BY_NAME['loss.reward_clipping'].choices}."
     )
+
+
+def rewards(
+    batch: types.Trajectory, settings: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the rewards that are learned, and the discounts: [T, B] each.
+
+    Args:
+      settings: config.loss.
+    """
+    time_step = batch.time_step
+    clipped = clip_rewards(time_step.reward[1:], settings.reward_clipping)
+    return clipped, time_step.discount[1:] * settings.discount_factor
 
 
 def policy_gradient_loss(
