@@ -29,7 +29,10 @@ DIAGNOSTICS = (
 
 
 class Critic:
-    """Settings of values, V-trace and replay; `begin` applies them to a micro-batch."""
+    """Settings of values, V-trace and replay; `begin` applies them to a micro-batch.
+
+    Learners of action values use its settings, tasks and scale alone.
+    """
 
     def __init__(self, config: Any, policy: agent.Agent) -> None:
         self.loss, self.vtrace, self.replay = config.loss, config.vtrace, config.replay

@@ -7,13 +7,14 @@ import torch
 from impala_mp import types
 from impala_mp.algorithms import (
     action_returns,
+    actor_critic,
     base,
     losses,
     replay_correction,
     target_network,
     vtrace,
 )
-from impala_mp.networks import agent, popart
+from impala_mp.networks import agent
 from impala_mp.networks.distributions import categorical
 
 METRICS = (
@@ -46,14 +47,13 @@ class DQNAlgorithm:
 
     def __init__(
         self,
-        config: Any,
-        policy: agent.Agent,
+        settings: Any,
+        critic: actor_critic.Critic,
         target: target_network.TargetNetwork | None,
     ) -> None:
-        self._settings, self._loss = config.dqn, config.loss
-        self._replay, self._target = config.replay, target
-        self._network, self._popart = policy.network, popart.head(policy.network)
-        self._rescales = config.dqn.rescaling == "hyperbolic"
+        """`settings` is config.dqn."""
+        self._settings, self._critic, self._target = settings, critic, target
+        self._rescales = settings.rescaling == "hyperbolic"
         self.state = {} if target is None else {"target": target.flat}
 
     def references(
@@ -79,18 +79,18 @@ class DQNAlgorithm:
         learnable = base.learnable(batch)
         weights = learnable
         if sample is not None:
-            burn_in = self._replay.burn_in
+            burn_in = self._critic.replay.burn_in
             learnable = replay_correction.after_burn_in(learnable, sample, burn_in)
             weights = learnable * sample.weight
         taken = _of(network.q_values[:-1], batch.agent_output.action)
         targets = self._targets(batch, network, reference or network, learnable)
         scale = self._scale(batch)
-        td = losses.value_loss(taken / scale, targets / scale, self._loss)
-        total = losses.reduce(td, weights, self._loss.reduction, count)
+        td = losses.value_loss(taken / scale, targets / scale, self._critic.loss)
+        total = losses.reduce(td, weights, self._critic.loss.reduction, count)
         errors = ((targets - taken) / scale).detach()
         priorities = None
         if sample is not None:
-            eta = self._replay.priority_eta
+            eta = self._critic.replay.priority_eta
             priorities = replay_correction.priorities(errors, learnable, eta)
         return base.Loss(
             total=total,
@@ -116,7 +116,7 @@ class DQNAlgorithm:
         chooses = online if settings.double else reference
         greedy = chooses.q_values.argmax(-1)
         values = self._restored(_of(reference.q_values, greedy))
-        rewards, discounts = losses.rewards(batch, self._loss)
+        rewards, discounts = losses.rewards(batch, self._critic.loss)
         if settings.returns == "n_step":
             returns = action_returns.n_step(
                 discounts, rewards, values, learnable, settings.n_step
@@ -136,22 +136,20 @@ class DQNAlgorithm:
         """Returns values in units of reward."""
         return action_returns.restore(values) if self._rescales else values
 
-    def _task_of(self, batch: types.Trajectory) -> torch.Tensor | None:
-        task: torch.Tensor | None = self._network.task_of(batch.time_step)
-        return None if task is None else task[:-1]
-
     def _scale(self, batch: types.Trajectory) -> torch.Tensor | float:
         """Returns PopArt's sigma, [T, B] or [1]; 1 without PopArt."""
-        if self._popart is None:
+        if self._critic.popart is None:
             return 1.0
-        return self._popart.scale_of(self._task_of(batch))
+        return self._critic.popart.scale_of(self._critic.task_of(batch))
 
     def _moments(
         self, batch: types.Trajectory, targets: torch.Tensor, learnable: torch.Tensor
     ) -> torch.Tensor | None:
-        if self._popart is None:
+        if self._critic.popart is None:
             return None
-        return self._popart.moments(targets, learnable, self._task_of(batch))
+        return self._critic.popart.moments(
+            targets, learnable, self._critic.task_of(batch)
+        )
 
     @torch.no_grad()
     def _metrics(
@@ -166,7 +164,9 @@ class DQNAlgorithm:
         """Statistics of a micro-batch, in units of reward; their sums are means."""
         share = taken.numel() / count
         taken, targets = self._restored(taken), self._restored(targets)
-        returns, known = known_returns(*losses.rewards(batch, self._loss), learnable)
+        returns, known = known_returns(
+            *losses.rewards(batch, self._critic.loss), learnable
+        )
         masks = torch.stack([learnable, known])
         masks = masks / masks.sum((1, 2), keepdim=True).clamp(min=1.0)
 

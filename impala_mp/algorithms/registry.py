@@ -32,9 +32,9 @@ def make(
     target = None
     if derived.has_target_network(config):
         target = target_network.TargetNetwork(config.target, online)
-    if config.algorithm == "dqn":
-        return dqn.DQNAlgorithm(config, policy, target)
     critic = actor_critic.Critic(config, policy)
+    if config.algorithm == "dqn":
+        return dqn.DQNAlgorithm(config.dqn, critic, target)
     if target is not None:
         return impact.ImpactAlgorithm(config.impact, critic, target)
     return impala.VTraceAlgorithm(critic)
