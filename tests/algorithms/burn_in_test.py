@@ -1,5 +1,9 @@
 """Burn-in: the core state after the rows of the trajectory before."""
 
+import json
+import pathlib
+import runpy
+
 import pytest
 import torch
 
@@ -7,9 +11,12 @@ from impala_mp import nest, types
 from impala_mp.algorithms import base, replay
 from impala_mp.environments import factory
 from impala_mp.networks import agent
+from impala_mp.runtime import program
 from impala_mp.workers import learner
 from tests.support import builders, lockstep_runs
 
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_RECALL = str(_ROOT / "experiments" / "recall.py")
 _LIVE = base.live_from_config(builders.config())
 _CORES = {
     "lstm": {"network.core": "lstm"},
@@ -135,3 +142,27 @@ def test_the_state_is_the_actors_while_parameters_stay(tmp_path, monkeypatch, ac
     )
     assert compared[0] > 60
     assert compared[1] > 20  # with the end of an episode in it
+
+
+def _recall(path, **overrides):
+    """Trains recall.py:r2d2 in one process; returns the final evaluation's mean."""
+    config = runpy.run_path(_RECALL)["get_config"]("r2d2")
+    config.update_from_flattened_dict(
+        {
+            "runtime.mode": "lockstep",
+            "actors.count": 1,
+            "total_agent_steps": 150_000,
+            "evaluation.training_episodes": 0,
+            **overrides,
+        }
+    )
+    program.train(config, str(path))
+    with open(path / "evaluation.json") as file:
+        return json.load(file)["greedy"]["mean"]
+
+
+@pytest.mark.slow
+def test_recall_needs_the_core_and_learns_with_its_state(tmp_path):
+    assert _recall(tmp_path / "state") >= 0.95
+    without = {"network.core": "none", "replay.burn_in": False}
+    assert _recall(tmp_path / "none", **without) <= 0.4

@@ -1,6 +1,7 @@
 """One training and its refusals, in this process."""
 
 import errno
+import gc
 import os
 import resource
 
@@ -34,6 +35,7 @@ def test_a_training_leaves_no_descriptor(tmp_path):
         builders.train_in_processes(
             builders.config(total_agent_steps=60), tmp_path / name
         )
+        gc.collect()  # memory in cycles, which is collected when it likes
         opened.append(len(os.listdir("/proc/self/fd")))
     assert opened[0] == opened[1]
 

@@ -229,7 +229,7 @@ def _replace_for_ever(folder, start):
 def test_a_writer_killed_anywhere_leaves_a_sound_one(tmp_path, write_for_ever):
     checkpoint.save(str(tmp_path), 1, _state(1))
     rng, newest, rounds = random.Random(0), 1, 0
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + 300.0
     while newest <= 20 or rounds < 40:
         assert time.monotonic() < deadline
         rounds += 1

@@ -40,14 +40,17 @@ def rained(tmp_path_factory):
 @pytest.mark.integration
 def test_a_run_recovers_from_what_happens_to_it(rained):
     _, code, report = rained
-    # How long a recovery takes says more of what else this machine does just now.
-    reasons = [r for r in report["reasons"] if "median recovery" not in r]
-    assert reasons == []
+    assert _without_times(report["reasons"]) == []
     assert code == (report["verdict"] != "pass") == bool(report["reasons"])
     assert {"kill_learner", "kill_actor", "environment_raises"} <= {*report["faults"]}
     assert report["recoveries"] == 3
     assert {*report["recovery_secs"]} == {"actor", "learner"}
     assert report["final_return"] >= report["target"]
+
+
+def _without_times(reasons):
+    """A recovery takes long when something else keeps this machine busy."""
+    return [reason for reason in reasons if "median recovery" not in reason]
 
 
 def _spoil(folder):
@@ -75,6 +78,7 @@ def test_a_bad_state_after_recovery_fails(rained, tmp_path):
     found = verdict.examine(tmp_path / "run")
     left = {**report["leftovers"], "temporary_files": found.pop("temporary_files")}
     reasons = verdict.judge({**report, **found, "leftovers": left}, [])
+    reasons = _without_times(reasons)
     about = {reason.split(":")[0] for reason in reasons}
     assert about >= {
         "torn_reads",
