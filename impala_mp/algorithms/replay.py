@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from impala_mp import nest, specs, types
-from impala_mp.algorithms import cuda, sum_tree
+from impala_mp.algorithms import cuda, leaf_storage, sum_tree
 
 METRICS = (
     "replay/never_drawn_share",  # of the evicted ones
@@ -44,16 +44,21 @@ def _kept(trajectory: types.Trajectory) -> list[tuple[Any, int]]:
 
 
 def _layout(spec: types.Trajectory) -> list[specs.ArraySpec]:
-    """Returns the layout of one trajectory; `spec` has any number."""
+    """Returns the leaves of one trajectory; `spec` has any number."""
     return [
-        specs.array_spec((*leaf.shape[:axis], *leaf.shape[axis + 1 :]), leaf.dtype)
+        specs.array_spec(
+            (*leaf.shape[:axis], *leaf.shape[axis + 1 :]),
+            leaf.dtype,
+            stack_size=leaf.stack_size,
+        )
         for leaf, axis in _kept(spec)
     ]
 
 
 def trajectory_bytes(spec: types.Trajectory) -> int:
-    """Returns the bytes of one trajectory; `spec` has any number."""
-    return sum(leaf.nbytes for leaf in _layout(spec)) + _OVERHEAD
+    """Returns the bytes of one stored trajectory; `spec` has any number."""
+    parts = [part for leaf in _layout(spec) for part in leaf_storage.layout(leaf)]
+    return sum(part.nbytes for part in parts) + _OVERHEAD
 
 
 def _columns(trajectory: types.Trajectory, columns: slice) -> list[Any]:
@@ -82,9 +87,7 @@ class Replay:
         self._num_new = num_new
         self._settings = settings
         self.importance_exponent = settings.importance_exponent
-        self._arrays = [
-            np.zeros((capacity, *leaf.shape), leaf.dtype) for leaf in _layout(spec)
-        ]
+        self._leaves = [leaf_storage.make(leaf, capacity) for leaf in _layout(spec)]
         self._priorities = np.zeros(capacity)  # 0: no trajectory
         self._serials = np.full(capacity, -1, np.int64)  # number of the insertion
         self._draws = np.zeros(capacity, np.int64)  # of the trajectory there
@@ -109,8 +112,8 @@ class Replay:
         inserted = self.insert(batch, num_fresh)
         drawn, weights = self.sample(self.num_replayed)
         targets = _columns(batch, slice(num_fresh, None))
-        for target, stored in zip(targets, self._arrays, strict=True):
-            target[...] = stored[drawn.indices]
+        for leaf, target in zip(self._leaves, targets, strict=True):
+            leaf.get(drawn.indices, target)
         sample.weight[:num_fresh], sample.weight[num_fresh:] = 1.0, weights
         sample.replayed[:num_fresh], sample.replayed[num_fresh:] = 0.0, 1.0
         np.add.at(self._draws, drawn.indices, 1)
@@ -122,8 +125,8 @@ class Replay:
         """Stores the first `count` columns with the largest present priority."""
         places = self._places(count)
         sources = _columns(batch, slice(0, count))
-        for stored, source in zip(self._arrays, sources, strict=True):
-            stored[places] = source
+        for leaf, source in zip(self._leaves, sources, strict=True):
+            leaf.put(places, source)
         evicted = self._draws[places[self._serials[places] >= 0]]
         self._means[3:] += (len(evicted), int(np.count_nonzero(evicted == 0)))
         self._draws[places] = 0
@@ -201,7 +204,10 @@ class Replay:
         """Returns contents and random state: views, valid until the next change."""
         used = min(self._num_inserted, self._capacity)
         return {
-            "arrays": [torch.from_numpy(array[:used]) for array in self._arrays],
+            "arrays": [
+                [torch.from_numpy(array[:used]) for array in leaf.arrays]
+                for leaf in self._leaves
+            ],
             "priorities": torch.from_numpy(self._priorities[:used]),
             "serials": torch.from_numpy(self._serials[:used]),
             "draws": torch.from_numpy(self._draws[:used]),
@@ -213,8 +219,12 @@ class Replay:
         """Restores the state of a replay with equal settings."""
         used = len(state["serials"])
         # Older checkpoints lack the last word of the header, which is not learned.
-        for array, saved in zip(self._arrays, state["arrays"], strict=False):
-            array[:used] = saved.numpy()
+        for leaf, saved in zip(self._leaves, state["arrays"], strict=False):
+            if isinstance(saved, torch.Tensor):  # older: each leaf is saved whole
+                leaf.put(np.arange(used), saved.numpy())
+                continue
+            for array, part in zip(leaf.arrays, saved, strict=True):
+                array[:used] = part.numpy()
         self._serials[:used] = state["serials"].numpy()
         if "draws" in state:  # missing in older checkpoints
             self._draws[:used] = state["draws"].numpy()
