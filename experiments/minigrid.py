@@ -4,8 +4,9 @@ Observations are a Dict of the view, 3x3 cells, and the direction. The constant 
 is left out. MiniGrid's default view of 7x7 cells needs no memory: from the fork, facing
 back, all three objects are visible. Only three of the seven actions are used: left,
 right, forward. Episodes have at most 245 steps. The return is 1 - 0.9 steps/245 for the
-right object, 0 for the wrong one. Variants: lstm (default), gtrxl, and none, which has
-no memory. Run it from the repository's root, where its factories are found by name.
+right object, 0 for the wrong one. Variants: lstm (default), gtrxl, none, which has no
+memory, and r2d2, which learns action values with the LSTM. Run it from the repository's
+root, where its factories are found by name.
 """
 
 import pathlib
@@ -27,7 +28,10 @@ _CORES = {"lstm": f"{_HERE}:make_lstm", "gtrxl": "gtrxl", "none": "none"}
 
 
 def get_config(variant="lstm"):
-    config = config_lib.get_base_config()
+    if config_lib.one_of(variant, (*_CORES, "r2d2")) == "r2d2":
+        config = _r2d2()
+    else:
+        config = _impact(variant)
     config.environment.id = f"{_HERE}:make_memory"
     config.environment.ignored = ("mission",)
     # Another object changes two of three hundred planes, and rarely. The agent has to
@@ -36,7 +40,6 @@ def get_config(variant="lstm"):
     # 0.57 after 800,000 steps, which is chance; with it 0.84 after 713,000.
     config.network.encoders = {"image": "mlp"}
     config.network.hidden_sizes = ()
-    config.network.core = _CORES[config_lib.one_of(variant, tuple(_CORES))]
     config.network.core_size = 64 if variant == "gtrxl" else 128
     config.network.joint_size = 128
     config.total_agent_steps = 1_500_000
@@ -45,6 +48,19 @@ def get_config(variant="lstm"):
     config.actors.slots = 3
     config.batch_size = 32
     config.unroll_length = 32
+    return config
+
+
+def _r2d2():
+    config = config_lib.get_r2d2_config()
+    config.network.core = _CORES["lstm"]
+    config.replay.reuse = 2.0
+    return config
+
+
+def _impact(variant):
+    config = config_lib.get_base_config()
+    config.network.core = _CORES[variant]
     config.impact.kl_cost = 0.0
     config.impact.normalise_advantages = False
     config.loss.popart = False

@@ -62,6 +62,25 @@ def map_structure(function: Callable[..., Any], *structures: Nest) -> Nest:
     return _rebuild(structures[0], [map_structure(function, *c) for c in columns])
 
 
+def map_batch(
+    function: Callable[..., Any], *trajectories: types.Trajectory
+) -> types.Trajectory:
+    """Applies `function(axis, *leaves)` to leaves; `axis` is that of B.
+
+    Parts that are () in the first trajectory are () in the result.
+    """
+
+    def visit(axis: Any, *parts: Nest) -> Nest:
+        if isinstance(parts[0], tuple) and not parts[0]:
+            return ()
+        if isinstance(axis, int):
+            return map_structure(lambda *leaves: function(axis, *leaves), *parts)
+        return type(axis)(*map(visit, axis, *parts))
+
+    mapped: types.Trajectory = visit(types.BATCH_AXIS, *trajectories)
+    return mapped
+
+
 def at(structure: Nest, path: str) -> Nest:
     """Returns the part at a slash-separated path; "" is the whole structure.
 

@@ -314,12 +314,15 @@ def trajectory_spec(
     core_state: tuple[ArraySpec, ...],
     unroll_length: int,
     batch_size: int,
+    *,
+    with_before: bool = False,
 ) -> types.Trajectory:
     """Returns the layout of `batch_size` trajectories: a slot (B = E) or a batch.
 
     Args:
       output: the agent's `output_spec`. Specs here have no batch dimension.
       core_state: the agent's `core_state_spec`.
+      with_before: with the predecessors that replay.burn_in needs, in a batch.
     """
     rows, batch = unroll_length, batch_size
 
@@ -330,7 +333,7 @@ def trajectory_spec(
     scalar = {name: array_spec((), name) for name in ("uint8", "float32", "int32")}
     numbers = array_spec((types.NUMBERS,), np.float64)
     word = array_spec((batch,), np.int64)
-    return types.Trajectory(
+    trajectory = types.Trajectory(
         time_step=types.TimeStep(
             step_type=stack(scalar["uint8"], rows + 1, batch),
             reward=stack(scalar["float32"], rows + 1, batch),
@@ -348,4 +351,21 @@ def trajectory_spec(
         parameter_version=array_spec((rows, batch), np.int64),
         core_state=tuple(stack(spec, batch) for spec in core_state),
         header=types.Header(*[word] * len(types.Header._fields)),
+    )
+    if not with_before:
+        return trajectory
+    return trajectory._replace(before=_predecessors(trajectory))
+
+
+def _predecessors(batch: types.Trajectory) -> types.Predecessor:
+    """Returns the layout of the predecessors of a batch's trajectories."""
+
+    def without_last_row(leaf: ArraySpec) -> ArraySpec:
+        return array_spec((leaf.shape[0] - 1, *leaf.shape[1:]), leaf.dtype)
+
+    return types.Predecessor(
+        time_step=nest.map_structure(without_last_row, batch.time_step),
+        action=batch.agent_output.action,
+        core_state=batch.core_state,
+        there=array_spec(batch.header.actor.shape, np.bool_),
     )

@@ -57,13 +57,24 @@ class Header(NamedTuple):
     sequence: Nest  # number of the slot in its ring, from 0, never reused
     committed_ns: Nest  # CLOCK_MONOTONIC at commit
     has_numbers: Nest  # 1 if the user's numbers are written where games end
+    column: Nest  # environment of the actor, from 0
+    unroll: Nest  # of the actor; without a gap, its row 0 is the last row before
+
+
+class Predecessor(NamedTuple):
+    """T rows before row 0 of each trajectory, which compute its core state."""
+
+    time_step: TimeStep  # [T, B, ...]
+    action: Nest  # [T, B, ...]
+    core_state: tuple[Nest, ...]  # before these rows, [B, ...] a leaf
+    there: Nest  # bool [B]; False: the rows are of no meaning
 
 
 class Trajectory(NamedTuple):
     """T+1 time steps, T agent outputs, and the core state before row 0.
 
     Parameters never change within an unroll. Each row has its own version, so that
-    a change would show.
+    a change would show. Only a batch with replayed trajectories has `before`.
     """
 
     time_step: TimeStep  # [T+1, B, ...]
@@ -72,6 +83,7 @@ class Trajectory(NamedTuple):
     parameter_version: Nest  # int64 [T, B]
     core_state: tuple[Nest, ...]  # [B, ...] a leaf
     header: Header  # [B]
+    before: Nest = ()  # a Predecessor, with replay.burn_in
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -88,4 +100,4 @@ class Sample(NamedTuple):
 
 
 # The axis of B in each field of a Trajectory.
-BATCH_AXIS = (1, 1, 1, 1, 0, 0)
+BATCH_AXIS = Trajectory(1, 1, 1, 1, 0, 0, Predecessor(1, 1, 0, 0))  # type: ignore[arg-type]

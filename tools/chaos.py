@@ -1,7 +1,7 @@
 """Rains faults on a real training, lets it recover, and judges what is left.
 
     python tools/chaos.py --minutes=10 --seed=0 [--json]
-        [--env=catch|cartpole|recall|ID]
+        [--env=catch|cartpole|recall|r2d2|ID]
 
 Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
 stops and kills whole runs and resumes them from their workdir, fills the disk. With an
@@ -31,10 +31,12 @@ import harness
 from faults import run as run_lib, verdict as verdict_lib, watch as watch_lib
 
 _EXPERIMENTS = pathlib.Path(__file__).resolve().parents[1] / "experiments"
-_KNOWN = {  # environment, target of the final return
-    "catch": ("Catch", 0.9),
-    "cartpole": ("CartPole-v1", 450.0),
-    "recall": ("Recall", 0.9),  # with an LSTM, whose state outlives a bad observation
+_KNOWN = {  # environment, experiment and its variant, target of the final return
+    "catch": ("Catch", "catch.py", 0.9),
+    "cartpole": ("CartPole-v1", "cartpole.py", 450.0),
+    # With an LSTM, whose state outlives a bad observation.
+    "recall": ("Recall", "recall.py", 0.9),
+    "r2d2": ("Recall", "recall.py:r2d2", 0.9),  # action values from a replay
 }
 _DECK = {  # faults, and how often each is dealt among 41
     **{"kill_actor": 5, "kill_learner": 3, "kill_evaluator": 2},
@@ -167,7 +169,7 @@ import runpy
 
 
 def get_config():
-    config = runpy.run_path({file!r})["get_config"]()
+    config = runpy.run_path({file!r})["get_config"](*{variant!r})
     config.environment.id = "faults.faulty_env:Faulty-v0"
     config.environment.kwargs = dict(inner={inner!r}, control={control!r})
     return config
@@ -179,11 +181,17 @@ def _experiment(env: str, base: pathlib.Path) -> str:
     folder, _, rest = env.partition("/")
     if folder in _UNWRAPPED:
         return f"{_EXPERIMENTS / _UNWRAPPED[folder]}:{rest.split('-')[0]}"
-    file = str(_EXPERIMENTS / f"{env if env in _KNOWN else 'cartpole'}.py")
-    inner = _KNOWN.get(env, (env, None))[0]
+    inner, experiment, _ = _KNOWN.get(env, (env, "cartpole.py", 0.0))
+    file, *variant = experiment.split(":")
     path = base / "wrapped.py"
-    control = str(base / "run" / "fault")
-    path.write_text(_WRAPPED.format(file=file, inner=inner, control=control))
+    path.write_text(
+        _WRAPPED.format(
+            file=str(_EXPERIMENTS / file),
+            variant=variant,
+            inner=inner,
+            control=str(base / "run" / "fault"),
+        )
+    )
     return str(path)
 
 
@@ -292,7 +300,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--minutes", type=_positive, default=10.0, help="that it rains (10)")
     add("--seed", type=_count, default=0, help="of the faults and of the training")
-    add("--env", default="catch", help="catch, cartpole, recall or a Gymnasium id")
+    add("--env", default="catch", help="catch, cartpole, recall, r2d2 or an id")
     add("--target", type=float, help="for the final return; by default as learned")
     add("--recovery_steps", type=_count, default=400_000, help="agent steps at the end")
     add("--workdir", type=pathlib.Path, help="to keep; else a temporary folder")
@@ -301,7 +309,7 @@ def _arguments() -> argparse.Namespace:
     if options.env not in _KNOWN:
         _check_environment(options.env, parser)
     elif options.target is None:
-        options.target = _KNOWN[options.env][1]
+        options.target = _KNOWN[options.env][2]
     if options.workdir and options.workdir.exists():
         parser.error(f"--workdir={options.workdir} is there already: name another")
     return options

@@ -79,8 +79,6 @@ class DQNAlgorithm:
         learnable = base.learnable(batch)
         weights = learnable
         if sample is not None:
-            burn_in = self._critic.replay.burn_in
-            learnable = replay_correction.after_burn_in(learnable, sample, burn_in)
             weights = learnable * sample.weight
         taken = _of(network.q_values[:-1], batch.agent_output.action)
         targets = self._targets(batch, network, reference or network, learnable)

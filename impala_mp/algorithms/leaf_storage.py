@@ -40,8 +40,11 @@ class Whole:
         self.arrays[0][places] = rows
 
     def get(self, places: npt.NDArray[np.int64], target: np.ndarray) -> None:
-        """Copies the trajectories at places [N] to `target` [N, ...]."""
-        target[...] = self.arrays[0][places]
+        """Copies the trajectories at places [N] to `target` [N, ...].
+
+        With fewer rows in `target`, copies the first ones.
+        """
+        target[...] = self.arrays[0][:, *map(slice, target.shape[1:])][places]
 
 
 class FrameStacks:

@@ -24,6 +24,8 @@ METRICS = (
 _KEPT = ("time_step", "agent_output", "core_state", "parameter_version", "header")
 _SMALLEST = 1e-6  # added to a priority, because an error of 0 may grow later
 _OVERHEAD = 48  # bytes a trajectory: two nodes of the tree or more, priority, serial
+_LINK = 16  # bytes a trajectory: place and serial of its predecessor
+_NONE = -2  # serial of a predecessor that was not there; no trajectory has it
 
 
 class Draw(NamedTuple):
@@ -58,12 +60,42 @@ def _layout(spec: types.Trajectory) -> list[specs.ArraySpec]:
 def trajectory_bytes(spec: types.Trajectory) -> int:
     """Returns the bytes of one stored trajectory; `spec` has any number."""
     parts = [part for leaf in _layout(spec) for part in leaf_storage.layout(leaf)]
-    return sum(part.nbytes for part in parts) + _OVERHEAD
+    kept = sum(part.nbytes for part in parts)
+    return kept + _OVERHEAD + (_LINK if spec.before else 0)
 
 
 def _columns(trajectory: types.Trajectory, columns: slice) -> list[Any]:
     """Returns views [N, ...] of the stored leaves, trajectory first."""
     return [np.moveaxis(leaf, axis, 0)[columns] for leaf, axis in _kept(trajectory)]
+
+
+class _Links:
+    """Place and serial of the trajectory before each stored one.
+
+    It is of the same environment of the same actor, and was acted directly before.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.places = np.zeros(capacity, np.int64)
+        self.serials = np.full(capacity, _NONE, np.int64)
+        # By actor and column: unroll, place and serial.
+        self._newest: dict[tuple[int, int], tuple[int, int, int]] = {}
+
+    def add(
+        self,
+        header: types.Header,
+        places: sum_tree.Indices,
+        serials: npt.NDArray[np.int64],
+    ) -> None:
+        """Links trajectories that are stored at `places`, in the order of acting."""
+        words = (header.actor, header.column, header.unroll, places, serials)
+        for actor, column, unroll, place, serial in zip(
+            *(each.tolist() for each in words), strict=True
+        ):
+            last, *before = self._newest.get((actor, column), (-1, place, _NONE))
+            self._newest[actor, column] = (unroll, place, serial)
+            link = before if last == unroll - 1 else (place, _NONE)
+            self.places[place], self.serials[place] = link
 
 
 class Replay:
@@ -92,6 +124,14 @@ class Replay:
         self._serials = np.full(capacity, -1, np.int64)  # number of the insertion
         self._draws = np.zeros(capacity, np.int64)  # of the trajectory there
         self._tree = sum_tree.SumTree(capacity)
+        leaves = iter(self._leaves)
+        self._stored = spec._replace(
+            **{
+                name: nest.map_structure(lambda _: next(leaves), getattr(spec, name))
+                for name in _KEPT
+            }
+        )
+        self._links = _Links(capacity) if spec.before else None
         self._num_inserted = 0
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self._forget_means()
@@ -117,9 +157,33 @@ class Replay:
         sample.weight[:num_fresh], sample.weight[num_fresh:] = 1.0, weights
         sample.replayed[:num_fresh], sample.replayed[num_fresh:] = 0.0, 1.0
         np.add.at(self._draws, drawn.indices, 1)
+        if self._links:
+            self._fill_before(self._links, batch.before, num_fresh, drawn.indices)
         ages = (self._num_inserted - drawn.serials) / self._num_new
         self._means[:3] += (len(weights), ages.sum(), weights.sum())
         return Draw(*map(np.concatenate, zip(inserted, drawn, strict=True)))
+
+    def _fill_before(
+        self,
+        links: _Links,
+        before: types.Predecessor,
+        num_fresh: int,
+        indices: sum_tree.Indices,
+    ) -> None:
+        """Fills the last columns of `before` for the trajectories at `indices`."""
+        places = links.places[indices]
+        there = self._serials[places] == links.serials[indices]
+        before.there[:num_fresh] = False
+        before.there[num_fresh:] = there & (self._priorities[places] > 0.0)
+        for axis, targets, sources in (
+            (1, before.time_step, self._stored.time_step),
+            (1, before.action, self._stored.agent_output.action),
+            (0, before.core_state, self._stored.core_state),
+        ):
+            pairs = zip(nest.flatten(targets), nest.flatten(sources), strict=True)
+            for target, leaf in pairs:
+                # Without the last row, which is the first of what follows.
+                leaf.get(places, np.moveaxis(target, axis, 0)[num_fresh:])
 
     def insert(self, batch: types.Trajectory, count: int) -> Draw:
         """Stores the first `count` columns with the largest present priority."""
@@ -133,6 +197,9 @@ class Replay:
         self._serials[places] = self._num_inserted + np.arange(count)
         self._num_inserted += count
         self._put(places, np.full(count, self._priorities.max() or 1.0))
+        if self._links:
+            header = types.Header(*(words[:count] for words in batch.header))
+            self._links.add(header, places, self._serials[places])
         return Draw(places, self._serials[places])
 
     def _places(self, count: int) -> sum_tree.Indices:
@@ -231,6 +298,12 @@ class Replay:
         self._num_inserted = state["num_inserted"]
         self._put(np.arange(used), state["priorities"].numpy())
         self._generator.bit_generator.state = json.loads(state["generator"])
+        # Older checkpoints do not know the environment of a trajectory.
+        if self._links and len(state["arrays"]) == len(self._leaves):
+            order = np.argsort(self._serials[:used])
+            words = [leaf.arrays[0][order] for leaf in self._stored.header]
+            header = types.Header(*words)
+            self._links.add(header, order, self._serials[order])
 
 
 class Refresher:

@@ -49,7 +49,7 @@ def control(
     settings: Any,
     num_replayed: int,
 ) -> Control:
-    """Applies burn-in, trust region, weights and cloning to replayed columns.
+    """Applies trust region, weights and cloning to replayed columns.
 
     The cloning terms are CLEAR's (Rolnick et al. 2019, arXiv 1811.11682):
 
@@ -63,7 +63,6 @@ def control(
       settings: config.replay.
       num_replayed: replayed transitions of the whole batch, not of a micro-batch.
     """
-    learnable = after_burn_in(learnable, sample, settings.burn_in)
     # Cloning also applies to transitions outside of the trust region. It holds on to
     # the recorded policy, epsilon and temperature included.
     cloned = learnable * sample.weight * sample.replayed
@@ -79,20 +78,6 @@ def control(
     dropped = (before - learnable).sum() / num_replayed
     metrics = {"replay/dropped_share": dropped}
     return Control(learnable, learnable * sample.weight, terms, cloned, metrics)
-
-
-def after_burn_in(
-    learnable: torch.Tensor, sample: types.Sample, burn_in: int
-) -> torch.Tensor:
-    """Clears `learnable` [T, B] in the first `burn_in` rows of replayed columns.
-
-    These rows compute the recurrent state from the stored one, under the present
-    parameters (R2D2: Kapturowski et al. 2019, section 3). The state carries a gradient.
-    """
-    if not burn_in:
-        return learnable
-    rows = torch.arange(len(learnable), device=learnable.device)
-    return learnable * (1.0 - (rows < burn_in)[:, None] * sample.replayed)
 
 
 def within_trust_region(

@@ -117,6 +117,42 @@ def get_dqn_config() -> config_dict.ConfigDict:
     return config
 
 
+def get_apex_config() -> config_dict.ConfigDict:
+    """Returns a config with Ape-X's settings: DQN that never waits for its actors.
+
+    Dueling values; each environment has its own epsilon, from 0.4 to 0.4 ** 8 (Horgan
+    et al. 2018, arXiv 1803.00933).
+    """
+    config = get_dqn_config()
+    config.network.dueling = True
+    config.loss.popart = False
+    config.actors.epsilon = 0.4
+    config.actors.epsilon_ladder = 7.0
+    config.actors.ladder_over = "environments"
+    config.replay.reuse = float("inf")
+    return config
+
+
+def get_r2d2_config() -> config_dict.ConfigDict:
+    """Returns a config with R2D2's settings: a recurrent Ape-X with burn-in.
+
+    The core state before a replayed trajectory is computed from the one before it.
+    Values are rescaled, and returns have five steps (Kapturowski et al. 2019).
+    """
+    config = get_apex_config()
+    config.network.core = "lstm"
+    config.network.last_reward = True
+    config.network.last_action = True
+    config.loss.discount_factor = 0.997
+    config.dqn.n_step = 5
+    config.dqn.rescaling = "hyperbolic"
+    config.replay.reuse = 8.0
+    config.replay.burn_in = True
+    config.replay.priority_exponent = 0.9
+    config.replay.importance_exponent = 0.6
+    return config
+
+
 def get_pqn_config() -> config_dict.ConfigDict:
     """Returns a config with PQN's settings: action values, without replay and target.
 

@@ -107,6 +107,7 @@ def from_json(text: str) -> config_dict.ConfigDict:
         ) from error
     try:
         kwargs = {g: fields.get(g, {}).pop("kwargs", {}) for g in _WITH_ARGUMENTS}
+        _update_older(fields)
         stored = config_dict.ConfigDict(fields, convert_dict=True)
         with config.unlocked():
             config.update_from_flattened_dict(_BEFORE)
@@ -122,6 +123,13 @@ def from_json(text: str) -> config_dict.ConfigDict:
             f"this config is of another impala_mp version ({error}). Start a new run."
         ) from error
     return config
+
+
+def _update_older(fields: Any) -> None:
+    """Converts fields that had another type in older versions."""
+    replay = fields.get("replay", {})
+    if "burn_in" in replay:  # was a number of rows
+        replay["burn_in"] = bool(replay["burn_in"])
 
 
 def _is_deeper(node: Any, levels: int) -> bool:

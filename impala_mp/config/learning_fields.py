@@ -215,8 +215,9 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " error|", between=(0, 1), changeable=True),
         _field("importance_exponent", 0.4, "beta at first; linear to 1 at"
             " total_agent_steps", between=(0, 1), changeable=True),
-        _field("burn_in", 0, "first rows of a replayed trajectory, which only make the"
-            " state; below unroll_length", at_least=0),
+        _field("burn_in", False, "compute the core state before a replayed trajectory"
+            " from the rows of the one before it; from the actor's state where that"
+            " one is gone"),
         # The recorded policy is the policy as it acted, epsilon and temperature
         # included: cloning keeps some of that.
         _field("clear_policy_cost", 0.0, "weight of KL(recorded || policy), on replayed"

@@ -183,22 +183,16 @@ def _check_replay(config: Any) -> None:
       BadInput: with the field, its value and the cure.
     """
     settings = config.replay
-    _require(
-        settings.burn_in < config.unroll_length,
-        f"replay.burn_in ({settings.burn_in}) must be below unroll_length"
-        f" ({config.unroll_length}). Set config.replay.burn_in.",
-    )
     if settings.reuse:
         _check_reuse(config)
     if settings.ratio:
         _check_shares(config)
     if derived.has_replay(config):
         _require(
-            config.network.core == "none" or settings.burn_in >= 1,
-            f"network.core={config.network.core} with replay.burn_in"
-            f" ({settings.burn_in}) would learn from recurrent states that older"
-            " parameters left. Set config.replay.burn_in to at least 1; a quarter of"
-            f" unroll_length ({config.unroll_length}) is a good start.",
+            config.network.core == "none" or settings.burn_in,
+            f"network.core={config.network.core} without replay.burn_in would learn"
+            " from recurrent states that older parameters left. Set"
+            " config.replay.burn_in=True.",
         )
 
 

@@ -46,6 +46,7 @@ class Diagnosis:
             self._policy.core_state_spec(),
             self._config.unroll_length,
             self._config.batch_size,
+            with_before=self._config.replay.burn_in,
         )
         learned = spec._replace(episode_end=(), parameter_version=(), header=())
         batch: types.Trajectory = nest.map_structure(lambda _: next(moved), learned)

@@ -134,6 +134,18 @@ class Agent:
         outputs, baseline, _ = self.network(time_step, last_action, core)
         return outputs, baseline
 
+    def state_after(
+        self, time_step: types.TimeStep, action: types.Nest, state: CoreState
+    ) -> CoreState:
+        """Returns the core state after T rows and the T actions taken in them."""
+        last_action, core = self._split(state)
+        if self.network.last_action:
+            last_action = nest.map_structure(
+                lambda *leaves: torch.cat(leaves)[:-1], last_action, action
+            )
+        _, core = self.network.through_core(time_step, last_action, core)
+        return self.remember(nest.map_structure(lambda leaf: leaf[-1], action), core)
+
     def differences(
         self,
         output: Any,

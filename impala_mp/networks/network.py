@@ -86,6 +86,16 @@ class Network(nn.Module):
         state: cores.CoreState,
     ) -> tuple[torch.Tensor, torch.Tensor, cores.CoreState]:
         """Maps [T, B, ...] to what the heads return, and the core state."""
+        output, state = self.through_core(time_step, last_action, state)
+        return (*self._heads(output, time_step), state)
+
+    def through_core(
+        self,
+        time_step: types.TimeStep,
+        last_action: torch.Tensor,
+        state: cores.CoreState,
+    ) -> tuple[torch.Tensor, cores.CoreState]:
+        """Maps [T, B, ...] to the features of the heads, and the core state."""
         first = time_step.step_type == types.StepType.FIRST
         rows, batch = first.shape
         features = self.torso(self._rows(time_step.observation))
@@ -96,8 +106,8 @@ class Network(nn.Module):
             encoded = self._distribution.encode(last_action)
             inputs.append(encoded * (~first).unsqueeze(-1))
         merged = torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
-        output, state = self.core(merged, first, state)
-        return (*self._heads(output, time_step), state)
+        through: tuple[torch.Tensor, cores.CoreState] = self.core(merged, first, state)
+        return through
 
     def _heads(
         self, output: torch.Tensor, time_step: types.TimeStep

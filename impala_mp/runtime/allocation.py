@@ -39,8 +39,12 @@ def layouts(
             policy.core_state_spec(),
             config.unroll_length,
             size,
+            with_before=with_before,
         )
-        for size in (config.actors.environments, config.batch_size)
+        for size, with_before in (
+            (config.actors.environments, False),
+            (config.batch_size, config.replay.burn_in),
+        )
     )
     made = slot, batch, flat_parameters.ParameterLayout(policy.network).num_bytes
     shared_memory.check_available(needed_bytes(config, made, num_cores))

@@ -10,7 +10,7 @@ import torch
 from impala_mp import errors, nest, types
 from impala_mp.storage import files
 
-_FORMAT = 5
+_FORMAT = 6
 
 
 class CrashFile(NamedTuple):
@@ -90,7 +90,7 @@ def _checked(crash: CrashFile) -> CrashFile:
     return crash
 
 
-_KEPT = ("time_step", "agent_output", "core_state")
+_KEPT = ("time_step", "agent_output", "core_state", "before")
 
 
 def leaves(batch: types.Trajectory) -> list[torch.Tensor]:

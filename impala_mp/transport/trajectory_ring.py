@@ -85,7 +85,9 @@ class TrajectoryRing:
     def wake_actor(self) -> None:
         self._actor_doorbell.ring()
 
-    def commit(self, actor: int, incarnation: int, has_numbers: bool = False) -> None:
+    def commit(
+        self, actor: int, incarnation: int, has_numbers: bool = False, unroll: int = 0
+    ) -> None:
         """Fills the header of the slot at `open_index` and announces the slot."""
         head = self.head
         header = self.slots[head % self.num_slots].header
@@ -94,6 +96,8 @@ class TrajectoryRing:
         header.sequence[:] = head
         header.committed_ns[:] = time.monotonic_ns()
         header.has_numbers[:] = has_numbers
+        header.column[:] = np.arange(len(header.column))
+        header.unroll[:] = unroll
         self._barrier()
         self._words[_HEAD] = head + 1
         self._learner_doorbell.ring()

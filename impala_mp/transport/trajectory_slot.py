@@ -45,13 +45,8 @@ def half(slot: types.Trajectory, index: int) -> types.Trajectory:
     """Returns views of the columns of half 0 or 1 of the environments."""
     size = slot.header.actor.shape[0] // 2
     columns = slice(index * size, (index + 1) * size)
-    return types.Trajectory(
-        *(
-            nest.map_structure(
-                lambda leaf, a=axis: leaf[:, columns] if a else leaf[columns], field
-            )
-            for field, axis in zip(slot, types.BATCH_AXIS, strict=True)
-        )
+    return nest.map_batch(
+        lambda axis, leaf: leaf[:, columns] if axis else leaf[columns], slot
     )
 
 

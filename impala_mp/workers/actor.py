@@ -18,6 +18,7 @@ from impala_mp.transport import (
     trajectory_slot,
 )
 
+_INCARNATION_BITS = 32  # below them, unrolls of an incarnation are counted
 _MAX_BAD_IN_A_ROW = 100  # unrolls; then the actor fails
 WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
@@ -39,6 +40,7 @@ class RingActor:
         self._ring, self._control, self._row = ring, control, row
         self._numbers, self._has_numbers = numbers, False
         self._index, self._incarnation = index, incarnation
+        self._unroll = incarnation << _INCARNATION_BITS  # grows with each attempt
         self._new_seeds = new_seeds  # for the environments; new ones at each call
         self._bad_in_a_row = 0
         self._num_outside = 0  # observations that the row counts already
@@ -57,6 +59,7 @@ class RingActor:
 
     def guarded_unroll(self) -> bool:
         """Unrolls; discards the unroll if the environment returns bad data."""
+        self._unroll += 1
         try:
             done = self.unroll()
         except bad_data.BadData as error:
@@ -66,7 +69,9 @@ class RingActor:
         return done
 
     def _commit(self, environments: list[vector.VectorEnvironment]) -> None:
-        self._ring.commit(self._index, self._incarnation, self._has_numbers)
+        self._ring.commit(
+            self._index, self._incarnation, self._has_numbers, self._unroll
+        )
         self._row.add("finished", 1)
         outside = sum(each.num_outside for each in environments)
         self._row.add("observations_outside", outside - self._num_outside)
@@ -221,6 +226,7 @@ class Actor(RingActor):
     def state_dict(self) -> dict[str, Any]:
         """Returns the state that the next unroll depends on, without the parameters."""
         return {
+            "unroll": self._unroll,
             "generator": self._generator.get_state(),
             "core_state": self._state,
             "time_step": nest.flatten(
@@ -230,6 +236,7 @@ class Actor(RingActor):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._unroll = state.get("unroll", self._unroll)  # not in older checkpoints
         self._generator.set_state(state["generator"])
         self._state = tuple(state["core_state"])
         for mine, saved in zip(

@@ -205,13 +205,14 @@ class Batcher:
             over = ~np.isnan(slot.episode_end.episode_return)
             numbers = batch.episode_end.numbers[:, columns]
             numbers[over] = slot.episode_end.numbers[over]
-        parts = zip(types.BATCH_AXIS, _dense(slot), _dense(batch), strict=True)
-        for axis, source, target in parts:
-            for s, t in zip(nest.flatten(source), nest.flatten(target), strict=True):
-                if axis:
-                    t[:, columns] = s
-                else:
-                    t[columns] = s
+
+        def put(axis: int, source: np.ndarray, target: np.ndarray) -> None:
+            if axis:
+                target[:, columns] = source
+            else:
+                target[columns] = source
+
+        nest.map_batch(put, _dense(slot), _dense(batch))
 
     def _copy_to_device(self, stage: _Stage) -> None:
         with torch.cuda.stream(self._stream):

@@ -98,14 +98,13 @@ class DriftDetector:
         devices = [device] if device.type == "cuda" else []
         # A resumed run checks at another update; its random numbers must not change.
         with self._acting_parameters(), torch.random.fork_rng(devices):
-            exponents = self._exponents[batch.header.actor[column]]
-            exponent = exponents[column % len(exponents)]  # slots come whole
+            header = batch.header
+            exponent = self._exponents[header.actor[column]][header.column[column]]
             difference, row, layer = self._compare(batch.trajectory, column, exponent)
         self.worst = difference
         if difference <= self._tolerance.log_probs:
             return ""
         self.alarms += 1
-        header = batch.header
         return (
             f"Drift: the learner's log-probabilities differ by {difference:.3g}"
             f" max(1, |log mu|) nats from the actor's (row {row} of actor"
@@ -238,4 +237,5 @@ def _column(batch: types.Trajectory, column: int) -> types.Trajectory:
         time_step=time_step,
         agent_output=agent_output,
         core_state=tuple(leaf[column : column + 1] for leaf in batch.core_state),
+        before=(),
     )

@@ -236,10 +236,29 @@ class Learner:
 
     def unroll(self, batch: types.Trajectory) -> types.Nest:
         """Computes the agent's `unroll` at `learner.precision`; returns float32."""
-        action = batch.agent_output.action
+        action, state = batch.agent_output.action, batch.core_state
         with self._autocast():
-            output = self.agent.unroll(batch.time_step, action, batch.core_state)
+            if batch.before:
+                state = self._state_after(batch.before, state)
+            output = self.agent.unroll(batch.time_step, action, state)
         return nest.map_structure(torch.Tensor.float, output)
+
+    @torch.no_grad()
+    def _state_after(
+        self, before: types.Predecessor, stored: agent.CoreState
+    ) -> agent.CoreState:
+        """Returns the core state after `before`; that of the actor where it is gone.
+
+        The rows run with the parameters in place, not with those that acted (burn-in:
+        Kapturowski et al. 2019, R2D2, section 3).
+        """
+        state = self.agent.state_after(
+            before.time_step, before.action, before.core_state
+        )
+        return tuple(
+            torch.where(before.there.view(-1, *[1] * (old.dim() - 1)), new.to(old), old)
+            for new, old in zip(state, stored, strict=True)
+        )
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -299,14 +318,13 @@ def _split(
         return [(batch, sample)]
     size = batch.shape[1] // parts
 
-    def cut(structure: Any, axis: int, start: int) -> Any:
-        return nest.map_structure(
-            lambda leaf: leaf.narrow(axis, start, size), structure
-        )
-
     def part(start: int) -> _Work:
-        axes = zip(batch, types.BATCH_AXIS, strict=True)
-        trajectories = types.Trajectory(*(cut(x, axis, start) for x, axis in axes))
-        return trajectories, None if sample is None else cut(sample, 0, start)
+        def cut(axis: int, leaf: torch.Tensor) -> torch.Tensor:
+            return leaf.narrow(axis, start, size)
+
+        words = None
+        if sample is not None:
+            words = types.Sample(*(cut(0, leaf) for leaf in sample))
+        return nest.map_batch(cut, batch), words
 
     return [part(index * size) for index in range(parts)]

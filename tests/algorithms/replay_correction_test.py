@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import types
+from impala_mp import nest, types
 from impala_mp.algorithms import base
 from impala_mp.environments import factory
 from impala_mp.networks import agent
@@ -14,12 +14,11 @@ from impala_mp.workers import learner
 from tests.support import builders, vtrace_twin
 
 _LIVE = base.live_from_config(builders.config())
-_LSTM = {"network.core": "lstm", "network.last_action": True, "replay.burn_in": 2}
+_LSTM = {"network.core": "lstm", "network.last_action": True, "replay.burn_in": True}
 _CLEAR = {"replay.clear_policy_cost": 0.3, "replay.clear_value_cost": 0.2}
 _VARIANTS = {
     "weights": {},
     "mean": {"loss.reduction": "mean", **_CLEAR},
-    "burn-in": {"replay.burn_in": 2},
     "lstm": _LSTM,
     "clear": _CLEAR,
     "trust region": {"replay.trust_region": 0.3},
@@ -58,8 +57,34 @@ def _twin_output(policy, batch):
         reward=batch.time_step.reward.double(),
         observation=batch.time_step.observation.double(),
     )
-    state = tuple(s.double() if s.is_floating_point() else s for s in batch.core_state)
+    state = _twin_state(twin, batch)
     return network, twin.unroll(time_step, batch.agent_output.action, state)
+
+
+@torch.no_grad()
+def _twin_state(twin, batch):
+    """The state before row 0: that after the rows before, where there are any."""
+
+    def double(leaf):
+        return leaf.double() if leaf.is_floating_point() else leaf
+
+    stored = tuple(map(double, batch.core_state))
+    if not batch.before:
+        return stored
+    state = tuple(map(double, batch.before.core_state))
+    for t, action in enumerate(batch.before.action):
+        row = nest.map_structure(lambda leaf, t=t: leaf[t], batch.before.time_step)
+        row = row._replace(
+            reward=row.reward.double(), observation=row.observation.double()
+        )
+        _, state = twin.step(row, state)
+        state = twin.replace_action(state, action)
+    return tuple(
+        torch.stack(
+            [(new if batch.before.there[b] else old)[b] for b in range(len(old))]
+        )
+        for new, old in zip(state, stored, strict=True)
+    )
 
 
 def _divergence(p, q):
@@ -82,7 +107,7 @@ class _Column:
         self.discounts = 0.99 * batch.time_step.discount[1:, b].double().numpy()
         self.cloned, self.kept = [], []
         for t in range(self.length):
-            there = step_type[t] != 2 and not (replayed and t < settings.burn_in)
+            there = step_type[t] != 2
             distance = _divergence(self.policy[t].detach(), self.behaviour[t])
             far = settings.trust_region and distance > settings.trust_region
             self.cloned.append(there and replayed)
@@ -191,7 +216,7 @@ _ALGORITHMS = [{}, {**_IMPACT, "loss.popart": True, "learner.passes": 2}]
 
 @pytest.mark.parametrize("algorithm_", _ALGORITHMS, ids=["vtrace", "impact"])
 def test_a_batch_of_fresh_trajectories_is_learned_as_without_replay(algorithm_):
-    everything = {**_CLEAR, "replay.trust_region": 0.01, "replay.burn_in": 3}
+    everything = {**_CLEAR, "replay.trust_region": 0.01}
     made, batch, sample = _make(**everything, **algorithm_)
     plain, _, _ = _make(**{"replay.ratio": 0.0}, **algorithm_)
     fresh = types.Sample(torch.ones(6), torch.zeros(6))

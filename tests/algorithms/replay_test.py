@@ -216,3 +216,94 @@ def test_priorities_of_a_cpu_are_there_at_once():
     replay.Refresher(made).add(draw, torch.tensor([3.0, np.nan]))
     assert made.size == 1
     assert made.sample(5)[0].serials.tolist() == [0] * 5
+
+
+def _spec_with_before(size):
+    output = specs.actor_critic_output(_ENVIRONMENT.action, 2)
+    return specs.trajectory_spec(_ENVIRONMENT, output, _CORE, 4, size, with_before=True)
+
+
+class _Actors:
+    """Slots of two columns by some actors, which lose unrolls, die and start over."""
+
+    def __init__(self, rng):
+        self.rng, self.acted = rng, 0
+        self._unrolls = [0, 0, 0]
+        self.told = {}  # by (actor, column, unroll): its number
+
+    def slots(self, count):
+        """Returns a batch whose first columns are `count` slots."""
+        numbers, header = [], []
+        for _ in range(count):
+            actor = int(self.rng.integers(3))
+            step = self.rng.choice([1, 2, 1 << 32], p=[0.8, 0.1, 0.1])
+            self._unrolls[actor] += int(step)
+            for column in (0, 1):
+                key = (actor, column, self._unrolls[actor])
+                self.told[key] = self.acted
+                numbers.append(self.acted)
+                header.append(key)
+                self.acted += 1
+        size = len(numbers) + 3
+        batch = nest.map_structure(
+            lambda leaf: np.full(leaf.shape, 99, leaf.dtype), _spec_with_before(size)
+        )
+        padded = np.array([*numbers, *[99] * 3])
+
+        def fill(axis, leaf):
+            if leaf.dtype != bool:
+                np.moveaxis(leaf, axis, -1)[...] = padded
+
+        nest.map_batch(fill, batch)
+        for words, values in zip(
+            (batch.header.actor, batch.header.column, batch.header.unroll),
+            zip(*header, strict=True),
+            strict=True,
+        ):
+            words[: len(numbers)] = values
+        return batch, len(numbers)
+
+
+@pytest.mark.parametrize("eviction", ["fifo", "priority"])
+@pytest.mark.parametrize("resumes", [False, True])
+def test_the_predecessor_is_the_one_acted_directly_before(eviction, resumes):
+    """Against a table of all trajectories by actor, column and unroll."""
+    rng = np.random.default_rng(3)
+    actors, found, gone = _Actors(rng), 0, 0
+    settings = _settings(eviction=eviction)
+
+    def make():
+        node = seeding.sequence(0, "replay")
+        return replay.Replay(_spec_with_before(1), 20, 3, 2.0, settings, node)
+
+    made = make()
+    for _ in range(200):
+        batch, fresh = actors.slots(int(rng.integers(1, 4)))
+        draw = made.fill(batch, _sample(fresh + 3))
+        assert not batch.before.there[:fresh].any()
+        for column in range(fresh, fresh + 3):
+            header = batch.header
+            number = batch.time_step.reward[0, column]
+            key = [int(w[column]) for w in (header.actor, header.column, header.unroll)]
+            assert actors.told[tuple(key)] == number
+            before = actors.told.get((*key[:2], key[2] - 1))
+            there = before is not None and (made._serials == before).any()
+            if there and not made._priorities[made._serials == before].item():
+                there = False
+            gone += before is not None and not there
+            found += there
+            assert batch.before.there[column] == there
+            if there:
+                for leaf in nest.flatten(batch.before._replace(there=())):
+                    axis = 0 if leaf.ndim == 2 and leaf.shape[1:] == (2,) else 1
+                    row = np.moveaxis(leaf, axis, 0)[column]
+                    assert (row == np.array(before).astype(leaf.dtype)).all()
+        priorities = rng.random(len(draw.serials)).astype(np.float32)
+        priorities[rng.random(len(priorities)) < 0.05] = np.nan
+        made.update(draw, priorities)
+        if resumes and rng.random() < 0.2:
+            state = made.state_dict()
+            made = make()
+            made.load_state_dict(state)
+    assert found > 100
+    assert gone > 20

@@ -14,8 +14,8 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
     [
         {"replay.ratio": 0.5},
         {"replay.ratio": 0.5, "network.last_action": True},  # the state is exact
-        {**_RECURRENT_REPLAY, "replay.burn_in": 1},
-        {**_RECURRENT_REPLAY, "network.core": "gtrxl", "replay.burn_in": 1},
+        {**_RECURRENT_REPLAY, "replay.burn_in": True},
+        {**_RECURRENT_REPLAY, "network.core": "gtrxl", "replay.burn_in": True},
         {"replay.ratio": 1 / 3, "batch_size": 48},
         {"replay.ratio": 0.4, "actors.environments": 0},
         {"replay.ratio": 0.75, "batch_size": 64, "actors.slots": 1, "actors.count": 1},

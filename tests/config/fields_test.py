@@ -41,6 +41,14 @@ def test_the_nearest_key_is_hinted_at():
     assert fields.nearest("xyzzy", ["batch_size", "seed"]) == ""
 
 
+@pytest.mark.parametrize(("rows", "burns_in"), [(0, False), (5, True)])
+def test_burn_in_was_a_number_of_rows(rows, burns_in):
+    stored = json.loads(config_lib.to_json(builders.impala_config()))
+    stored["replay"]["burn_in"] = rows
+    read = config_lib.from_json(json.dumps(stored))
+    assert read.replay.burn_in is burns_in
+
+
 def test_a_config_of_an_earlier_version_gets_the_fields_that_came_later():
     stored = json.loads(config_lib.to_json(builders.impala_config(batch_size=48)))
     del stored["replay"], stored["impact"]["normalise_advantages"]

@@ -35,7 +35,7 @@ _GTRXL = {**_RECURRENT, "network.core": "gtrxl", "network.gtrxl.window": 3}
 _REPLAYED = {
     **_RECURRENT,
     "replay.ratio": 0.5,
-    "replay.burn_in": 1,
+    "replay.burn_in": True,
     "replay.clear_policy_cost": 0.1,
     "replay.clear_value_cost": 0.1,
     "replay.trust_region": 0.5,

@@ -77,7 +77,7 @@ def test_every_action(tmp_path, action):
     "overrides",
     [
         {"algorithm": "impact", "learner.passes": 2},
-        {"replay.ratio": 0.5, "replay.burn_in": 1, "replay.clear_policy_cost": 0.1},
+        {"replay.ratio": 0.5, "replay.burn_in": True, "replay.clear_policy_cost": 0.1},
         {"learner.micro_batches": 3, "loss.popart": True},
         {"runtime.mode": "processes"},
         {

@@ -86,29 +86,45 @@ def random_batch(config, environment, policy, seed=0, size=None):
         policy.core_state_spec(),
         config.unroll_length,
         size or config.batch_size,
+        with_before=config.replay.burn_in,
     )
     batch = nest.map_structure(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec)
-    rows, columns = batch.time_step.step_type.shape
+    num_actions = environment.action.num_actions
+    _randomise_rows(rng, batch.time_step)
+    logits = batch.agent_output.policy_logits
+    logits[:] = rng.normal(size=logits.shape)
+    action = batch.agent_output.action
+    action[:] = rng.integers(num_actions, size=action.shape)
+    _randomise_state(rng, batch.core_state, num_actions)
+    if batch.before:
+        _randomise_rows(rng, batch.before.time_step)
+        action = batch.before.action
+        action[:] = rng.integers(num_actions, size=action.shape)
+        _randomise_state(rng, batch.before.core_state, num_actions)
+        batch.before.there[:] = rng.random(batch.shape[1]) < 0.7
+    return nest.map_structure(torch.from_numpy, batch)
+
+
+def _randomise_rows(rng, time_step):
+    rows, columns = time_step.step_type.shape
     step_type = np.ones((rows, columns), np.uint8)
     last = rng.random((rows, columns)) < 0.2
     last[1:] &= ~last[:-1]
     step_type[last] = 2
     step_type[1:][last[:-1]] = 0
-    batch.time_step.step_type[:] = step_type
-    batch.time_step.reward[:] = rng.normal(size=(rows, columns))
-    batch.time_step.reward[step_type == 0] = 0.0
-    batch.time_step.discount[:] = ~(last & (rng.random((rows, columns)) < 0.5))
-    batch.time_step.observation[:] = rng.normal(size=batch.time_step.observation.shape)
-    logits = batch.agent_output.policy_logits
-    logits[:] = rng.normal(size=logits.shape)
-    actions = rng.integers(environment.action.num_actions, size=(rows - 1, columns))
-    batch.agent_output.action[:] = actions
-    for leaf in batch.core_state:
+    time_step.step_type[:] = step_type
+    time_step.reward[:] = rng.normal(size=(rows, columns))
+    time_step.reward[step_type == 0] = 0.0
+    time_step.discount[:] = ~(last & (rng.random((rows, columns)) < 0.5))
+    time_step.observation[:] = rng.normal(size=time_step.observation.shape)
+
+
+def _randomise_state(rng, state, num_actions):
+    for leaf in state:
         if leaf.dtype == np.float32:
             leaf[:] = rng.normal(size=leaf.shape)
         else:
-            leaf[:] = rng.integers(environment.action.num_actions, size=leaf.shape)
-    return nest.map_structure(torch.from_numpy, batch)
+            leaf[:] = rng.integers(num_actions, size=leaf.shape)
 
 
 def spoil_pass(the_learner, number):

@@ -160,7 +160,7 @@ def test_a_checkpoint_keeps_the_counts_and_an_empty_replay_is_filled_again(tmp_p
             {"replay.reuse": 0.0, "replay.ratio": 0.5},
             r"replay.start \(12\) has no effect",
         ),
-        ({"network.core": "lstm"}, "with replay.burn_in"),
+        ({"network.core": "lstm"}, "without replay.burn_in"),
     ],
 )
 def test_bad_input_is_a_sentence(overrides, sentence):
