@@ -218,6 +218,29 @@ def test_a_checkpoint_with_whole_stacks_is_read():
         assert batches[0].time_step.observation.any()
 
 
+def test_rows_before_a_draw_are_those_of_its_predecessor():
+    rows, rng = 5, np.random.default_rng(0)
+    output = specs.actor_critic_output(specs.DiscreteSpec(2), 4)
+    spec = specs.trajectory_spec(_of_pictures(4), output, (), rows, 4, with_before=True)
+    made, found = _replay(spec, 10, 3), 0
+    game = _stacks(rng, 1 + 6 * rows, (6, 5), 4, 1, 0.3)
+    for unroll in range(6):
+        batch = nest.map_structure(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec)
+        start = unroll * rows
+        batch.time_step.observation[:, 0] = game[start : start + rows + 1]
+        batch.header.unroll[0] = unroll
+        made.fill(batch, types.Sample(*np.zeros((2, 4))))
+        for column in (1, 2, 3):
+            drawn = int(batch.header.unroll[column])
+            assert batch.before.there[column] == (drawn > 0)
+            if drawn:
+                before = batch.before.time_step.observation[:, column]
+                expected = game[(drawn - 1) * rows : drawn * rows]
+                np.testing.assert_array_equal(before, expected)
+                found += 1
+    assert found >= 5
+
+
 def _atari(stack_size):
     picture = specs.array_spec((84, 84, 4), np.uint8, stack_size=stack_size)
     return specs.EnvironmentSpec(picture, specs.DiscreteSpec(18), 4)
