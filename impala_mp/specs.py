@@ -15,7 +15,11 @@ class ArraySpec:
     """Shape and dtype of one array, and the bounds that its space declares.
 
     The bounds are one number, or one per element, flat; () means those of the dtype.
-    They are no part of the layout: specs that differ only in their bounds are equal.
+    In observations, `stack_size` pictures may be stacked in the last axis, the newest
+    last. A row has the pictures of the row before without the oldest, plus a new one.
+    After a reset the oldest pictures may be 0 instead.
+    Bounds and stacks are no part of the layout: specs that differ only in these are
+    equal.
     """
 
     shape: tuple[int, ...]
@@ -25,6 +29,9 @@ class ArraySpec:
     )
     high: tuple[float, ...] = dataclasses.field(
         default=(), compare=False, repr=False, kw_only=True
+    )
+    stack_size: int = dataclasses.field(
+        default=1, compare=False, repr=False, kw_only=True
     )
 
     @property
@@ -135,10 +142,11 @@ def array_spec(
     dtype: object,
     low: tuple[float, ...] = (),
     high: tuple[float, ...] = (),
+    stack_size: int = 1,
 ) -> ArraySpec:
     sizes = tuple(int(n) for n in shape)
     native = np.dtype(dtype).newbyteorder("=")  # type: ignore
-    return ArraySpec(sizes, native, low=low, high=high)
+    return ArraySpec(sizes, native, low=low, high=high, stack_size=stack_size)
 
 
 _LARGE_PIXEL, _LARGE_FEATURE = 20.0, 1000.0
@@ -319,7 +327,8 @@ def trajectory_spec(
     rows, batch = unroll_length, batch_size
 
     def stack(spec: ArraySpec, *leading: int) -> ArraySpec:
-        return array_spec((*leading, *spec.shape), spec.dtype)
+        shape = (*leading, *spec.shape)
+        return array_spec(shape, spec.dtype, stack_size=spec.stack_size)
 
     scalar = {name: array_spec((), name) for name in ("uint8", "float32", "int32")}
     numbers = array_spec((types.NUMBERS,), np.float64)

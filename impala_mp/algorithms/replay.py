@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from impala_mp import nest, specs, types
-from impala_mp.algorithms import cuda, sum_tree
+from impala_mp.algorithms import cuda, leaf_storage, sum_tree
 
 METRICS = (
     "replay/never_drawn_share",  # of the evicted ones
@@ -46,16 +46,21 @@ def _kept(trajectory: types.Trajectory) -> list[tuple[Any, int]]:
 
 
 def _layout(spec: types.Trajectory) -> list[specs.ArraySpec]:
-    """Returns the layout of one trajectory; `spec` has any number."""
+    """Returns the leaves of one trajectory; `spec` has any number."""
     return [
-        specs.array_spec((*leaf.shape[:axis], *leaf.shape[axis + 1 :]), leaf.dtype)
+        specs.array_spec(
+            (*leaf.shape[:axis], *leaf.shape[axis + 1 :]),
+            leaf.dtype,
+            stack_size=leaf.stack_size,
+        )
         for leaf, axis in _kept(spec)
     ]
 
 
 def trajectory_bytes(spec: types.Trajectory) -> int:
-    """Returns the bytes of one trajectory; `spec` has any number."""
-    kept = sum(leaf.nbytes for leaf in _layout(spec))
+    """Returns the bytes of one stored trajectory; `spec` has any number."""
+    parts = [part for leaf in _layout(spec) for part in leaf_storage.layout(leaf)]
+    kept = sum(part.nbytes for part in parts)
     return kept + _OVERHEAD + (_LINK if spec.before else 0)
 
 
@@ -114,17 +119,15 @@ class Replay:
         self._num_new = num_new
         self._settings = settings
         self.importance_exponent = settings.importance_exponent
-        self._arrays = [
-            np.zeros((capacity, *leaf.shape), leaf.dtype) for leaf in _layout(spec)
-        ]
+        self._leaves = [leaf_storage.make(leaf, capacity) for leaf in _layout(spec)]
         self._priorities = np.zeros(capacity)  # 0: no trajectory
         self._serials = np.full(capacity, -1, np.int64)  # number of the insertion
         self._draws = np.zeros(capacity, np.int64)  # of the trajectory there
         self._tree = sum_tree.SumTree(capacity)
-        arrays = iter(self._arrays)
+        leaves = iter(self._leaves)
         self._stored = spec._replace(
             **{
-                name: nest.map_structure(lambda _: next(arrays), getattr(spec, name))
+                name: nest.map_structure(lambda _: next(leaves), getattr(spec, name))
                 for name in _KEPT
             }
         )
@@ -149,8 +152,8 @@ class Replay:
         inserted = self.insert(batch, num_fresh)
         drawn, weights = self.sample(self.num_replayed)
         targets = _columns(batch, slice(num_fresh, None))
-        for target, stored in zip(targets, self._arrays, strict=True):
-            target[...] = stored[drawn.indices]
+        for leaf, target in zip(self._leaves, targets, strict=True):
+            leaf.get(drawn.indices, target)
         sample.weight[:num_fresh], sample.weight[num_fresh:] = 1.0, weights
         sample.replayed[:num_fresh], sample.replayed[num_fresh:] = 0.0, 1.0
         np.add.at(self._draws, drawn.indices, 1)
@@ -178,17 +181,16 @@ class Replay:
             (0, before.core_state, self._stored.core_state),
         ):
             pairs = zip(nest.flatten(targets), nest.flatten(sources), strict=True)
-            for target, stored in pairs:
-                if axis:  # without the last row, which is the first of what follows
-                    stored = stored[:, : len(target)]
-                np.moveaxis(target, axis, 0)[num_fresh:] = stored[places]
+            for target, leaf in pairs:
+                # Without the last row, which is the first of what follows.
+                leaf.get(places, np.moveaxis(target, axis, 0)[num_fresh:])
 
     def insert(self, batch: types.Trajectory, count: int) -> Draw:
         """Stores the first `count` columns with the largest present priority."""
         places = self._places(count)
         sources = _columns(batch, slice(0, count))
-        for stored, source in zip(self._arrays, sources, strict=True):
-            stored[places] = source
+        for leaf, source in zip(self._leaves, sources, strict=True):
+            leaf.put(places, source)
         evicted = self._draws[places[self._serials[places] >= 0]]
         self._means[3:] += (len(evicted), int(np.count_nonzero(evicted == 0)))
         self._draws[places] = 0
@@ -269,7 +271,10 @@ class Replay:
         """Returns contents and random state: views, valid until the next change."""
         used = min(self._num_inserted, self._capacity)
         return {
-            "arrays": [torch.from_numpy(array[:used]) for array in self._arrays],
+            "arrays": [
+                [torch.from_numpy(array[:used]) for array in leaf.arrays]
+                for leaf in self._leaves
+            ],
             "priorities": torch.from_numpy(self._priorities[:used]),
             "serials": torch.from_numpy(self._serials[:used]),
             "draws": torch.from_numpy(self._draws[:used]),
@@ -281,8 +286,12 @@ class Replay:
         """Restores the state of a replay with equal settings."""
         used = len(state["serials"])
         # Older checkpoints lack the last word of the header, which is not learned.
-        for array, saved in zip(self._arrays, state["arrays"], strict=False):
-            array[:used] = saved.numpy()
+        for leaf, saved in zip(self._leaves, state["arrays"], strict=False):
+            if isinstance(saved, torch.Tensor):  # older: each leaf is saved whole
+                leaf.put(np.arange(used), saved.numpy())
+                continue
+            for array, part in zip(leaf.arrays, saved, strict=True):
+                array[:used] = part.numpy()
         self._serials[:used] = state["serials"].numpy()
         if "draws" in state:  # missing in older checkpoints
             self._draws[:used] = state["draws"].numpy()
@@ -290,9 +299,10 @@ class Replay:
         self._put(np.arange(used), state["priorities"].numpy())
         self._generator.bit_generator.state = json.loads(state["generator"])
         # Older checkpoints do not know the environment of a trajectory.
-        if self._links and len(state["arrays"]) == len(self._arrays):
+        if self._links and len(state["arrays"]) == len(self._leaves):
             order = np.argsort(self._serials[:used])
-            header = types.Header(*(words[order] for words in self._stored.header))
+            words = [leaf.arrays[0][order] for leaf in self._stored.header]
+            header = types.Header(*words)
             self._links.add(header, order, self._serials[order])
 
 

@@ -30,7 +30,7 @@ class AtariEnvironment(vector.VectorEnvironment):
         planes, height, width, *colours = self.spec.observation.shape
         size = colours[0] if colours else 1
         image = specs.array_spec(
-            (height, width, planes * size), np.uint8, low=(0.0,), high=(255.0,)
+            (height, width, planes * size), np.uint8, (0.0,), (255.0,), planes
         )
         self._places = [
             slice(plane * size, (plane + 1) * size) if colours else plane

@@ -68,13 +68,17 @@ def _larger(one: specs.ArraySpec, other: specs.ArraySpec) -> specs.ArraySpec:
     if not plain or one.dtype != other.dtype or len(one.shape) != len(other.shape):
         raise ValueError("different kinds of arrays")
     sizes = tuple(map(max, one.shape, other.shape))
+    # Stacks of the same layout stay stacks: the padding is 0.
+    same = one.stack_size == other.stack_size and one.shape[-1:] == other.shape[-1:]
+    stack_size = one.stack_size if same else 1
+    bounds: tuple[tuple[float, ...], tuple[float, ...]] = (), ()
     if one.shape == other.shape and (one.low, one.high) == (other.low, other.high):
-        return one
-    if not (one.low and other.low):
-        return specs.array_spec(sizes, one.dtype)
-    low = min(0.0, *one.low, *other.low)  # the padding is 0
-    high = max(0.0, *one.high, *other.high)
-    return specs.array_spec(sizes, one.dtype, (low,), (high,))
+        bounds = one.low, one.high
+    elif one.low and other.low:
+        low = min(0.0, *one.low, *other.low)
+        high = max(0.0, *one.high, *other.high)
+        bounds = (low,), (high,)
+    return specs.array_spec(sizes, one.dtype, *bounds, stack_size)
 
 
 def _largest_action(

@@ -205,7 +205,8 @@ def test_the_size_of_a_trajectory():
     found = replay.trajectory_bytes(_spec(1))
     assert found > expected
     made = _make(capacity=1000)
-    arrays = [*made._arrays, made._priorities, made._serials, made._tree._nodes]
+    stored = [array for leaf in made._leaves for array in leaf.arrays]
+    arrays = [*stored, made._priorities, made._serials, made._tree._nodes]
     assert sum(array.nbytes for array in arrays) <= 1000 * found
 
 

@@ -54,6 +54,7 @@ def test_atari_images_are_channels_last_and_newest_last():
         builders.environment_settings("ALE/Pong-v5", noop_max=0), 2
     )
     assert environment.spec.observation.shape == (84, 84, 4)
+    assert environment.spec.observation.stack_size == 4
     assert environment.spec.frames_per_step == 4
     before = environment.reset([0, 1]).observation.copy()
     after = environment.step(np.array([2, 3]))[0].observation
@@ -97,6 +98,7 @@ def test_colours_come_last_plane_by_plane():
         "ALE/Pong-v5", 2, noop_max=0, grayscale=False, stack_num=2, num_threads=1
     )
     assert environment.spec.observation.shape == (84, 84, 6)
+    assert environment.spec.observation.stack_size == 2
     image = environment.reset([0, 1]).observation
     for actions in ([2, 3], [3, 2]):
         image = environment.step(np.array(actions))[0].observation

@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from impala_mp import errors, nest
+from impala_mp import errors, nest, specs
 from impala_mp.config import validation
 from impala_mp.environments import checker, factory, tasks
 from impala_mp.evaluation import evaluate
@@ -63,6 +63,24 @@ def _config(*names, **overrides):
 
 def _make(config, task):
     return factory.make(config.environment, 2, task=task)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "joint"),
+    [((5, 5, 4), 4, 4), ((3, 9, 4), 4, 4), ((5, 5, 4), 2, 1), ((5, 5, 8), 4, 1)],
+)
+def test_stacks_of_one_layout_stay_stacks_in_the_joint_spec(shape, size, joint):
+    parts = [
+        specs.EnvironmentSpec(
+            specs.array_spec(each, np.uint8, (0.0,), (255.0,), stack_size),
+            specs.DiscreteSpec(3),
+            4,
+        )
+        for each, stack_size in (((5, 5, 4), 4), (shape, size))
+    ]
+    made = tasks.joint_spec(("A", "B"), parts).observation[tasks.OBSERVATION]
+    assert made.stack_size == joint
+    assert (made.low, made.high) == ((0.0,), (255.0,))
 
 
 def test_observations_and_actions_are_padded_to_the_largest():
