@@ -32,7 +32,7 @@ def task_suffixes(environment: Any) -> tuple[str, ...]:
 
 def learns_action_values(config: Any) -> bool:
     """Returns whether the network gives a value for each action, and no policy."""
-    return bool(config.algorithm == "dqn")
+    return config.algorithm in ("dqn", "iqn")
 
 
 def has_target_network(config: Any) -> bool:

@@ -167,7 +167,7 @@ _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
             "replay.ratio or replay.reuse above 0",
         ),
         ("impact.kl_cost", 0.1, {"algorithm": "impact"}, "algorithm=impact"),
-        ("target.period", 2, {"algorithm": "impact"}, "algorithm=impact or dqn"),
+        ("target.period", 2, {"algorithm": "impact"}, "algorithm=impact, dqn or iqn"),
         ("loss.huber_delta", 2.0, {"loss.baseline": "huber"}, "loss.baseline=huber"),
         ("loss.popart_beta", 0.1, {"loss.popart": True}, "loss.popart=True"),
     ],
