@@ -6,8 +6,10 @@ import torch
 
 from impala_mp import types
 from impala_mp.algorithms import action_returns, base, iqn
+from impala_mp.runtime import program
+from impala_mp.storage import metrics
 from impala_mp.workers import learner
-from tests.support import learners
+from tests.support import builders, learners
 
 _BASE = {
     "algorithm": "iqn",
@@ -183,3 +185,30 @@ def test_priorities_and_metrics_are_those_of_means(fractions):
     weights = base.learnable(batch) * sample.weight
     expected = (loss.elements["loss/quantile"] * weights).sum()
     torch.testing.assert_close(loss.metrics["loss/quantile"], expected.detach())
+
+
+_TRAINING = {
+    "algorithm": "iqn",
+    "evaluation.greedy": True,
+    "vtrace.lambda_": 0.95,
+    "target.period": 3,
+    "actors.epsilon": 0.2,
+    "loss.popart": True,
+    "loss.popart_beta": 0.1,
+}
+_REPLAYED = {"replay.reuse": 1.0, "replay.start": 6, "replay.memory_mib": 1.0}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("fractions", [{}, _FIXED], ids=["drawn", "fixed"])
+def test_a_training_of_two_tasks_with_burn_in(tmp_path, fractions):
+    """Acrobot's returns are negative, CartPole's positive; each has its own mean."""
+    overrides = {**_TRAINING, **fractions, **_REPLAYED, **learners.LSTM}
+    overrides |= {"replay.burn_in": True, "learner.micro_batches": 2}
+    name = "CartPole-v1, Acrobot-v1"
+    config = builders.short_training(name, **overrides, total_agent_steps=600)
+    program.train(config, str(tmp_path))
+    *_, record = (r for r in metrics.read(str(tmp_path)) if "loss/quantile" in r)
+    assert record["popart/mean/Acrobot-v1"] < 0.0 < record["popart/mean/CartPole-v1"]
+    assert record["loss/quantile"] > 0.0
+    assert record["updates"] > 10
