@@ -92,8 +92,9 @@ class DrawnQuantiles(_Quantiles):
 
         quantile(x, a, tau) = w_a . (features(x) * phi(tau)) + b_a
 
-    The mean of such quantiles is the layer's output for the mean of phi, whose cost
-    does not depend on the number of acting fractions.
+    The paper has a hidden layer in between. Without it the mean of quantiles is the
+    layer's output for the mean of phi. So the cost for each row does not depend on the
+    number of acting fractions.
     """
 
     def __init__(
