@@ -1,4 +1,4 @@
-"""Atari through ale-py. Variants: GAME[-TORSO][-sticky], e.g. Pong, Pong-deep-sticky.
+"""Atari through ale-py. Variants: GAME[-ALGORITHM][-TORSO][-sticky], e.g. Pong-sticky.
 
 Protocol of the paper (IMPALA, appendix G.1): 84x84 grey, action repeat 4, maximum over
 the last 2 frames, stack of 4, 1 to 30 no-ops at the start, minimal action set. For the
@@ -8,6 +8,15 @@ learner, a lost life ends the episode, and rewards are clipped to [-1, 1].
 unclipped returns. TORSO is nature (default), shallow or deep.
 Pong reaches -20.1 after 670,080 agent steps, 10 minutes on 2 shared x86 cores. A full
 training needs a GPU, or a night.
+
+ALGORITHM is vtrace (default, with the paper's settings), dqn or iqn. The last two learn
+from a replay of 8 GiB, which is 1,000,000 transitions with each frame stored once.
+Their settings are those of Rainbow (Hessel et al. 2018, arXiv 1710.02298) in dqn_zoo:
+returns of three steps, priorities, double, and each transition learned 8 times. The
+target network moves every 8,000 agent steps; epsilon falls from 1 to 0.01 in 250,000.
+Batches are larger, 640 transitions instead of 32, and the learning rate is four times
+Rainbow's. GAME-dqn has dueling heads and a Huber loss; GAME-iqn has 8 quantiles. They
+have not been trained yet.
 """
 
 from impala_mp import config as config_lib
@@ -19,7 +28,8 @@ _TORSOS = ("nature", "shallow", "deep")
 
 def get_config(variant="Pong"):
     game, *words = variant.split("-")
-    config = config_lib.get_impala_config()
+    algorithm = next((word for word in words if word in _MAKERS), "vtrace")
+    config = _MAKERS[algorithm]()
     config.environment.id = f"ALE/{game}-v5"
     config.environment.kwargs = dict(
         frameskip=4,
@@ -33,11 +43,11 @@ def get_config(variant="Pong"):
     )
     config.network.torso = "nature"
     for word in words:
-        if config_lib.one_of(word, (*_TORSOS, "sticky")) == "sticky":
+        if config_lib.one_of(word, (*_MAKERS, *_TORSOS, "sticky")) == "sticky":
             config.environment.kwargs.update(
                 noop_max=0, repeat_action_probability=0.25, episodic_life=False
             )
-        else:
+        elif word in _TORSOS:
             config.network.torso = word
     config.total_agent_steps = 50_000_000  # 200M frames
     config.unroll_length = 20
@@ -45,6 +55,11 @@ def get_config(variant="Pong"):
     config.actors.count = 0
     config.actors.environments = 16
     config.loss.reward_clipping = "abs_one"
+    return config
+
+
+def _vtrace():
+    config = config_lib.get_impala_config()
     config.loss.entropy_cost = 0.01
     config.optimizer.name = "rmsprop_tensorflow"
     config.optimizer.learning_rate = 6e-4
@@ -54,3 +69,31 @@ def get_config(variant="Pong"):
     config.optimizer.clip_norm = 40.0
     config.learner.micro_batches = 4
     return config
+
+
+def _dqn():
+    config = _replayed(config_lib.get_dqn_config())
+    config.network.dueling = True
+    config.loss.baseline = "huber"
+    config.optimizer.epsilon = 1.5e-4
+    return config
+
+
+def _iqn():
+    return _replayed(config_lib.get_iqn_config())
+
+
+def _replayed(config):
+    config.network.normalise_observations = False  # bytes are divided by 255
+    config.schedules.epsilon = "linear(1, 0.01, 250_000)"
+    config.loss.popart = False
+    config.optimizer.learning_rate = 2.5e-4
+    config.optimizer.schedule = "constant"
+    config.target.period = 100  # of 80 agent steps each
+    config.replay.start = 1000  # 20,000 agent steps
+    config.replay.memory_mib = 8192.0
+    config.replay.priority_exponent = 0.5
+    return config
+
+
+_MAKERS = {"vtrace": _vtrace, "dqn": _dqn, "iqn": _iqn}

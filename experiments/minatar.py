@@ -7,6 +7,7 @@ it makes the same number of updates in the same agent steps, at the same learnin
 GAME-impact makes two passes over each batch with IMPACT's surrogate. GAME-twice makes
 two with V-trace, which separates the effect of the surrogate from that of the pass.
 GAME-dqn and GAME-pqn learn action values, with and without replay and target network.
+GAME-iqn learns quantiles of the returns, with the settings of GAME-dqn.
 
 The suffix -study (GAME-study, GAME-replay-study...) makes runs differ only in their
 algorithm: each is one process and acts with parameters four updates old. Compare with
@@ -27,13 +28,13 @@ _VARIANTS = (
         for kind in _KINDS
         for study in ("", "-study")
     ),
-    *(f"{game}-{kind}" for game in _GAMES for kind in ("dqn", "pqn")),
+    *(f"{game}-{kind}" for game in _GAMES for kind in ("dqn", "iqn", "pqn")),
 )
 
 
 def get_config(game="Breakout"):
     game, *kinds = config_lib.one_of(game, _VARIANTS).split("-")
-    if kinds in (["dqn"], ["pqn"]):
+    if kinds in (["dqn"], ["iqn"], ["pqn"]):
         return _values(game, *kinds)
     config = config_lib.get_impala_config()
     config.environment.id = f"MinAtar/{game}-v1"
@@ -68,7 +69,11 @@ def get_config(game="Breakout"):
 
 
 def _values(game, kind):
-    makers = {"dqn": config_lib.get_dqn_config, "pqn": config_lib.get_pqn_config}
+    makers = {
+        "dqn": config_lib.get_dqn_config,
+        "iqn": config_lib.get_iqn_config,
+        "pqn": config_lib.get_pqn_config,
+    }
     config = makers[kind]()
     config.environment.id = f"MinAtar/{game}-v1"
     config.total_agent_steps = 5_000_000

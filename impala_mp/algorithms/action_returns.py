@@ -28,12 +28,15 @@ def n_step(
 
     Args:
       discounts: discount_factor times the environment's discount at x_{t+1}.
-      values: V(x_0..x_T), [T+1, B].
+      values: V(x_0..x_T), [T+1, B]; or [T+1, B, N], with N quantiles of each.
       learnable: 0 from LAST to FIRST, 1 elsewhere.
 
     Returns:
-      [T, B]; the value itself where a transition is not learnable.
+      [T, B] or [T, B, N]; the value itself where a transition is not learnable.
     """
+    if values.dim() > rewards.dim():  # each quantile gets the same rewards
+        discounts, rewards = discounts.unsqueeze(-1), rewards.unsqueeze(-1)
+        learnable = learnable.unsqueeze(-1)
     returns, learned = values, learnable > 0.0
     for _ in range(min(n, len(rewards))):
         longer = torch.where(learned, rewards + discounts * returns[1:], values[:-1])

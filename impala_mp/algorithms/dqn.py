@@ -44,6 +44,7 @@ class DQNAlgorithm:
     """
 
     metric_names: tuple[str, ...] = METRICS
+    loss_name = METRICS[0]
 
     def __init__(
         self,
@@ -80,12 +81,17 @@ class DQNAlgorithm:
         weights = learnable
         if sample is not None:
             weights = learnable * sample.weight
-        taken = _of(network.q_values[:-1], batch.agent_output.action)
+        action = batch.agent_output.action
         targets = self._targets(batch, network, reference or network, learnable)
-        scale = self._scale(batch)
-        td = losses.value_loss(taken / scale, targets / scale, self._critic.loss)
-        total = losses.reduce(td, weights, self._critic.loss.reduction, count)
-        errors = ((targets - taken) / scale).detach()
+        terms = self._terms(
+            network,
+            self._normalised(batch, self._values(network, action)),
+            self._normalised(batch, targets),
+        )
+        total = losses.reduce(terms, weights, self._critic.loss.reduction, count)
+        moments = self._moments(batch, targets, learnable)
+        taken, targets = _of(network.q_values[:-1], action), self._mean(targets)
+        errors = self._normalised(batch, targets - taken).detach()
         priorities = None
         if sample is not None:
             eta = self._critic.replay.priority_eta
@@ -93,11 +99,11 @@ class DQNAlgorithm:
         return base.Loss(
             total=total,
             metrics={
-                "loss/td": total.detach(),
+                self.loss_name: total.detach(),
                 **self._metrics(batch, network, taken, targets, learnable, count),
             },
-            elements={"q/taken": taken, "q/targets": targets, "loss/td": td},
-            moments=self._moments(batch, targets, learnable),
+            elements={"q/taken": taken, "q/targets": targets, self.loss_name: terms},
+            moments=moments,
             priorities=priorities,
         )
 
@@ -109,11 +115,11 @@ class DQNAlgorithm:
         reference: agent.QOutput,
         learnable: torch.Tensor,
     ) -> torch.Tensor:
-        """Returns the targets of Q(x_t, a_t) at the network's scale: [T, B]."""
+        """Returns the targets of `_values` at the network's scale: [T, B, ...]."""
         settings, action = self._settings, batch.agent_output.action
         chooses = online if settings.double else reference
         greedy = chooses.q_values.argmax(-1)
-        values = self._restored(_of(reference.q_values, greedy))
+        values = self._restored(self._values(reference, greedy))
         rewards, discounts = losses.rewards(batch, self._critic.loss)
         if settings.returns == "n_step":
             returns = action_returns.n_step(
@@ -124,7 +130,7 @@ class DQNAlgorithm:
             if settings.returns == "retrace":
                 # mu <= 1, so min(1, pi/mu) is 1 for the greedy action and else 0.
                 traces = traces * (action == greedy[:-1])
-            action_values = self._restored(_of(reference.q_values[:-1], action))
+            action_values = self._restored(self._values(reference, action))
             returns = action_returns.traced(
                 discounts, rewards, values, action_values, traces, learnable
             )
@@ -134,11 +140,28 @@ class DQNAlgorithm:
         """Returns values in units of reward."""
         return action_returns.restore(values) if self._rescales else values
 
-    def _scale(self, batch: types.Trajectory) -> torch.Tensor | float:
-        """Returns PopArt's sigma, [T, B] or [1]; 1 without PopArt."""
+    def _values(self, output: agent.QOutput, action: torch.Tensor) -> torch.Tensor:
+        """Returns the values of the actions of the first rows: [rows, B, ...]."""
+        return _of(output.q_values[: len(action)], action)
+
+    def _mean(self, targets: torch.Tensor) -> torch.Tensor:
+        """Returns the mean of each of the targets: [T, B, ...] -> [T, B]."""
+        return targets
+
+    def _terms(
+        self, network: agent.QOutput, values: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Returns the loss of each transition, [T, B], in PopArt's units."""
+        return losses.value_loss(values, targets, self._critic.loss)
+
+    def _normalised(
+        self, batch: types.Trajectory, values: torch.Tensor
+    ) -> torch.Tensor:
+        """Divides values [T, B, ...] by PopArt's sigma, if there is PopArt."""
         if self._critic.popart is None:
-            return 1.0
-        return self._critic.popart.scale_of(self._critic.task_of(batch))
+            return values
+        scale = self._critic.popart.scale_of(self._critic.task_of(batch))
+        return values / scale.view(*scale.shape, *[1] * (values.dim() - 2))
 
     def _moments(
         self, batch: types.Trajectory, targets: torch.Tensor, learnable: torch.Tensor

@@ -69,6 +69,36 @@ def huber_baseline_loss(
     )
 
 
+def quantile_loss(
+    quantiles: torch.Tensor,
+    fractions: torch.Tensor,
+    targets: torch.Tensor,
+    kappa: float,
+) -> torch.Tensor:
+    """Returns the quantile Huber loss: the sum over i of the mean over j of
+
+        |tau_i - [e_ij < 0]| Huber_kappa(e_ij) / kappa,   e_ij = target_j - quantile_i
+
+    Dabney et al. 2017, arXiv 1710.10044, equation 10; 2018, arXiv 1806.06923, equation
+    3. The papers divide by kappa, rlax does not. No gradient flows through `targets`.
+
+    Args:
+      quantiles: of the prediction, [..., N].
+      fractions: tau of each, [..., N].
+      targets: quantiles of the target, [..., N'].
+      kappa: error where the loss becomes linear.
+
+    Returns:
+      [...].
+    """
+    predicted, target = torch.broadcast_tensors(
+        quantiles.unsqueeze(-1), targets.unsqueeze(-2)
+    )
+    huber = huber_baseline_loss(predicted, target, kappa)
+    weights = (fractions.unsqueeze(-1) - (target < predicted).float()).abs()
+    return (weights * huber).mean(-1).sum(-1) / kappa
+
+
 def value_loss(
     values: torch.Tensor, targets: torch.Tensor, settings: Any
 ) -> torch.Tensor:

@@ -8,6 +8,7 @@ from impala_mp.algorithms import (
     dqn,
     impact,
     impala,
+    iqn,
     replay_correction,
     target_network,
 )
@@ -18,6 +19,7 @@ _ALGORITHMS: dict[str, type[Any]] = {
     "vtrace": impala.VTraceAlgorithm,
     "impact": impact.ImpactAlgorithm,
     "dqn": dqn.DQNAlgorithm,
+    "iqn": iqn.IQNAlgorithm,
 }
 
 
@@ -35,6 +37,8 @@ def make(
     critic = actor_critic.Critic(config, policy)
     if config.algorithm == "dqn":
         return dqn.DQNAlgorithm(config.dqn, critic, target)
+    if config.algorithm == "iqn":
+        return iqn.IQNAlgorithm(config.dqn, config.iqn.kappa, critic, target)
     if target is not None:
         return impact.ImpactAlgorithm(config.impact, critic, target)
     return impala.VTraceAlgorithm(critic)

@@ -5,6 +5,7 @@ from impala_mp.config.base import (
     get_base_config,
     get_dqn_config,
     get_impala_config,
+    get_iqn_config,
     get_pqn_config,
     get_r2d2_config,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "get_base_config",
     "get_dqn_config",
     "get_impala_config",
+    "get_iqn_config",
     "get_pqn_config",
     "get_r2d2_config",
     "one_of",

@@ -153,6 +153,19 @@ def get_r2d2_config() -> config_dict.ConfigDict:
     return config
 
 
+def get_iqn_config() -> config_dict.ConfigDict:
+    """Returns a config with IQN's settings: quantiles, on top of DQN's config.
+
+    Numbers of quantiles and Adam's epsilon are those of the paper (Dabney et al. 2018,
+    arXiv 1806.06923). Priorities, returns of three steps and double are added, as in
+    Rainbow-IQN (Toromanoff et al. 2019, arXiv 1908.04683).
+    """
+    config = get_dqn_config()
+    config.algorithm = "iqn"
+    config.optimizer.epsilon = 0.01 / 32
+    return config
+
+
 def get_pqn_config() -> config_dict.ConfigDict:
     """Returns a config with PQN's settings: action values, without replay and target.
 

@@ -30,9 +30,13 @@ def task_suffixes(environment: Any) -> tuple[str, ...]:
     return tuple(f"/{name}" for name in (short if len(set(short)) == len(ids) else ids))
 
 
+# Algorithms whose network gives a value for each action, and no policy.
+BY_VALUE = ("dqn", "iqn")
+
+
 def learns_action_values(config: Any) -> bool:
     """Returns whether the network gives a value for each action, and no policy."""
-    return bool(config.algorithm == "dqn")
+    return config.algorithm in BY_VALUE
 
 
 def has_target_network(config: Any) -> bool:

@@ -28,7 +28,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("total_agent_steps", 300_000, "agent steps (decisions, not frames)",
             at_least=1, operational=True),
         _field("algorithm", "impact", "impact: PPO's surrogate, with a target network;"
-            " dqn: action values", one_of=("vtrace", "impact", "dqn")),
+            " dqn: action values; iqn: quantiles of the returns of actions",
+            one_of=("vtrace", "impact", "dqn", "iqn")),
         _field("unroll_length", 64, "T, agent steps of one unroll", at_least=1),
         _field("batch_size", 0, "B, trajectories of one update; 0 (auto): an unroll of"
             " each environment, at most 64", at_least=0, automatic=True),
@@ -162,9 +163,10 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " square in the batch, task by task"),
         changeable=True,
     ),
-    _group("dqn", "Used with algorithm=dqn.",
-        _field("returns", "n_step", "targets of action values: n_step; lambda (Peng's"
-            " traces) or retrace (traces end at an action that is not greedy)",
+    _group("dqn", "Used with algorithm=dqn and iqn.",
+        _field("returns", "n_step", "targets of action values: n_step; with dqn only,"
+            " lambda (Peng's traces) or retrace (traces end at an action that is not"
+            " greedy)",
             one_of=("n_step", "lambda", "retrace")),
         _field("n_step", 3, "rewards in a target, fewer at the end of a trajectory",
             at_least=1),
@@ -176,9 +178,22 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             fixed=True),
         changeable=True,
     ),
-    _group("target", "The target network. Used with algorithm=impact and dqn.",
+    _group("iqn", "Quantiles. Used with algorithm=iqn.",
+        _field("fractions", "drawn", "where quantiles are learned; drawn (IQN): at"
+            " fractions that each pass draws; fixed (QR-DQN): at the midpoints",
+            one_of=("drawn", "fixed")),
+        _field("quantiles", 8, "N, quantiles that are learned, and those of a target",
+            at_least=1, at_most=10_000),
+        _field("acting_quantiles", 32, "midpoints whose mean is the value of an action",
+            at_least=1, at_most=10_000),
+        _field("embedding", 64, "cosines that represent a fraction", at_least=1,
+            at_most=10_000),
+        _field("kappa", 1.0, "error where the loss becomes linear; with PopArt in"
+            " sigmas", above=0, finite=True, changeable=True),
+    ),
+    _group("target", "The target network. Used with algorithm=impact, dqn and iqn.",
         _field("period", 1, "updates between two moves of the target network; 0, with"
-            " dqn only: no target network", at_least=0),
+            " dqn and iqn only: no target network", at_least=0),
         _field("polyak", 0.0, "share of itself that it keeps; 0: a copy",
             _below_one(", or the target network never moves")),
         changeable=True,

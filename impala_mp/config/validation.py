@@ -42,11 +42,22 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
     (("impact.",), "algorithm=impact", lambda c: c.algorithm == "impact"),
     (
         ("target.",),
-        "algorithm=impact or dqn",
+        "algorithm=impact, dqn or iqn",
         lambda c: c.algorithm != "vtrace",
     ),
-    (("dqn.",), "algorithm=dqn", lambda c: c.algorithm == "dqn"),
-    (("network.dueling",), "algorithm=dqn", derived.learns_action_values),
+    (("dqn.",), "algorithm=dqn or iqn", derived.learns_action_values),
+    (("network.dueling",), "algorithm=dqn", lambda c: c.algorithm == "dqn"),
+    (("iqn.",), "algorithm=iqn", lambda c: c.algorithm == "iqn"),
+    (
+        ("iqn.acting_quantiles", "iqn.embedding"),
+        "iqn.fractions=drawn",
+        lambda c: c.iqn.fractions == "drawn",
+    ),
+    (
+        ("loss.baseline", "loss.huber_delta"),
+        "algorithm=impact, vtrace or dqn",
+        lambda c: c.algorithm != "iqn",
+    ),
     (("dqn.n_step",), "dqn.returns=n_step", lambda c: c.dqn.returns == "n_step"),
     (
         ("dqn.lambda_",),
@@ -207,7 +218,8 @@ def _check_reuse(config: Any) -> None:
         derived.learns_action_values(config),
         f"replay.reuse ({reuse:g}) learns from replayed data alone, and"
         f" algorithm={config.algorithm} needs data of the newest policy in each batch."
-        " Set config.replay.reuse=0 and config.replay.ratio, or config.algorithm=dqn.",
+        " Set config.replay.reuse=0 and config.replay.ratio, or config.algorithm=dqn"
+        " or iqn.",
     )
 
 
@@ -270,6 +282,12 @@ def _check_algorithm(config: Any) -> None:
         raise errors.BadInput(
             "network.dueling has two heads, and loss.popart scales a single one. Set"
             " config.loss.popart=False, or config.network.dueling=False."
+        )
+    if config.algorithm == "iqn" and config.dqn.returns != "n_step":
+        raise errors.BadInput(
+            f"dqn.returns ({config.dqn.returns!r}) adds up errors of single values, and"
+            " algorithm=iqn has quantiles. Set config.dqn.returns=n_step, or"
+            " config.algorithm=dqn."
         )
     if config.algorithm == "impact" and not config.target.period:
         raise errors.BadInput(

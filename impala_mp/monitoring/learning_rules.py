@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from impala_mp.config import derived
 from impala_mp.monitoring import evidence
 from impala_mp.monitoring.evidence import ERROR, HINT, WARNING, Evidence, Finding
 from impala_mp.storage import files
@@ -157,7 +158,7 @@ def not_learning(e: Evidence) -> Iterator[Finding]:
             f"All {_number(e.last('episode/count'))} games had the return"
             f" {_number(e.top)}. There is nothing to learn from.",
             "Check the reward of the environment with impala-train --check, or reward"
-            f" first steps, or raise {e.field('loss.entropy_cost')}.",
+            f" first steps, or raise {_exploration(e)}.",
         )
     elif e.now - e.start < _FLAT * e.spread and _is_random(e) and not e.is_solved:
         yield Finding(
@@ -194,7 +195,7 @@ def _plateau(e: Evidence) -> Iterator[Finding]:
         HINT,
         f"The return has not risen since {at:,.0f} steps: {_number(before)} then,"
         f" {_number(e.now)} now. The best game had {_number(e.top)}.",
-        f"Raise {e.field('loss.entropy_cost')} or the network's size, or stop the run"
+        f"Raise {_exploration(e)} or the network's size, or stop the run"
         " if this return is good.",
     )
 
@@ -209,11 +210,30 @@ def poor_values(e: Evidence) -> Iterator[Finding]:
             WARNING,
             f"The explained variance of the values is {e.recent(key):.2f}. Values that"
             " help the policy are above 0.",
-            f"Raise {e.field('loss.baseline_cost')} or {e.field('learner.passes')}"
+            f"Raise {' or '.join(map(e.field, _more_of_values(e)))}"
             + (
                 "." if e.settings.get("loss.popart") else ", or set config.loss.popart."
             ),
         )
+
+
+def _learns_action_values(e: Evidence) -> bool:
+    return e.settings.get("algorithm") in derived.BY_VALUE
+
+
+def _exploration(e: Evidence) -> str:
+    """Returns the field that makes a run explore more, with its value."""
+    if not _learns_action_values(e):
+        return e.field("loss.entropy_cost")
+    scheduled = e.settings.get("schedules.epsilon")
+    return e.field("schedules.epsilon" if scheduled else "actors.epsilon")
+
+
+def _more_of_values(e: Evidence) -> list[str]:
+    """Returns the fields that let values learn more."""
+    if not _learns_action_values(e):
+        return ["loss.baseline_cost", "learner.passes"]
+    return ["replay.reuse"] * (e.setting("replay.reuse") > 0.0) + ["learner.passes"]
 
 
 def gradients(e: Evidence) -> Iterator[Finding]:
@@ -281,7 +301,7 @@ def actions(e: Evidence) -> Iterator[Finding]:
                 WARNING,
                 f"Action {action} is taken {100 * min(shares):.1f} % of the time, and"
                 f" the return is {_number(e.now)}.",
-                f"Raise {e.field('loss.entropy_cost')}, or lower"
+                f"Raise {_exploration(e)}, or lower"
                 f" {e.field('optimizer.learning_rate')}.",
             )
     if e.settings.get("agent.action_mask_key") or not e.is_from_start:

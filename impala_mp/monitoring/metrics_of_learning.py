@@ -151,6 +151,14 @@ SECTIONS = (
                 " config.network.layer_norm=True, or a larger config.target.period.",
             ),
             _Metric(
+                "loss/quantile",
+                "loss",
+                "IQN: quantile Huber loss, the sum over the quantiles of a value.",
+                "Falls, and stays above 0 where returns vary.",
+                "Grows without end: config.network.layer_norm=True, config.loss.popart,"
+                " or a larger config.target.period.",
+            ),
+            _Metric(
                 "loss/kl",
                 "loss",
                 "IMPACT: config.impact.kl_cost times KL(target policy, policy).",
@@ -246,13 +254,13 @@ SECTIONS = (
             _Metric(
                 "q/mean",
                 "return",
-                "DQN: mean value of the actions taken, in units of reward.",
+                "DQN, IQN: mean value of the actions taken, in units of reward.",
                 "Near the discounted return that is left from a typical state.",
             ),
             _Metric(
                 "q/target_mean",
                 "return",
-                "DQN: mean of the targets of these values.",
+                "DQN, IQN: mean of the targets of these values.",
                 "Near q/mean.",
                 "Far from it for long: config.optimizer.learning_rate, or a smaller"
                 " config.target.period.",
@@ -260,7 +268,7 @@ SECTIONS = (
             _Metric(
                 "q/gap",
                 "return",
-                "DQN: value of the best action minus that of the second.",
+                "DQN, IQN: value of the best action minus that of the second.",
                 "Above 0.",
                 "Near 0, actions make no difference: see the reward function, and"
                 " config.loss.discount_factor.",
@@ -268,8 +276,8 @@ SECTIONS = (
             _Metric(
                 "q/overestimation",
                 "return",
-                "DQN: value minus discounted return, where an episode terminates within"
-                " the trajectory; 0 without one.",
+                "DQN, IQN: value minus discounted return, where an episode terminates"
+                " within the trajectory; 0 without one.",
                 "Near 0, and below 0 while epsilon explores less than before.",
                 "Far above 0: config.dqn.double=True, config.network.layer_norm=True,"
                 " or a larger config.target.period.",

@@ -27,6 +27,7 @@ _NUMBERS = (  # keys of metrics, with their name on the page
     ("loss/learning_rate", "learning rate"),
     ("loss/baseline", "baseline loss"),
     ("loss/td", "TD loss"),
+    ("loss/quantile", "quantile loss"),
     ("lag/mean", "policy lag (updates)"),
     ("episode/length_mean", "length of a game"),
     ("throughput/agent_steps_per_sec", "agent steps/s"),

@@ -8,7 +8,12 @@ import torch
 
 from impala_mp import errors, nest, specs, types
 from impala_mp.config import derived
-from impala_mp.networks import cores, network as network_lib, q_network
+from impala_mp.networks import (
+    cores,
+    network as network_lib,
+    q_network,
+    quantile_network,
+)
 from impala_mp.networks.distributions import base, categorical, joint
 
 CoreState = cores.CoreState
@@ -125,14 +130,13 @@ class Agent:
 
     def _unrolled(
         self, time_step: types.TimeStep, action: types.Nest, state: CoreState
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         last_action, core = self._split(state)
         if self.network.last_action:
             last_action = nest.map_structure(
                 lambda *leaves: torch.cat(leaves), last_action, action
             )
-        outputs, baseline, _ = self.network(time_step, last_action, core)
-        return outputs, baseline
+        return self.network.unroll(time_step, last_action, core)
 
     def state_after(
         self, time_step: types.TimeStep, action: types.Nest, state: CoreState
@@ -220,13 +224,13 @@ class QAgent(Agent):
 
     def unroll(
         self, time_step: types.TimeStep, action: types.Nest, state: CoreState
-    ) -> QOutput:
-        """Returns the action values of T+1 rows, given the T actions taken."""
+    ) -> Any:
+        """Returns the QOutput of T+1 rows, given the T actions taken."""
         return QOutput(*self._unrolled(time_step, action, state))
 
     def differences(
         self,
-        output: QOutput,
+        output: Any,
         recorded: types.AgentOutput,
         epsilon: float,
         temperature: float,
@@ -237,6 +241,29 @@ class QAgent(Agent):
         """
         expected = recorded.baseline
         return (output.baseline[:-1] - expected).abs() / expected.abs().clamp(min=1.0)
+
+
+class QuantileOutput(NamedTuple):
+    """Outputs of a quantile network for each row."""
+
+    q_values: torch.Tensor  # [T+1, B, A], MASKED where an action is not allowed
+    baseline: torch.Tensor  # [T+1, B], the largest of them
+    quantiles: torch.Tensor  # [T+1, B, N, A] of the returns, at `fractions`
+    fractions: torch.Tensor  # [T+1, B, N], from 0 to 1
+
+
+class QuantileAgent(QAgent):
+    """Q agent whose learner also sees quantiles of the returns.
+
+    Its values are the same in `step` and in `unroll`: they are those of fixed
+    fractions, while the quantiles may be at drawn ones.
+    """
+
+    def unroll(
+        self, time_step: types.TimeStep, action: types.Nest, state: CoreState
+    ) -> Any:
+        """Returns the QuantileOutput of T+1 rows, given the T actions taken."""
+        return QuantileOutput(*self._unrolled(time_step, action, state))
 
 
 def _one_row(time_step: types.TimeStep) -> types.TimeStep:
@@ -258,23 +285,25 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
     # also forbids the actions that a task does not have.
     mask = config.agent.action_mask_key or environment.action_mask
     environment = dataclasses.replace(environment, action_mask=mask)
-    learns_values = derived.learns_action_values(config)
-    if learns_values:
-        _check_discrete(environment.action)
-    make_network = q_network.QNetwork if learns_values else network_lib.Network
-    network = make_network(
-        config.network, environment, distribution, with_popart=config.loss.popart
-    )
-    kind = QAgent if learns_values else Agent
+    if derived.learns_action_values(config):
+        _check_discrete(environment.action, config.algorithm)
+    kind, make_network = _KINDS.get(config.algorithm, (Agent, network_lib.Network))
+    network = make_network(config, environment, distribution)
     return kind(network, distribution, environment.action)
 
 
-def _check_discrete(action: specs.ActionSpec) -> None:
+# Agents and networks of the algorithms that learn action values.
+_KINDS: dict[str, tuple[type[Agent], type[network_lib.Network]]] = {
+    "dqn": (QAgent, q_network.QNetwork),
+    "iqn": (QuantileAgent, quantile_network.QuantileNetwork),
+}
+
+
+def _check_discrete(action: specs.ActionSpec, algorithm: str) -> None:
     if isinstance(action, specs.DiscreteSpec):
         return
     kind = type(action).__name__.removesuffix("Spec")
     raise errors.BadInput(
-        f"algorithm=dqn learns one value for each of some Discrete actions, and the"
-        f" action of this environment is a {kind}. Set config.algorithm to impact or"
-        " vtrace."
+        f"algorithm={algorithm} needs one Discrete space of actions, and the action of"
+        f" this environment is a {kind}. Set config.algorithm to impact or vtrace."
     )

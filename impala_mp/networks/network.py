@@ -48,20 +48,20 @@ class PolicyHead(nn.Linear):
 class Network(nn.Module):
     """Encoder, optional last reward and action, core, and two heads.
 
-    A subclass with other heads replaces `_make_heads` and `_heads`.
+    A subclass with other heads replaces `_make_heads` and `_heads`, and `_learned` if
+    it learns more than it acts by.
     """
 
     baseline: nn.Module  # the value head
 
     def __init__(
         self,
-        settings: Any,
+        config: Any,
         environment: specs.EnvironmentSpec,
         distribution: base.ActionDistribution,
-        *,
-        with_popart: bool = False,
     ) -> None:
         super().__init__()
+        settings = config.network
         self._distribution = distribution
         self._mask_path = environment.action_mask
         self.last_reward, self.last_action = settings.last_reward, settings.last_action
@@ -71,12 +71,13 @@ class Network(nn.Module):
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
         self.core = cores.make(settings, size)
         self._task_path = environment.task
-        self._with_popart = with_popart
-        self._make_heads(self.core.output_size, settings, environment.num_tasks)
+        self._with_popart = config.loss.popart
+        self._make_heads(self.core.output_size, config, environment.num_tasks)
 
-    def _make_heads(self, size: int, settings: Any, num_tasks: int) -> None:
+    def _make_heads(self, size: int, config: Any, num_tasks: int) -> None:
         """Makes the heads over features of `size` numbers."""
-        self.policy = PolicyHead(size, self._distribution, settings.initial_std)
+        initial_std = config.network.initial_std
+        self.policy = PolicyHead(size, self._distribution, initial_std)
         self.baseline = popart.value_head(size, num_tasks, self._with_popart)
 
     def forward(
@@ -88,6 +89,16 @@ class Network(nn.Module):
         """Maps [T, B, ...] to what the heads return, and the core state."""
         output, state = self.through_core(time_step, last_action, state)
         return (*self._heads(output, time_step), state)
+
+    def unroll(
+        self,
+        time_step: types.TimeStep,
+        last_action: torch.Tensor,
+        state: cores.CoreState,
+    ) -> tuple[torch.Tensor, ...]:
+        """Maps [T+1, B, ...] to the outputs that are learned."""
+        output, _ = self.through_core(time_step, last_action, state)
+        return self._learned(output, time_step)
 
     def through_core(
         self,
@@ -115,6 +126,12 @@ class Network(nn.Module):
         """Maps features [T, B, F] to policy_logits [T, B, L] and baseline [T, B]."""
         logits = self._masked(self.policy(output), time_step)
         return logits, self._values(output, time_step).squeeze(-1)
+
+    def _learned(
+        self, output: torch.Tensor, time_step: types.TimeStep
+    ) -> tuple[torch.Tensor, ...]:
+        """Maps features [T+1, B, F] to the outputs that are learned."""
+        return self._heads(output, time_step)
 
     def _masked(self, logits: torch.Tensor, time_step: types.TimeStep) -> torch.Tensor:
         """Marks the actions that are not allowed: [T, B, L]."""

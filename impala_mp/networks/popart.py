@@ -145,4 +145,5 @@ def value_head(
 
 def head(network: nn.Module) -> PopArtHead | None:
     """Returns the PopArt head of a network, or None if it has another value head."""
-    return network.baseline if isinstance(network.baseline, PopArtHead) else None
+    modules = network.modules()
+    return next((each for each in modules if isinstance(each, PopArtHead)), None)

@@ -37,11 +37,11 @@ class QNetwork(network.Network):
     The head is called `baseline`, because it is what PopArt normalises.
     """
 
-    def _make_heads(self, size: int, settings: Any, num_tasks: int) -> None:
+    def _make_heads(self, size: int, config: Any, num_tasks: int) -> None:
         num_actions = self._distribution.num_logits
         self.baseline = (
             DuelingHead(size, num_actions)
-            if settings.dueling
+            if config.network.dueling
             else popart.value_head(size, num_tasks, self._with_popart, num_actions)
         )
 

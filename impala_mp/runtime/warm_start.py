@@ -22,7 +22,7 @@ from impala_mp.workers import learner
 _LINEAGE = "lineage.json"
 _NEWEST = "newest"
 _COPIED = "copied"
-_VALUES = "baseline"  # the module of the value head
+_VALUES = ("baseline", "baseline.output")  # modules that PopArt's head may be
 
 
 class Source(NamedTuple):
@@ -127,14 +127,15 @@ def _load(run: str, name: str, report: Callable[[str], None]) -> Source:
 def _compare(source: Source, policy: agent.Agent) -> WarmStart:
     """Returns what fits. A module is taken as a whole, or not at all."""
     here = policy.network.state_dict()
-    there, batches = _values(source.learner, popart.head(policy.network) is not None)
+    with_popart = popart.head(policy.network) is not None
+    there, batches, head = _values(source.learner, with_popart)
     fates = {name: _fate(there.get(name), here.get(name)) for name in {**here, **there}}
     spoilt = {_module(name) for name, fate in fates.items() if fate != _COPIED}
     for name, fate in fates.items():
         if fate == _COPIED and _module(name) in spoilt:
             fates[name] = "left out with its module"
     arrays = {name: there[name] for name, fate in fates.items() if fate == _COPIED}
-    return WarmStart(source, arrays, batches if _VALUES not in spoilt else None, fates)
+    return WarmStart(source, arrays, None if head in spoilt else batches, fates)
 
 
 def _module(name: str) -> str:
@@ -151,25 +152,32 @@ def _fate(there: torch.Tensor | None, here: torch.Tensor | None) -> str:
 
 def _values(
     learned: dict[str, Any], with_popart: bool
-) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-    """Returns the arrays with a value head of this run's kind, and PopArt's batches."""
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None, str]:
+    """Returns the arrays with a value head of this run's kind, and PopArt's batches.
+
+    The last is the name of the head, "" if there is none.
+    """
     arrays = dict(learned["parameters"])
-    mean, variance = (arrays.get(f"{_VALUES}.{x}") for x in ("mean", "variance"))
-    if f"{_VALUES}.bias" not in arrays:
-        return arrays, None
-    bias = arrays[f"{_VALUES}.bias"]
+    head = next((name for name in _VALUES if f"{name}.bias" in arrays), "")
+    if not head:
+        return arrays, None, ""
+    mean, variance = (arrays.get(f"{head}.{x}") for x in ("mean", "variance"))
     if mean is None or variance is None:
         if with_popart:  # at scale 1, past the start: its values stay what they are
-            arrays[f"{_VALUES}.mean"] = torch.zeros_like(bias)
-            arrays[f"{_VALUES}.variance"] = torch.ones_like(bias)
-        return arrays, torch.ones_like(bias)
-    if not with_popart:
-        scale = variance.sqrt().clamp(popart.MIN_SCALE, popart.MAX_SCALE)
-        arrays[f"{_VALUES}.weight"] = arrays[f"{_VALUES}.weight"] * scale.unsqueeze(-1)
-        arrays[f"{_VALUES}.bias"] = bias * scale + mean
-        del arrays[f"{_VALUES}.mean"], arrays[f"{_VALUES}.variance"]
+            arrays[f"{head}.mean"] = torch.zeros(1)
+            arrays[f"{head}.variance"] = torch.ones(1)
+        return arrays, torch.ones(1), head
     found = learned.get("popart_batches", torch.tensor(float(learned["updates"])))
-    return arrays, found.expand_as(bias)
+    batches = found.expand_as(mean)
+    if not with_popart:
+        weight, bias = arrays[f"{head}.weight"], arrays[f"{head}.bias"]
+        scale = variance.sqrt().clamp(popart.MIN_SCALE, popart.MAX_SCALE)
+        each = len(bias) // len(mean)  # outputs of a task
+        scale, mean = (x.repeat_interleave(each) for x in (scale, mean))
+        arrays[f"{head}.weight"] = weight * scale.unsqueeze(-1)
+        arrays[f"{head}.bias"] = bias * scale + mean
+        del arrays[f"{head}.mean"], arrays[f"{head}.variance"]
+    return arrays, batches, head
 
 
 def sentences(start: WarmStart) -> list[str]:

@@ -100,6 +100,23 @@ def test_n_step_equals_a_sum_a_return(n):
     np.testing.assert_allclose(_n_step(columns, n), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [1, 3, _T])
+def test_n_step_of_quantiles_is_that_of_each(n):
+    columns = _columns()
+    inputs = _stacked(columns)
+    others = [2.0 * inputs["values"] + 1.0, inputs["values"].square()]
+    stacked = torch.stack([inputs["values"], *others], -1)
+    rest = inputs["discounts"], inputs["rewards"]
+    found = action_returns.n_step(*rest, stacked, inputs["learnable"], n)
+    for i, values in enumerate((inputs["values"], *others)):
+        one = [
+            {**column, "values": values[:, at].numpy()}
+            for at, column in enumerate(columns)
+        ]
+        expected = np.stack([_naive_n_step(column, n) for column in one], 1)
+        np.testing.assert_allclose(found[..., i], expected, rtol=0, atol=1e-12)
+
+
 def test_traces_equal_a_sum_a_return():
     columns = _columns()
     expected = np.stack([_naive_traced(column) for column in columns], 1)

@@ -1,5 +1,6 @@
 """The terms of the loss against formulas, and their gradients by hand."""
 
+import itertools
 import math
 
 import pytest
@@ -158,3 +159,59 @@ def test_gradients_of_micro_batches_add_up(reduction, size):
     ]
     whole = _gradient(reduction, slice(None), learnable)
     torch.testing.assert_close(sum(parts), whole)
+
+
+def _quantiles():
+    quantiles = (2.0 * _random(_T, _B, 3)).requires_grad_()
+    generator = torch.Generator().manual_seed(4)
+    fractions = torch.rand(_T, _B, 3, generator=generator, dtype=torch.float64)
+    return quantiles, fractions, 2.0 * _random(_T, _B, 5, seed=2)
+
+
+@pytest.mark.parametrize("kappa", [0.5, 1.0, 3.0])
+def test_the_quantile_loss_is_a_triple_loop(kappa):
+    """Over rows, quantiles of the prediction, and quantiles of the target."""
+    quantiles, fractions, targets = _quantiles()
+    targets.requires_grad_()
+    loss = losses.quantile_loss(quantiles, fractions, targets, kappa)
+    assert loss.shape == (_T, _B)
+    loss.sum().backward()
+    for row in itertools.product(range(_T), range(_B)):
+        total = 0.0
+        for i in range(3):
+            slope = 0.0
+            for j in range(5):
+                error = (targets[row][j] - quantiles[row][i]).item()
+                weight = abs(fractions[row][i].item() - (error < 0.0))
+                if abs(error) <= kappa:
+                    huber, derivative = error**2 / 2, error
+                else:
+                    huber = kappa * (abs(error) - kappa / 2)
+                    derivative = math.copysign(kappa, error)
+                total += weight * huber / kappa / 5
+                slope -= weight * derivative / kappa / 5
+            assert quantiles.grad[row][i].item() == pytest.approx(slope)
+        assert loss[row].item() == pytest.approx(total)
+    assert targets.grad is None
+
+
+def test_a_single_quantile_at_one_half_is_half_of_huber():
+    values, targets = 2.0 * _random(_T, _B), _random(_T, _B, seed=2)
+    half = torch.full((_T, _B, 1), 0.5)
+    found = losses.quantile_loss(values[..., None], half, targets[..., None], 1.0)
+    expected = losses.huber_baseline_loss(values, targets, 1.0)
+    torch.testing.assert_close(found, expected / 2.0)
+
+
+def test_the_quantile_loss_is_least_at_the_quantiles():
+    """Descent on draws of a distribution ends at its quantiles, for a small kappa."""
+    targets = torch.linspace(-1.0, 3.0, 401, dtype=torch.float64)
+    fractions = torch.tensor([0.1, 0.25, 0.5, 0.9]).double()
+    quantiles = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    for _ in range(400):
+        losses.quantile_loss(quantiles, fractions, targets, 0.01).backward()
+        with torch.no_grad():
+            quantiles -= 0.05 * quantiles.grad
+            quantiles.grad.zero_()
+    expected = -1.0 + 4.0 * fractions
+    torch.testing.assert_close(quantiles.detach(), expected, rtol=0.0, atol=0.02)

@@ -167,7 +167,7 @@ _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
             "replay.ratio or replay.reuse above 0",
         ),
         ("impact.kl_cost", 0.1, {"algorithm": "impact"}, "algorithm=impact"),
-        ("target.period", 2, {"algorithm": "impact"}, "algorithm=impact or dqn"),
+        ("target.period", 2, {"algorithm": "impact"}, "algorithm=impact, dqn or iqn"),
         ("loss.huber_delta", 2.0, {"loss.baseline": "huber"}, "loss.baseline=huber"),
         ("loss.popart_beta", 0.1, {"loss.popart": True}, "loss.popart=True"),
     ],
@@ -178,6 +178,50 @@ def test_fields_without_effect_are_refused(field, value, needed, words):
     sentence = rf"{field} .*{value}.* without {words}\. .*config.{field} at {default}"
     with pytest.raises(errors.BadInput, match=sentence):
         validation.validate(builders.impala_config(**{field: value}), num_cores=2)
+
+
+_FIXED = {"iqn.fractions": "fixed"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "others", "words"),
+    [
+        ("iqn.embedding", 32, _FIXED, "has no effect without iqn.fractions=drawn"),
+        ("iqn.acting_quantiles", 64, _FIXED, "without iqn.fractions=drawn"),
+        ("loss.baseline", "huber", {}, "without algorithm=impact, vtrace or dqn"),
+        ("loss.huber_delta", 2.0, {}, "without algorithm=impact, vtrace or dqn"),
+        ("loss.baseline_cost", 1.0, {}, "without algorithm=impact or vtrace"),
+        ("network.dueling", True, {"loss.popart": False}, "without algorithm=dqn"),
+        ("dqn.returns", "retrace", {}, "algorithm=iqn has quantiles. Set config.dqn.r"),
+        ("iqn.quantiles", 4, {"algorithm": "dqn"}, "without algorithm=iqn"),
+        ("iqn.kappa", 0.0, {}, "above 0"),
+        ("iqn.fractions", "learned", {}, "must be one of drawn, fixed"),
+        ("dqn.rescaling", "hyperbolic", {}, "both set the scale of the"),
+    ],
+)
+def test_fields_that_iqn_does_not_read_are_refused(field, value, others, words):
+    config = config_lib.get_iqn_config()
+    config.update_from_flattened_dict(others)
+    validation.validate(config, num_cores=2)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(errors.BadInput, match=rf"{field} \({value!r}\).*{words}"):
+        validation.validate(config, num_cores=2)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"dqn.n_step": 1, "dqn.double": False, "iqn.kappa": 0.5, "iqn.quantiles": 64},
+        {"dqn.rescaling": "hyperbolic", "loss.popart": False},
+        {**_FIXED, "iqn.quantiles": 200},
+        {"target.period": 0},
+    ],
+    ids=str,
+)
+def test_fields_that_iqn_reads(overrides):
+    config = config_lib.get_iqn_config()
+    config.update_from_flattened_dict(overrides)
+    validation.validate(config, num_cores=2)
 
 
 def test_replay_fields_without_effect_are_refused():

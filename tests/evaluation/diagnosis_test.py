@@ -220,6 +220,32 @@ def test_a_target_network_and_passes_are_kept_too(tmp_path, passes):
     assert repeated.repeats()
 
 
+_IQN = {"algorithm": "iqn", "target.period": 2, "learner.passes": 2}
+
+
+@pytest.mark.parametrize("more", [{}, {"learner.micro_batches": 2}], ids=str)
+def test_drawn_fractions_of_quantiles_are_drawn_again(tmp_path, monkeypatch, more):
+    parts = crashes.parts(tmp_path, **_IQN, **more)
+    crashes.train(parts, 3)
+    # Keeps a step with a finite norm.
+    monkeypatch.setattr(nonfinite, "_METRIC", learner.GRADIENT_NORM)
+    crashes.train(parts, 1)
+    crash = crash_file.load(str(crashes.files(tmp_path)[0]))
+    assert diagnosis.Diagnosis(crash).repeats()
+    crash.random_state[0] = torch.Generator().manual_seed(12).get_state()
+    assert not diagnosis.Diagnosis(crash).repeats()
+
+
+def test_an_overflow_of_quantiles_is_traced_to_its_trajectory(tmp_path):
+    parts = crashes.parts(tmp_path, **_IQN)
+    crashes.train(parts, 3)
+    crashes.train(parts, 1, _huge_rewards)
+    crash = crash_file.load(str(crashes.files(tmp_path)[0]))
+    text = diagnosis.Diagnosis(crash).culprit()
+    assert text.startswith("q/targets is inf at step 2 of the trajectory of actor 1")
+    assert text.endswith("whose reward is 3e+38")
+
+
 def test_another_result_is_noticed(tmp_path):
     parts = crashes.parts(tmp_path)
     for one in parts.actors:

@@ -160,6 +160,17 @@ def test_action_values_and_the_best_action_are_exported():
     _check(_config("masked", "discrete", "lstm", **_LAST, **_DQN), "torch")
 
 
+_IQN = {"algorithm": "iqn", "target.period": 5, "loss.popart": True}
+_QR = {**_IQN, "iqn.fractions": "fixed"}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", [_IQN, _QR], ids=["iqn", "qr"])
+def test_means_of_quantiles_are_exported(kind):
+    """The fractions are constants of the program: the file draws no numbers."""
+    _check(_config("masked", "discrete", "lstm", **_LAST, **kind), "torch")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("core", sorted(set(_CORES)))
 @pytest.mark.parametrize("observation", spaces.OBSERVATIONS)
@@ -194,6 +205,13 @@ def test_an_onnx_model_equals_the_agent(observation, action, core):
 @_onnx
 def test_an_onnx_model_has_the_action_values():
     _check(_config("masked", "discrete", "none", **_DQN), "onnx")
+
+
+@pytest.mark.integration
+@_onnx
+@pytest.mark.parametrize("kind", [_IQN, _QR], ids=["iqn", "qr"])
+def test_an_onnx_model_has_means_of_quantiles(kind):
+    _check(_config("masked", "discrete", "none", **kind), "onnx")
 
 
 @pytest.mark.integration

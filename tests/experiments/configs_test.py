@@ -20,7 +20,8 @@ def _variants(get_config):
         return str(error).split("Choose among ")[1].split(".")[0].split(", ")
     except TypeError:
         return [None]
-    return ["Pong", "Pong-deep", "Breakout-shallow-sticky"]  # any game
+    # Any game.
+    return ["Pong", "Pong-deep", "Breakout-shallow-sticky", "Pong-dqn", "Pong-iqn-deep"]
 
 
 def _import(path):

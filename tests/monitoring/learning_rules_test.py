@@ -181,6 +181,20 @@ def test_values_that_explain_nothing():
     assert "poor values" not in _names(records.make(until=0.2, **poor))
 
 
+@pytest.mark.parametrize("algorithm", ["dqn", "iqn"])
+def test_cures_of_action_values_are_fields_that_they_read(algorithm):
+    settings = {**records.SETTINGS, "algorithm": algorithm, "replay.reuse": 8.0}
+    poor = records.make(value__explained_variance=-0.1, **_slow)
+    cure = _find("poor values", poor, settings).cure
+    assert cure == "Raise config.replay.reuse (8.0) or config.learner.passes (8)."
+    nothing = records.make(**_flat(0.0))
+    cure = _find("no reward", nothing, settings).cure
+    assert cure.endswith("or raise config.actors.epsilon (0.0).")
+    settings["schedules.epsilon"] = "linear(1, 0.05, 9)"
+    cure = _find("no reward", nothing, settings).cure
+    assert cure.endswith("or raise config.schedules.epsilon (linear(1, 0.05, 9)).")
+
+
 # A return that rises, and is still far from the best game.
 _slow = {"episode__return_max": 900.0, "episode__return_min": 0.0}
 

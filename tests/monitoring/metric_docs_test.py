@@ -43,7 +43,12 @@ def _dqn(config):
     config.schedules.epsilon = "constant(0.1)"
 
 
-_VARIANTS = (_plain, _impact_with_replay, _tasks, _dqn)
+def _iqn(config):
+    _dqn(config)
+    config.algorithm = "iqn"
+
+
+_VARIANTS = (_plain, _impact_with_replay, _tasks, _dqn, _iqn)
 
 
 def _config(change):

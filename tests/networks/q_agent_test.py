@@ -156,9 +156,7 @@ def test_dueling_values_are_a_value_and_centred_advantages():
     ids=["multi", "box", "dict"],
 )
 def test_other_actions_are_refused(action):
-    with pytest.raises(
-        errors.BadInput, match="algorithm=dqn learns one value for each"
-    ):
+    with pytest.raises(errors.BadInput, match="algorithm=dqn needs one Discrete space"):
         _make(action=action)
 
 

@@ -106,6 +106,39 @@ def test_values_stay_what_they_are_with_popart_and_without(tmp_path, there, here
     assert (start.popart_batches > 0).all()  # not rescaled by the first batch
 
 
+_BY_VALUE = {
+    "evaluation.greedy": True,
+    "vtrace.lambda_": 0.95,
+    "target.period": 3,
+    "loss.popart_beta": 0.1,
+}
+_FIXED = {"algorithm": "iqn", "iqn.fractions": "fixed"}
+
+
+@pytest.mark.parametrize(
+    "kind", [{"algorithm": "dqn"}, {"algorithm": "iqn"}, _FIXED], ids=str
+)
+@pytest.mark.parametrize("here", [False, True])
+def test_action_values_stay_what_they_are_and_are_learned_on(tmp_path, here, kind):
+    old, new = tmp_path / "old", tmp_path / "new"
+    _train(old, **_BY_VALUE, **kind, **{"loss.popart": True}, steps=300)
+    common = {k: v for k, v in _BY_VALUE.items() if here or "popart" not in k}
+    changed = {**common, **kind, "loss.popart": here}
+    _train(new, str(old), **changed)
+    before, began = _newest(old), _state(new, 0)
+    if here:
+        assert torch.equal(began["popart_batches"], before["popart_batches"])
+    environment = factory.probe(builders.short_training().environment)
+    values = []
+    for state, overrides in ((before, {"loss.popart": True}), (began, changed)):
+        config = builders.short_training(**{**kind, **overrides})
+        policy = agent.make(config, environment)
+        policy.network.load_state_dict(state["parameters"])
+        torch.manual_seed(0)
+        values.append(policy.network.baseline(torch.randn(4, 5, 16)))
+    torch.testing.assert_close(*values)
+
+
 @pytest.mark.parametrize(
     ("suffix", "sentence"),
     [

@@ -46,6 +46,18 @@ def assert_same(a, b, where="state"):
 
 LEARNED = ("learner", "actors", "next_actor", "episodes")
 
+_BY_VALUE = {
+    "evaluation.greedy": True,
+    "vtrace.lambda_": 0.95,
+    "target.period": 3,
+    "actors.epsilon": 0.2,
+    "replay.reuse": 1.0,
+    "replay.start": 8,
+    "replay.memory_mib": 0.2,
+    "replay.priority_exponent": 0.6,
+    "replay.importance_exponent": 1.0,  # below 1 it depends on the length of a run
+    "replay.save": True,
+}
 VARIANTS = {
     "mlp": {},
     "lstm": {
@@ -66,18 +78,7 @@ VARIANTS = {
         "impact.kl_cost": 0.1,
     },
     "polyak": {"algorithm": "impact", "target.period": 2, "target.polyak": 0.5},
-    "dqn": {
-        "evaluation.greedy": True,
-        "algorithm": "dqn",
-        "vtrace.lambda_": 0.95,
-        "target.period": 3,
-        "actors.epsilon": 0.2,
-        "replay.reuse": 1.0,
-        "replay.start": 8,
-        "replay.memory_mib": 0.2,
-        "replay.priority_exponent": 0.6,
-        "replay.importance_exponent": 1.0,  # below 1 it depends on the length of a run
-        "replay.save": True,
-    },
+    "dqn": {"algorithm": "dqn", **_BY_VALUE},
+    "iqn": {"algorithm": "iqn", **_BY_VALUE},
     "popart": {"loss.popart": True, "loss.popart_beta": 0.1, "loss.baseline": "huber"},
 }

@@ -23,6 +23,58 @@ def test_the_detector_is_silent_while_all_is_well(tmp_path, core):
     assert 0.0 <= detector.worst < 1e-4
 
 
+_QUANTILES = {
+    **builders.SHORT_EPISODES,
+    "algorithm": "iqn",
+    "health.drift_interval": 1,
+    "target.period": 2,
+}
+
+
+@pytest.mark.parametrize("fractions", ["drawn", "fixed"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_drawn_fractions_are_no_drift(tmp_path, fractions, precision):
+    own = {"iqn.fractions": fractions, "learner.precision": precision}
+    parts = builders.parts(builders.config(**_QUANTILES, **own), tmp_path)
+    parts.training.restore(print)
+    for _ in range(8):
+        builders.act(parts)
+        parts.training.step()
+    detector = parts.training._drift
+    assert detector.alarms == 0
+    assert 0.0 <= detector.worst < (1e-4 if precision == "float32" else 0.1)
+
+
+def test_a_checked_update_draws_the_same_fractions_as_one_that_is_not(tmp_path):
+    flats = []
+    for interval in (0, 1):
+        config = builders.config(**{**_QUANTILES, "health.drift_interval": interval})
+        parts = builders.parts(config, tmp_path / str(interval))
+        parts.training.restore(print)
+        torch.manual_seed(0)
+        for _ in range(4):
+            builders.act(parts)
+            parts.training.step()
+        flats.append(parts.training._learner.parameters.flat.clone())
+    assert torch.equal(*flats)
+
+
+@pytest.mark.parametrize("fractions", ["drawn", "fixed"])
+def test_no_layer_of_quantiles_differs_where_the_record_does(
+    tmp_path, capsys, fractions
+):
+    config = builders.config(**_QUANTILES, **{"iqn.fractions": fractions})
+    parts = builders.parts(config, tmp_path)
+    parts.training.restore(print)
+    for _ in range(3):
+        builders.act(parts)
+        for i in range(2):
+            parts.shared.rings.ring(i).peek(0).agent_output.baseline[2] += 0.5
+        parts.training.step()
+    assert parts.training._drift.alarms > 0
+    assert "none of the layers; the actor's inputs" in capsys.readouterr().out
+
+
 def _spoiled_state(slot):
     slot.core_state[1].fill(1.0)
 
