@@ -5,9 +5,6 @@ import pathlib
 import signal
 import subprocess
 
-# A process that is forked beside threads of OpenMP may wait for them for ever.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import pytest
 import torch
 

@@ -70,6 +70,8 @@ def test_shapes_and_dtypes_of_a_trajectory(layout):
         "header/sequence": word,
         "header/committed_ns": word,
         "header/has_numbers": word,
+        "header/column": word,
+        "header/unroll": word,
     }
 
 
