@@ -226,8 +226,25 @@ def make(settings: Any, spec: types.Nest) -> nn.Module:
     for path, choice in choices(settings, spec).items():
         field = f"network.encoders.{path}" if path else "network.torso"
         made.append(Leaf(field, choice.name, choice.given, settings))
+    if settings.layer_norm:
+        _check_layer_norm(made, choices(settings, spec))
     is_single = isinstance(spec, specs.ArraySpec)
     return made[0] if is_single else Encoder(made, spec, settings.joint_size)
+
+
+def _check_layer_norm(made: list[Leaf], chosen: dict[str, inputs.Choice]) -> None:
+    """Raises BadInput if no encoder has a layer norm; a custom one may read it."""
+    names = list(dict.fromkeys(choice.name for choice in chosen.values()))
+    modules = itertools.chain.from_iterable(leaf.modules() for leaf in made)
+    has_norm = any(isinstance(each, (nn.LayerNorm, nn.GroupNorm)) for each in modules)
+    if has_norm or any(":" in name for name in names):
+        return
+    raise errors.BadInput(
+        f"network.layer_norm (True) has no effect with {', '.join(names)}. It needs an"
+        " encoder with hidden layers, such as an mlp with hidden_sizes. Set"
+        " config.network.layer_norm=False, or config.network.torso=mlp (in a Dict:"
+        " config.network.encoders)."
+    )
 
 
 def _custom(settings: Any, spec: types.Nest) -> nn.Module:

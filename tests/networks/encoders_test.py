@@ -326,37 +326,3 @@ def test_a_layer_called_adapt_is_none_of_ours():
 
 def no_module(observation_spec, config):
     return 3
-
-
-def _normalised(features):
-    centred = features - features.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-
-
-def test_layer_norm_in_an_mlp_is_before_each_activation():
-    spec = specs.array_spec((3,), np.float32)
-    own = {"network.layer_norm": True, "network.hidden_sizes": (8,)}
-    made = encoders.make(_network(**own), spec)
-    rows = torch.randn(5, 3)
-    linear = made.encoder[0]
-    expected = _normalised(linear(rows)).tanh()
-    torch.testing.assert_close(made(rows), expected)
-
-
-def test_layer_norm_in_convolutions_is_over_the_whole_picture():
-    spec = specs.array_spec((10, 10, 4), np.float32)
-    own = {"network.layer_norm": True, "network.torso": "minatar"}
-    made = encoders.make(_network(**own), spec)
-    pictures = torch.rand(5, 10, 10, 4).permute(0, 3, 1, 2)
-    convolution, norm, _ = made.encoder.convolutions
-    plain = convolution(pictures)
-    expected = _normalised(plain.flatten(1)).view_as(plain)
-    torch.testing.assert_close(norm(plain), expected, rtol=1e-4, atol=1e-5)
-    assert norm.weight.shape == (16,)
-
-
-def test_the_deep_network_refuses_layer_norm():
-    spec = specs.array_spec((10, 10, 4), np.uint8)
-    own = {"network.layer_norm": True, "network.torso": "deep"}
-    with pytest.raises(errors.BadInput, match="network.layer_norm has no place in"):
-        encoders.make(_network(**own), spec)
