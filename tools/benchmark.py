@@ -2,9 +2,9 @@
 
     python tools/benchmark.py [SUBJECT ...] [--json] [--config=FILE.py[:VARIANT]]
 
-Subjects: transport parameters vtrace environment inference actor learner train; none
-named: all of them. Default config: experiments/atari.py:Pong. With `train` go the parts
-that its limit is made of. Apart stand
+Subjects: transport parameters vtrace environment inference actor learner row train;
+none named: all of them. Default config: experiments/atari.py:Pong, and MinAtar's own
+for `row`. With `train` go the parts that its limit is made of. Apart stand
 
     python tools/benchmark.py health [--secs=60] [--config=...]
     python tools/benchmark.py learn  [--target_return=475] [--config=...]
@@ -55,7 +55,7 @@ _UPDATES = flags.DEFINE_integer(
 )
 
 _PARTS = ("transport", "parameters", "vtrace", "environment", "inference", "actor")
-_WHOLE = (*_PARTS, "learner", "train")
+_WHOLE = (*_PARTS, "learner", "row", "train")
 _APART = ("health", "learn", "memory")
 _OF_TRAIN = ("environment", "inference", "learner")  # what its limit is made of
 
@@ -89,6 +89,7 @@ def _functions() -> dict:
         "inference": parts.inference,
         "actor": parts.actor_loop,
         "learner": parts.learn_batch,
+        "row": parts.learned_row,
         "train": trainings.train,
         "health": trainings.health,
         "learn": trainings.learn,

@@ -1,8 +1,9 @@
-"""Subjects that a training is made of: environment, inference, actor, learner."""
+"""Subjects that a training is made of: environment, inference, actor, learner, row."""
 
 import multiprocessing
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from impala_mp.workers import actor, batcher, learner, nonfinite
 
 _FORK = multiprocessing.get_context("fork")
 _TOOLS = pathlib.Path(__file__).resolve().parents[1]
+_MINATAR = _TOOLS.parent / "experiments" / "minatar.py"
+_ROWS = ("Breakout", "Breakout-dqn", "Breakout-iqn")  # of `learned_row`
 
 Answer = tuple[context_lib.Rows, context_lib.Ratios]
 
@@ -293,3 +296,48 @@ def learn_batch(context: context_lib.Context) -> Answer:
         "live_over_resident": rows["live rings"]["median"] / rate,
         "learner_ms_a_frame": 1e3 / rate,
     }
+
+
+def learned_row(context: context_lib.Context) -> Answer:
+    """Time a row of MinAtar's updates, beside bare passes of the same networks.
+
+    An update has all passes and the optimizer. A bare pass is one forward and backward
+    pass over the same rows.
+    """
+    make, calls = runpy.run_path(str(_MINATAR))["get_config"], {}
+    for variant in _ROWS:
+        one = context_lib.Context(make(variant), [], context.options)
+        rows = one.config.unroll_length * one.config.batch_size
+        calls[f"{variant}, update"] = _update_of(one), rows
+        calls[f"{variant}, bare pass"] = _bare_pass(one), rows
+    values: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(1 + context.options.repeats):  # alternating; one to warm up
+        for name, (call, rows) in calls.items():
+            secs = context.seconds_a_call(call, 0.5)
+            values[name] += [1e6 * secs / rows] if repeat else []
+    found = {k: context_lib.summary(v, "µs a row") for k, v in values.items()}
+    ratios = {
+        f"{variant}_row_over_bare": found[f"{variant}, update"]["median"]
+        / found[f"{variant}, bare pass"]["median"]
+        for variant in _ROWS
+    }
+    return found, ratios
+
+
+def _update_of(context: context_lib.Context) -> Callable[[], None]:
+    batch, watched = _resident_batch(context), _Watched(context)
+    return lambda: watched.update(batch)
+
+
+def _bare_pass(context: context_lib.Context) -> Callable[[], None]:
+    """A forward and backward pass of the network, without loss and optimizer."""
+    policy, batch = _resident(context)
+    policy.network.to(context.device)
+
+    def call() -> None:
+        output = policy.unroll(
+            batch.time_step, batch.agent_output.action, batch.core_state
+        )
+        torch.stack([leaf.sum() for leaf in output]).sum().backward()
+
+    return call
