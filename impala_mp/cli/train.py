@@ -52,7 +52,7 @@ def _define(values: Any) -> None:
         " nothing.",
     )
     boolean("detach", False, "Train in the background, without a terminal.")
-    boolean("list", False, "List the presets.")
+    boolean("list", False, "List the presets and their variants.")
 
 
 def _train() -> None:

@@ -169,10 +169,23 @@ def unused_folder(name: str, taken: Container[str] = ()) -> str:
 
 
 def listing() -> str:
-    """Returns the presets, a line each."""
-    lines = [f"Presets, in {presets.folder()}:"]
+    """Returns the presets, a line each, and the variants of each."""
+    lines = [f"Presets, with :VARIANT where there are some, in {presets.folder()}:"]
     for each in presets.presets():
         of = each.environment.replace("{}", "GAME") or "-"
         summary = textwrap.shorten(each.summary, 100, placeholder=" ...")
         lines.append(f"  {each.name:<12} {of:<17} {summary}")
+        lines += [" " * 15 + part for part in _braces(presets.variants(each))]
     return "\n".join(lines)
+
+
+def _braces(variants: tuple[str, ...]) -> list[str]:
+    """Returns variants in a shell's braces: a, a-c, b, b-c are :{a,b} and {,-c}."""
+    if not variants:
+        return []
+    words = [each.partition("-") for each in variants]
+    pairs = [(head, dash + rest) for head, dash, rest in words]
+    heads, tails = (dict.fromkeys(each) for each in zip(*pairs, strict=True))
+    if len(tails) == 1 or len(heads) * len(tails) > len(set(pairs)):
+        return [f":{{{','.join(variants)}}}"]
+    return [f":{{{','.join(heads)}}}", f" {{{','.join(tails)}}}"]

@@ -167,17 +167,25 @@ def is_operational(field: str) -> bool:
     )
 
 
+class NoVariant(errors.BadInput):
+    """An experiment has no such variant."""
+
+    def __init__(self, variant: str, variants: tuple[str, ...]) -> None:
+        super().__init__(
+            f"there is no variant {variant!r}. Choose among {', '.join(variants)}."
+            f"{nearest(variant, list(variants))}"
+        )
+        self.variants = variants  # those that there are
+
+
 def one_of(variant: str, variants: tuple[str, ...]) -> str:
     """Returns `variant` if it is one of `variants`.
 
     Raises:
-      BadInput: it is not.
+      NoVariant: it is not.
     """
     if variant not in variants:
-        raise errors.BadInput(
-            f"there is no variant {variant!r}. Choose among {', '.join(variants)}."
-            f"{nearest(variant, list(variants))}"
-        )
+        raise NoVariant(variant, variants)
     return variant
 
 

@@ -1,16 +1,20 @@
 """Presets: the experiments that are installed with the package."""
 
 import ast
+import inspect
 import os
 import re
+import runpy
 from typing import NamedTuple
+
+from impala_mp.config import fields
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _CONSTANT = "ENVIRONMENT"
 
 
 class Preset(NamedTuple):
-    """An experiment, read without executing it."""
+    """An experiment; all of this is read without executing it."""
 
     name: str
     path: str
@@ -61,6 +65,21 @@ def for_environment(environment: str) -> tuple[Preset, str] | None:
         if variant is not None:
             return preset, variant
     return None
+
+
+def variants(preset: Preset) -> tuple[str, ...]:
+    """Returns the variants that the preset's `one_of` names; executes its file.
+
+    () where it takes none, or takes any game as one.
+    """
+    get_config = runpy.run_path(preset.path)["get_config"]
+    if not inspect.signature(get_config).parameters:
+        return ()
+    try:
+        get_config("")
+    except fields.NoVariant as error:
+        return error.variants
+    return ()
 
 
 def _read(path: str) -> Preset:

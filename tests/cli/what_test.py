@@ -1,5 +1,6 @@
 """WHAT of impala-train: a preset, an environment, or the folder of a run."""
 
+import itertools
 import json
 import os
 import re
@@ -111,6 +112,22 @@ def test_the_presets_are_listed():
     text = what.listing()
     assert re.search(r"^  minatar +MinAtar/GAME-v1 +MinAtar ", text, re.MULTILINE)
     assert max(map(len, text.splitlines()[1:])) < 140
+    cartpole = r"^  cartpole .*\n +:\{vtrace,dqn,pqn[^}]*\}$"
+    assert re.search(cartpole, text, re.MULTILINE)
+    assert re.search(r"^  catch .*\n  \w", text, re.MULTILINE)  # it has none
+
+
+@pytest.mark.parametrize("preset", presets.presets(), ids=lambda each: each.name)
+def test_braces_are_the_variants(preset):
+    """As a shell expands them: each variant once, and no other."""
+    variants = presets.variants(preset)
+    parts = [part.strip(" :{}").split(",") for part in what._braces(variants)]
+    found = ["".join(words) for words in itertools.product(*parts)] if parts else []
+    assert sorted(found) == sorted(variants)
+
+
+def test_variants_that_are_no_product_are_a_list():
+    assert what._braces(("a-x", "b", "b-x")) == [":{a-x,b,b-x}"]
 
 
 @pytest.mark.integration

@@ -1,4 +1,4 @@
-"""Presets: names, environments and summaries, read without executing the files."""
+"""Presets: names, environments and summaries, read without execution; variants."""
 
 import os
 
@@ -15,6 +15,12 @@ def test_every_experiment_is_a_preset():
         assert each.summary.endswith(".")
         assert presets.named(each.name) == each
     assert presets.named("none") is None
+
+
+def test_variants_are_those_that_the_file_takes():
+    assert {"lstm", "none"} < set(presets.variants(presets.named("recall")))
+    assert presets.variants(presets.named("catch")) == ()  # takes none
+    assert presets.variants(presets.named("atari")) == ()  # takes any game
 
 
 @pytest.mark.parametrize(
