@@ -63,22 +63,26 @@ def map_structure(function: Callable[..., Any], *structures: Nest) -> Nest:
 
 
 def map_batch(
-    function: Callable[..., Any], *trajectories: types.Trajectory
-) -> types.Trajectory:
-    """Applies `function(axis, *leaves)` to leaves; `axis` is that of B.
+    function: Callable[..., Any], *structures: Nest, axes: Nest = types.BATCH_AXIS
+) -> Any:
+    """Applies `function(axis, *leaves)` to the leaves of trajectories.
 
-    Parts that are () in the first trajectory are () in the result.
+    Args:
+      axes: the axis of B in each part of the structures.
+
+    Returns:
+      A structure; parts that are () in the first one are () in it.
     """
-
-    def visit(axis: Any, *parts: Nest) -> Nest:
-        if isinstance(parts[0], tuple) and not parts[0]:
-            return ()
-        if isinstance(axis, int):
-            return map_structure(lambda *leaves: function(axis, *leaves), *parts)
-        return type(axis)(*map(visit, axis, *parts))
-
-    mapped: types.Trajectory = visit(types.BATCH_AXIS, *trajectories)
-    return mapped
+    if isinstance(structures[0], tuple) and not structures[0]:
+        return ()
+    if isinstance(axes, int):
+        return map_structure(lambda *leaves: function(axes, *leaves), *structures)
+    return type(axes)(
+        *(
+            map_batch(function, *parts, axes=each)
+            for each, *parts in zip(axes, *structures, strict=True)
+        )
+    )
 
 
 def at(structure: Nest, path: str) -> Nest:

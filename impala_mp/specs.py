@@ -315,14 +315,14 @@ def trajectory_spec(
     unroll_length: int,
     batch_size: int,
     *,
-    with_before: bool = False,
+    num_predecessors: int = 0,
 ) -> types.Trajectory:
     """Returns the layout of `batch_size` trajectories: a slot (B = E) or a batch.
 
     Args:
       output: the agent's `output_spec`. Specs here have no batch dimension.
       core_state: the agent's `core_state_spec`.
-      with_before: with the predecessors that replay.burn_in needs, in a batch.
+      num_predecessors: columns of a batch that replay.burn_in fills.
     """
     rows, batch = unroll_length, batch_size
 
@@ -352,20 +352,24 @@ def trajectory_spec(
         core_state=tuple(stack(spec, batch) for spec in core_state),
         header=types.Header(*[word] * len(types.Header._fields)),
     )
-    if not with_before:
+    if not num_predecessors:
         return trajectory
-    return trajectory._replace(before=_predecessors(trajectory))
+    return trajectory._replace(before=_predecessors(trajectory, num_predecessors))
 
 
-def _predecessors(batch: types.Trajectory) -> types.Predecessor:
-    """Returns the layout of the predecessors of a batch's trajectories."""
+def _predecessors(batch: types.Trajectory, count: int) -> types.Predecessor:
+    """Returns the layout of the predecessors of `count` trajectories of a batch."""
+    steps, _ = batch.shape
 
-    def without_last_row(leaf: ArraySpec) -> ArraySpec:
-        return array_spec((leaf.shape[0] - 1, *leaf.shape[1:]), leaf.dtype)
+    def rows(leaf: ArraySpec) -> ArraySpec:
+        return array_spec((steps, count, *leaf.shape[2:]), leaf.dtype)
 
     return types.Predecessor(
-        time_step=nest.map_structure(without_last_row, batch.time_step),
-        action=batch.agent_output.action,
-        core_state=batch.core_state,
-        there=array_spec(batch.header.actor.shape, np.bool_),
+        time_step=nest.map_structure(rows, batch.time_step),
+        action=nest.map_structure(rows, batch.agent_output.action),
+        core_state=tuple(
+            array_spec((count, *leaf.shape[1:]), leaf.dtype)
+            for leaf in batch.core_state
+        ),
+        there=array_spec((count,), np.bool_),
     )

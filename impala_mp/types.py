@@ -62,7 +62,11 @@ class Header(NamedTuple):
 
 
 class Predecessor(NamedTuple):
-    """T rows before row 0 of each trajectory, which compute its core state."""
+    """T rows before row 0 of the last columns of a batch, the replayed ones.
+
+    They compute the core state of row 0. Shapes below have the number of these columns
+    as B.
+    """
 
     time_step: TimeStep  # [T, B, ...]
     action: Nest  # [T, B, ...]

@@ -158,7 +158,7 @@ class Replay:
         sample.replayed[:num_fresh], sample.replayed[num_fresh:] = 0.0, 1.0
         np.add.at(self._draws, drawn.indices, 1)
         if self._links:
-            self._fill_before(self._links, batch.before, num_fresh, drawn.indices)
+            self._fill_before(self._links, batch.before, drawn.indices)
         ages = (self._num_inserted - drawn.serials) / self._num_new
         self._means[:3] += (len(weights), ages.sum(), weights.sum())
         return Draw(*map(np.concatenate, zip(inserted, drawn, strict=True)))
@@ -167,14 +167,12 @@ class Replay:
         self,
         links: _Links,
         before: types.Predecessor,
-        num_fresh: int,
         indices: sum_tree.Indices,
     ) -> None:
-        """Fills the last columns of `before` for the trajectories at `indices`."""
+        """Fills `before` with the predecessors of the trajectories at `indices`."""
         places = links.places[indices]
         there = self._serials[places] == links.serials[indices]
-        before.there[:num_fresh] = False
-        before.there[num_fresh:] = there & (self._priorities[places] > 0.0)
+        before.there[...] = there & (self._priorities[places] > 0.0)
         for axis, targets, sources in (
             (1, before.time_step, self._stored.time_step),
             (1, before.action, self._stored.agent_output.action),
@@ -183,7 +181,7 @@ class Replay:
             pairs = zip(nest.flatten(targets), nest.flatten(sources), strict=True)
             for target, leaf in pairs:
                 # Without the last row, which is the first of what follows.
-                leaf.get(places, np.moveaxis(target, axis, 0)[num_fresh:])
+                leaf.get(places, np.moveaxis(target, axis, 0))
 
     def insert(self, batch: types.Trajectory, count: int) -> Draw:
         """Stores the first `count` columns with the largest present priority."""

@@ -96,6 +96,11 @@ def num_replayed(config: Any) -> int:
     return round(config.replay.ratio * config.batch_size)
 
 
+def num_predecessors(config: Any) -> int:
+    """Returns the number of trajectories of a batch whose predecessor is fetched."""
+    return num_replayed(config) if config.replay.burn_in else 0
+
+
 def num_fresh(config: Any) -> int:
     """Returns the number of trajectories of a batch that the rings provide."""
     fresh: int = config.batch_size - num_replayed(config)

@@ -8,7 +8,7 @@ import torch
 
 from impala_mp import nest, seeding, specs, types
 from impala_mp.algorithms import base, cuda
-from impala_mp.config import fields
+from impala_mp.config import derived, fields
 from impala_mp.environments import factory
 from impala_mp.networks import agent
 from impala_mp.storage import crash_file
@@ -46,7 +46,7 @@ class Diagnosis:
             self._policy.core_state_spec(),
             self._config.unroll_length,
             self._config.batch_size,
-            with_before=self._config.replay.burn_in,
+            num_predecessors=derived.num_predecessors(self._config),
         )
         learned = spec._replace(episode_end=(), parameter_version=(), header=())
         batch: types.Trajectory = nest.map_structure(lambda _: next(moved), learned)

@@ -39,11 +39,11 @@ def layouts(
             policy.core_state_spec(),
             config.unroll_length,
             size,
-            with_before=with_before,
+            num_predecessors=num_predecessors,
         )
-        for size, with_before in (
-            (config.actors.environments, False),
-            (config.batch_size, config.replay.burn_in),
+        for size, num_predecessors in (
+            (config.actors.environments, 0),
+            (config.batch_size, derived.num_predecessors(config)),
         )
     )
     made = slot, batch, flat_parameters.ParameterLayout(policy.network).num_bytes

@@ -45,9 +45,10 @@ def half(slot: types.Trajectory, index: int) -> types.Trajectory:
     """Returns views of the columns of half 0 or 1 of the environments."""
     size = slot.header.actor.shape[0] // 2
     columns = slice(index * size, (index + 1) * size)
-    return nest.map_batch(
+    cut: types.Trajectory = nest.map_batch(
         lambda axis, leaf: leaf[:, columns] if axis else leaf[columns], slot
     )
+    return cut
 
 
 def write(row: types.Nest, values: types.Nest) -> None:

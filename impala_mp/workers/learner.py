@@ -255,10 +255,13 @@ class Learner:
         state = self.agent.state_after(
             before.time_step, before.action, before.core_state
         )
-        return tuple(
-            torch.where(before.there.view(-1, *[1] * (old.dim() - 1)), new.to(old), old)
-            for new, old in zip(state, stored, strict=True)
-        )
+        num_fresh = len(stored[0]) - len(before.there)
+        found = []
+        for new, old in zip(state, stored, strict=True):
+            fresh, replayed = old[:num_fresh], old[num_fresh:]
+            there = before.there.view(-1, *[1] * (old.dim() - 1))
+            found.append(torch.cat([fresh, torch.where(there, new.to(old), replayed)]))
+        return tuple(found)
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -325,6 +328,22 @@ def _split(
         words = None
         if sample is not None:
             words = types.Sample(*(cut(0, leaf) for leaf in sample))
-        return nest.map_batch(cut, batch), words
+        cut_batch = nest.map_batch(cut, batch._replace(before=()))
+        return cut_batch._replace(before=_cut_before(batch, start, size)), words
 
     return [part(index * size) for index in range(parts)]
+
+
+def _cut_before(batch: types.Trajectory, start: int, size: int) -> types.Nest:
+    """Returns the predecessors of `size` columns, or () if none of them has any."""
+    if not batch.before:
+        return ()
+    num_fresh = batch.shape[1] - len(batch.before.there)
+    first, end = max(start, num_fresh) - num_fresh, start + size - num_fresh
+    if end <= first:
+        return ()
+
+    def cut(axis: int, leaf: torch.Tensor) -> torch.Tensor:
+        return leaf.narrow(axis, first, end - first)
+
+    return nest.map_batch(cut, batch.before, axes=types.BATCH_AXIS.before)

@@ -44,14 +44,15 @@ def _make(**overrides):
     torch.manual_seed(0)
     policy = agent.make(config, environment)
     batch = builders.random_batch(config, environment, policy)
+    batch.before.there[:2] = torch.tensor([True, False])
     return learner.Learner(config, policy), batch
 
 
 def _whole(batch):
-    """The rows of each trajectory after those before it, as one of 2 T."""
+    """The rows of replayed trajectories after those before, as one of 2 T."""
 
     def joined(before, after):
-        return torch.cat([before, after])
+        return torch.cat([before, after[:, -before.shape[1] :]])
 
     before = batch.before
     time_step = nest.map_structure(joined, before.time_step, batch.time_step)
@@ -63,16 +64,28 @@ def _whole(batch):
 def test_the_state_is_that_of_one_long_unroll(name):
     made, batch = _make(**_CORES[name])
     there = batch.before.there
-    assert there.any()
-    assert not there.all()
     with torch.no_grad():
         output = made.unroll(batch)
         long = made.agent.unroll(*_whole(batch))
         without = made.unroll(batch._replace(before=()))
     for mine, whole, stored in zip(output, long, without, strict=True):
+        count = len(mine[0]) - len(there)
+        torch.testing.assert_close(mine[:, :count], stored[:, :count])
+        mine, stored = mine[:, count:], stored[:, count:]
         torch.testing.assert_close(mine[:, there], whole[8:][:, there])
         torch.testing.assert_close(mine[:, ~there], stored[:, ~there])
         assert (mine - stored)[:, there].abs().max() > 1e-4  # the state matters
+
+
+@pytest.mark.parametrize("parts", [2, 3, 6])
+def test_micro_batches_have_the_predecessors_of_their_columns(parts):
+    made, batch = _make(**_CORES["inputs"])
+    sample = types.Sample(*torch.ones(2, batch.shape[1]))
+    with torch.no_grad():
+        whole = made.unroll(batch)
+        cut = [made.unroll(part) for part, _ in learner._split(batch, sample, parts)]
+    for each, *found in zip(whole, *cut, strict=True):
+        torch.testing.assert_close(torch.cat(found, 1), each)
 
 
 def test_no_gradient_flows_into_the_rows_before():
@@ -95,7 +108,8 @@ def test_a_target_network_has_its_own_state(algorithm):
         own = getattr(referred[0], "output", referred[0])
         online = made.unroll(batch)
     there = batch.before.there
-    torch.testing.assert_close(own.baseline[:, there], kept.baseline[8:][:, there])
+    mine = own.baseline[:, -len(there) :]
+    torch.testing.assert_close(mine[:, there], kept.baseline[8:][:, there])
     assert (online.baseline - own.baseline).abs().max() > 1e-3
 
 
@@ -111,7 +125,7 @@ def test_the_state_is_the_actors_while_parameters_stay(tmp_path, monkeypatch, ac
         state = policy.state_after(before.time_step, before.action, before.core_state)
         there = before.there
         for mine, stored in zip(state, batch.core_state, strict=True):
-            stored = torch.from_numpy(stored)
+            stored = torch.from_numpy(stored[-len(there) :])
             torch.testing.assert_close(mine[there], stored[there].to(mine.dtype))
         compared[0] += int(there.sum())
         ends = (before.time_step.step_type == types.StepType.LAST).any(0)

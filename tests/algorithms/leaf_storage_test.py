@@ -221,7 +221,9 @@ def test_a_checkpoint_with_whole_stacks_is_read():
 def test_rows_before_a_draw_are_those_of_its_predecessor():
     rows, rng = 5, np.random.default_rng(0)
     output = specs.actor_critic_output(specs.DiscreteSpec(2), 4)
-    spec = specs.trajectory_spec(_of_pictures(4), output, (), rows, 4, with_before=True)
+    spec = specs.trajectory_spec(
+        _of_pictures(4), output, (), rows, 4, num_predecessors=3
+    )
     made, found = _replay(spec, 10, 3), 0
     game = _stacks(rng, 1 + 6 * rows, (6, 5), 4, 1, 0.3)
     for unroll in range(6):
@@ -232,9 +234,9 @@ def test_rows_before_a_draw_are_those_of_its_predecessor():
         made.fill(batch, types.Sample(*np.zeros((2, 4))))
         for column in (1, 2, 3):
             drawn = int(batch.header.unroll[column])
-            assert batch.before.there[column] == (drawn > 0)
+            assert batch.before.there[column - 1] == (drawn > 0)
             if drawn:
-                before = batch.before.time_step.observation[:, column]
+                before = batch.before.time_step.observation[:, column - 1]
                 expected = game[(drawn - 1) * rows : drawn * rows]
                 np.testing.assert_array_equal(before, expected)
                 found += 1

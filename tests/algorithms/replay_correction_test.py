@@ -79,10 +79,10 @@ def _twin_state(twin, batch):
         )
         _, state = twin.step(row, state)
         state = twin.replace_action(state, action)
+    num_fresh = batch.shape[1] - len(batch.before.there)
+    there = {b + num_fresh: b for b in batch.before.there.nonzero().flatten().tolist()}
     return tuple(
-        torch.stack(
-            [(new if batch.before.there[b] else old)[b] for b in range(len(old))]
-        )
+        torch.stack([new[there[b]] if b in there else row for b, row in enumerate(old)])
         for new, old in zip(state, stored, strict=True)
     )
 

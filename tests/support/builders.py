@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from impala_mp import config as config_lib, nest, specs
-from impala_mp.config import live_hyperparameters
+from impala_mp.config import derived, live_hyperparameters
 from impala_mp.environments import factory
 from impala_mp.networks import agent
 from impala_mp.runtime import allocation, program
@@ -86,7 +86,7 @@ def random_batch(config, environment, policy, seed=0, size=None):
         policy.core_state_spec(),
         config.unroll_length,
         size or config.batch_size,
-        with_before=config.replay.burn_in,
+        num_predecessors=derived.num_predecessors(config),
     )
     batch = nest.map_structure(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec)
     num_actions = environment.action.num_actions
@@ -101,7 +101,7 @@ def random_batch(config, environment, policy, seed=0, size=None):
         action = batch.before.action
         action[:] = rng.integers(num_actions, size=action.shape)
         _randomise_state(rng, batch.before.core_state, num_actions)
-        batch.before.there[:] = rng.random(batch.shape[1]) < 0.7
+        batch.before.there[:] = rng.random(batch.before.there.shape) < 0.6
     return nest.map_structure(torch.from_numpy, batch)
 
 
