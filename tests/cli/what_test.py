@@ -112,7 +112,7 @@ def test_the_presets_are_listed():
     text = what.listing()
     assert re.search(r"^  minatar +MinAtar/GAME-v1 +MinAtar ", text, re.MULTILINE)
     assert max(map(len, text.splitlines()[1:])) < 140
-    cartpole = r"^  cartpole .*\n +:\{vtrace,dqn,pqn[^}]*\}$"
+    cartpole = r"^  cartpole .*\n +:\{vtrace,dqn,apex,pqn[^}]*\}$"
     assert re.search(cartpole, text, re.MULTILINE)
     assert re.search(r"^  catch .*\n  \w", text, re.MULTILINE)  # it has none
 
