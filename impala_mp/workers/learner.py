@@ -11,6 +11,7 @@ from impala_mp import errors, nest, types
 from impala_mp.algorithms import base, cuda, optimizers, registry
 from impala_mp.config import derived
 from impala_mp.networks import agent, flat_parameters, popart
+from impala_mp.storage import crash_file
 
 _Work = tuple[types.Trajectory, types.Sample | None]
 # A micro-batch, its sample and the algorithm's reference.
@@ -284,6 +285,8 @@ class Learner:
             "optimizer": {k: v.cpu().clone() for k, v in self._optimizer.state.items()},
             "algorithm": {k: v.cpu().clone() for k, v in self._algorithm.state.items()},
             "popart_batches": self._popart_batches.cpu().clone(),
+            # That of the CPU is the process's, and saved with it.
+            "device_random_state": crash_file.random_state(self._gradient.device)[1:],
             "layout": self.parameters.layout.digest,
             "updates": self.updates,
             "agent_steps": self.agent_steps,
@@ -309,6 +312,10 @@ class Learner:
         # Older checkpoints lack the number: their statistics are past the start.
         batches = state.get("popart_batches", torch.tensor(float(state["updates"])))
         self._popart_batches.copy_(batches)
+        device = self._gradient.device
+        if device.type == "cuda":
+            for saved in state.get("device_random_state", []):
+                torch.cuda.set_rng_state(saved, device)
         self.updates = state["updates"]
         self.agent_steps = state["agent_steps"]
 

@@ -53,7 +53,7 @@ _IQN = {**_RECURRENT, "algorithm": "iqn", "target.period": 2}
 _QR = {**_IQN, "iqn.fractions": "fixed", "loss.popart": True, "loss.popart_beta": 0.1}
 
 
-def _updated(overrides, count=6, **more):
+def _updated(overrides, count=6, resumes_at=None, **more):
     """Flat parameters after some updates of fixed batches, and the last metrics."""
     config = builders.config(**overrides, **more)
     environment = factory.make(config.environment, 1).spec
@@ -73,6 +73,12 @@ def _updated(overrides, count=6, **more):
     for sample in filter(None, samples):
         sample.weight[3:], sample.replayed[3:] = 0.7, 1.0
     for turn in range(count):
+        if turn == resumes_at:
+            saved, on_the_cpu = made.state_dict(), torch.get_rng_state()
+            torch.manual_seed(1)  # of all devices
+            made = learner.Learner(config, agent.make(config, environment))
+            made.load_state_dict(saved)
+            torch.set_rng_state(on_the_cpu)
         metrics = made.update(batches[turn % 2], live, samples[turn % 2])
     return made.parameters.trainable.cpu(), metrics.cpu()
 
@@ -101,6 +107,15 @@ def test_a_graph_draws_the_fractions_that_updates_without_it_draw():
         for graph in (False, True)
     )
     torch.testing.assert_close(graph, eager, atol=2e-4, rtol=2e-3)
+
+
+@_each_device
+def test_a_learner_that_resumes_draws_what_it_would_have_drawn(device):
+    whole, resumed = (
+        _updated(_IQN, resumes_at=at, **{"learner.device": device})[0]
+        for at in (None, 3)
+    )
+    assert torch.equal(whole, resumed)
 
 
 @_each_device
