@@ -19,7 +19,7 @@ Rainbow's. GAME-dqn has dueling heads and a Huber loss; GAME-iqn has 8 quantiles
 have not been trained yet.
 """
 
-from impala_mp import config as config_lib
+from impala_mp import config as config_lib, errors
 
 ENVIRONMENT = "ALE/{}-v5"
 
@@ -28,8 +28,9 @@ _TORSOS = ("nature", "shallow", "deep")
 
 def get_config(variant="Pong"):
     game, *words = variant.split("-")
-    algorithm = next((word for word in words if word in _MAKERS), "vtrace")
-    config = _MAKERS[algorithm]()
+    for word in words:
+        config_lib.one_of(word, (*_MAKERS, *_TORSOS, "sticky"))
+    config = _MAKERS[_word(words, _MAKERS, "vtrace")]()
     config.environment.id = f"ALE/{game}-v5"
     config.environment.kwargs = dict(
         frameskip=4,
@@ -41,14 +42,11 @@ def get_config(variant="Pong"):
         use_fire_reset=False,
         max_num_frames_per_episode=108_000,
     )
-    config.network.torso = "nature"
-    for word in words:
-        if config_lib.one_of(word, (*_MAKERS, *_TORSOS, "sticky")) == "sticky":
-            config.environment.kwargs.update(
-                noop_max=0, repeat_action_probability=0.25, episodic_life=False
-            )
-        elif word in _TORSOS:
-            config.network.torso = word
+    config.network.torso = _word(words, _TORSOS, "nature")
+    if "sticky" in words:
+        config.environment.kwargs.update(
+            noop_max=0, repeat_action_probability=0.25, episodic_life=False
+        )
     config.total_agent_steps = 50_000_000  # 200M frames
     config.unroll_length = 20
     config.batch_size = 32
@@ -56,6 +54,16 @@ def get_config(variant="Pong"):
     config.actors.environments = 16
     config.loss.reward_clipping = "abs_one"
     return config
+
+
+def _word(words, choices, default):
+    """Returns the one of `choices` in `words`, or the default."""
+    found = [word for word in words if word in choices]
+    if len(found) > 1:
+        raise errors.BadInput(
+            f"there is no variant with both {found[0]} and {found[1]}. Choose one."
+        )
+    return found[0] if found else default
 
 
 def _vtrace():

@@ -291,11 +291,12 @@ def example_trajectory(
 ) -> types.Trajectory:
     """Returns arrays of `spec`: zeros, except observations that cannot be 0."""
     arrays = nest.map_structure(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec)
-    nest.map_structure(
-        lambda rows, leaf: np.copyto(rows, leaf.example()),
-        arrays.time_step.observation,
-        environment.observation,
-    )
+    for rows in filter(None, (arrays, arrays.before)):
+        nest.map_structure(
+            lambda leaf, spec: np.copyto(leaf, spec.example()),
+            rows.time_step.observation,
+            environment.observation,
+        )
     return arrays
 
 

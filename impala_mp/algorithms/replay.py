@@ -281,27 +281,35 @@ class Replay:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the state of a replay with equal settings."""
-        used = len(state["serials"])
-        # Older checkpoints lack the last word of the header, which is not learned.
+        """Restores the state of a replay with equal settings.
+
+        Older versions stored fewer bytes a trajectory, so more of them: of these the
+        newest are kept.
+        """
+        serials = state["serials"].numpy()
+        order = np.argsort(serials)[-self._capacity :]  # the oldest first
+        places = order
+        if len(serials) > self._capacity:
+            places = np.arange(len(order))
+            if self._settings.eviction == "fifo":
+                places = serials[order] % self._capacity
+        # Older checkpoints lack the last words of the header, which are not learned.
         for leaf, saved in zip(self._leaves, state["arrays"], strict=False):
             if isinstance(saved, torch.Tensor):  # older: each leaf is saved whole
-                leaf.put(np.arange(used), saved.numpy())
+                leaf.put(places, saved.numpy()[order])
                 continue
             for array, part in zip(leaf.arrays, saved, strict=True):
-                array[:used] = part.numpy()
-        self._serials[:used] = state["serials"].numpy()
+                array[places] = part.numpy()[order]
+        self._serials[places] = serials[order]
         if "draws" in state:  # missing in older checkpoints
-            self._draws[:used] = state["draws"].numpy()
+            self._draws[places] = state["draws"].numpy()[order]
         self._num_inserted = state["num_inserted"]
-        self._put(np.arange(used), state["priorities"].numpy())
+        self._put(places, state["priorities"].numpy()[order])
         self._generator.bit_generator.state = json.loads(state["generator"])
         # Older checkpoints do not know the environment of a trajectory.
         if self._links and len(state["arrays"]) == len(self._leaves):
-            order = np.argsort(self._serials[:used])
-            words = [leaf.arrays[0][order] for leaf in self._stored.header]
-            header = types.Header(*words)
-            self._links.add(header, order, self._serials[order])
+            words = [leaf.arrays[0][places] for leaf in self._stored.header]
+            self._links.add(types.Header(*words), places, serials[order])
 
 
 class Refresher:

@@ -119,19 +119,23 @@ def num_new(config: Any) -> float:
     return num_fresh(config)
 
 
-def replay_capacity(memory_mib: float, batch_size: int, trajectory_bytes: int) -> int:
+def replay_capacity(config: Any, trajectory_bytes: int) -> int:
     """Returns the number of trajectories that fit into `config.replay.memory_mib`.
 
     Raises:
-      BadInput: fewer than a batch fit.
+      BadInput: fewer than a batch fit, or than the slot of an actor.
     """
+    memory_mib = config.replay.memory_mib
     found = int(memory_mib * 2**20) // trajectory_bytes
-    least = batch_size * trajectory_bytes / 2**20
-    if found < batch_size:
-        raise errors.BadInput(
-            f"replay.memory_mib ({memory_mib}) holds {found} trajectories"
-            f" of {trajectory_bytes / 2**10:,.1f} KiB, less than a batch"
-            f" ({batch_size}). Set config.replay.memory_mib to at least"
-            f" {least + 0.1:.1f}."
-        )
+    for whole, size in (
+        ("a batch", config.batch_size),
+        ("the slot of an actor", config.actors.environments),
+    ):
+        if found < size:
+            raise errors.BadInput(
+                f"replay.memory_mib ({memory_mib}) holds {found} trajectories"
+                f" of {trajectory_bytes / 2**10:,.1f} KiB, less than {whole}"
+                f" ({size}). Set config.replay.memory_mib to at least"
+                f" {size * trajectory_bytes / 2**20 + 0.1:.1f}."
+            )
     return found

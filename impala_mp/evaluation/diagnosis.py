@@ -70,13 +70,26 @@ class Diagnosis:
     def _in_batch(self) -> str:
         names = crash_file.names(self._batch)
         for name, leaf in zip(names, self._crash.batch, strict=True):
-            bad = (~leaf.isfinite()).nonzero()
-            if len(bad):
-                first = bad[0].tolist()
-                row, column = (0, first[0]) if "core_state" in name else first[:2]
-                value = leaf[tuple(first)].item()
-                return f"the batch's {name} is {value} {self._place(row, column)}"
+            axis, there = int(leaf.dim() > 1), self._there(name)
+            if "core_state" in name:
+                axis = 0
+            bad = (~leaf.isfinite()).movedim(axis, 0)
+            bad = bad.flatten(1).any(1) if bad.dim() > 1 else bad
+            for column in (bad & there[-len(bad) :]).nonzero().flatten().tolist():
+                values = leaf.select(axis, column)
+                first = (~values.isfinite()).nonzero()[0].tolist()
+                row = first[0] if axis and first else 0
+                place = self._place(row, column + len(there) - len(bad))
+                return f"the batch's {name} is {values[tuple(first)].item()} {place}"
         return ""
+
+    def _there(self, name: str) -> torch.Tensor:
+        """Returns whether each trajectory has a leaf of that name: bool [B]."""
+        there = torch.ones(self._batch.shape[1], dtype=torch.bool)
+        before = self._batch.before
+        if before and name.startswith("before/"):
+            there[-len(before.there) :] = before.there.cpu()
+        return there
 
     def _place(self, row: int, column: int) -> str:
         header = {k: int(v[column]) for k, v in self._crash.header.items()}
@@ -89,6 +102,9 @@ class Diagnosis:
 
     def _in_forward(self) -> str:
         """Finds the first bad layer, in its first row: a core carries it further."""
+        # Before the hooks, which count the calls for the rows of the batch.
+        state = self._learner.state_before(self._batch)
+        batch = self._batch._replace(before=(), core_state=state)
         found: list[str] = []
         calls: collections.Counter[str] = collections.Counter()
 
@@ -108,7 +124,7 @@ class Diagnosis:
         ]
         self._restore_random_state()
         with torch.no_grad():
-            self._learner.unroll(self._batch)
+            self._learner.unroll(batch)
         for each in hooks:
             each.remove()
         return found[0] if found else ""

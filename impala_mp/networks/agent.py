@@ -34,6 +34,7 @@ class Agent:
     """
 
     outputs_name = "policy_logits"  # of the network's first output
+    output_type: Any = NetworkOutput  # of `unroll`, a named tuple
 
     def __init__(
         self,
@@ -124,19 +125,14 @@ class Agent:
     ) -> Any:
         """Returns the network's outputs for T+1 rows, given the T actions taken.
 
-        A named tuple, for an actor-critic NetworkOutput.
+        They are an `output_type`.
         """
-        return NetworkOutput(*self._unrolled(time_step, action, state))
-
-    def _unrolled(
-        self, time_step: types.TimeStep, action: types.Nest, state: CoreState
-    ) -> tuple[torch.Tensor, ...]:
         last_action, core = self._split(state)
         if self.network.last_action:
             last_action = nest.map_structure(
                 lambda *leaves: torch.cat(leaves), last_action, action
             )
-        return self.network.unroll(time_step, last_action, core)
+        return self.output_type(*self.network.unroll(time_step, last_action, core))
 
     def state_after(
         self, time_step: types.TimeStep, action: types.Nest, state: CoreState
@@ -209,6 +205,7 @@ class QAgent(Agent):
     """
 
     outputs_name = "q_values"
+    output_type: Any = QOutput
 
     def policy_logits(self, outputs: torch.Tensor) -> torch.Tensor:
         """Returns the logits of the greedy policy."""
@@ -221,12 +218,6 @@ class QAgent(Agent):
         there = [pair for pair in pairs if pair[1] > 0.5 * categorical.MASKED]
         labels, values = zip(*there, strict=True)
         return [base.Element("Q", labels, values, are_probabilities=False)]
-
-    def unroll(
-        self, time_step: types.TimeStep, action: types.Nest, state: CoreState
-    ) -> Any:
-        """Returns the QOutput of T+1 rows, given the T actions taken."""
-        return QOutput(*self._unrolled(time_step, action, state))
 
     def differences(
         self,
@@ -259,11 +250,7 @@ class QuantileAgent(QAgent):
     fractions, while the quantiles may be at drawn ones.
     """
 
-    def unroll(
-        self, time_step: types.TimeStep, action: types.Nest, state: CoreState
-    ) -> Any:
-        """Returns the QuantileOutput of T+1 rows, given the T actions taken."""
-        return QuantileOutput(*self._unrolled(time_step, action, state))
+    output_type = QuantileOutput
 
 
 def _one_row(time_step: types.TimeStep) -> types.TimeStep:

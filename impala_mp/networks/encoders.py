@@ -241,9 +241,9 @@ def _check_layer_norm(made: list[Leaf], chosen: dict[str, inputs.Choice]) -> Non
         return
     raise errors.BadInput(
         f"network.layer_norm (True) has no effect with {', '.join(names)}. It needs an"
-        " encoder with hidden layers, such as an mlp with hidden_sizes. Set"
-        " config.network.layer_norm=False, or config.network.torso=mlp (in a Dict:"
-        " config.network.encoders)."
+        " encoder with hidden layers, such as an mlp with config.network.hidden_sizes."
+        " Set config.network.layer_norm=False, or such an encoder in"
+        " config.network.torso (in a Dict: config.network.encoders)."
     )
 
 

@@ -57,7 +57,7 @@ def _largest_file(
 ) -> int:
     """Returns the bytes of the rings, or of a checkpoint if it is larger."""
     slot, batch, num_bytes = slots
-    saved = replay_size(config.replay, config.batch_size, batch)[1]
+    saved = replay_size(config, batch)[1]
     # Parameters, two means of the optimizer, the target network, and their frame.
     checkpoint = 4 * num_bytes + saved * config.replay.save + 2**20
     return max(_ring_bytes(config, slot, num_cores), checkpoint)
@@ -87,22 +87,20 @@ def needed_bytes(
             + derived.has_target_network(config)
             + count
         )
-        + replay_size(config.replay, config.batch_size, batch)[1]
+        + replay_size(config, batch)[1]
     )
 
 
-def replay_size(
-    settings: Any, batch_size: int, batch: types.Trajectory
-) -> tuple[int, int]:
+def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
     """Returns the trajectories and bytes of the replay in `config.replay`.
 
     Raises:
-      BadInput: less than a batch fits into it.
+      BadInput: less than a batch or a slot fits into it.
     """
-    if not (settings.ratio or settings.reuse):
+    if not derived.has_replay(config):
         return 0, 0
-    each = replay.trajectory_bytes(batch)
-    capacity = derived.replay_capacity(settings.memory_mib, batch_size, each)
+    settings, each = config.replay, replay.trajectory_bytes(batch)
+    capacity = derived.replay_capacity(config, each)
     if settings.start > capacity:
         raise errors.BadInput(
             f"replay.start ({settings.start}) is more than the {capacity} trajectories"

@@ -183,6 +183,7 @@ def _zeros(
     policy: agent.Agent,
     unroll_length: int,
     size: int,
+    num_predecessors: int = 0,
 ) -> Any:
     spec = specs.trajectory_spec(
         environment,
@@ -190,6 +191,7 @@ def _zeros(
         policy.core_state_spec(),
         unroll_length,
         size,
+        num_predecessors=num_predecessors,
     )
     arrays = specs.example_trajectory(environment, spec)
     return nest.map_structure(torch.from_numpy, arrays)
@@ -206,7 +208,8 @@ def _inference_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
 
 def _update_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
     policy = agent.make(config, environment)
-    batch = _zeros(environment, policy, config.unroll_length, config.batch_size)
+    rows, size = config.unroll_length, config.batch_size
+    batch = _zeros(environment, policy, rows, size, derived.num_predecessors(config))
     the_learner = learner.Learner(config, policy)
     sample = replay_correction.all_fresh(config)
     return _seconds_a_call(lambda: the_learner.update(batch, _LIVE, sample))

@@ -170,6 +170,7 @@ def _act_served(
             seat.index,
             incarnation,
             seeding.EnvironmentSeeds(node, config.actors.environments),
+            shared.run,
         )
         made.publish_names(shared.names.tables[seat.index])
         row.beat(control_block.State.RESETTING)

@@ -164,6 +164,8 @@ def _learn(
     ticked = -math.inf  # never; the clock of a machine just booted is near 0
     with _StopRequest(shared.control) as stop:
         while not training.finished and not stop.came:
+            if shared.config.replay.reuse == math.inf:  # the learner waits for nothing
+                actors.unroll()
             while not training.ready():
                 actors.unroll()
             if due := training.record_is_due():

@@ -92,9 +92,7 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
         _report_memory(report, allocation.needed_bytes(config, slots, num_cores))
         saved = _COPIES * slots[2]
         if config.replay.save:
-            saved += allocation.replay_size(config.replay, config.batch_size, slots[1])[
-                1
-            ]
+            saved += allocation.replay_size(config, slots[1])[1]
         _check_disk(report, config.checkpoint.keep_last + 1, saved, folder)
     if not report.failed:
         parts = (config, live, environment, slots, num_cores)

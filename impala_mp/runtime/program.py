@@ -205,9 +205,7 @@ def _described(
             shared.store.num_bytes,
         ),
         resources.explain_replay(
-            *allocation.replay_size(
-                shared.config.replay, shared.config.batch_size, shared.batch
-            ),
+            *allocation.replay_size(shared.config, shared.batch),
             shared.config.replay.save,
             shared.config.shutdown.deadline_secs,
         ),

@@ -18,7 +18,7 @@ from impala_mp.transport import (
     trajectory_slot,
 )
 
-_INCARNATION_BITS = 32  # below them, unrolls of an incarnation are counted
+_UNROLL_BITS, _INCARNATION_BITS = 32, 16  # of the number of an unroll; then the run
 _MAX_BAD_IN_A_ROW = 100  # unrolls; then the actor fails
 WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
@@ -35,12 +35,14 @@ class RingActor:
         incarnation: int,
         new_seeds: Callable[[], list[int]],
         numbers: episode_numbers.EpisodeNumbers,
+        run: int = 0,
     ) -> None:
-        """`numbers` are those of all its environments."""
+        """`numbers` are those of all its environments; `run` is that of the folder."""
         self._ring, self._control, self._row = ring, control, row
         self._numbers, self._has_numbers = numbers, False
         self._index, self._incarnation = index, incarnation
-        self._unroll = incarnation << _INCARNATION_BITS  # grows with each attempt
+        # Grows with each attempt. No other incarnation or run has the same.
+        self._unroll = ((run << _INCARNATION_BITS) + incarnation) << _UNROLL_BITS
         self._new_seeds = new_seeds  # for the environments; new ones at each call
         self._bad_in_a_row = 0
         self._num_outside = 0  # observations that the row counts already
@@ -135,10 +137,12 @@ class Actor(RingActor):
         new_seeds: Callable[[], list[int]],
         generator: torch.Generator,
         epsilon_exponents: list[float],
+        run: int = 0,
     ) -> None:
         """`epsilon_exponents` are the places of its environments on the ladder."""
+        numbers = environment.numbers
         super().__init__(
-            ring, control, row, index, incarnation, new_seeds, environment.numbers
+            ring, control, row, index, incarnation, new_seeds, numbers, run
         )
         self._agent, self._environment = policy, environment
         self._generator = generator

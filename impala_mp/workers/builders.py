@@ -52,6 +52,7 @@ def make_actor(
             seeding.EnvironmentSeeds(node, environment.num_envs),
             torch.Generator().manual_seed(seeding.torch_seed(node)),
             schedules.rungs(config.actors, num_actors)[index],
+            shared.run,
         )
         the_actor.publish_names(shared.names.tables[index])
         row.beat(control_block.State.RESETTING)
@@ -112,11 +113,7 @@ def _make_replay(
         return None
     return replay.Replay(
         shared.batch,
-        derived.replay_capacity(
-            config.replay.memory_mib,
-            config.batch_size,
-            replay.trajectory_bytes(shared.batch),
-        ),
+        derived.replay_capacity(config, replay.trajectory_bytes(shared.batch)),
         derived.num_replayed(config),
         derived.num_new(config),
         config.replay,

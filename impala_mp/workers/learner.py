@@ -237,28 +237,33 @@ class Learner:
 
     def unroll(self, batch: types.Trajectory) -> types.Nest:
         """Computes the agent's `unroll` at `learner.precision`; returns float32."""
-        action, state = batch.agent_output.action, batch.core_state
+        state = self.state_before(batch)
         with self._autocast():
-            if batch.before:
-                state = self._state_after(batch.before, state)
-            output = self.agent.unroll(batch.time_step, action, state)
+            output = self.agent.unroll(
+                batch.time_step, batch.agent_output.action, state
+            )
         return nest.map_structure(torch.Tensor.float, output)
 
     @torch.no_grad()
-    def _state_after(
-        self, before: types.Predecessor, stored: agent.CoreState
-    ) -> agent.CoreState:
-        """Returns the core state after `before`; that of the actor where it is gone.
+    def state_before(self, batch: types.Trajectory) -> agent.CoreState:
+        """Returns the core state before row 0 of a batch.
 
-        The rows run with the parameters in place, not with those that acted (burn-in:
-        Kapturowski et al. 2019, R2D2, section 3).
+        Where the rows before a replayed trajectory are there, it is computed from them
+        with the parameters in place, not with those that acted (burn-in: Kapturowski et
+        al. 2019, R2D2, section 3). Elsewhere it is the actor's.
         """
-        state = self.agent.state_after(
-            before.time_step, before.action, before.core_state
-        )
-        num_fresh = len(stored[0]) - len(before.there)
+        before = batch.before
+        if not before:
+            return batch.core_state
+        # In a context that ends before the unroll: autocast keeps the copies of weights
+        # that it makes, and these have no gradient.
+        with self._autocast():
+            state = self.agent.state_after(
+                before.time_step, before.action, before.core_state
+            )
+        num_fresh = batch.shape[1] - len(before.there)
         found = []
-        for new, old in zip(state, stored, strict=True):
+        for new, old in zip(state, batch.core_state, strict=True):
             fresh, replayed = old[:num_fresh], old[num_fresh:]
             there = before.there.view(-1, *[1] * (old.dim() - 1))
             found.append(torch.cat([fresh, torch.where(there, new.to(old), replayed)]))

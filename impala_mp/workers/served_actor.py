@@ -33,11 +33,14 @@ class ServedActor(actor.RingActor):
         index: int,
         incarnation: int,
         new_seeds: Callable[[], list[int]],
+        run: int = 0,
     ) -> None:
         numbers = halves[0].numbers
         for each in halves:
             each.numbers = numbers
-        super().__init__(ring, control, row, index, incarnation, new_seeds, numbers)
+        super().__init__(
+            ring, control, row, index, incarnation, new_seeds, numbers, run
+        )
         self._environments = halves
         self._seats, self._bell = block.seats(index), block.server_doorbell
         self._slots = [

@@ -166,7 +166,6 @@ def _recall(path, **overrides):
             "runtime.mode": "lockstep",
             "actors.count": 1,
             "total_agent_steps": 150_000,
-            "evaluation.training_episodes": 0,
             **overrides,
         }
     )
@@ -180,3 +179,36 @@ def test_recall_needs_the_core_and_learns_with_its_state(tmp_path):
     assert _recall(tmp_path / "state") >= 0.95
     without = {"network.core": "none", "replay.burn_in": False}
     assert _recall(tmp_path / "none", **without) <= 0.4
+
+
+class StatelessCore(torch.nn.Linear):
+    """A custom core that remembers nothing."""
+
+    output_size, state_shapes = 16, ()
+
+    def forward(self, inputs, first, state):
+        return super().forward(inputs), state
+
+
+def make_core(input_size, config):
+    return StatelessCore(input_size, 16)
+
+
+def test_a_core_without_a_state_needs_none():
+    core = {"network.core": "tests.algorithms.burn_in_test:make_core"}
+    made, batch = _make(**core)
+    assert made.state_before(batch) == ()
+    sample = types.Sample(*torch.ones(2, batch.shape[1]))
+    assert torch.isfinite(made.update(batch, _LIVE, sample)).all()
+
+
+def test_a_network_in_bfloat16_has_all_its_gradients():
+    """Autocast keeps copies of weights; those of the rows before have no gradient."""
+    made, batch = _make(**_CORES["lstm"], **{"learner.precision": "bfloat16"})
+    made.unroll(batch).baseline.sum().backward()
+    network = made.agent.network
+    gradients = {n: p.grad.abs().max() for n, p in network.named_parameters()}
+    assert {n for n, size in gradients.items() if not size} <= {
+        "policy.weight",
+        "policy.bias",
+    }

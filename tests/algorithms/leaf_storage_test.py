@@ -257,7 +257,8 @@ def test_a_million_transitions_of_atari_in_8_gib(rows, gigabytes):
         )
         for size in (4, 1)
     )
-    assert derived.replay_capacity(8192, 32, found) * rows >= 1_000_000
+    config = builders.impala_config(**{"replay.memory_mib": 8192.0})
+    assert derived.replay_capacity(config, found) * rows >= 1_000_000
     assert found / rows * 1e6 <= gigabytes * 1e9
     pictures = (4 * (rows + 1) - (rows + 4)) * 84 * 84
     assert whole - found == pictures - rows * 4

@@ -307,3 +307,25 @@ def test_the_predecessor_is_the_one_acted_directly_before(eviction, resumes):
             made.load_state_dict(state)
     assert found > 100
     assert gone > 20
+
+
+@pytest.mark.parametrize("eviction", ["fifo", "priority"])
+def test_a_fuller_replay_of_an_older_version_leaves_its_newest(eviction):
+    """Older versions stored fewer bytes a trajectory, and so more of them."""
+    old, made = (_make(capacity=n, eviction=eviction) for n in (10, 7))
+    rng = np.random.default_rng(0)
+    for number in range(0, 24, 2):
+        draw = old.insert(_batch([number, number + 1], 2), 2)
+        old.update(draw, rng.random(2).astype(np.float32))
+    kept = np.sort(old._serials)[-7:]
+    priority_of = dict(zip(old._serials.tolist(), old._priorities, strict=True))
+    made.load_state_dict(old.state_dict())
+    assert np.sort(made._serials).tolist() == kept.tolist()
+    for place, serial in enumerate(made._serials.tolist()):
+        assert made._priorities[place] == priority_of[serial]
+    for number in range(24, 40):
+        batch = _batch([number], 3)
+        draw = made.fill(batch, _sample(3))
+        assert batch.time_step.reward[0].tolist() == draw.serials.tolist()
+    if eviction == "fifo":
+        assert np.sort(made._serials).tolist() == list(range(33, 40))

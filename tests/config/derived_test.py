@@ -26,10 +26,14 @@ def test_replay_with(fields):
 
 
 def test_a_replay_smaller_than_a_batch_is_refused():
-    assert derived.replay_capacity(1.0, 32, 2**20 // 32) == 32
+    config = builders.impala_config(**{"replay.memory_mib": 1.0, "batch_size": 32})
+    assert derived.replay_capacity(config, 2**20 // 32) == 32
     sentence = r"memory_mib \(1.0\) holds 31 .* a batch \(32\). Set .* at least 1.1"
     with pytest.raises(errors.BadInput, match=sentence):
-        derived.replay_capacity(1.0, 32, 2**20 // 32 + 1)
+        derived.replay_capacity(config, 2**20 // 32 + 1)
+    config.actors.environments = 64
+    with pytest.raises(errors.BadInput, match=r"slot of an actor \(64\).*least 2.1"):
+        derived.replay_capacity(config, 2**20 // 32)
 
 
 def test_threads_of_the_learner():

@@ -190,6 +190,30 @@ def test_a_bad_batch_is_kept_repeated_and_traced(tmp_path, spoil, sentence):
     assert "incarnation 0, sequence 3" in text
 
 
+def test_rows_before_a_replayed_trajectory_are_blamed_if_they_are_there(tmp_path):
+    burn_in = {"network.core": "lstm", "replay.burn_in": True}
+    parts = crashes.parts(tmp_path, **_REPLAYED, **burn_in)
+    crashes.train(parts, 3)
+    for one in parts.actors:
+        one.fetch()
+        one.unroll()
+    crashes.spoiled_reward(parts.shared.rings.ring(1).peek(0))
+    parts.training.step()
+    crash = crash_file.load(str(crashes.files(tmp_path)[0]))
+    names = crash_file.names(diagnosis.Diagnosis(crash)._batch)
+    leaves = dict(zip(names, crash.batch, strict=True))
+    leaves["time_step/reward"].nan_to_num_()
+    leaves["before/there"][:] = torch.tensor([True] * 5 + [False])
+    leaves["before/core_state/0"][4:, 2] = np.nan  # of one that is there, of one not
+    header = {k: int(v[6 + 4]) for k, v in crash.header.items()}
+    culprit = diagnosis.Diagnosis(crash).culprit()
+    assert culprit.startswith("the batch's before/core_state/0 is nan at step 0 of")
+    sequence = f"(incarnation 0, sequence {header['sequence']},"
+    assert f"trajectory of actor {header['actor']} {sequence}" in culprit
+    leaves["before/there"][4] = False
+    assert diagnosis.Diagnosis(crash)._in_batch() == ""
+
+
 _IMPACT = {
     "algorithm": "impact",
     "target.period": 2,

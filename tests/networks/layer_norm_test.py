@@ -71,7 +71,7 @@ def _refuses_layer_norm(spec, **own):
 def test_layer_norm_that_no_encoder_has_is_refused(space, own, names):
     message = _refuses_layer_norm(_spec(space), **own)
     assert f"network.layer_norm (True) has no effect with {names}. " in message
-    assert "Set config.network.layer_norm=False, or config.network.torso=mlp" in message
+    assert "Set config.network.layer_norm=False, or such an encoder in" in message
     assert not _refuses_layer_norm(_spec(space), **{"network.torso": "mlp"})
 
 

@@ -52,6 +52,20 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, name):
         lockstep_runs.assert_same(whole[key], parts[key], key)
 
 
+def test_a_learner_that_never_waits_gets_an_unroll_for_each_update(tmp_path):
+    free = {**lockstep_runs.VARIANTS["dqn"], "replay.reuse": float("inf")}
+    same = {"optimizer.schedule": "constant", **free}
+    unroll = 7 * 4
+    whole = lockstep_runs.train(tmp_path / "a", total_agent_steps=40 * unroll, **same)
+    assert whole["learner"]["agent_steps"] == 40 * unroll
+    assert whole["learner"]["updates"] == 40 - 1  # the first two fill the replay
+    for unrolls in (15, 40):
+        steps = unrolls * unroll
+        parts = lockstep_runs.train(tmp_path / "b", total_agent_steps=steps, **same)
+    for key in lockstep_runs.LEARNED:
+        lockstep_runs.assert_same(whole[key], parts[key], key)
+
+
 class Spoiling(catch.CatchVectorEnv):
     """Every tenth reward or so is not a number, at first."""
 
