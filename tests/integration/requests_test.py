@@ -46,8 +46,9 @@ def test_a_signal_to_the_whole_group_is_a_request_to_the_supervisor(start, numbe
     run.until_running("evaluator")
     os.killpg(run.process.pid, number)
     assert run.wait() == 0, run.text()
+    # No record follows the last checkpoint if one was written at the same update.
     last = run.records()[-1]
-    assert last["health/checkpoint_update"] == last["updates"]
+    assert str(last["updates"]) in os.listdir(run.workdir / "checkpoints")
     assert last["health/restarts"] == 0
     assert "was killed" not in run.text()
 
