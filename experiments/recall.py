@@ -42,7 +42,7 @@ def _r2d2():
     config = config_lib.get_r2d2_config()
     config.environment.id = "Recall"
     config.network.core_size = 64
-    config.total_agent_steps = 500_000
+    config.total_agent_steps = 200_000
     # Of three episodes of 12 steps, two begin in one trajectory and end in another.
     config.unroll_length = 16
     config.actors.environments = 16
