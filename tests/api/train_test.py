@@ -145,7 +145,9 @@ def test_the_users_bug_is_one_sentence(tmp_path, python):
 def test_ctrl_c_saves_and_returns_the_run(tmp_path, python):
     (tmp_path / "script.py").write_text(_script(total_agent_steps=10**8))
     process = python("script.py", process_group=0)
-    _wait(lambda: list(tmp_path.glob("runs/Pairs/*/metrics.jsonl")))
+    # With a record in it: an empty file is there before anything can be saved.
+    found = tmp_path.glob
+    _wait(lambda: any(p.stat().st_size for p in found("runs/Pairs/*/metrics.jsonl")))
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said

@@ -88,7 +88,8 @@ def test_a_killed_learner_resumes_from_the_newest_checkpoint(start, config, flag
     assert run.wait() == 0, run.text()
     records = run.records()
     assert all(map(harness.identity_holds, records))
-    assert len({record["agent_steps"] for record in records}) == len(records)
+    steps = {(record["agent_steps"], record["updates"]) for record in records}
+    assert len(steps) == len(records)
     assert harness.never_backwards(records)
     assert records[-1]["agent_steps"] > 1000
 
