@@ -83,7 +83,8 @@ def test_a_killed_learner_resumes_from_the_newest_checkpoint(start, config, flag
     )
     count = len(run.records())
     run.until(lambda: len(run.records()) > count + 2)
-    assert actors == {p["pid"] for p in run.processes("actor")}  # they only waited
+    # They only waited; others may have been slower to start.
+    assert actors <= {p["pid"] for p in run.processes("actor")}
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
     records = run.records()
