@@ -181,6 +181,22 @@ def test_recall_needs_the_core_and_learns_with_its_state(tmp_path):
     assert _recall(tmp_path / "none", **without) <= 0.4
 
 
+@pytest.mark.slow
+def test_recall_from_a_zero_state_is_learned_in_part(tmp_path, monkeypatch):
+    """Two of three episodes begin in the trajectory before: 0.80 was measured."""
+    fill = replay.Replay.fill
+
+    def forgetful(self, batch, sample):
+        draw = fill(self, batch, sample)
+        batch.before.there[...] = False
+        for leaf in batch.core_state:
+            leaf[...] = 0
+        return draw
+
+    monkeypatch.setattr(replay.Replay, "fill", forgetful)
+    assert _recall(tmp_path / "zero") <= 0.9
+
+
 class StatelessCore(torch.nn.Linear):
     """A custom core that remembers nothing."""
 
