@@ -11,7 +11,6 @@ from impala_mp import config as config_lib
 
 ENVIRONMENT = "Recall"
 
-
 _CORES = ("lstm", "gru", "gtrxl", "none")
 
 

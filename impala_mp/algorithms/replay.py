@@ -287,29 +287,31 @@ class Replay:
         newest are kept.
         """
         serials = state["serials"].numpy()
-        order = np.argsort(serials)[-self._capacity :]  # the oldest first
-        places = order
+        places = np.arange(len(serials))
+        kept: Any = slice(None)  # a view: the arrays may take half of the memory
         if len(serials) > self._capacity:
-            places = np.arange(len(order))
+            kept = np.argsort(serials)[-self._capacity :]
+            places = np.arange(self._capacity)
             if self._settings.eviction == "fifo":
-                places = serials[order] % self._capacity
+                places = serials[kept] % self._capacity
         # Older checkpoints lack the last words of the header, which are not learned.
         for leaf, saved in zip(self._leaves, state["arrays"], strict=False):
             if isinstance(saved, torch.Tensor):  # older: each leaf is saved whole
-                leaf.put(places, saved.numpy()[order])
+                leaf.put(places, saved.numpy()[kept])
                 continue
             for array, part in zip(leaf.arrays, saved, strict=True):
-                array[places] = part.numpy()[order]
-        self._serials[places] = serials[order]
+                array[places] = part.numpy()[kept]
+        self._serials[places] = serials[kept]
         if "draws" in state:  # missing in older checkpoints
-            self._draws[places] = state["draws"].numpy()[order]
+            self._draws[places] = state["draws"].numpy()[kept]
         self._num_inserted = state["num_inserted"]
-        self._put(places, state["priorities"].numpy()[order])
+        self._put(places, state["priorities"].numpy()[kept])
         self._generator.bit_generator.state = json.loads(state["generator"])
         # Older checkpoints do not know the environment of a trajectory.
         if self._links and len(state["arrays"]) == len(self._leaves):
+            places = places[np.argsort(self._serials[places])]  # as they were acted
             words = [leaf.arrays[0][places] for leaf in self._stored.header]
-            self._links.add(types.Header(*words), places, serials[order])
+            self._links.add(types.Header(*words), places, self._serials[places])
 
 
 class Refresher:

@@ -70,26 +70,22 @@ class Diagnosis:
     def _in_batch(self) -> str:
         names = crash_file.names(self._batch)
         for name, leaf in zip(names, self._crash.batch, strict=True):
-            axis, there = int(leaf.dim() > 1), self._there(name)
-            if "core_state" in name:
-                axis = 0
-            bad = (~leaf.isfinite()).movedim(axis, 0)
-            bad = bad.flatten(1).any(1) if bad.dim() > 1 else bad
-            for column in (bad & there[-len(bad) :]).nonzero().flatten().tolist():
-                values = leaf.select(axis, column)
-                first = (~values.isfinite()).nonzero()[0].tolist()
-                row = first[0] if axis and first else 0
-                place = self._place(row, column + len(there) - len(bad))
-                return f"the batch's {name} is {values[tuple(first)].item()} {place}"
+            columns = self._columns(name)
+            for first in (~leaf.isfinite()).nonzero().tolist():
+                row, column = (0, first[0]) if "core_state" in name else first[:2]
+                if column in columns:
+                    value, place = leaf[tuple(first)], self._place(row, columns[column])
+                    return f"the batch's {name} is {value.item()} {place}"
         return ""
 
-    def _there(self, name: str) -> torch.Tensor:
-        """Returns whether each trajectory has a leaf of that name: bool [B]."""
-        there = torch.ones(self._batch.shape[1], dtype=torch.bool)
-        before = self._batch.before
-        if before and name.startswith("before/"):
-            there[-len(before.there) :] = before.there.cpu()
-        return there
+    def _columns(self, name: str) -> dict[int, int]:
+        """Returns the trajectory of each column of a leaf that has a meaning."""
+        size, before = self._batch.shape[1], self._batch.before
+        if not name.startswith("before/"):
+            return {column: column for column in range(size)}
+        num_fresh = size - len(before.there)
+        there = before.there.nonzero().flatten().tolist()
+        return {column: num_fresh + column for column in there}
 
     def _place(self, row: int, column: int) -> str:
         header = {k: int(v[column]) for k, v in self._crash.header.items()}

@@ -119,7 +119,7 @@ def test_the_presets_are_listed():
 
 @pytest.mark.parametrize("preset", presets.presets(), ids=lambda each: each.name)
 def test_braces_are_the_variants(preset):
-    """As a shell expands them: each variant once, and no other."""
+    """Expands the braces as a shell does: all variants come out, each once."""
     variants = presets.variants(preset)
     parts = [part.strip(" :{}").split(",") for part in what._braces(variants)]
     found = ["".join(words) for words in itertools.product(*parts)] if parts else []
