@@ -45,6 +45,17 @@ def close(envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         inner.closed = True  # otherwise its __del__ would close it again
 
 
+@contextlib.contextmanager
+def if_failing() -> Iterator[list[Any]]:
+    """Yields a list for single copies, which are closed if its context fails."""
+    made: list[Any] = []
+    try:
+        yield made
+    except BaseException:
+        close_each(made)
+        raise
+
+
 def close_each(envs: Iterable[gymnasium.Env[Any, Any]], end: float = 0.0) -> None:
     """Closes single copies, until the monotonic time `end` if it is given."""
     end = end or time.monotonic() + LIMIT_SECS

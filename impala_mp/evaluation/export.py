@@ -55,9 +55,10 @@ class GreedyPolicy(nn.Module):
     def forward(self, inputs: Tensors) -> Tensors:
         """Returns greedy action, outputs, baseline and next core state of each row."""
         policy, state = self._policy, tuple(inputs[name] for name in self._state)
-        outputs, baseline, core = policy.look(self._time_step(inputs), state)
+        time_step = self._time_step(inputs)
+        outputs, baseline, core = policy.look(time_step, state)
         action = policy.distribution.mode(outputs)  # of values, too, the largest
-        state = policy.remember(action, core)
+        state = policy.remember(time_step, action, core)
         return {
             **dict(_named("action", self._to_environment(action))),
             self.outputs_name: outputs,
