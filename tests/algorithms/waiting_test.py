@@ -213,9 +213,7 @@ def test_rows_that_wait_have_no_part_in_the_policy_gradient(overrides):
 
     def unroll(rows):
         made = policy.unroll(rows.time_step, rows.agent_output.action, rows.core_state)
-        outputs.append(
-            type(made)(*(each.detach().requires_grad_() for each in made))
-        )
+        outputs.append(type(made)(*(each.detach().requires_grad_() for each in made)))
         return outputs[-1]
 
     live = base.live_from_config(config)

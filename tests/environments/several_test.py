@@ -71,9 +71,7 @@ class Crowd:
         born = [] if over else born
         observations = self._see([*there, *born])
         rewards = {p: float(self._rng.normal()) for p in there}
-        self.agents = [
-            p for p in there if not (terminated[p] or truncated[p])
-        ] + born
+        self.agents = [p for p in there if not (terminated[p] or truncated[p])] + born
         self.tape.append((observations, rewards, terminated, truncated))
         infos = {p: {"metrics": {"hits": 1.0}} for p in [*there, *born]}
         return observations, rewards, terminated, truncated, infos
@@ -240,7 +238,7 @@ def test_by_turns_and_in_parallel_a_game_has_the_same_decisions():
         for _ in range(1 if row.step_type[0] == FIRST else 2):
             note("turns", *turns.step(action))
     assert found["parallel"] == found["turns"]
-    assert len(found["turns"]) == 4
+    assert len(found["turns"]) == 6
 
 
 def test_a_line_wins_wherever_it_lies():
@@ -260,9 +258,7 @@ def test_a_line_wins_wherever_it_lies():
                     cells = [planes[:, y + i * dy, x + i * dx] for i in range(4)]
                     lines |= np.logical_and.reduce(cells).astype(bool)
         full = planes.sum((1, 2, 3)) == 42
-        np.testing.assert_array_equal(
-            rows.terminated[:, 0], lines.any(1) | full
-        )
+        np.testing.assert_array_equal(rows.terminated[:, 0], lines.any(1) | full)
         np.testing.assert_array_equal(
             rows.reward[:, 0], lines[:, 0].astype(float) - lines[:, 1]
         )
