@@ -20,13 +20,16 @@ def get_config(game="tictactoe"):
     config.total_agent_steps = 4_000_000
     config.network.torso = "mlp"
     config.network.hidden_sizes = (128, 128)
-    config.actors.environments = 64
-    config.batch_size = 128
+    config.actors.environments = 32
+    config.batch_size = 32
     config.unroll_length = 16
     config.loss.reduction = "mean"
-    config.loss.entropy_cost = 0.01
-    config.optimizer.learning_rate = 1e-3
+    # Much entropy at first: a policy that is sure too early never tries a cure.
+    config.schedules.entropy_cost = "linear(0.15, 0.01, 3_500_000)"
+    config.loss.discount_factor = 1.0
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = "linear"
     config.optimizer.clip_norm = 0.5
-    config.actors.epsilon = 0.2
+    config.actors.epsilon = 0.3  # every position must be met, also after a blunder
     config.evaluation.greedy = True
     return config

@@ -273,6 +273,23 @@ def check_mask(environment: EnvironmentSpec) -> types.Nest:
 # Observations and trajectories.
 
 
+def network_inputs(environment: EnvironmentSpec) -> tuple[types.Nest, str]:
+    """Returns the layout of what the encoder sees, and its path in the observation.
+
+    That is all but the mask and what only values see; of a player of a game it is the
+    part itself, if there is only one.
+
+    Raises:
+      BadInput: the mask is missing, or does not fit the actions.
+    """
+    seen = check_mask(environment)
+    if environment.privileged:
+        seen = nest.without(seen, environment.privileged)
+    if len(environment.players) > 1 and isinstance(seen, dict) and len(seen) == 1:
+        return next(iter(seen.items()))[::-1]
+    return seen, ""
+
+
 def pick(spec: types.Nest, observation: types.Nest) -> types.Nest:
     """Returns the parts of an observation that `spec` has; the rest is ignored."""
     if isinstance(spec, dict):

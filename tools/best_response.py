@@ -3,9 +3,9 @@
     python tools/best_response.py DIR [--sampled] [--checkpoint=best]
 
 Looks at all 5,478 positions. The answer knows the run's policy, and takes the best of
-all moves; a policy that cannot be beaten gains it 0. With --sampled the policy draws its
-moves, and the values are expectations. The last line is JSON: `gain` of the answer as
-first and as second player, and the number of `positions`.
+all moves; a policy that cannot be beaten gains it 0. With --sampled the policy draws
+its moves, and the values are expectations. The last line is JSON: `gain` of the answer
+as first and as second player, and the number of `positions`.
 """
 
 import argparse

@@ -109,7 +109,7 @@ class Connect:
         self._over = (wins | forbidden | ((moved | other) == self._full)) & ~over
         reward = np.empty((self.num_games, 2))
         reward[self._games, self._turn] = value
-        reward[self._games, 1 - self._turn] = -value
+        reward[self._games, 1 - self._turn] = 0.0 - value  # no -0
         self._boards = np.where(over, np.uint64(0), np.stack([other, moved]))
         self._turn = np.where(over, 0, 1 - self._turn)
         return self._rows(reward)

@@ -72,12 +72,15 @@ class Network(nn.Module):
         self._distribution = distribution
         self._mask_path = environment.action_mask
         self.last_reward, self.last_action = settings.last_reward, settings.last_action
-        self._seen, self._for_values = specs.check_mask(environment), None
+        self._seen, self._seen_path = specs.network_inputs(environment)
+        self._is_all_seen = self._seen is environment.observation
         self.critic: nn.Module | None = None  # encoder of what only values see
         self._num_privileged = 0
+        self._privileged_path = environment.privileged
         if environment.privileged:
-            self._make_critic(settings, environment.privileged)
-        self._is_all_seen = self._seen is environment.observation
+            privileged = nest.at(environment.observation, environment.privileged)
+            self.critic = encoders.make_critic(settings, privileged)
+            self._num_privileged = encoders.num_features(self.critic, privileged)
         self.torso = encoders.make(settings, self._seen)
         size = encoders.num_features(self.torso, self._seen)
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
@@ -85,13 +88,6 @@ class Network(nn.Module):
         self._task_path = environment.task
         self._with_popart = config.loss.popart
         self._make_heads(self.core.output_size, config, environment.num_tasks)
-
-    def _make_critic(self, settings: Any, path: str) -> None:
-        self._for_values = nest.at(self._seen, path)
-        self._privileged_path = path
-        self._seen = nest.without(self._seen, path)
-        self.critic = encoders.make(settings, self._for_values)
-        self._num_privileged = encoders.num_features(self.critic, self._for_values)
 
     def _make_heads(self, size: int, config: Any, num_tasks: int) -> None:
         """Makes the heads over features of `size` numbers."""
@@ -194,7 +190,9 @@ class Network(nn.Module):
 
     def _rows(self, observation: types.Nest) -> types.Nest:
         """Returns the encoder's input: [T, B, ...] -> [T * B, ...]."""
-        if not self._is_all_seen:
+        if self._seen_path:
+            observation = nest.at(observation, self._seen_path)
+        elif not self._is_all_seen:
             observation = specs.pick(self._seen, observation)
         return _merged(observation)
 

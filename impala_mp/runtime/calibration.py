@@ -196,9 +196,16 @@ def _seconds_a_call(function: Callable[[], Any]) -> float:
 def _environment_secs(settings: Any, count: int) -> float:
     made = factory.make(settings, count)
     with contextlib.closing(made):
-        made.reset(list(range(made.num_envs)))
+        row = made.reset(list(range(made.num_envs)))
         actions = specs.example_actions(made.spec.action, made.num_envs)
-        return _seconds_a_call(lambda: made.step(actions))
+        mask = made.spec.action_mask
+
+        def step() -> None:
+            nonlocal row
+            allowed = nest.at(row.observation, mask).argmax(-1) if mask else actions
+            row, _ = made.step(allowed)
+
+        return _seconds_a_call(step)
 
 
 def _zeros(

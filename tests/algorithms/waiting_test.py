@@ -208,7 +208,7 @@ def test_rows_that_wait_have_no_part_in_the_policy_gradient(overrides):
     algorithm = registry.make(config, policy, online)
     batch = _batch(_environment(), policy)
     learnable, decides = base.learnable(batch) > 0, base.decides(batch) > 0
-    assert (learnable & ~decides).any() and decides.any() and (~learnable).any()
+    assert all(mask.any() for mask in (learnable & ~decides, decides, ~learnable))
     outputs = []
 
     def unroll(rows):

@@ -160,8 +160,7 @@ def test_a_player_may_not_vanish():
     environment = _environment([Vanishing(3)])
     environment.reset([0] * 3)
     with pytest.raises(bad_data.BadData, match="has left the game without"):
-        for _ in range(5):
-            environment.step(np.zeros(3, np.int64))
+        collections.deque((environment.step(np.zeros(3, int)) for _ in range(5)), 0)
 
 
 def _settings(name, **fields):
@@ -269,7 +268,8 @@ def test_a_forbidden_move_loses():
     game.reset(0)
     game.step(np.array([[4, 0]]))
     rows = game.step(np.array([[0, 4]]))
-    assert rows.reward.tolist() == [[1.0, -1.0]] and rows.terminated.all()
+    assert rows.reward.tolist() == [[1.0, -1.0]]
+    assert rows.terminated.all()
 
 
 @pytest.mark.parametrize(
