@@ -118,6 +118,17 @@ class Agent:
         outputs, baseline, core = self.network(_one_row(time_step), last_action, core)
         return outputs[0], baseline[0], core
 
+    def look_for_policy(
+        self, time_step: types.TimeStep, state: CoreState
+    ) -> tuple[torch.Tensor, CoreState]:
+        """Returns the policy's outputs of `look`, and the state, without the value.
+
+        The observation needs nothing that only values see.
+        """
+        last_action, core = self._split(state)
+        outputs, core = self.network.act(_one_row(time_step), last_action, core)
+        return outputs[0], core
+
     def policy_logits(self, outputs: torch.Tensor) -> torch.Tensor:
         """Returns the logits of pi, from the network's first output: [..., L]."""
         return outputs
@@ -316,6 +327,12 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
     environment = dataclasses.replace(environment, action_mask=mask)
     if derived.learns_action_values(config):
         _check_discrete(environment.action, config.algorithm)
+        if environment.privileged:
+            raise errors.BadInput(
+                f"environment.shows_state gives the game's state to values alone, and"
+                f" algorithm={config.algorithm} acts by its values. Set"
+                " config.environment.shows_state=False, or config.algorithm=impact."
+            )
     kind, make_network = _KINDS.get(config.algorithm, (Agent, network_lib.Network))
     network = make_network(config, environment, distribution)
     return kind(network, distribution, environment.action, environment.waits)

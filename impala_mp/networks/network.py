@@ -106,6 +106,16 @@ class Network(nn.Module):
         output, state = self.through_core(time_step, last_action, state)
         return (*self._heads(output, time_step), state)
 
+    def act(
+        self,
+        time_step: types.TimeStep,
+        last_action: LastAction | None,
+        state: cores.CoreState,
+    ) -> tuple[torch.Tensor, cores.CoreState]:
+        """Maps [T, B, ...] to policy_logits and the core state, without values."""
+        output, state = self.through_core(time_step, last_action, state)
+        return self._masked(self.policy(output), time_step), state
+
     def unroll(
         self,
         time_step: types.TimeStep,
