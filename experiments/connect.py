@@ -1,7 +1,7 @@
 """Connect: two players of one policy learn against each other.
 
-tictactoe ends where nobody can win any more: the best answer to it gains nothing.
-four is connect four on 6 x 7 cells.
+tictactoe ends with a policy against which the best answer gains nothing, in 60 s on 2
+shared x86 cores: python tools/best_response.py DIR.
 """
 
 from impala_mp import config as config_lib

@@ -62,7 +62,7 @@ def positions() -> list[Position]:
 
 
 def gain(policy: dict[Position, np.ndarray], answers_first: bool) -> float:
-    """Returns the value of the best answer, for whoever answers.
+    """Returns the value of the best answer, for the player that answers.
 
     Args:
       policy: probabilities of the 9 moves by position.

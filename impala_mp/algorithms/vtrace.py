@@ -67,7 +67,7 @@ def from_importance_weights(
     of 0. With lambda_ < 1 the advantage mixes vs and V as in rlax, not as in SEED RL.
 
     In rows where a player waits for the others, nothing is decided. There rho = c = 1
-    whatever the thresholds and lambda_, and `until_decision` replaces V(x_t), so that
+    for any thresholds and lambda_, and `until_decision` replaces V(x_t), so that
     delta_t = 0. Targets then equal those of the decisions alone, with the rewards of
     the rows in between added to them. The result has rho = adv = 0 in rows that wait.
 
@@ -79,7 +79,7 @@ def from_importance_weights(
       bootstrap_value: V(x_T).
       learnable: 0 on LAST to FIRST and where replay leaves out, 1 elsewhere.
       clip_rho_threshold: rho-bar; inf for no clipping. The other two likewise.
-      waits: 1 where a player waits, 0 elsewhere; None: nobody does. The discount
+      waits: 1 where a player waits, 0 elsewhere; None: none does. The discount
         factor is in the `discounts` of transitions to a decision alone.
     """
     rhos = log_rhos.exp() * learnable

@@ -30,11 +30,11 @@ def task_suffixes(environment: Any) -> tuple[str, ...]:
     return tuple(f"/{name}" for name in (short if len(set(short)) == len(ids) else ids))
 
 
-_NAMED_PLAYERS = 8  # at most, with metrics of their own
+_NAMED_PLAYERS = 8  # at most, with separate metrics
 
 
 def suffixes_of_players(players: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the suffixes of metrics by player; () if they have none of their own.
+    """Returns the suffixes of metrics by player; () if there are no such metrics.
 
     Args:
       players: those of the environment's spec.

@@ -127,7 +127,9 @@ def _judge_players(
         yield _Finding(findings.WARNING, "players", text)
     stuck = np.flatnonzero(~acts.any(0)).tolist()
     if len(stuck) == acts.shape[1]:
-        yield _Finding(findings.FAIL, "players", "nobody ever acts. Check the turns.")
+        yield _Finding(
+            findings.FAIL, "players", "no player ever acts. Check the turns."
+        )
 
 
 def _judge_masks(tape: _Tape, spec: specs.EnvironmentSpec) -> findings.Finding:
@@ -143,7 +145,7 @@ def _judge_masks(tape: _Tape, spec: specs.EnvironmentSpec) -> findings.Finding:
                 " An agent would then play a forbidden one. Allow at least one."
             )
             return _Finding(findings.FAIL, "mask", text)
-    text = "whoever acts has an action that is allowed."
+    text = "a player that acts has an action that is allowed."
     return _Finding(findings.OK, "mask", text)
 
 

@@ -14,7 +14,7 @@ from impala_mp.environments import bad_data
 
 
 class Moment(NamedTuple):
-    """What a game tells after a reset or a move. Keys are players.
+    """Results of a reset or a move. Keys are players.
 
     `observations` has the players that are in the game, in their last moment as well.
     """
@@ -52,7 +52,7 @@ def adapt(name: str, made: Any) -> Game:
     """Returns a game of PettingZoo, by turns or in parallel.
 
     Raises:
-      BadInput: it does not say who its players are.
+      BadInput: its players are unknown.
     """
     players = getattr(made, "possible_agents", None)
     if not players:
@@ -92,8 +92,8 @@ class Parallel(_PettingZoo):
 class Turns(_PettingZoo):
     """PettingZoo's AECEnv: one player moves, and all the others wait.
 
-    Rewards are those of each single move. Whoever is gone leaves after all have been
-    read, because that step clears them.
+    Rewards are those of each single move. They are read before players that are gone
+    leave, because that step clears them.
     """
 
     def reset(self, seed: int | None) -> Moment:

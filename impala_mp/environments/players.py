@@ -1,4 +1,4 @@
-"""What the players of a game see and do, in one layout for all of them."""
+"""Observations and actions of the players of a game, in one layout for all."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

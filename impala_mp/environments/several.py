@@ -34,7 +34,7 @@ class SeveralEnvironment(vector.VectorEnvironment):
 
     @property
     def unwrapped(self) -> Any:
-        """What plays the games, or the first of them."""
+        """The object that plays the games, or the first of them."""
         return self._source.unwrapped
 
     @property
@@ -63,8 +63,8 @@ class SeveralEnvironment(vector.VectorEnvironment):
     def step(self, action: types.Nest) -> tuple[types.TimeStep, types.EpisodeEnd]:
         """Steps every game with the agent's `action`, a nest of [E * P, ...].
 
-        Actions where `acts` was False are ignored. Once nobody acts in a game, its next
-        row begins another one.
+        Actions where `acts` was False are ignored. Once no player acts in a game, its
+        next row begins another one.
 
         Raises:
           BadData: an observation or a reward cannot be learned from, or a player has

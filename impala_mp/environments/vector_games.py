@@ -14,8 +14,8 @@ from impala_mp.environments import bad_data, closing, copies, games, players, sp
 class Rows(NamedTuple):
     """One moment of E games of P players: arrays [E, P, ...].
 
-    The next call may overwrite them. Nobody reads the rows of players that are not
-    present, but `observation` is learned from as it is.
+    The next call may overwrite them. Of players that are not present nothing is read
+    but `observation`, which must be finite.
     """
 
     observation: types.Nest
@@ -30,7 +30,7 @@ class VectorGame(Protocol):
     """E games that one object plays; all players have the same spaces.
 
     A Dict of "observation" and "action_mask" has the actions that are allowed, as in
-    PettingZoo. A game in which nobody acts is over. Its next step starts another one,
+    PettingZoo. A game in which no player acts is over. Its next step starts another one,
     and ignores the actions.
     """
 

@@ -21,7 +21,7 @@ _BAR = 20  # characters of a probability of 1
 
 
 class Part(NamedTuple):
-    """What one player does in a moment, with the policy and value of the agent."""
+    """Action of one player in a moment, with the policy and value of the agent."""
 
     player: str  # "" without other players
     elements: list[base.Element]  # of the policy
@@ -97,7 +97,7 @@ def _facts(moment: Moment) -> list[tuple[str, str]]:
 
 
 def _facts_of(part: Part) -> list[tuple[str, str]]:
-    """Returns what a player does; in a line of its own if there are several."""
+    """Returns the facts of a player; as a single one if it has a name."""
     facts = [
         ("action", _words(part.action) if part.acts else "–"),
         ("value", f"{part.value:.3f}"),

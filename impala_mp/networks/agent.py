@@ -43,7 +43,7 @@ class Agent:
         action: specs.ActionSpec,
         waits: bool = False,
     ) -> None:
-        """With `waits`, time steps have `acts`."""
+        """Takes a network and the meaning of its logits; `waits` is the spec's."""
         self.network = network
         self.distribution = distribution
         self._action = action

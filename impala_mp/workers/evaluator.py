@@ -72,7 +72,7 @@ class Played(NamedTuple):
         """Returns the games by the suffix of their metrics.
 
         Args:
-          suffix: that of the task, where players have no metrics of their own.
+          suffix: that of the task, which is the only one without metrics by player.
           players: those of the environment's spec.
         """
         suffixes = derived.suffixes_of_players(players) or (suffix,)
