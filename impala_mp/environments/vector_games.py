@@ -30,8 +30,8 @@ class VectorGame(Protocol):
     """E games that one object plays; all players have the same spaces.
 
     A Dict of "observation" and "action_mask" has the actions that are allowed, as in
-    PettingZoo. A game in which no player acts is over. Its next step starts another one,
-    and ignores the actions.
+    PettingZoo. A game in which no player acts is over. Its next step starts another
+    one, and ignores the actions.
     """
 
     num_games: int

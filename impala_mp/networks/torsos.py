@@ -63,7 +63,8 @@ class _ConvEncoder(nn.Module):
         Planes are NHWC in memory. Flattened as NCHW they are copied, and gradients of
         both layouts meet in the ReLU before, which is slow on a CPU.
         """
-        linear, *others = self.output
+        linear: nn.Linear
+        linear, *others = self.output  # type: ignore[assignment]
         weight = linear.weight.unflatten(1, (planes.shape[1], -1)).transpose(1, 2)
         flat = planes.permute(0, 2, 3, 1).flatten(1)
         features = functional.linear(flat, weight.flatten(1), linear.bias)
