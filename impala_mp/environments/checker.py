@@ -1,5 +1,6 @@
 """Checker of an environment's contract: plays it and reports what training meets."""
 
+import contextlib
 from typing import Any
 
 import gymnasium
@@ -59,7 +60,8 @@ def _check_one(config: Any) -> list[Finding]:
     seeding.seed_globals(node)
     count = min(_COPIES, config.actors.environments or _COPIES)
     try:
-        spec = factory.probe(config.environment)
+        with contextlib.closing(factory.make(config.environment, 1)) as made:
+            spec = made.spec
         if len(spec.players) > 1:
             findings += _judge_actions(spec.action)
             findings += game_checker.check(config, spec)

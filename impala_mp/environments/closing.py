@@ -56,11 +56,11 @@ def if_failing() -> Iterator[list[Any]]:
         raise
 
 
-def close_each(envs: Iterable[gymnasium.Env[Any, Any]], end: float = 0.0) -> None:
+def close_each(envs: Iterable[Any], end: float = 0.0) -> None:
     """Closes single copies, until the monotonic time `end` if it is given."""
     end = end or time.monotonic() + LIMIT_SECS
     for env in envs:
-        _close(env, env.unwrapped, end)
+        _close(env, getattr(env, "unwrapped", env), end)
 
 
 def _close(env: Any, inner: Any, end: float) -> None:

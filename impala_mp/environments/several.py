@@ -1,5 +1,6 @@
 """Adapter of games of several players to time steps: each player is a column."""
 
+import types as python_types
 from collections.abc import Sequence
 from typing import Any
 
@@ -148,7 +149,19 @@ class SeveralEnvironment(vector.VectorEnvironment):
         return vector.picture(np.asarray(drawn))
 
     def state_dict(self) -> dict[str, Any]:
-        return snapshot.take(self)
+        return snapshot.take(self._state())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        snapshot.restore(self._state(), state)
+        self._source.restored()
+
+    def _state(self) -> python_types.SimpleNamespace:
+        return python_types.SimpleNamespace(
+            plays=self._plays,
+            returns=self._returns,
+            lengths=self._lengths,
+            source=self._source.state(),
+        )
 
     def close(self) -> None:
         self._source.close()

@@ -1,6 +1,7 @@
 """E games of the same players, as arrays: the interface, and copies behind it."""
 
 import contextlib
+import types as python_types
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -73,6 +74,12 @@ class Source(Protocol):
           BadData: an observation does not fit the space, or a reward is no number.
         """
 
+    def state(self) -> python_types.SimpleNamespace:
+        """Returns the objects and arrays that the next step depends on."""
+
+    def restored(self) -> None:
+        """Called when these have been changed in place."""
+
     def render(self) -> Any:
         """Draws game 0."""
 
@@ -133,6 +140,12 @@ class Native:
                 )
         return rows._replace(observation=self._layout.rows)
 
+    def state(self) -> python_types.SimpleNamespace:
+        return python_types.SimpleNamespace(game=self._game)
+
+    def restored(self) -> None:
+        pass
+
     def render(self) -> Any:
         return self._game.render()  # type: ignore[attr-defined]
 
@@ -179,7 +192,6 @@ class GameCopies:
         self._rewards: list[list[Any]] = []
         self._ends: list[list[tuple[Any, Any]]] = []
         self._acts, self._present = np.zeros(shape, bool), np.zeros(shape, bool)
-        self._acting: list[frozenset[str]] = [frozenset()] * self.num_games
         self.infos: dict[int, Any] = {}
 
     @property
@@ -205,14 +217,16 @@ class GameCopies:
     def _step(
         self, i: int, game: games.Game, actions: list[types.Nest]
     ) -> games.Moment:
-        acting = self._acting[i]
-        if not acting:
+        acts = self._acts[i]
+        if not acts.any():
             return game.reset(None)
         return game.step(
             {
                 name: nest.map_structure(lambda leaf: leaf[i], action)
-                for name, action in zip(self._players, actions, strict=True)
-                if name in acting
+                for p, (name, action) in enumerate(
+                    zip(self._players, actions, strict=True)
+                )
+                if acts[p]
             }
         )
 
@@ -223,7 +237,6 @@ class GameCopies:
         terminated: list[list[Any]] = []
         truncated: list[list[Any]] = []
         for i, moment in enumerate(moments):
-            self._acting[i] = moment.acting
             self._write(i, moment)
             reward.append([moment.rewards.get(p, 0.0) for p in self._players])
             terminated.append([moment.terminated.get(p, False) for p in self._players])
@@ -255,7 +268,7 @@ class GameCopies:
                 observation, mask = view.split(moment.observations[name])
                 self._put[p](i, observation)
             elif self._present[i, p]:
-                nest.map_structure(lambda leaf: leaf[i].fill(0), self._corners[p])
+                self._clear(i, p)
             self._present[i, p], self._acts[i, p] = present, present and acts
             if moment.terminated.get(name, False) or moment.truncated.get(name, False):
                 self._acts[i, p] = False
@@ -268,6 +281,18 @@ class GameCopies:
                     allowed[:size] = True if mask is None else mask
         if layout.state is not None:
             layout.state[i] = self._copies[i].env.state()
+
+    def _clear(self, i: int, p: int) -> None:
+        nest.map_structure(lambda leaf: leaf[i].fill(0), self._corners[p])
+
+    def state(self) -> python_types.SimpleNamespace:
+        return python_types.SimpleNamespace(
+            games=list(self._copies), acts=self._acts, present=self._present
+        )
+
+    def restored(self) -> None:
+        for i, p in np.argwhere(~self._present).tolist():
+            self._clear(i, p)
 
     def render(self) -> Any:
         return self.unwrapped.render()

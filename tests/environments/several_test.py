@@ -278,3 +278,25 @@ def test_a_forbidden_move_loses():
 def test_boards_that_cannot_be_are_refused(kwargs):
     with pytest.raises(errors.BadInput, match="Connect cannot use"):
         factory.make(_settings("Connect", kwargs=kwargs), 2)
+
+
+@pytest.mark.parametrize("num_players", [1, 3])
+def test_a_restored_game_goes_on_as_before(num_players):
+    rng = np.random.default_rng(0)
+    one, two = (
+        _environment([Crowd(seed, num_players) for seed in pair])
+        for pair in ((1, 2), (3, 4))
+    )
+    seeds = [0] * one.num_envs
+    for environment in (one, two):
+        environment.reset(seeds)
+        for _ in range(9):
+            environment.step(rng.integers(4, size=environment.num_envs))
+    two.load_state_dict(one.state_dict())
+    for _ in range(30):
+        action = rng.integers(4, size=one.num_envs)
+        (row, end), (other, twin) = one.step(action), two.step(action)
+        for name in ("step_type", "reward", "discount", "observation", "acts"):
+            np.testing.assert_array_equal(getattr(row, name), getattr(other, name))
+        np.testing.assert_array_equal(end.episode_return, twin.episode_return)
+        np.testing.assert_array_equal(end.episode_length, twin.episode_length)
