@@ -21,4 +21,5 @@ def get_config():
     config.loss.reduction = "mean"
     config.optimizer.learning_rate = 3e-3
     config.optimizer.clip_norm = 0.5
+    config.evaluation.greedy = True
     return config

@@ -135,6 +135,9 @@ class EnvironmentSpec:
     action_mask: str = ""  # path of the mask in the observation; "": no mask
     task: str = ""  # path of the task number in the observation; "": a single task
     num_tasks: int = 1
+    players: tuple[str, ...] = ("",)  # of a game, each in a column
+    waits: bool = False  # players wait or are gone in some rows, which have `acts`
+    privileged: str = ""  # path of what only values may depend on; "": nothing
 
 
 def array_spec(
@@ -270,6 +273,23 @@ def check_mask(environment: EnvironmentSpec) -> types.Nest:
 # Observations and trajectories.
 
 
+def network_inputs(environment: EnvironmentSpec) -> tuple[types.Nest, str]:
+    """Returns the layout of what the encoder sees, and its path in the observation.
+
+    That is all but the mask and what only values see; of a player of a game it is the
+    part itself, if there is only one.
+
+    Raises:
+      BadInput: the mask is missing, or does not fit the actions.
+    """
+    seen = check_mask(environment)
+    if environment.privileged:
+        seen = nest.without(seen, environment.privileged)
+    if len(environment.players) > 1 and isinstance(seen, dict) and len(seen) == 1:
+        return next(iter(seen.items()))[::-1]
+    return seen, ""
+
+
 def pick(spec: types.Nest, observation: types.Nest) -> types.Nest:
     """Returns the parts of an observation that `spec` has; the rest is ignored."""
     if isinstance(spec, dict):
@@ -309,6 +329,9 @@ def actor_critic_output(action: ActionSpec, num_logits: int) -> types.AgentOutpu
     )
 
 
+_SCALARS = ("uint8", "float32", "int32", "bool")
+
+
 def trajectory_spec(
     environment: EnvironmentSpec,
     output: types.Nest,
@@ -331,7 +354,7 @@ def trajectory_spec(
         shape = (*leading, *spec.shape)
         return array_spec(shape, spec.dtype, stack_size=spec.stack_size)
 
-    scalar = {name: array_spec((), name) for name in ("uint8", "float32", "int32")}
+    scalar = {name: array_spec((), name) for name in _SCALARS}
     numbers = array_spec((types.NUMBERS,), np.float64)
     word = array_spec((batch,), np.int64)
     trajectory = types.Trajectory(
@@ -342,6 +365,7 @@ def trajectory_spec(
             observation=nest.map_structure(
                 lambda spec: stack(spec, rows + 1, batch), environment.observation
             ),
+            acts=stack(scalar["bool"], rows + 1, batch) if environment.waits else (),
         ),
         agent_output=nest.map_structure(lambda spec: stack(spec, rows, batch), output),
         episode_end=types.EpisodeEnd(

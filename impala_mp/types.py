@@ -23,6 +23,7 @@ class TimeStep(NamedTuple):
     reward: Nest  # float32, of the transition that led here; 0 at FIRST
     discount: Nest  # float32, 0 iff the episode terminated here
     observation: Nest  # in the environment's dtype
+    acts: Nest = ()  # bool, False: the action is ignored; (): none is, but at LAST
 
 
 class AgentOutput(NamedTuple):

@@ -7,6 +7,7 @@ case "$*" in
   *minatar* | *MinAtar* | *multitask* | *staleness*) extras=minatar ;;
   *atari* | *ALE/*) extras=atari ;;
   *minigrid* | *MiniGrid* | *BabyAI*) extras=minigrid ;;
+  *mpe* | *pettingzoo*) extras=pettingzoo ;;
   *halfcheetah* | *HalfCheetah*) extras=mujoco ;;
 esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

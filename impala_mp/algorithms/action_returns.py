@@ -45,6 +45,26 @@ def n_step(
 
 
 @torch.no_grad()
+def until_decision(
+    values: torch.Tensor,
+    rewards: torch.Tensor,
+    discounts: torch.Tensor,
+    waits: torch.Tensor,
+) -> torch.Tensor:
+    """Replaces values of rows that wait by those of what is to come.
+
+    `vtrace.until_decision` for values [T+1, B], or [T+1, B, N] with N quantiles each.
+    """
+    if values.dim() > rewards.dim():
+        shape = (*rewards.shape, values.shape[-1])
+        rewards, discounts, waits = (
+            each.unsqueeze(-1).expand(shape) for each in (rewards, discounts, waits)
+        )
+    before = vtrace.until_decision(values[:-1], values[-1], rewards, discounts, waits)
+    return torch.cat([before, values[-1:]])
+
+
+@torch.no_grad()
 def traced(
     discounts: torch.Tensor,
     rewards: torch.Tensor,

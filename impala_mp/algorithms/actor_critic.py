@@ -78,6 +78,7 @@ class Critic:
         """
         correction, log_rhos = self.vtrace.correction, log_rhos.detach()
         rewards, discounts = losses.rewards(batch, self.loss)
+        waits = base.waits(batch)
         returns = vtrace.from_importance_weights(
             log_rhos=log_rhos if correction else torch.zeros_like(log_rhos),
             discounts=discounts,
@@ -89,9 +90,11 @@ class Critic:
             clip_pg_rho_threshold=live.clip_pg_rho_threshold,
             clip_c_threshold=live.clip_c_threshold,
             lambda_=self.vtrace.lambda_,
+            waits=None if waits is None else waits * learnable,
         )
         if not correction:
-            returns = returns._replace(rhos=log_rhos.exp() * learnable)
+            decides = learnable if waits is None else learnable * (1.0 - waits)
+            returns = returns._replace(rhos=log_rhos.exp() * decides)
         return returns
 
     def task_of(self, batch: types.Trajectory) -> torch.Tensor | None:
@@ -109,6 +112,8 @@ class Critic:
     ) -> torch.Tensor:
         """Returns count and sum of squares of the advantages, by task.
 
+        They are those of the rows where something is decided.
+
         Those of micro-batches add up to those of the batch.
 
         Args:
@@ -120,6 +125,7 @@ class Critic:
         weights = base.learnable(batch)
         returns = self.returns(batch, live, weights, log_rhos, values)
         squares = returns.pg_advantages.double().square()
+        weights = base.decides(batch)
         each = torch.stack([weights.double(), squares], -1).unsqueeze(-2)
         task = self.task_of(batch)
         if task is not None:
@@ -137,6 +143,7 @@ class Step:
     logits: torch.Tensor  # of the learner's policy pi, [T, B, L]
     values: torch.Tensor  # V(x_0..x_{T-1}) under the learner's parameters
     learnable: torch.Tensor  # 1 where a transition is learned, else 0
+    decides: torch.Tensor  # the same, and 0 where a player waits
 
     def __init__(
         self,
@@ -153,8 +160,15 @@ class Step:
         self._task = critic.task_of(batch)
         head = critic.popart
         self._scale = None if head is None else head.scale_of(self._task)
+        waits = base.waits(batch)
+        self._acts = None if waits is None else 1.0 - waits
         self._replay = self._replay_control()
         self.learnable = self._replay.learnable
+        self.decides = self.decided(self.learnable)
+
+    def decided(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sets a term of the policy to 0 where a player waits."""
+        return tensor if self._acts is None else tensor * self._acts
 
     def _replay_control(self) -> replay_correction.Control:
         learnable = base.learnable(self._batch)
@@ -170,6 +184,7 @@ class Step:
             self._critic.distribution,
             self._critic.replay,
             self._critic.num_replayed,
+            self._acts,
         )
 
     def normalised(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -206,13 +221,12 @@ class Step:
 
     def entropy_loss(self) -> torch.Tensor:
         """-entropy_cost H(pi(.|x_t)): IMPALA, section 4.2."""
-        loss: torch.Tensor = -self._live.entropy_cost * self.entropy
-        return loss
+        return self.decided(-self._live.entropy_cost * self.entropy)
 
     @torch.no_grad()
     def mean(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Sums over the learnable transitions; divides by T * B of the whole batch."""
-        return (tensor * self.learnable).sum() / self._count
+        """Sums over the decisions; divides by T * B of the whole batch."""
+        return (tensor * self.decides).sum() / self._count
 
     def finish(
         self,
@@ -279,19 +293,26 @@ class Step:
         Variances are those of a micro-batch, and the metric is their mean.
         """
         share = self.values.numel() / self._count
-        weights = self.learnable / self.learnable.sum().clamp(min=1.0)
 
-        def moments(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def weights(mask: torch.Tensor) -> torch.Tensor:
+            return mask / mask.sum().clamp(min=1.0)
+
+        def moments(
+            tensor: torch.Tensor, weights: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             mean = (tensor * weights).sum()
             return mean, ((tensor - mean).square() * weights).sum()
 
-        advantage, spread = moments(returns.pg_advantages)
-        unexplained = moments(returns.vs - self.values)[1]
-        explained = 1.0 - unexplained / moments(returns.vs)[1].clamp(min=1e-12)
+        learned = weights(self.learnable)
+        decided = learned if self._acts is None else weights(self.decides)
+        advantage, spread = moments(returns.pg_advantages, decided)
+        unexplained = moments(returns.vs - self.values, learned)[1]
+        varied = moments(returns.vs, learned)[1].clamp(min=1e-12)
+        explained = (1.0 - unexplained / varied).clamp(min=-1.0)
         return {
-            "policy/entropy": share * (self.entropy * weights).sum(),
-            "value/mean": share * (self.values * weights).sum(),
-            "value/explained_variance": share * explained.clamp(min=-1.0),
+            "policy/entropy": share * (self.entropy * decided).sum(),
+            "value/mean": share * (self.values * learned).sum(),
+            "value/explained_variance": share * explained,
             "advantage/mean": share * advantage,
             "advantage/std": share * spread.sqrt(),
         }

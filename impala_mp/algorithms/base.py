@@ -99,3 +99,17 @@ def learnable(batch: types.Trajectory) -> torch.Tensor:
     """Returns float32 [T, B]: 0 from LAST to FIRST, where the action is ignored."""
     step_type = batch.time_step.step_type[:-1]
     return (step_type != types.StepType.LAST).float()
+
+
+def waits(batch: types.Trajectory) -> torch.Tensor | None:
+    """Returns float32 [T, B]: 1 where a player waits for others; None if none does."""
+    acts = batch.time_step.acts
+    if isinstance(acts, tuple):
+        return None
+    return learnable(batch) * ~acts[:-1]
+
+
+def decides(batch: types.Trajectory) -> torch.Tensor:
+    """Returns float32 [T, B]: 1 where the action makes a difference."""
+    waiting = waits(batch)
+    return learnable(batch) if waiting is None else learnable(batch) - waiting

@@ -39,6 +39,8 @@ class DQNAlgorithm:
         lambda   Peng's Q(lambda), traces of lambda
         retrace  Retrace(lambda), traces of lambda min(1, pi/mu), pi the greedy policy
 
+    All actions of a player that waits are equal: the recorded one is learned, too.
+
     With hyperbolic rescaling, networks give values at the scale of h, and returns are
     computed between its inverse and h, as in R2D2 (Kapturowski et al. 2019).
     """
@@ -121,6 +123,9 @@ class DQNAlgorithm:
         greedy = chooses.q_values.argmax(-1)
         values = self._restored(self._values(reference, greedy))
         rewards, discounts = losses.rewards(batch, self._critic.loss)
+        waits = base.waits(batch)
+        if waits is not None:
+            values = action_returns.until_decision(values, rewards, discounts, waits)
         if settings.returns == "n_step":
             returns = action_returns.n_step(
                 discounts, rewards, values, learnable, settings.n_step
@@ -131,6 +136,9 @@ class DQNAlgorithm:
                 # mu <= 1, so min(1, pi/mu) is 1 for the greedy action and else 0.
                 traces = traces * (action == greedy[:-1])
             action_values = self._restored(self._values(reference, action))
+            if waits is not None:
+                action_values = torch.where(waits > 0.0, values[:-1], action_values)
+                traces = torch.where(waits > 0.0, waits, traces)
             returns = action_returns.traced(
                 discounts, rewards, values, action_values, traces, learnable
             )

@@ -120,7 +120,7 @@ class ImpactAlgorithm:
             ),
             "loss/baseline": step.baseline_loss(returns.vs),
             "loss/entropy": step.entropy_loss(),
-            "loss/kl": self._settings.kl_cost * kl,
+            "loss/kl": self._settings.kl_cost * step.decided(kl),
         }
         metrics = {
             "impact/ratio_clipped": step.mean(

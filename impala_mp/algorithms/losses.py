@@ -31,12 +31,18 @@ def rewards(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the rewards that are learned, and the discounts: [T, B] each.
 
+    The discount factor applies once a decision. What comes while a player waits
+    counts like a reward of its decision before: its time stands still.
+
     Args:
       settings: config.loss.
     """
-    time_step = batch.time_step
+    time_step, factor = batch.time_step, settings.discount_factor
     clipped = clip_rewards(time_step.reward[1:], settings.reward_clipping)
-    return clipped, time_step.discount[1:] * settings.discount_factor
+    if not isinstance(time_step.acts, tuple):
+        passes = time_step.acts | (time_step.step_type == types.StepType.LAST)
+        factor = torch.where(passes[1:], factor, 1.0)
+    return clipped, time_step.discount[1:] * factor
 
 
 def policy_gradient_loss(

@@ -48,6 +48,7 @@ def control(
     distribution: distribution_base.ActionDistribution,
     settings: Any,
     num_replayed: int,
+    acts: torch.Tensor | None = None,
 ) -> Control:
     """Applies trust region, weights and cloning to replayed columns.
 
@@ -62,18 +63,21 @@ def control(
       value_errors: V of the learner minus the recorded V, [T, B].
       settings: config.replay.
       num_replayed: replayed transitions of the whole batch, not of a micro-batch.
+      acts: 0 where a player waits and no policy matters, else 1: [T, B]; None: all 1.
     """
+    mask = 1.0 if acts is None else acts
     # Cloning also applies to transitions outside of the trust region. It holds on to
     # the recorded policy, epsilon and temperature included.
     cloned = learnable * sample.weight * sample.replayed
     terms = {
         "loss/policy_cloning": settings.clear_policy_cost
-        * distribution.kl(recorded_logits, logits),
+        * distribution.kl(recorded_logits, logits)
+        * mask,
         "loss/value_cloning": settings.clear_value_cost * value_errors.square(),
     }
     before = learnable
     if settings.trust_region:
-        kl = distribution.kl(logits.detach(), recorded_logits)
+        kl = distribution.kl(logits.detach(), recorded_logits) * mask
         learnable = within_trust_region(learnable, sample, kl, settings.trust_region)
     dropped = (before - learnable).sum() / num_replayed
     metrics = {"replay/dropped_share": dropped}

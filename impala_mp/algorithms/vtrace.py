@@ -50,6 +50,7 @@ def from_importance_weights(
     clip_pg_rho_threshold: Threshold = 1.0,
     clip_c_threshold: Threshold = 1.0,
     lambda_: float = 1.0,
+    waits: torch.Tensor | None = None,
 ) -> VTraceReturns:
     """Computes V-trace, exact at termination, truncation and reset (equation 1).
 
@@ -65,6 +66,11 @@ def from_importance_weights(
     row before the cut bootstraps from vs_{t+1} = V(x_{t+1}). Termination is a discount
     of 0. With lambda_ < 1 the advantage mixes vs and V as in rlax, not as in SEED RL.
 
+    In rows where a player waits for the others, nothing is decided. There rho = c = 1
+    for any thresholds and lambda_, and `until_decision` replaces V(x_t), so that
+    delta_t = 0. Targets then equal those of the decisions alone, with the rewards of
+    the rows in between added to them. The result has rho = adv = 0 in rows that wait.
+
     Args:
       log_rhos: log(pi(a_t|x_t) / mu(a_t|x_t)); of the joint action.
       discounts: discount_factor times the environment's discount at x_{t+1}.
@@ -73,10 +79,18 @@ def from_importance_weights(
       bootstrap_value: V(x_T).
       learnable: 0 on LAST to FIRST and where replay leaves out, 1 elsewhere.
       clip_rho_threshold: rho-bar; inf for no clipping. The other two likewise.
+      waits: 1 where a player waits, 0 elsewhere; None: none does. The discount
+        factor is in the `discounts` of transitions to a decision alone.
     """
     rhos = log_rhos.exp() * learnable
     clipped_rhos = rhos.clamp(max=clip_rho_threshold)
     cs = lambda_ * rhos.clamp(max=clip_c_threshold)
+    if waits is not None:
+        rhos = rhos * (1.0 - waits)
+        clipped_rhos, cs = (
+            torch.where(waits > 0.0, waits, x) for x in (clipped_rhos, cs)
+        )
+        values = until_decision(values, bootstrap_value, rewards, discounts, waits)
     next_values = torch.cat([values[1:], bootstrap_value[None]])
     deltas = clipped_rhos * (rewards + discounts * next_values - values)
     vs = values + discounted_sums(deltas, discounts * cs)
@@ -84,3 +98,25 @@ def from_importance_weights(
     targets = rewards + discounts * torch.lerp(next_values, next_vs, lambda_)
     pg_advantages = rhos.clamp(max=clip_pg_rho_threshold) * (targets - values)
     return VTraceReturns(vs, pg_advantages, rhos, deltas)
+
+
+def until_decision(
+    values: torch.Tensor,
+    bootstrap_value: torch.Tensor,
+    rewards: torch.Tensor,
+    discounts: torch.Tensor,
+    waits: torch.Tensor,
+) -> torch.Tensor:
+    """Replaces values of rows that wait by those of what is to come.
+
+        V'_t = r_t + d_t V'_{t+1} where it waits, V(x_t) elsewhere; V'_T = V(x_T)
+
+    Returns:
+      [T, B].
+    """
+    deltas = torch.where(waits > 0.0, rewards, values)
+    found = discounted_sums(
+        torch.cat([deltas, bootstrap_value[None]]),
+        torch.cat([discounts * waits, torch.zeros_like(bootstrap_value)[None]]),
+    )
+    return found[:-1]

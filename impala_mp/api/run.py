@@ -193,7 +193,7 @@ class Run:
         file = self._file(path, "video.gif", (".gif",))
         greedy = bool(self.config.evaluation.greedy if greedy is None else greedy)
         with _undisturbed():
-            evaluate_lib.play_task(self._saved, self._agent, 1, greedy, 0, file)
+            evaluate_lib.play_task(self._saved, self._agent, 1, greedy, 0, "", file)
         return Image(file)
 
     def _file(
@@ -229,6 +229,12 @@ class Run:
         with _undisturbed():
             made = self._saved.environment(1)
         with contextlib.closing(made):
+            if len(made.spec.players) > 1:
+                raise errors.BadInput(
+                    f"environment.id ({self.config.environment.id!r}) is a game of"
+                    f" {len(made.spec.players)} players, whose observations are joined"
+                    " in training. Use run.evaluate()."
+                )
             interface = spaces.Interface(
                 made.unwrapped.single_observation_space,
                 made.unwrapped.single_action_space,

@@ -1,9 +1,13 @@
 """impala-eval: plays full games with a checkpoint of a run.
 
     impala-eval DIR [--episodes=100] [--checkpoint=best] [--greedy] [--video=FILE.gif]
+    impala-eval DIR --against=random | newest | DIR | module:function
 
 The last line is JSON: mean, median, std, min, max, episodes, protocol; low and high are
-the 95 % interval of the mean.
+the 95 % interval of the mean. In a game of several players, --against lets the run's
+policy play as each of them, against the other policy as all others. `mean` is then
+wins minus losses by game, from -1 to 1, beside wins, draws, losses and by_side. A
+function gets the observation and the mask of actions of the player that is to act.
 """
 
 import sys
@@ -37,11 +41,28 @@ def _evaluate() -> None:
         "A .gif file for a film of the first environment.",
         flag_values=values,
     )
+    against = flags.DEFINE_string(
+        "against",
+        None,
+        "Opponent in a game: random, newest, DIR or module:function.",
+        flag_values=values,
+    )
     which = command_line.define_checkpoint(values)
     trust = command_line.define_trust(values)
     folder = command_line.parse_run(values, str(__doc__), "impala-eval DIR")
     from impala_mp.evaluation import evaluate
 
+    if against.value:
+        result = evaluate.versus(
+            folder,
+            against.value,
+            episodes.value,
+            greedy.value,
+            trust=trust.value,
+            which=command_line.checkpoint(which.value),
+        )
+        print(json.dumps(result))
+        return
     result = evaluate.evaluate(
         folder,
         episodes.value,

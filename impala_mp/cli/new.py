@@ -1,8 +1,10 @@
 """impala-new: writes a folder with an environment, a network and an experiment.
 
     impala-new DIR [--name=my_project] [--observations=numbers | dict | pixels]
+    impala-new DIR --game
 
 They train unchanged and are a start for your own. DIR/README.md lists the next steps.
+With --game the environment is a game of two players that see numbers.
 """
 
 import sys
@@ -26,16 +28,20 @@ _TEMPLATE = pathlib.Path(__file__).parent / "template"
 _TAKEN = ("experiment", "impala_mp")
 # A file of the template whose name ends in one of them is for these observations only.
 _OBSERVATIONS = ("numbers", "dict", "pixels")
+_GAME = "game"  # numbers as well
 
 
 def write(
-    folder: str, name: str = _PLACEHOLDER, observations: str = _OBSERVATIONS[0]
+    folder: str,
+    name: str = _PLACEHOLDER,
+    observations: str = _OBSERVATIONS[0],
+    game: bool = False,
 ) -> list[str]:
     """Creates the folder with a package called `name`; returns its files.
 
     Raises:
       BadInput: the folder is not empty, `name` is not a package name, or there is no
-        environment with these observations.
+        environment, or no game, with these observations.
     """
     _check_name(name)
     if observations not in _OBSERVATIONS:
@@ -43,16 +49,22 @@ def write(
             f"--observations={observations} is unknown. Choose among"
             f" {', '.join(_OBSERVATIONS)}."
         )
+    if game and observations != _OBSERVATIONS[0]:
+        raise errors.BadInput(
+            f"--observations={observations} does not go with --game, whose players see"
+            " numbers. Leave out one of them."
+        )
     root = pathlib.Path(folder)
     if root.exists() and not root.is_dir():
         raise errors.BadInput(f"{folder} is a file. Name a new folder.")
     if root.is_dir() and any(root.iterdir()):
         raise errors.BadInput(f"{folder} is not empty. Name a new folder.")
-    others = tuple(f"_{kind}" for kind in _OBSERVATIONS if kind != observations)
+    chosen = {"environment": _GAME if game else observations, "network": observations}
     return [
-        _copy(source, root, name, observations)
+        _copy(source, root, name, kind, game)
         for source in _sources()
-        if not source.stem.endswith(others)
+        for stem, _, kind in [source.stem.partition("_")]
+        if chosen.get(stem, kind) == kind
     ]
 
 
@@ -81,15 +93,18 @@ def _sources() -> list[pathlib.Path]:
 
 
 def _copy(
-    source: pathlib.Path, root: pathlib.Path, name: str, observations: str
+    source: pathlib.Path, root: pathlib.Path, name: str, kind: str, game: bool
 ) -> str:
     class_name = "".join(word.capitalize() for word in name.split("_"))
 
     def renamed(text: str) -> str:
+        if game:  # a class, because Gymnasium has no ids of games
+            text = text.replace(f"{_PLACEHOLDER_CLASS}-v0", _PLACEHOLDER_CLASS)
         return text.replace(_PLACEHOLDER, name).replace(_PLACEHOLDER_CLASS, class_name)
 
     relative = source.relative_to(_TEMPLATE)
-    stem = relative.stem.removesuffix(f"_{observations}")
+    is_choice = kind in (*_OBSERVATIONS, _GAME)
+    stem = relative.stem.removesuffix(f"_{kind}") if is_choice else relative.stem
     target = root / renamed(str(relative.with_name(stem + relative.suffix)))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(renamed(source.read_text()))
@@ -111,8 +126,11 @@ def _new() -> None:
         f"What the environment shows: {', '.join(_OBSERVATIONS)}.",
         flag_values=values,
     )
+    game = flags.DEFINE_boolean(
+        "game", False, "Write a game of two players.", flag_values=values
+    )
     folder = command_line.parse_folder(values, str(__doc__), "impala-new DIR")
-    for path in write(folder, named.value, observations.value):
+    for path in write(folder, named.value, observations.value, game.value):
         print(path)
     place = shlex.quote(folder)
     print(f"Next: cd {place} && impala-train --config=experiment.py")

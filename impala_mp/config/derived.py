@@ -30,6 +30,25 @@ def task_suffixes(environment: Any) -> tuple[str, ...]:
     return tuple(f"/{name}" for name in (short if len(set(short)) == len(ids) else ids))
 
 
+_NAMED_PLAYERS = 8  # at most, with separate metrics
+
+
+def suffixes_of_players(players: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the suffixes of metrics by player; () if there are no such metrics.
+
+    Args:
+      players: those of the environment's spec.
+    """
+    if 1 < len(players) <= _NAMED_PLAYERS:
+        return tuple(f"/{player.replace('/', '_')}" for player in players)
+    return ()
+
+
+def episode_suffixes(environment: Any, players: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the suffixes of returns, by player or by task."""
+    return suffixes_of_players(players) or task_suffixes(environment)
+
+
 # Algorithms whose network gives a value for each action, and no policy.
 BY_VALUE = ("dqn", "iqn")
 

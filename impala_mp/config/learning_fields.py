@@ -42,6 +42,10 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " modulo their number"),
         _field("kwargs", {}, "arguments of its constructor, by name"),
         _field("ignored", (), "paths of Dict observations that the network never sees"),
+        _field("tuples_are_players", False, "the entries of Tuple spaces are those of"
+            " the players of a game"),
+        _field("shows_player", False, "each player of a game sees which one it is"),
+        _field("shows_state", False, "values also depend on the game's state()"),
     ),
     _group("network", "Encoders, core and heads.",
         _field("torso", "auto", "encoder of the observation: auto (by the kind of each"
@@ -78,7 +82,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " one element a logit; empty: all are allowed"),
     ),
     _group("actors", "The processes that act.",
-        _field("environments", 8, "E, environments of one actor; 0: auto",
+        _field("environments", 8, "E, environments of one actor, of which a game"
+            " counts as one per player; 0: auto",
             at_least=0, automatic=True),
         _field("count", 0, "processes; 0 (auto): chosen by calibration",
             at_least=0, operational=True, automatic=True),

@@ -24,6 +24,14 @@ def misbuilt(error: Exception) -> BadData:
     )
 
 
+def infinite_return(value: float) -> BadData:
+    return BadData(
+        "bad_rewards",
+        f"the return of an episode is not finite as float32 ({value}). Scale the"
+        " rewards in the environment",
+    )
+
+
 def are_finite(array: np.ndarray) -> np.ndarray:
     """Returns where numbers are finite, also as float32."""
     if array.dtype.itemsize <= 4 or array.dtype.kind != "f":

@@ -1,6 +1,7 @@
 """Checker of an environment's contract: plays it and reports what training meets."""
 
-from typing import Any, NamedTuple
+import contextlib
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -8,9 +9,18 @@ import torch
 
 from impala_mp import errors, nest, seeding, specs
 from impala_mp.config import derived, user_code
-from impala_mp.environments import bad_data, observation_watch, random_play, tasks
+from impala_mp.environments import (
+    bad_data,
+    factory,
+    findings as findings_lib,
+    game_checker,
+    observation_watch,
+    random_play,
+    tasks,
+)
 
-OK, WARNING, FAIL = "ok", "warning", "FAIL"
+OK, WARNING, FAIL = findings_lib.OK, findings_lib.WARNING, findings_lib.FAIL
+Finding = findings_lib.Finding
 _COPIES = 2  # of the environment, at most
 _LARGE = 100.0  # reward; larger ones make unscaled values hard to learn
 _WIDE = 1000.0  # from bound to bound; wider boxes are reported
@@ -19,14 +29,6 @@ _NEXT_STEP = (
     " In autoreset mode NEXT_STEP that step resets and ignores its action. Fix the"
     " vector environment, or leave autoreset to Gymnasium."
 )
-
-
-class Finding(NamedTuple):
-    """One line of a report."""
-
-    verdict: str  # OK, WARNING or FAIL
-    subject: str
-    text: str
 
 
 def check(config: Any) -> list[Finding]:
@@ -58,6 +60,12 @@ def _check_one(config: Any) -> list[Finding]:
     seeding.seed_globals(node)
     count = min(_COPIES, config.actors.environments or _COPIES)
     try:
+        with contextlib.closing(factory.make(config.environment, 1)) as made:
+            spec = made.spec
+        if len(spec.players) > 1:
+            findings += _judge_actions(spec.action)
+            findings += game_checker.check(config, spec)
+            return findings
         play = random_play.RandomPlay(
             config.environment,
             seeding.environment_seeds(node, count),

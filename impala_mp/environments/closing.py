@@ -45,11 +45,22 @@ def close(envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
         inner.closed = True  # otherwise its __del__ would close it again
 
 
-def close_each(envs: Iterable[gymnasium.Env[Any, Any]], end: float = 0.0) -> None:
+@contextlib.contextmanager
+def if_failing() -> Iterator[list[Any]]:
+    """Yields a list for single copies, which are closed if its context fails."""
+    made: list[Any] = []
+    try:
+        yield made
+    except BaseException:
+        close_each(made)
+        raise
+
+
+def close_each(envs: Iterable[Any], end: float = 0.0) -> None:
     """Closes single copies, until the monotonic time `end` if it is given."""
     end = end or time.monotonic() + LIMIT_SECS
     for env in envs:
-        _close(env, env.unwrapped, end)
+        _close(env, getattr(env, "unwrapped", env), end)
 
 
 def _close(env: Any, inner: Any, end: float) -> None:

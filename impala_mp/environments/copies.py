@@ -88,19 +88,24 @@ def adopt(
     if isinstance(inner, _Sync) and (own.step, own.reset) == (_Sync.step, _Sync.reset):
         inner.__class__ = Copies
     if isinstance(inner, Copies):
-        rows = _Rows(spec, inner.num_envs)
+        count = inner.num_envs
+        rows = Rows(
+            spec,
+            nest.map_structure(
+                lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), spec
+            ),
+        )
         inner._newest, inner._put = rows.newest, rows.put
     return envs
 
 
-class _Rows:
+class Rows:
     """Newest observations [E, ...] of all copies, without those that are ignored."""
 
-    def __init__(self, spec: types.Nest, num_envs: int) -> None:
+    def __init__(self, spec: types.Nest, arrays: types.Nest) -> None:
+        """`arrays` [E, ...] are written in place."""
         self._spec, self._is_nested = spec, isinstance(spec, (dict, tuple))
-        self._observations = nest.map_structure(
-            lambda leaf: np.zeros((num_envs, *leaf.shape), leaf.dtype), spec
-        )
+        self._observations = arrays
         self._rows = [
             (f"observations {path!r}" if path else "observations", rows)
             for path, rows in nest.flatten_with_path(self._observations)

@@ -1,35 +1,36 @@
 """Factory of vector environments, from `config.environment`."""
 
-import contextlib
 import copy
-import importlib
+import functools
 import inspect
-import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 import torch
 
 from impala_mp import errors, specs
-from impala_mp.config import arguments, derived, fields, user_code
+from impala_mp.config import arguments, derived, user_code
 from impala_mp.environments import (
-    atari,
     catch,
     closing,
+    connect,
+    games,
     recall,
+    registered,
+    several,
     spaces as spaces_lib,
     tasks,
     vector,
+    vector_games,
 )
 
-_BUILT_IN: dict[str, Callable[..., gymnasium.vector.VectorEnv[Any, Any, Any]]] = {
+_NOT_ARGUMENTS = {"num_envs", "render_mode"}
+_BUILT_IN: dict[str, Callable[..., Any]] = {
     "Catch": catch.CatchVectorEnv,
+    "Connect": connect.Connect,
     "Recall": recall.RecallVectorEnv,
 }
-_MUJOCO = "gymnasium.envs.mujoco"
-_OLD_ATARI = re.compile(r"(\w+?)(?:-ram)?(NoFrameskip|Deterministic)?-v[04]")
 
 
 def make(
@@ -42,8 +43,11 @@ def make(
 ) -> vector.VectorEnvironment:
     """Makes `num_envs` copies of the environment in `config.environment`.
 
+    A game counts as one copy per player; if they do not come out even, there are a few
+    more.
+
     Args:
-      environment: has `id`, `kwargs` and `ignored`.
+      environment: `config.environment`.
       training: False plays full games, even if a lost life ends a training episode.
       render_mode: "rgb_array" to draw pictures.
       task: number of the task, modulo the number of tasks.
@@ -70,7 +74,7 @@ def _joint_spec(environment: Any) -> specs.EnvironmentSpec:
     for name in ids:
         made = _make_one(environment, name, 1, True, None)
         parts.append(made.spec)
-        spaces.append(made.unwrapped.single_observation_space)
+        spaces += made.observation_spaces
         made.close()
     spaces_lib.check_ignored(environment.ignored, spaces)
     return tasks.joint_spec(ids, parts)
@@ -85,39 +89,75 @@ def _make_one(
 ) -> vector.VectorEnvironment:
     kwargs = arguments.plain(environment.kwargs)
     if name in _BUILT_IN:
-        _check_arguments(name, _BUILT_IN[name], kwargs, {"num_envs", "render_mode"})
-        built_in = _BUILT_IN[name](num_envs, render_mode=render_mode, **kwargs)
-        return _adapted(built_in, environment)
+        registered.check_arguments(name, _BUILT_IN[name], kwargs, _NOT_ARGUMENTS)
+        kwargs["render_mode"] = render_mode
+        made = _make_vector(name, _BUILT_IN[name], num_envs, kwargs)
+        return _adapted(name, made, environment)
     factory = _own_factory(name)
     if factory:
-        made = _make_own(name, factory, num_envs, kwargs, render_mode)
-        return _adapted(made, environment)
-    spec = _find(name)
-    if _is_atari(spec):
-        return _make_atari(spec, num_envs, training, kwargs)
-    made = _make(spec, num_envs, kwargs, render_mode)
-    return _adapted(made, environment)
+        made = _make_own(
+            name, factory, num_envs, kwargs, render_mode, environment.tuples_are_players
+        )
+        return _adapted(name, made, environment)
+    spec = registered.find(name, _BUILT_IN)
+    if registered.is_atari(spec):
+        return registered.make_atari(spec, num_envs, training, kwargs)
+    if environment.tuples_are_players:
+        one = functools.partial(registered.make_single, spec, kwargs, render_mode)
+        return _adapted(
+            name,
+            _all(num_envs, lambda env: games.Tuples(name, env), one(), one),
+            environment,
+        )
+    made = registered.make(spec, num_envs, kwargs, render_mode)
+    return _adapted(name, made, environment)
 
 
-def _adapted(
-    made: gymnasium.vector.VectorEnv[Any, Any, Any], environment: Any
-) -> vector.VectorEnvironment:
+def _adapted(name: str, made: Any, environment: Any) -> vector.VectorEnvironment:
+    """Adapts a vector environment, a VectorGame, or a list of games.
+
+    Raises:
+      BadInput: a space is not supported, or a field has no effect.
+    """
+    ignored, shows_player = environment.ignored, environment.shows_player
+    source: vector_games.Source
     try:
-        return vector.VectorEnvironment(made, environment.ignored)
+        if isinstance(made, gymnasium.vector.VectorEnv):
+            _refuse(name, environment, *_NEEDS)
+            return vector.VectorEnvironment(made, ignored)
+        if not isinstance(made, list):
+            _refuse(name, environment, "shows_state", "tuples_are_players")
+            source = vector_games.Native(name, made, ignored, shows_player)
+        else:
+            if not isinstance(made[0], games.Tuples):
+                _refuse(name, environment, "tuples_are_players")
+            shows_state = environment.shows_state
+            source = vector_games.GameCopies(
+                name, made, ignored, shows_player, shows_state
+            )
     except BaseException:
-        closing.close(made)
+        if isinstance(made, gymnasium.vector.VectorEnv):
+            closing.close(made)
+        elif isinstance(made, list):
+            closing.close_each([game.env for game in made])
         raise
+    return several.SeveralEnvironment(source)
 
 
-@contextlib.contextmanager
-def _copies() -> Iterator[list[gymnasium.Env[Any, Any]]]:
-    """Yields a list for single copies, which are closed if its context fails."""
-    made: list[gymnasium.Env[Any, Any]] = []
-    try:
-        yield made
-    except BaseException:
-        closing.close_each(made)
-        raise
+_NEEDS = {
+    "shows_player": "a game of several players",
+    "shows_state": "the state() of PettingZoo's games",
+    "tuples_are_players": "a Gymnasium environment with Tuple spaces",
+}
+
+
+def _refuse(name: str, environment: Any, *fields: str) -> None:
+    for field in fields:
+        if environment[field]:
+            raise errors.BadInput(
+                f"environment.{field} needs {_NEEDS[field]}, which environment.id"
+                f" ({name!r}) has not. Set config.environment.{field}=False."
+            )
 
 
 def probe(environment: Any) -> specs.EnvironmentSpec:
@@ -129,97 +169,10 @@ def probe(environment: Any) -> specs.EnvironmentSpec:
     made = make(environment, 1)
     try:
         if made.spec.num_tasks == 1:
-            space = made.unwrapped.single_observation_space
-            spaces_lib.check_ignored(environment.ignored, [space])
+            spaces_lib.check_ignored(environment.ignored, made.observation_spaces)
         return made.spec
     finally:
         made.close()
-
-
-def _find(name: str) -> gymnasium.envs.registration.EnvSpec:
-    """Imports the extra that registers `name`; returns its spec."""
-    module, plain = user_code.split_id(name)
-    for prefix, (registers, extra) in user_code.EXTRAS.items():
-        if (
-            plain.startswith(prefix)
-            and not _is_of_another(plain, registers)
-            and (not module or user_code.is_extra(module, plain))
-        ):
-            _import_extra(name, registers, extra)
-    _refuse_old_atari(name, plain)
-    try:
-        return gymnasium.spec(plain)
-    except gymnasium.error.Error as error:
-        known = [*_BUILT_IN, *gymnasium.registry]
-        raise errors.BadInput(
-            f"environment.id ({name!r}) is not registered with Gymnasium"
-            f"{' and names no factory' if ':' in name else ''}."
-            f"{fields.nearest(plain, known)} Set config.environment.id."
-        ) from error
-
-
-def _is_of_another(plain: str, module_name: str) -> bool:
-    """Returns True if another package than that of the module has registered it."""
-    spec = gymnasium.registry.get(plain)
-    if spec is None:
-        return False
-    package = str(spec.entry_point).partition(":")[0].partition(".")[0]
-    return package != module_name.partition(".")[0]
-
-
-def _refuse_old_atari(name: str, plain: str) -> None:
-    """Refuses Atari ids of v0 and v4, which have no vector environment.
-
-    Raises:
-      BadInput: with the id to use.
-    """
-    match = _OLD_ATARI.fullmatch(plain)
-    if not match or _is_of_another(plain, "ale_py"):
-        return
-    try:
-        importlib.import_module("ale_py")
-    except ImportError as error:
-        if match[2]:  # no other ids are called so
-            raise _missing_extra(name, "atari") from error
-        return
-    new = f"ALE/{match[1]}-v5"
-    if new in gymnasium.registry:
-        raise errors.BadInput(
-            f"environment.id ({name!r}) is an old Atari id, whose frames come one by"
-            f" one and unscaled. Set config.environment.id={new}; without sticky"
-            " actions, as in v4, config.environment.kwargs.repeat_action_probability=0."
-        )
-
-
-def _is_atari(spec: gymnasium.envs.registration.EnvSpec) -> bool:
-    """Returns True for ale-py's vector environment, under any id."""
-    if spec.vector_entry_point is None:
-        return False
-    creator = _creator(spec.vector_entry_point)
-    ale = sys.modules.get("ale_py.vector_env")
-    return (
-        ale is not None
-        and inspect.isclass(creator)
-        and issubclass(creator, ale.AtariVectorEnv)
-    )
-
-
-def _import_extra(name: str, module_name: str, extra: str) -> None:
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise _missing_extra(name, extra) from error
-    if extra == "minatar" and "MinAtar/Breakout-v1" not in gymnasium.registry:
-        module.register_envs()
-    else:
-        gymnasium.register_envs(module)
-
-
-def _missing_extra(name: str, extra: str) -> errors.BadInput:
-    return errors.BadInput(
-        f"environment.id ({name!r}) needs an extra that is not installed. Run pip"
-        f" install 'impala_mp[{extra}]'."
-    )
 
 
 def _own_factory(name: str) -> Callable[..., Any] | None:
@@ -237,147 +190,84 @@ def _make_own(
     num_envs: int,
     kwargs: dict[str, Any],
     render_mode: str | None,
-) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    """Calls the factory once if it takes num_envs, otherwise once per copy."""
-    _check_arguments(name, factory, kwargs, {"num_envs", "render_mode"})
+    tuples_are_players: bool,
+) -> Any:
+    """Calls the factory once if it takes num_envs, otherwise once per copy.
+
+    Returns:
+      A vector environment, a VectorGame, or a list of games.
+    """
+    registered.check_arguments(name, factory, kwargs, _NOT_ARGUMENTS)
     parameters = inspect.signature(factory).parameters
     if render_mode and "render_mode" in parameters:
         kwargs["render_mode"] = render_mode
     if "num_envs" in parameters:
-        made = factory(num_envs=num_envs, **kwargs)
-        _check_type(name, made, gymnasium.vector.VectorEnv)
-        return made
+        return _make_vector(name, factory, num_envs, kwargs)
 
-    def one() -> gymnasium.Env[Any, Any]:
+    def one() -> Any:
         env = factory(**copy.deepcopy(kwargs))  # which this copy may change
-        _check_type(name, env, gymnasium.Env)
-        copies.append(env)
+        if hasattr(env, "close"):
+            copies.append(env)
         return env
 
-    with _copies() as copies:
-        return gymnasium.vector.SyncVectorEnv([one] * num_envs)
+    with closing.if_failing() as copies:
+        first = one()
+        if games.is_game(first):
+            # Not before: only PettingZoo's factories are known to pass it on.
+            if render_mode and registered.takes(factory, "render_mode"):
+                kwargs["render_mode"] = render_mode
+                closing.close_each([copies.pop()])
+                first = one()
+            return _all(num_envs, lambda env: games.adapt(name, env), first, one)
+        _check_type(name, first, gymnasium.Env)
+        if tuples_are_players:
+            return _all(num_envs, lambda env: games.Tuples(name, env), first, one)
+        made = [first]
+
+        def single() -> gymnasium.Env[Any, Any]:
+            env = made.pop() if made else one()
+            _check_type(name, env, gymnasium.Env)
+            return env
+
+        return gymnasium.vector.SyncVectorEnv([single] * num_envs)
+
+
+def _make_vector(
+    name: str, factory: Callable[..., Any], num_envs: int, kwargs: dict[str, Any]
+) -> Any:
+    made = factory(num_envs=num_envs, **kwargs)
+    if not hasattr(made, "num_games"):
+        _check_type(name, made, gymnasium.vector.VectorEnv)
+        return made
+    count = _num_games(num_envs, made.players)
+    if count == num_envs:
+        return made
+    if hasattr(made, "close"):
+        made.close()
+    return factory(num_envs=count, **kwargs)
+
+
+def _all(
+    num_envs: int,
+    adapt: Callable[[Any], games.Game],
+    first: Any,
+    make_one: Callable[[], Any],
+) -> list[games.Game]:
+    """Returns games that have `num_envs` players in all, or a few more."""
+    game = adapt(first)
+    others = _num_games(num_envs, game.players) - 1
+    return [game, *(adapt(make_one()) for _ in range(others))]
+
+
+def _num_games(num_envs: int, players: Sequence[str]) -> int:
+    return -(-num_envs // len(players))
 
 
 def _check_type(name: str, made: Any, expected: type) -> None:
     if not isinstance(made, expected):
         raise errors.BadInput(
             f"environment.id ({name!r}) returns a {type(made).__name__}. It must return"
-            " a gymnasium.VectorEnv if it takes num_envs, otherwise a gymnasium.Env."
+            " a gymnasium.VectorEnv if it takes num_envs, otherwise a gymnasium.Env, or"
+            " a game of PettingZoo."
             f" Return a gymnasium.{expected.__name__}."
         )
-
-
-def _make(
-    spec: gymnasium.envs.registration.EnvSpec,
-    num_envs: int,
-    kwargs: dict[str, Any],
-    render_mode: str | None,
-) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    own = spec.vector_entry_point
-    entry_point = _creator(own or spec.entry_point)
-    limit = set() if own else {"max_episode_steps"}  # of Gymnasium's `make`
-    given = {name: value for name, value in kwargs.items() if name not in limit}
-    _check_arguments(spec.id, entry_point, given, {"num_envs", "render_mode"})
-    if render_mode and _takes(entry_point, "render_mode"):
-        kwargs["render_mode"] = render_mode
-    if own:
-        _check_limit(spec, entry_point)
-        return gymnasium.make_vec(
-            spec, num_envs, vectorization_mode="vector_entry_point", **kwargs
-        )
-    # "sync": an actor is a separate process already. The checker wraps every step.
-    spec = copy.deepcopy(spec)
-    spec.disable_env_checker = True
-    try:
-        return _make_sync(spec, num_envs, kwargs)
-    except gymnasium.error.DependencyNotInstalled as error:
-        if str(spec.entry_point).startswith(_MUJOCO):
-            raise _missing_extra(spec.id, "mujoco") from error
-        raise errors.BadInput(f"environment.id ({spec.id!r}): {error}") from error
-
-
-def _takes(function: Callable[..., Any], name: str) -> bool:
-    parameters = inspect.signature(function).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return takes_any or name in parameters
-
-
-def _check_limit(
-    spec: gymnasium.envs.registration.EnvSpec, entry_point: Callable[..., Any]
-) -> None:
-    """Raises BadInput if Gymnasium would pass on a limit that nothing takes."""
-    if spec.max_episode_steps is None or _takes(entry_point, "max_episode_steps"):
-        return
-    raise errors.BadInput(
-        f"environment.id ({spec.id!r}) is registered with max_episode_steps"
-        f" {spec.max_episode_steps}, which its vector environment does not take. Add"
-        " the argument max_episode_steps to it, or register it without the limit."
-    )
-
-
-def _make_sync(
-    spec: gymnasium.envs.registration.EnvSpec, num_envs: int, kwargs: dict[str, Any]
-) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    def noted(env: gymnasium.Env[Any, Any]) -> Any:
-        copies.append(env)
-        return env
-
-    with _copies() as copies:
-        made = gymnasium.make_vec(
-            spec, num_envs, vectorization_mode="sync", wrappers=[noted], **kwargs
-        )
-    if made.unwrapped.spec:
-        made.unwrapped.spec.kwargs.pop("wrappers", None)
-    return made
-
-
-def _make_atari(
-    spec: gymnasium.envs.registration.EnvSpec,
-    num_envs: int,
-    training: bool,
-    kwargs: dict[str, Any],
-) -> atari.AtariEnvironment:
-    fixed = {
-        "num_envs",
-        "num_threads",
-        "batch_size",
-        "reward_clipping",  # the learner clips; reported returns are unclipped
-        "autoreset_mode",
-        "life_loss_info",
-        "continuous",
-        "game",
-    }
-    episodic_life = bool(kwargs.pop("episodic_life", False)) and training
-    entry_point = _creator(spec.vector_entry_point)
-    _check_arguments(spec.id, entry_point, kwargs, fixed)
-    envs = gymnasium.make_vec(
-        spec,
-        num_envs,
-        vectorization_mode="vector_entry_point",
-        num_threads=1,
-        reward_clipping=False,
-        **kwargs,
-    )
-    frames = {"frameskip": 4, **spec.kwargs, **kwargs}["frameskip"]
-    return atari.AtariEnvironment(envs, episodic_life, frames)
-
-
-def _creator(entry_point: Any) -> Callable[..., Any]:
-    if callable(entry_point):
-        return entry_point
-    return gymnasium.envs.registration.load_env_creator(entry_point)
-
-
-def _check_arguments(
-    name: str, function: Callable[..., Any], kwargs: dict[str, Any], fixed: set[str]
-) -> None:
-    parameters = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    known = [key for key in parameters if key not in {*fixed, "self"}]
-    for key in kwargs:
-        if key not in known:
-            raise errors.BadInput(
-                f"environment.kwargs.{key} is not an argument of {name}, which takes"
-                f" {', '.join(known) or 'none'}. Set config.environment.kwargs."
-            )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from impala_mp import errors, nest, specs, types
-from impala_mp.environments import episode_numbers, vector
+from impala_mp.environments import episode_numbers, joint, vector
 
 OBSERVATION, TASK, ALLOWED = "observation", "task", "allowed"  # keys
 
@@ -21,21 +21,30 @@ def joint_spec(
     """
     first = parts[0]
     for name, part in zip(ids, parts, strict=True):
+        if len(part.players) > 1:
+            raise errors.BadInput(
+                f"environment.id names {len(ids)} tasks, and {name} is a game of"
+                f" {len(part.players)} players. Tasks have a single player each. Name"
+                " one environment."
+            )
         if part.frames_per_step != first.frames_per_step:
             raise _different(ids[0], name, "frames per step", first, part)
-    observation = first.observation
-    for name, part in zip(ids[1:], parts[1:], strict=True):
+    for name, part in zip(ids, parts, strict=True):
         try:
-            observation = nest.map_structure(_larger, observation, part.observation)
+            joint.observation([first.observation, part.observation])
         except ValueError as error:
             raise _different(ids[0], name, "observations", first, part) from error
+        try:
+            joint.action([first.action, part.action])
+        except ValueError as error:
+            raise _different(ids[0], name, "actions", first, part) from error
+    observation = joint.observation([part.observation for part in parts])
+    action = joint.action([part.action for part in parts])
     merged = {
         OBSERVATION: observation,
         TASK: specs.CategoriesSpec((), np.dtype(np.int64), (len(ids),), (0,)),
     }
-    action = first.action
-    if any(part.action != action for part in parts):
-        action = _largest_action(ids, parts)
+    if any(part.action != first.action for part in parts):
         merged[ALLOWED] = specs.array_spec((action.num_actions,), np.bool_)
     return specs.EnvironmentSpec(
         merged,
@@ -56,40 +65,6 @@ def _different(
     )
 
 
-def _larger(one: specs.ArraySpec, other: specs.ArraySpec) -> specs.ArraySpec:
-    """Returns the smallest array that both fit into.
-
-    Raises:
-      ValueError: there is none.
-    """
-    plain = type(one) is type(other) is specs.ArraySpec
-    if one == other and not plain:
-        return one
-    if not plain or one.dtype != other.dtype or len(one.shape) != len(other.shape):
-        raise ValueError("different kinds of arrays")
-    sizes = tuple(map(max, one.shape, other.shape))
-    # Stacks of the same layout stay stacks: the padding is 0.
-    same = one.stack_size == other.stack_size and one.shape[-1:] == other.shape[-1:]
-    stack_size = one.stack_size if same else 1
-    bounds: tuple[tuple[float, ...], tuple[float, ...]] = (), ()
-    if one.shape == other.shape and (one.low, one.high) == (other.low, other.high):
-        bounds = one.low, one.high
-    elif one.low and other.low:
-        low = min(0.0, *one.low, *other.low)
-        high = max(0.0, *one.high, *other.high)
-        bounds = (low,), (high,)
-    return specs.array_spec(sizes, one.dtype, *bounds, stack_size)
-
-
-def _largest_action(
-    ids: Sequence[str], parts: Sequence[specs.EnvironmentSpec]
-) -> specs.DiscreteSpec:
-    for name, part in zip(ids, parts, strict=True):
-        if not isinstance(part.action, specs.DiscreteSpec):
-            raise _different(ids[0], name, "actions", parts[0], part)
-    return specs.DiscreteSpec(max(part.action.num_actions for part in parts))
-
-
 class TaskEnvironment(vector.VectorEnvironment):
     """Vector environment of one task, with the joint spec of all tasks of a run."""
 
@@ -97,25 +72,21 @@ class TaskEnvironment(vector.VectorEnvironment):
         self,
         inner: vector.VectorEnvironment,
         task: int,
-        joint: specs.EnvironmentSpec,
+        spec: specs.EnvironmentSpec,
     ) -> None:
         """Takes the task's environment and number, and the spec of `joint_spec`."""
-        self._inner, self.spec = inner, joint
+        self._inner, self.spec = inner, spec
         self.num_envs = inner.num_envs
         count = self.num_envs
         self._rows: types.Nest = nest.map_structure(
-            lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), joint.observation
+            lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), spec.observation
         )
         self._rows[TASK][:] = task
         if ALLOWED in self._rows:
             own: specs.DiscreteSpec = inner.spec.action
             self._rows[ALLOWED][:, : own.num_actions] = True
-        corners = nest.map_structure(
-            lambda rows, leaf: rows[(slice(None), *map(slice, leaf.shape))],
-            self._rows[OBSERVATION],
-            inner.spec.observation,
-        )
-        self._corners = nest.flatten(corners)  # views of the parts without padding
+        corners = joint.corners(self._rows[OBSERVATION], inner.spec.observation)
+        self._corners = nest.flatten(corners)
 
     def _padded(self, time_step: types.TimeStep) -> types.TimeStep:
         leaves = nest.flatten(time_step.observation)

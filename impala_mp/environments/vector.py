@@ -57,6 +57,11 @@ class VectorEnvironment:
         return self._envs
 
     @property
+    def observation_spaces(self) -> list[gymnasium.Space[Any]]:
+        """The spaces of single observations, before some parts are ignored."""
+        return [self._envs.single_observation_space]
+
+    @property
     def num_outside(self) -> int:
         """Number of observations so far that were outside their space and used."""
         return self._interface.num_outside
@@ -122,12 +127,7 @@ class VectorEnvironment:
         self._lengths += ~self._was_over
         any_over = game_over.any()
         if any_over and not bad_data.are_finite(self._returns[game_over]).all():
-            raise bad_data.BadData(
-                "bad_rewards",
-                "the return of an episode is not finite as float32"
-                f" ({self._returns[game_over].max()}). Scale the rewards in the"
-                " environment",
-            )
+            raise bad_data.infinite_return(self._returns[game_over].max())
         returns = np.where(game_over, self._returns, np.nan).astype(np.float32)
         lengths = np.where(game_over, self._lengths, 0).astype(np.int32)
         self._returns[game_over] = 0.0
@@ -182,7 +182,7 @@ class VectorEnvironment:
                 f"{self._envs} renders no pictures. It needs the render mode rgb_array."
                 " Declare it, and let the factory take render_mode and pass it on."
             )
-        return _picture(np.asarray(drawn[0]))
+        return picture(np.asarray(drawn[0]))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state that the next step depends on: numbers, strings, tensors.
@@ -201,7 +201,7 @@ class VectorEnvironment:
         closing.close(self._envs)
 
 
-def _picture(drawn: np.ndarray) -> np.ndarray:
+def picture(drawn: np.ndarray) -> np.ndarray:
     """Converts grey, RGB or RGBA, from 0 to 255 or from 0 to 1, to uint8 [H, W, 3].
 
     A picture of floats without a value above 1 goes from 0 to 1.

@@ -194,7 +194,7 @@ def _add_random_policy(run: saved_run.SavedRun, policy: agent.Agent) -> None:
         count = min(settings.training_episodes, settings.environments)
         with contextlib.closing(run.environment(count, task)) as environment:
             random_policy = evaluator.RandomPolicy(policy, environment.spec.action)
-            by_task[suffix] = evaluator.evaluate(
+            played = evaluator.evaluate(
                 random_policy,
                 environment,
                 settings.training_episodes,
@@ -204,6 +204,7 @@ def _add_random_policy(run: saved_run.SavedRun, policy: agent.Agent) -> None:
                 settings.max_steps,
                 lambda sentence: None,
             )
+            by_task |= played.by_player(suffix, environment.spec.players)
     # Games that ended in time alone would be the short ones.
     if time.monotonic() < end and all(each.returns for each in by_task.values()):
         line = evaluate.as_line(run, by_task, evaluations.PROGRESS, False, seed)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from impala_mp.evaluation import saved_run
+from impala_mp.evaluation import saved_run, versus as versus_lib
 from impala_mp.networks import agent
 from impala_mp.storage import evaluations
 from impala_mp.workers import evaluator, film as film_lib
@@ -34,6 +34,20 @@ def evaluate(
     run = saved_run.SavedRun(path, trust, which=which)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     return statistics_of(run, play(run, run.agent(), episodes, greedy, video), greedy)
+
+
+def versus(
+    path: str,
+    against: str,
+    games: int,
+    greedy: bool | None = None,
+    trust: bool = False,
+    which: str | int = "newest",
+) -> dict[str, Any]:
+    """Plays a checkpoint in `path` against another policy; see `versus.play`."""
+    run = saved_run.SavedRun(path, trust, which=which)
+    greedy = run.config.evaluation.greedy if greedy is None else greedy
+    return versus_lib.play(run, against, games, greedy, trust)
 
 
 def statistics_of(
@@ -87,12 +101,11 @@ def play(
     Raises:
       NoGameEnded: there are no returns.
     """
-    return {
-        suffix: play_task(
-            run, policy, episodes, greedy, task, None if task else video, seed
-        )
-        for task, suffix in enumerate(run.tasks)
-    }
+    found = {}
+    for task, suffix in enumerate(run.tasks):
+        file = None if task else video
+        found |= play_task(run, policy, episodes, greedy, task, suffix, file, seed)
+    return found
 
 
 def play_task(
@@ -101,10 +114,14 @@ def play_task(
     episodes: int,
     greedy: bool,
     task: int,
+    suffix: str,
     video: str | None,
     seed: np.random.SeedSequence | None = None,
-) -> evaluator.Played:
-    """Plays `episodes` games of a task; `video` is a file for a film of copy 0."""
+) -> dict[str, evaluator.Played]:
+    """Plays `episodes` games of a task; returns them by its suffix, or by player.
+
+    `video` is a file for a film of copy 0.
+    """
     settings, warnings = run.config.evaluation, list[str]()
     count = min(episodes, settings.environments)
     environment = run.environment(count, task, "rgb_array" if video else None)
@@ -127,4 +144,4 @@ def play_task(
         raise evaluator.NoGameEnded(f"no game has ended. {' '.join(warnings)}")
     for sentence in warnings:
         print(sentence, file=sys.stderr)
-    return played
+    return played.by_player(suffix, environment.spec.players)

@@ -29,9 +29,10 @@ class GreedyPolicy(nn.Module):
     Inputs, where the agent uses them: `observation`, in the environment's dtype;
     `first`, bool, True at the start of an episode; `reward`, float32, of the step that
     led here, 0 at the first; `core_state/0` and so on. Outputs: `action`, as the
-    environment takes it; `policy_logits`, or `q_values` of action values; `baseline`;
-    `next_core_state/0` and so on. Each leaf of a nested observation or action has a
-    name with its path, such as `observation/arm/0`.
+    environment takes it; `policy_logits`, or `q_values` of action values; `baseline`,
+    unless it depends on more than the policy; `next_core_state/0` and so on. Each leaf
+    of a nested observation or action has a name with its path, such as
+    `observation/arm/0`.
     """
 
     def __init__(self, policy: agent.Agent, environment: specs.EnvironmentSpec) -> None:
@@ -39,10 +40,13 @@ class GreedyPolicy(nn.Module):
         self.network = policy.network
         self._policy, self.outputs_name = policy, policy.outputs_name
         self._observation = environment.observation
+        self._has_value = not environment.privileged
+        if environment.privileged:
+            self._observation = nest.without(self._observation, environment.privileged)
         self._to_environment = specs.to_environment(environment.action)
         state = policy.core_state_spec()
         self._state = [f"core_state/{i}" for i in range(len(state))]
-        self.inputs = dict(_named("observation", environment.observation))
+        self.inputs = dict(_named("observation", self._observation))
         if policy.network.last_action or not isinstance(
             policy.network.core, cores.NoCore
         ):
@@ -55,13 +59,18 @@ class GreedyPolicy(nn.Module):
     def forward(self, inputs: Tensors) -> Tensors:
         """Returns greedy action, outputs, baseline and next core state of each row."""
         policy, state = self._policy, tuple(inputs[name] for name in self._state)
-        outputs, baseline, core = policy.look(self._time_step(inputs), state)
+        time_step = self._time_step(inputs)
+        values = {}
+        if self._has_value:
+            outputs, values["baseline"], core = policy.look(time_step, state)
+        else:
+            outputs, core = policy.look_for_policy(time_step, state)
         action = policy.distribution.mode(outputs)  # of values, too, the largest
-        state = policy.remember(action, core)
+        state = policy.remember(time_step, action, core)
         return {
             **dict(_named("action", self._to_environment(action))),
             self.outputs_name: outputs,
-            "baseline": baseline,
+            **values,
             **dict(zip(self.carried, state, strict=True)),
         }
 
@@ -234,7 +243,7 @@ def _check_equal(expected: Tensors, found: Tensors, outputs_name: str) -> None:
     Raises:
       BadInput: the file computes something else than the network.
     """
-    for name in (outputs_name, "baseline"):
+    for name in expected.keys() & {outputs_name, "baseline"}:
         try:
             torch.testing.assert_close(
                 found[name], expected[name], rtol=1e-3, atol=1e-3

@@ -120,15 +120,17 @@ def _moments(
 ) -> Iterator[spectators.Moment]:
     """Yields the moments of one episode after the other, without end."""
     generator = torch.Generator().manual_seed(seeding.torch_seed(run.seed()))
-    camera, state = _Camera(environment), policy.initial_state(1)
+    players, count = environment.spec.players, environment.num_envs
+    camera, state = _Camera(environment), policy.initial_state(count)
     to_environment = specs.to_environment(environment.spec.action)
-    time_step = environment.reset(seeding.environment_seeds(run.seed(), 1))
+    time_step = environment.reset(seeding.environment_seeds(run.seed(), count))
     episode = step = 0
+    over = True
     while True:
-        is_first = time_step.step_type[0] == types.StepType.FIRST
-        if is_first:
-            episode, step, episode_return = episode + 1, 0, 0.0
-        episode_return += float(time_step.reward[0])
+        if over:
+            episode, step, returns = episode + 1, 0, np.zeros(count)
+        returns += time_step.reward
+        over = bool((time_step.step_type == types.StepType.LAST).all())
         with torch.inference_mode():
             row = nest.tensors(time_step)
             outputs, *_ = policy.look(row, state)
@@ -140,19 +142,35 @@ def _moments(
             step=step,
             picture=picture,
             without=camera.without,
-            observation=nest.map_structure(_only, time_step.observation),
-            elements=policy.describe(outputs[0]),
-            action=nest.map_structure(_only, to_environment(output.action)),
-            value=float(output.baseline[0]),
-            reward=float(time_step.reward[0]),
-            episode_return=episode_return,
-            over=bool(time_step.step_type[0] == types.StepType.LAST),
+            observation=nest.map_structure(_first, time_step.observation),
+            parts=[
+                spectators.Part(
+                    player=name,
+                    elements=policy.describe(outputs[i]),
+                    action=nest.map_structure(
+                        lambda leaf, i=i: leaf[i].numpy().copy(),
+                        to_environment(output.action),
+                    ),
+                    acts=_acts(time_step, i),
+                    value=float(output.baseline[i]),
+                    reward=float(time_step.reward[i]),
+                    episode_return=float(returns[i]),
+                )
+                for i, name in enumerate(players)
+            ],
+            over=over,
         )
         action = nest.map_structure(torch.Tensor.numpy, output.action)
         time_step, _ = environment.step(action)
         step += 1
 
 
-def _only(rows: types.Nest) -> np.ndarray:
-    """Copies the one row of an array or tensor [1, ...]."""
+def _acts(time_step: types.TimeStep, column: int) -> bool:
+    if isinstance(time_step.acts, tuple):
+        return bool(time_step.step_type[column] != types.StepType.LAST)
+    return bool(time_step.acts[column])
+
+
+def _first(rows: types.Nest) -> np.ndarray:
+    """Copies the first row of an array [B, ...]."""
     return np.array(rows[0])

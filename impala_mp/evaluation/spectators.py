@@ -20,8 +20,20 @@ _SIDE = 44  # columns beside a picture
 _BAR = 20  # characters of a probability of 1
 
 
+class Part(NamedTuple):
+    """Action of one player in a moment, with the policy and value of the agent."""
+
+    player: str  # "" without other players
+    elements: list[base.Element]  # of the policy
+    action: types.Nest  # arrays, as the environment takes it
+    acts: bool  # False: the action is ignored
+    value: float
+    reward: float  # of the step that led here
+    episode_return: float  # so far
+
+
 class Moment(NamedTuple):
-    """One row of an episode, with the policy and value that the agent computes."""
+    """One row of an episode."""
 
     task: str  # "" if there is only one
     episode: int  # from 1
@@ -29,12 +41,18 @@ class Moment(NamedTuple):
     picture: np.ndarray | None  # uint8 [H, W, 3]
     without: str  # why there is no picture; "" if there is, or if none is drawn
     observation: types.Nest  # arrays of one copy
-    elements: list[base.Element]  # of the policy
-    action: types.Nest  # arrays, as the environment takes it; ignored if `over`
-    value: float
-    reward: float  # of the step that led here
-    episode_return: float  # so far
+    parts: list[Part]  # of each player
     over: bool
+
+    @property
+    def elements(self) -> list[base.Element]:
+        """The policy of each player that acts, by name."""
+        return [
+            element._replace(name=f"{part.player} {element.name}".strip())
+            for part in self.parts
+            if part.acts or not part.player
+            for element in part.elements
+        ]
 
 
 class Spectator(Protocol):
@@ -74,11 +92,21 @@ def _facts(moment: Moment) -> list[tuple[str, str]]:
         *([("task", moment.task)] if moment.task else []),
         ("episode", str(moment.episode)),
         ("step", str(moment.step)),
-        ("action", "–" if moment.over else _words(moment.action)),
-        ("value", f"{moment.value:.3f}"),
-        ("reward", f"{moment.reward:.4g}"),
-        ("return", f"{moment.episode_return:.4g}"),
+        *(fact for part in moment.parts for fact in _facts_of(part)),
     ]
+
+
+def _facts_of(part: Part) -> list[tuple[str, str]]:
+    """Returns the facts of a player; as a single one if it has a name."""
+    facts = [
+        ("action", _words(part.action) if part.acts else "–"),
+        ("value", f"{part.value:.3f}"),
+        ("reward", f"{part.reward:.4g}"),
+        ("return", f"{part.episode_return:.4g}"),
+    ]
+    if not part.player:
+        return facts
+    return [(part.player, ", ".join(f"{name} {text}" for name, text in facts))]
 
 
 def _instead(moment: Moment) -> str:

@@ -136,7 +136,14 @@ class Evidence:
 
     @functools.cached_property
     def returns(self) -> list[tuple[int, float]]:
-        """Pairs (index of the record, mean return), of means over enough games."""
+        """Pairs (index of the record, mean return), of means over enough games.
+
+        None in a game of several players, where a policy meets itself: what one of
+        them wins another may lose, however well they play.
+        """
+        one_task = "," not in str(self.settings.get("environment.id", ""))
+        if one_task and self.has("episode/return_mean/"):
+            return []
         return [
             (index, record["episode/return_mean"])
             for index, record in enumerate(self.records)

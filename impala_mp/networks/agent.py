@@ -41,10 +41,16 @@ class Agent:
         network: network_lib.Network,
         distribution: base.ActionDistribution,
         action: specs.ActionSpec,
+        waits: bool = False,
     ) -> None:
+        """Takes a network and the meaning of its logits; `waits` is the spec's."""
         self.network = network
         self.distribution = distribution
         self._action = action
+        self._last = network_lib.LastAction(
+            nest.map_structure(lambda leaf: leaf.array, action),
+            specs.array_spec((), np.bool_) if waits else (),
+        )
 
     def core_state_spec(self) -> tuple[specs.ArraySpec, ...]:
         """Returns the specs of the core state, without the batch."""
@@ -52,7 +58,7 @@ class Agent:
         core = tuple(specs.array_spec(shape, np.float32) for shape in shapes)
         if not self.network.last_action:
             return core
-        return (*(leaf.array for leaf in nest.flatten(self._action)), *core)
+        return (*nest.flatten(self._last), *core)
 
     def output_spec(self) -> types.AgentOutput:
         """Returns the specs of one row of `step`'s output, without the batch.
@@ -101,7 +107,7 @@ class Agent:
             action = self.distribution.mode(logits)
         else:
             action = self.distribution.sample(logits, generator)
-        state = self.remember(action, core)
+        state = self.remember(time_step, action, core)
         return types.AgentOutput(action, logits, baseline), state
 
     def look(
@@ -111,6 +117,17 @@ class Agent:
         last_action, core = self._split(state)
         outputs, baseline, core = self.network(_one_row(time_step), last_action, core)
         return outputs[0], baseline[0], core
+
+    def look_for_policy(
+        self, time_step: types.TimeStep, state: CoreState
+    ) -> tuple[torch.Tensor, CoreState]:
+        """Returns the policy's outputs of `look`, and the state, without the value.
+
+        The observation needs nothing that only values see.
+        """
+        last_action, core = self._split(state)
+        outputs, core = self.network.act(_one_row(time_step), last_action, core)
+        return outputs[0], core
 
     def policy_logits(self, outputs: torch.Tensor) -> torch.Tensor:
         """Returns the logits of pi, from the network's first output: [..., L]."""
@@ -130,7 +147,9 @@ class Agent:
         last_action, core = self._split(state)
         if self.network.last_action:
             last_action = nest.map_structure(
-                lambda *leaves: torch.cat(leaves), last_action, action
+                lambda *leaves: torch.cat(leaves),
+                last_action,
+                self._taken(time_step, action),
             )
         return self.output_type(*self.network.unroll(time_step, last_action, core))
 
@@ -141,10 +160,13 @@ class Agent:
         last_action, core = self._split(state)
         if self.network.last_action:
             last_action = nest.map_structure(
-                lambda *leaves: torch.cat(leaves)[:-1], last_action, action
+                lambda *leaves: torch.cat(leaves)[:-1],
+                last_action,
+                self._taken(time_step, action),
             )
         _, core = self.network.through_core(time_step, last_action, core)
-        return self.remember(nest.map_structure(lambda leaf: leaf[-1], action), core)
+        row, taken = nest.map_structure(lambda leaf: leaf[-1], (time_step, action))
+        return self.remember(row, taken, core)
 
     def differences(
         self,
@@ -171,21 +193,45 @@ class Agent:
 
     def replace_action(self, state: CoreState, action: types.Nest) -> CoreState:
         """Returns `state` with `action` as the last one."""
-        return self.remember(action, self._split(state)[1])
+        if not self.network.last_action:
+            return state
+        leaves = nest.flatten(action)
+        return (*leaves, *state[len(leaves) :])
 
-    def remember(self, action: types.Nest, core: CoreState) -> CoreState:
-        """Returns the core state after an action, with the recurrent state `core`."""
+    def remember(
+        self, time_step: types.TimeStep, action: types.Nest, core: CoreState
+    ) -> CoreState:
+        """Returns the core state after the action of one row, [B, ...].
+
+        Args:
+          core: the recurrent state after the row.
+        """
         if not self.network.last_action:
             return core
-        return (*nest.flatten(action), *core)
+        return (*nest.flatten(self._taken(time_step, action)), *core)
 
-    def _split(self, state: CoreState) -> tuple[Any, CoreState]:
+    def _taken(
+        self, time_step: types.TimeStep, action: types.Nest
+    ) -> network_lib.LastAction:
+        """Returns what the network sees of the actions of T rows, or of one."""
+        acted = time_step.acts
+        if isinstance(self._last.acted, tuple):
+            acted = ()
+        elif isinstance(acted, tuple):  # a policy is only asked when it is to act
+            acted = torch.ones_like(time_step.step_type, dtype=torch.bool)
+        else:
+            acted = acted[: len(nest.flatten(action)[0])]
+        return network_lib.LastAction(action, acted)
+
+    def _split(
+        self, state: CoreState
+    ) -> tuple[network_lib.LastAction | None, CoreState]:
         """Returns the last action, [1, B, ...] or None, and the recurrent state."""
         if not self.network.last_action:
             return None, state
         leaves = iter(state)
-        last_action = nest.map_structure(
-            lambda spec: next(leaves).unsqueeze(0), self._action
+        last_action: network_lib.LastAction = nest.map_structure(
+            lambda spec: next(leaves).unsqueeze(0), self._last
         )
         return last_action, tuple(leaves)
 
@@ -256,7 +302,14 @@ class QuantileAgent(QAgent):
 def _one_row(time_step: types.TimeStep) -> types.TimeStep:
     """Adds a leading axis: [B, ...] -> [1, B, ...]."""
     if isinstance(time_step.observation, torch.Tensor):  # called at every step
-        return types.TimeStep(*(leaf.unsqueeze(0) for leaf in time_step))
+        step_type, reward, discount, observation, acts = time_step
+        return types.TimeStep(
+            step_type.unsqueeze(0),
+            reward.unsqueeze(0),
+            discount.unsqueeze(0),
+            observation.unsqueeze(0),
+            acts if isinstance(acts, tuple) else acts.unsqueeze(0),
+        )
     rows: types.TimeStep = nest.map_structure(lambda x: x.unsqueeze(0), time_step)
     return rows
 
@@ -274,9 +327,15 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
     environment = dataclasses.replace(environment, action_mask=mask)
     if derived.learns_action_values(config):
         _check_discrete(environment.action, config.algorithm)
+        if environment.privileged:
+            raise errors.BadInput(
+                f"environment.shows_state gives the game's state to values alone, and"
+                f" algorithm={config.algorithm} acts by its values. Set"
+                " config.environment.shows_state=False, or config.algorithm=impact."
+            )
     kind, make_network = _KINDS.get(config.algorithm, (Agent, network_lib.Network))
     network = make_network(config, environment, distribution)
-    return kind(network, distribution, environment.action)
+    return kind(network, distribution, environment.action, environment.waits)
 
 
 # Agents and networks of the algorithms that learn action values.

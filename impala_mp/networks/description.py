@@ -3,6 +3,7 @@
 It is made from the spec and the config, by the choices that the network is made of.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,12 +30,23 @@ def describe(config: Any, environment: specs.EnvironmentSpec) -> list[Line]:
     mask = config.agent.action_mask_key or environment.action_mask
     by_value = derived.learns_action_values(config)
     whole = environment.observation
-    seen = nest.without(whole, mask) if mask else whole
-    choices = encoders.choices(config.network, seen)
+    masked = dataclasses.replace(environment, action_mask=mask)
+    seen, inside = specs.network_inputs(masked)
+    choices = {
+        f"{inside}/{path}".strip("/"): choice
+        for path, choice in encoders.choices(config.network, seen).items()
+    }
     masks, lines = ([mask] if mask else []), []
+    own = environment.privileged
+    if own:
+        by_kind = encoders.by_kind(config.network)
+        choices |= {own: encoders.choices(by_kind, nest.at(whole, own))[""]}
     for path, leaf in nest.flatten_with_path(whole):
         subject = f"observations {path}".rstrip()
-        lines.append(_observation(subject, leaf, choices.get(path), path in masks))
+        line = _observation(subject, leaf, choices.get(path), path in masks)
+        if own and path == own:
+            line = line._replace(text=f"{line.text[:-1]}, for values alone.")
+        lines.append(line)
     lines += [
         Line(f"actions {path}".rstrip(), _action(leaf, by_value))
         for path, leaf in nest.flatten_with_path(environment.action)

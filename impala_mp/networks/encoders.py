@@ -232,6 +232,19 @@ def make(settings: Any, spec: types.Nest) -> nn.Module:
     return made[0] if is_single else Encoder(made, spec, settings.joint_size)
 
 
+def make_critic(settings: Any, spec: types.Nest) -> nn.Module:
+    """Makes the encoder of what only values see, by the kind of each array."""
+    return make(by_kind(settings), spec)
+
+
+def by_kind(settings: Any) -> Any:
+    """Returns `config.network` without the names of encoders."""
+    own = settings.copy_and_resolve_references()
+    with own.unlocked():
+        own.torso, own.encoders = "auto", {}
+    return own
+
+
 def _check_layer_norm(made: list[Leaf], chosen: dict[str, inputs.Choice]) -> None:
     """Raises BadInput if no encoder has a layer norm; a custom one may read it."""
     names = list(dict.fromkeys(choice.name for choice in chosen.values()))

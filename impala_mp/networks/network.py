@@ -1,7 +1,7 @@
 """Network: encoder, core, policy head and value head."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -10,6 +10,13 @@ from torch.nn import functional
 from impala_mp import errors, nest, specs, types
 from impala_mp.networks import cores, encoders, initialisers, popart
 from impala_mp.networks.distributions import base, categorical
+
+
+class LastAction(NamedTuple):
+    """Actions that led to rows, [T, B, ...]."""
+
+    action: types.Nest
+    acted: types.Nest = ()  # bool, False: it was ignored; (): none was, but at FIRST
 
 
 class PolicyHead(nn.Linear):
@@ -65,7 +72,15 @@ class Network(nn.Module):
         self._distribution = distribution
         self._mask_path = environment.action_mask
         self.last_reward, self.last_action = settings.last_reward, settings.last_action
-        self._seen = specs.check_mask(environment)
+        self._seen, self._seen_path = specs.network_inputs(environment)
+        self._is_all_seen = self._seen is environment.observation
+        self.critic: nn.Module | None = None  # encoder of what only values see
+        self._num_privileged = 0
+        self._privileged_path = environment.privileged
+        if environment.privileged:
+            privileged = nest.at(environment.observation, environment.privileged)
+            self.critic = encoders.make_critic(settings, privileged)
+            self._num_privileged = encoders.num_features(self.critic, privileged)
         self.torso = encoders.make(settings, self._seen)
         size = encoders.num_features(self.torso, self._seen)
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
@@ -78,22 +93,33 @@ class Network(nn.Module):
         """Makes the heads over features of `size` numbers."""
         initial_std = config.network.initial_std
         self.policy = PolicyHead(size, self._distribution, initial_std)
+        size += self._num_privileged
         self.baseline = popart.value_head(size, num_tasks, self._with_popart)
 
     def forward(
         self,
         time_step: types.TimeStep,
-        last_action: torch.Tensor,
+        last_action: LastAction | None,
         state: cores.CoreState,
     ) -> tuple[torch.Tensor, torch.Tensor, cores.CoreState]:
         """Maps [T, B, ...] to what the heads return, and the core state."""
         output, state = self.through_core(time_step, last_action, state)
         return (*self._heads(output, time_step), state)
 
+    def act(
+        self,
+        time_step: types.TimeStep,
+        last_action: LastAction | None,
+        state: cores.CoreState,
+    ) -> tuple[torch.Tensor, cores.CoreState]:
+        """Maps [T, B, ...] to policy_logits and the core state, without values."""
+        output, state = self.through_core(time_step, last_action, state)
+        return self._masked(self.policy(output), time_step), state
+
     def unroll(
         self,
         time_step: types.TimeStep,
-        last_action: torch.Tensor,
+        last_action: LastAction | None,
         state: cores.CoreState,
     ) -> tuple[torch.Tensor, ...]:
         """Maps [T+1, B, ...] to the outputs that are learned."""
@@ -103,7 +129,7 @@ class Network(nn.Module):
     def through_core(
         self,
         time_step: types.TimeStep,
-        last_action: torch.Tensor,
+        last_action: LastAction | None,
         state: cores.CoreState,
     ) -> tuple[torch.Tensor, cores.CoreState]:
         """Maps [T, B, ...] to the features of the heads, and the core state."""
@@ -113,9 +139,12 @@ class Network(nn.Module):
         inputs = [features.view(rows, batch, -1)]
         if self.last_reward:
             inputs.append(time_step.reward.clamp(-1.0, 1.0).unsqueeze(-1))
-        if self.last_action:
-            encoded = self._distribution.encode(last_action)
-            inputs.append(encoded * (~first).unsqueeze(-1))
+        if last_action is not None:
+            seen = ~first
+            if not isinstance(last_action.acted, tuple):
+                seen = seen & last_action.acted
+            encoded = self._distribution.encode(last_action.action)
+            inputs.append(encoded * seen.unsqueeze(-1))
         merged = torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
         through: tuple[torch.Tensor, cores.CoreState] = self.core(merged, first, state)
         return through
@@ -142,6 +171,11 @@ class Network(nn.Module):
 
     def _values(self, output: torch.Tensor, time_step: types.TimeStep) -> torch.Tensor:
         """Returns the outputs of the value head: [T, B, outputs]."""
+        if self.critic is not None:
+            state = nest.at(time_step.observation, self._privileged_path)
+            rows, batch = output.shape[:2]
+            privileged = self.critic(_merged(state)).view(rows, batch, -1)
+            output = torch.cat([output, privileged], -1)
         heads = (output, self.task_of(time_step)) if self._with_popart else (output,)
         values: torch.Tensor = self.baseline(*heads)
         return values
@@ -159,13 +193,28 @@ class Network(nn.Module):
 
         A custom torso may lack the method. Does nothing if `finite`, a scalar, is 0.
         """
-        adapt = getattr(self.torso, "adapt", None)
-        if adapt is not None and not isinstance(adapt, nn.Module):
-            adapt(self._rows(observation), finite)
+        _adapt(self.torso, self._rows(observation), finite)
+        if self.critic is not None:
+            state = nest.at(observation, self._privileged_path)
+            _adapt(self.critic, _merged(state), finite)
 
     def _rows(self, observation: types.Nest) -> types.Nest:
         """Returns the encoder's input: [T, B, ...] -> [T * B, ...]."""
-        if isinstance(observation, torch.Tensor):
-            return observation.flatten(0, 1)
-        seen = specs.pick(self._seen, observation) if self._mask_path else observation
-        return nest.map_structure(lambda leaf: leaf.flatten(0, 1), seen)
+        if self._seen_path:
+            observation = nest.at(observation, self._seen_path)
+        elif not self._is_all_seen:
+            observation = specs.pick(self._seen, observation)
+        return _merged(observation)
+
+
+def _adapt(torso: nn.Module, rows: types.Nest, finite: torch.Tensor) -> None:
+    adapt = getattr(torso, "adapt", None)
+    if adapt is not None and not isinstance(adapt, nn.Module):
+        adapt(rows, finite)
+
+
+def _merged(observation: types.Nest) -> types.Nest:
+    """[T, B, ...] -> [T * B, ...]."""
+    if isinstance(observation, torch.Tensor):
+        return observation.flatten(0, 1)
+    return nest.map_structure(lambda leaf: leaf.flatten(0, 1), observation)

@@ -149,10 +149,12 @@ def allocate(
         inference=inference_requests.InferenceBlock(count),
         names=name_tables.NameTables(count + 1, types.NUMBERS),
         learner_record=record_ring.RecordRing(
-            learner_metrics.record_names(config), _RECORDS
+            learner_metrics.record_names(config, environment.players), _RECORDS
         ),
         evaluation_record=record_ring.RecordRing(
-            evaluator.record_names(derived.task_suffixes(config.environment))
+            evaluator.record_names(
+                derived.episode_suffixes(config.environment, environment.players)
+            )
         ),
         checkpoints=checkpoints,
         learner_threads=threads,

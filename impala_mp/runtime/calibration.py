@@ -47,10 +47,31 @@ def fill_in(
     """
     count = sum(each.numel() for each in policy.network.parameters())
     devices = resources.choose_devices(config, count)
+    games = _round_to_games(config, environment)
     numbers = resolve(config, environment, num_cores, stored)
-    if numbers or config.learner.device != "cpu":
+    if games or numbers or config.learner.device != "cpu":
         validation.check_relations(config, num_cores)
-    return [*devices, numbers]
+    return [*devices, games, numbers]
+
+
+def _players(config: Any, environment: specs.EnvironmentSpec) -> int:
+    """Returns what the number of environments of an actor must be a multiple of.
+
+    Each player of a game counts. An actor of a server steps two halves.
+    """
+    return len(environment.players) * (2 if config.inference.mode == "server" else 1)
+
+
+def _round_to_games(config: Any, environment: specs.EnvironmentSpec) -> str:
+    """Rounds the environments of an actor up to whole games; returns a sentence."""
+    envs, step = config.actors.environments, _players(config, environment)
+    if envs % step == 0:
+        return ""
+    config.actors.environments = -(-envs // step) * step
+    return (
+        f"actors.environments = {config.actors.environments} instead of {envs}: each of"
+        f" the {len(environment.players)} players of a game counts."
+    )
 
 
 def resolve(
@@ -78,7 +99,9 @@ def resolve(
             if field in automatic:
                 config.update_from_flattened_dict({field: fields.get(stored, field)})
     if config.batch_size == 0:
-        _set_fresh(config, config.actors.environments or _MAX_FRESH)
+        step = _players(config, environment)
+        most = max(step, _MAX_FRESH // step * step)
+        _set_fresh(config, config.actors.environments or most)
     if config.actors.environments == 0:
         config.actors.environments = _cheapest_size(config, environment)
     if config.learner.micro_batches == 0:
@@ -173,9 +196,16 @@ def _seconds_a_call(function: Callable[[], Any]) -> float:
 def _environment_secs(settings: Any, count: int) -> float:
     made = factory.make(settings, count)
     with contextlib.closing(made):
-        made.reset(list(range(made.num_envs)))
+        row = made.reset(list(range(made.num_envs)))
         actions = specs.example_actions(made.spec.action, made.num_envs)
-        return _seconds_a_call(lambda: made.step(actions))
+        mask = made.spec.action_mask
+
+        def step() -> None:
+            nonlocal row
+            allowed = nest.at(row.observation, mask).argmax(-1) if mask else actions
+            row, _ = made.step(allowed)
+
+        return _seconds_a_call(step)
 
 
 def _zeros(
@@ -218,7 +248,7 @@ def _update_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
 def _cheapest_size(config: Any, environment: specs.EnvironmentSpec) -> int:
     """Returns the smallest number of environments within 5 % of the lowest cost."""
     fresh = derived.num_fresh(config) or config.batch_size
-    step = 2 if config.inference.mode == "server" else 1
+    step = _players(config, environment)
     divisors = [
         n
         for n in range(step, min(fresh, _MAX_ENVIRONMENTS) + 1, step)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver, process, resource_tracker, util
 from typing import Any
@@ -16,8 +17,11 @@ _PRELOAD = ["impala_mp.runtime.preload"]
 _OTHERS = {signal.SIGTERM, signal.SIGINT}  # the resource tracker handles these
 
 
-def start() -> None:
+def start(by_fork: bool = False) -> None:
     """Starts the server unless it runs; it is reachable through a descriptor only.
+
+    With `by_fork` it is a copy of this process, which has the imports already, if this
+    process has a single thread. Otherwise it begins as a new Python.
 
     No kill leaves a file behind. `timeout` and Slurm signal all processes, but only the
     supervisor acts on it. The server and the resource tracker inherit blocked signals,
@@ -35,7 +39,8 @@ def start() -> None:
         with _with_this_path():
             resource_tracker.ensure_running()  # it unblocks the others when it starts
             signal.pthread_sigmask(signal.SIG_BLOCK, _OTHERS)
-            _start()
+            with _by_fork() if by_fork and _is_alone() else contextlib.nullcontext():
+                _start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -59,6 +64,52 @@ def _with_this_path() -> Iterator[None]:
         yield
     finally:
         util.spawnv_passfds = spawn
+
+
+def _is_alone() -> bool:
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+@contextlib.contextmanager
+def _by_fork() -> Iterator[None]:
+    """Starts Python's processes by a fork that goes on as a new Python would."""
+    spawn: Any = util.spawnv_passfds
+    util.spawnv_passfds = _fork
+    try:
+        yield
+    finally:
+        util.spawnv_passfds = spawn
+
+
+def _fork(executable: Any, args: list[Any], descriptors: list[int]) -> int:
+    """Runs the code of `python -c` in a fork; returns its pid."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        _forget(descriptors)
+        exec(args[-1], {})
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _forget(descriptors: list[int]) -> None:
+    """Gives up what a new Python would not have: handlers, descriptors, locks."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    kept = {0, 1, 2, *descriptors}
+    for each in map(int, os.listdir("/proc/self/fd")):
+        if each not in kept:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(each)
+    tracker: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+    _server()._lock, tracker._lock = threading.Lock(), threading.RLock()
+    tracker._fd = tracker._pid = None
 
 
 def _runs() -> bool:

@@ -56,11 +56,14 @@ def prepare(config: Any) -> Callable[..., None]:
     if config.runtime.mode == "processes":
         # The exception removes the folder of the socket.
         signals.exit_on_signals(signals.interrupt)
-        with contextlib.suppress(OSError):  # the supervisor retries and reports it
-            fork_server.start()  # it imports torch while this process does
         signals.exit_on_signals(os._exit)
     from impala_mp.runtime import program, streams
 
+    if config.runtime.mode == "processes":
+        # The exception removes the folder of the socket.
+        signals.exit_on_signals(signals.interrupt)
+        with contextlib.suppress(OSError):  # the supervisor retries and reports it
+            fork_server.start(by_fork=True)
     # An import may swallow the exception; from here on it cleans up.
     signals.exit_on_signals(signals.interrupt)
     streams.survive_errors()

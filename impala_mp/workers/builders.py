@@ -92,7 +92,11 @@ def make_learner(
         row,
         shared.learner_record,
         game_log.GameLog(
-            config, os.path.dirname(shared.checkpoints), tables[:-1], tables[-1]
+            config,
+            shared.environment.players,
+            os.path.dirname(shared.checkpoints),
+            tables[:-1],
+            tables[-1],
         ),
         snapshots.Writer(
             the_learner.parameters.flat,

@@ -15,8 +15,26 @@ class Games(NamedTuple):
 
     returns: np.ndarray  # float32 [G], undiscounted and unclipped
     lengths: np.ndarray  # int32 [G], agent steps
-    tasks: np.ndarray  # int64 [G], actor i plays task i modulo their number
+    tasks: np.ndarray  # int64 [G], or players; see Groups
     numbers: np.ndarray  # float64 [G, names], NaN where a game has none
+
+
+class Groups(NamedTuple):
+    """Groups of columns: by task, or by player of a game.
+
+    Actor i plays task i, column j is of player j, modulo their numbers.
+    """
+
+    num_tasks: int
+    num_players: int = 1
+
+    def of(self, header: types.Header, columns: np.ndarray) -> np.ndarray:
+        """Returns the groups of columns of a batch, int64."""
+        if self.num_players > 1:
+            players: np.ndarray = header.column[columns] % self.num_players
+            return players
+        tasks: np.ndarray = header.actor[columns] % self.num_tasks
+        return tasks
 
 
 class EndedGames:
@@ -26,10 +44,10 @@ class EndedGames:
         self,
         of_actors: Sequence[name_tables.NameTable],
         own: name_tables.NameTable,
-        num_tasks: int,
+        groups: Groups,
     ) -> None:
         """`own` has the names of all actors; this process writes it."""
-        self._of_actors, self._own, self._num_tasks = of_actors, own, num_tasks
+        self._of_actors, self._own, self._groups = of_actors, own, groups
         self._columns: list[list[int]] = [[] for _ in of_actors]  # -1: no room
 
     @property
@@ -46,11 +64,10 @@ class EndedGames:
         """Returns the games that ended in the fresh trajectories of a batch."""
         end = batch.episode_end
         rows, columns = np.nonzero(~np.isnan(end.episode_return))
-        actors = batch.header.actor[columns]
         return Games(
             end.episode_return[rows, columns],
             end.episode_length[rows, columns],
-            actors % self._num_tasks,
+            self._groups.of(batch.header, columns),
             self._numbers(end, batch.header, rows, columns),
         )
 

@@ -159,18 +159,16 @@ class EvaluationLoop:
         self, policy: Any, seed: np.random.SeedSequence
     ) -> Iterator[tuple[str, evaluator.Played]]:
         for suffix, environment in self._environments.items():
-            yield (
-                suffix,
-                evaluator.evaluate(
-                    policy,
-                    environment,
-                    self._settings.training_episodes,
-                    self._settings.greedy,
-                    seed,
-                    self._each_step,
-                    self._settings.max_steps,
-                ),
+            played = evaluator.evaluate(
+                policy,
+                environment,
+                self._settings.training_episodes,
+                self._settings.greedy,
+                seed,
+                self._each_step,
+                self._settings.max_steps,
             )
+            yield from played.by_player(suffix, environment.spec.players).items()
 
     def _keep(
         self,

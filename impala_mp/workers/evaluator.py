@@ -10,7 +10,7 @@ import torch
 from ml_collections import config_dict
 
 from impala_mp import errors, nest, seeding, specs, types
-from impala_mp.config import by_value
+from impala_mp.config import by_value, derived
 from impala_mp.environments import bad_data, vector
 from impala_mp.networks import agent
 from impala_mp.workers import confidence
@@ -66,6 +66,32 @@ class Played(NamedTuple):
     returns: list[float]
     lengths: list[int]  # agent steps
     numbers: dict[str, list[float]]  # the user's, of the games that have them
+    columns: list[int]  # of the environment
+
+    def by_player(self, suffix: str, players: tuple[str, ...]) -> dict[str, "Played"]:
+        """Returns the games by the suffix of their metrics.
+
+        Args:
+          suffix: that of the task, which is the only one without metrics by player.
+          players: those of the environment's spec.
+        """
+        suffixes = derived.suffixes_of_players(players) or (suffix,)
+        if len(suffixes) == 1:
+            return {suffix: self}
+        groups = np.array(self.columns, int) % len(players)
+
+        def own(values: list[Any], player: int) -> list[Any]:
+            return [values[i] for i in np.flatnonzero(groups == player)]
+
+        return {
+            name: Played(
+                *(own(each, p) for each in (self.returns, self.lengths)),
+                # The user's numbers stay together: not every game has them.
+                {} if p else self.numbers,
+                own(self.columns, p),
+            )
+            for p, name in enumerate(suffixes)
+        }
 
 
 class RandomPolicy:
@@ -186,7 +212,7 @@ class _Games:
         copies = np.arange(num_envs)
         self._shares = episodes // num_envs + (copies < episodes % num_envs)
         self._ages = np.zeros(num_envs, np.int64)  # steps of the games in progress
-        self.played = Played([], [], {})
+        self.played = Played([], [], {}, [])
         self._num_endless = 0  # games that are not counted
         self._num_bad = self._bad_in_a_row = 0  # restarts of all copies
         self._last_bad = ""
@@ -215,6 +241,7 @@ class _Games:
     ) -> None:
         self.played.returns.extend(end.episode_return[counted].tolist())
         self.played.lengths.extend(end.episode_length[counted].tolist())
+        self.played.columns.extend(np.flatnonzero(counted).tolist())
         if end.numbers is not None:
             for name, column in zip(names, end.numbers[counted].T, strict=False):
                 values = column[~np.isnan(column)].tolist()

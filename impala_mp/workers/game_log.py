@@ -20,14 +20,19 @@ class GameLog:
     def __init__(
         self,
         config: Any,
+        players: tuple[str, ...],
         folder: str,
         of_actors: Sequence[name_tables.NameTable],
         own: name_tables.NameTable,
     ) -> None:
-        """`folder` is the run's; the tables have the names of the user's numbers."""
-        names = derived.task_names(config.environment)
-        suffixes = derived.task_suffixes(config.environment)
-        self._games = ended_games.EndedGames(of_actors, own, len(names))
+        """`folder` is the run's; the tables have the names of the user's numbers.
+
+        `players` are those of the environment's spec.
+        """
+        suffixes = derived.episode_suffixes(config.environment, players)
+        num_tasks = len(derived.task_names(config.environment))
+        groups = ended_games.Groups(num_tasks, len(players))
+        self._games = ended_games.EndedGames(of_actors, own, groups)
         self._statistics = episode_statistics.Episodes(suffixes)
         self._rows: episodes.Writer | None = None
         if config.logging.episodes:

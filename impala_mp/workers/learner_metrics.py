@@ -53,11 +53,14 @@ NAMES = (
 )
 
 
-def record_names(config: Any) -> tuple[str, ...]:
-    """Returns the names of all numbers in the learner's record."""
+def record_names(config: Any, players: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the names of all numbers in the learner's record.
+
+    `players` are those of the environment's spec.
+    """
     replayed = replay.METRICS if derived.has_replay(config) else ()
     replayed += intake.METRICS if config.replay.reuse else ()
-    suffixes = derived.task_suffixes(config.environment)
+    suffixes = derived.episode_suffixes(config.environment, players)
     by_task = episode_statistics.task_names(suffixes)
     numbers = episode_statistics.number_names(suffixes)
     return (*NAMES, *by_task, *numbers, *replayed, *learner.metric_names(config))

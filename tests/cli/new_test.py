@@ -29,7 +29,7 @@ def _run(arguments, cwd):
     )
 
 
-_KINDS = ("numbers", "dict", "pixels")
+_KINDS = ("numbers", "dict", "pixels", "game")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,10 @@ def project(tmp_path_factory):
 def another(request, tmp_path):
     """A project whose environment shows something else."""
     folder = tmp_path / request.param
-    new.write(str(folder), "duck_pond", request.param)
+    if request.param == "game":
+        new.write(str(folder), "duck_pond", game=True)
+    else:
+        new.write(str(folder), "duck_pond", request.param)
     return folder
 
 
@@ -70,7 +73,7 @@ def test_a_project_of_another_kind_has_the_same_files(another, project):
     environment = (another / "duck_pond" / "environment.py").read_text()
     other = (project / "duck_pond" / "environment.py").read_text()
     assert environment != other
-    assert "DuckPond-v0" in environment
+    assert "DuckPond" in environment
 
 
 @pytest.mark.integration

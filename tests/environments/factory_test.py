@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from impala_mp import errors
-from impala_mp.environments import factory
+from impala_mp.environments import factory, registered
 from impala_mp.environments.catch import CatchVectorEnv
 from tests.support import builders, counting
 
@@ -90,7 +90,7 @@ def test_a_missing_extra_is_named(monkeypatch, name, extra):
     def missing(module_name):
         raise ImportError(module_name)
 
-    monkeypatch.setattr(factory.importlib, "import_module", missing)
+    monkeypatch.setattr(registered.importlib, "import_module", missing)
     with pytest.raises(errors.BadInput, match=rf"impala_mp\[{extra}\]"):
         factory.make(builders.environment_settings(name), 2)
 

@@ -77,20 +77,22 @@ def test_episodes_of_catch(runs, monkeypatch):
     assert [m.episode for m in moments] == [1] * 10 + [2] * 10
     assert [m.over for m in moments] == ([False] * 9 + [True]) * 2
     for moment in moments:
-        assert moment.reward == moment.episode_return == (moment.reward * moment.over)
+        (part,) = moment.parts
+        assert part.reward == part.episode_return == (part.reward * moment.over)
         assert moment.picture.shape == (240, 120, 3)
         (element,) = moment.elements
         assert sum(element.numbers) == pytest.approx(1.0)
-    assert abs(moments[-1].reward) == 1.0
+    assert abs(moments[-1].parts[0].reward) == 1.0
     for one, other in zip(moments[:9], moments[1:10], strict=True):
         paddle = [int(m.observation[-1].argmax()) for m in (one, other)]
         if one.observation[-1].sum() == other.observation[-1].sum() == 1.0:
-            assert paddle[1] == np.clip(paddle[0] + int(one.action) - 1, 0, 4)
+            action = int(one.parts[0].action)
+            assert paddle[1] == np.clip(paddle[0] + action - 1, 0, 4)
 
 
 def test_greedy_actions_are_the_likeliest(runs, monkeypatch):
     for moment in _moments(runs["Catch"], 2, monkeypatch, greedy=True):
-        assert int(moment.action) == int(np.argmax(moment.elements[0].numbers))
+        assert int(moment.parts[0].action) == int(np.argmax(moment.elements[0].numbers))
 
 
 def test_a_spectator_may_leave(runs, monkeypatch):
@@ -102,18 +104,18 @@ def test_nested_spaces_without_a_picture(runs, monkeypatch):
     assert all(moment.picture is None for moment in moments)
     assert sum(moment.over for moment in moments) == 2
     ends = [moment for moment in moments if moment.over]
-    assert [end.episode_return for end in ends] == [end.step for end in ends]
+    assert [end.parts[0].episode_return for end in ends] == [end.step for end in ends]
     names = [element.name for element in moments[0].elements]
     assert names == [
         *("arm/0[0]", "arm/0[1]", "arm/1[0]", "arm/1[1]"),
         *("gears[0]", "gears[1]", "mode"),
     ]
-    assert all(spaces._SPACES["dict"].contains(m.action) for m in moments)
+    assert all(spaces._SPACES["dict"].contains(m.parts[0].action) for m in moments)
 
 
 def test_a_moment_outlives_the_row_that_it_was_made_of():
     rows = np.zeros((1, 3))
-    kept = player._only(rows)
+    kept = player._first(rows)
     rows += 1.0
     assert not kept.any()
 
@@ -168,7 +170,16 @@ def test_on_a_terminal_without_colours_there_are_numbers(runs):
     assert set(sleeps) == {0.5}
 
 
-def _moment(**changes):
+def _moment(value=0.1234, **changes):
+    part = spectators.Part(
+        player="",
+        elements=[_DISCRETE, _BOX],
+        action={"arm": np.array([0.5, -2.0], np.float32), "leg": np.array(1)},
+        acts=True,
+        value=value,
+        reward=-1.0,
+        episode_return=12.5,
+    )
     return spectators.Moment(
         task="",
         episode=2,
@@ -176,13 +187,21 @@ def _moment(**changes):
         picture=None,
         without="",
         observation={"a": np.array([1.0, 0.125]), "b": np.array(3)},
-        elements=[_DISCRETE, _BOX],
-        action={"arm": np.array([0.5, -2.0], np.float32), "leg": np.array(1)},
-        value=0.1234,
-        reward=-1.0,
-        episode_return=12.5,
+        parts=[part],
         over=False,
     )._replace(**changes)
+
+
+def test_each_player_has_a_line():
+    moment = _moment()
+    (part,) = moment.parts
+    pair = [part._replace(player="one"), part._replace(player="two", acts=False)]
+    assert spectators.line(moment._replace(parts=pair)) == (
+        "episode 2, step 7,"
+        " one action arm [0.5, -2], leg 1, value 0.123, reward -1, return 12.5,"
+        " two action –, value 0.123, reward -1, return 12.5"
+        " | one: 0 0.25, 1 0.75; one arm[1]: mean 0.50, deviation 1.00"
+    )
 
 
 def test_the_words_of_a_line():
@@ -212,7 +231,8 @@ def test_probabilities_are_bars_and_moments_are_numbers():
 
 
 def test_an_episode_that_is_over_has_no_action():
-    text = _text(_moment(over=True))
+    (part,) = _moment().parts
+    text = _text(_moment(over=True, parts=[part._replace(acts=False)]))
     assert "–" in text
     assert "█" not in text
 

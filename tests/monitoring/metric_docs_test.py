@@ -96,7 +96,7 @@ def known(written):
     keys = set().union(*written.values())
     for change in _VARIANTS:
         config = _config(change)
-        keys |= set(learner_metrics.record_names(config)) - _INTERNAL
+        keys |= set(learner_metrics.record_names(config, ("",))) - _INTERNAL
         suffixes = derived.task_suffixes(config.environment)
         numbers = episode_statistics.number_names(suffixes)
         keys -= set(numbers)

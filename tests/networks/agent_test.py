@@ -38,7 +38,7 @@ def _rows(observation, rows=9, batch=5, seed=0):
 def _steps(policy, time_steps, state, **kwargs):
     outputs = []
     for row in range(time_steps.reward.shape[0]):
-        one = types.TimeStep(*(leaf[row] for leaf in time_steps))
+        one = nest.map_structure(lambda leaf, row=row: leaf[row], time_steps)
         output, state = policy.step(one, state, **kwargs)
         outputs.append(output)
     return types.AgentOutput(
@@ -82,7 +82,7 @@ def test_the_output_spec_is_that_of_a_step(action, last_action):
     config.environment.kwargs = {"observation": "box", "action": action}
     policy = agent.make(config, factory_lib.probe(config.environment))
     state = policy.initial_state(5)
-    row = types.TimeStep(*(leaf[0] for leaf in _rows(specs.array_spec((3,), "f4"))))
+    row = nest.map_structure(lambda leaf: leaf[0], _rows(specs.array_spec((3,), "f4")))
     for made, spec in zip(
         policy.step(row, state),
         (policy.output_spec(), policy.core_state_spec()),

@@ -8,7 +8,7 @@ import torch
 from impala_mp import errors, nest, specs, types
 from impala_mp.config import live_hyperparameters
 from impala_mp.environments import spaces
-from impala_mp.networks import agent, encoders, normalisation
+from impala_mp.networks import agent, encoders, normalisation, torsos
 from impala_mp.runtime import allocation
 from tests.support import builders, spaces as support_spaces
 
@@ -326,3 +326,26 @@ def test_a_layer_called_adapt_is_none_of_ours():
 
 def no_module(observation_spec, config):
     return 3
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("name", ["minatar", "nature"])
+def test_learning_computes_what_acting_does(name, layer_norm):
+    spec = specs.array_spec((36, 40, 3), np.uint8)
+    torch.manual_seed(0)
+    made = torsos.conv_encoder("network.torso", name, spec, layer_norm)
+    images = torch.rand(7, *spec.shape)
+
+    def gradients(output):
+        parameters = list(made.parameters())
+        return torch.autograd.grad((output * weights).sum(), parameters)
+
+    with torch.no_grad():
+        acted = made(images)
+    weights = torch.rand(acted.shape)
+    planes = made.convolutions(images.permute(0, 3, 1, 2))
+    plain, learned = made.output(planes.flatten(1)), made(images)
+    torch.testing.assert_close(learned, acted, rtol=1e-5, atol=1e-6)
+    pairs = zip(gradients(learned), gradients(plain), strict=True)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import errors, specs, types
+from impala_mp import errors, nest, specs, types
 from impala_mp.networks import agent, q_network
 from impala_mp.networks.distributions import categorical
 from tests.support import builders
@@ -109,7 +109,7 @@ def test_steps_equal_an_unroll(core, dueling):
     outputs = []
     with torch.no_grad():
         for row in range(9):
-            one = types.TimeStep(*(leaf[row] for leaf in rows))
+            one = nest.map_structure(lambda leaf, row=row: leaf[row], rows)
             output, state = policy.step(one, state, epsilon=0.2)
             outputs.append(output)
         recorded = types.AgentOutput(
@@ -129,7 +129,7 @@ def test_steps_equal_an_unroll(core, dueling):
 def test_the_greedy_action_is_the_best_for_any_epsilon():
     policy = _make()
     rows = _rows(1, 64)
-    one = types.TimeStep(*(leaf[0] for leaf in rows))
+    one = nest.map_structure(lambda leaf: leaf[0], rows)
     state = policy.initial_state(64)
     with torch.no_grad():
         q_values = policy.unroll(rows, None, state).q_values[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import errors, specs, types
+from impala_mp import errors, nest, specs, types
 from impala_mp.networks import agent, popart, q_network, quantile_network
 from tests.support import builders
 
@@ -146,7 +146,7 @@ def test_steps_equal_an_unroll(core, kind):
     outputs = []
     with torch.no_grad():
         for row in range(_ROWS):
-            one = types.TimeStep(*(leaf[row] for leaf in rows))
+            one = nest.map_structure(lambda leaf, row=row: leaf[row], rows)
             output, state = policy.step(one, state, epsilon=0.2)
             outputs.append(output)
         recorded = types.AgentOutput(
@@ -188,7 +188,7 @@ def test_fractions_of_columns_are_drawn_in_their_order():
     torch.manual_seed(3)
     for start in (0, 2):
         columns = slice(start, start + 2)
-        part = types.TimeStep(*(leaf[:, columns] for leaf in rows))
+        part = nest.map_structure(lambda leaf, columns=columns: leaf[:, columns], rows)
         found = policy.unroll(part, None, policy.initial_state(2))
         assert torch.equal(found.fractions, whole.fractions[:, columns])
         torch.testing.assert_close(found.quantiles, whole.quantiles[:, columns])

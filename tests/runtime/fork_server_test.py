@@ -10,7 +10,7 @@ pytestmark = pytest.mark.integration
 
 # In a process of its own: pytest's shall not be anybody's parent.
 _CODE = """
-import errno, os, signal, tempfile
+import errno, multiprocessing, os, signal, sys, tempfile
 from multiprocessing import forkserver, resource_tracker
 from impala_mp.runtime import fork_server
 
@@ -26,7 +26,14 @@ def blocked(pid):
 
 
 if __name__ == "__main__":
-    fork_server.start()
+    context = multiprocessing.get_context("forkserver")
+    os.set_inheritable(os.open(__file__, os.O_RDONLY), True)
+    fork_server.start(by_fork="by_fork" in sys.argv)
+    child = context.Process(target=print, args=("a child",), kwargs={"flush": True})
+    child.start()
+    child.join(60)
+    kept = f"/proc/{forkserver._forkserver._forkserver_pid}/fd"
+    print(__file__ in [os.readlink(f"{kept}/{fd}") for fd in os.listdir(kept)])
     make, tempfile.mkdtemp = tempfile.mkdtemp, full
     fork_server.start()
     server, tracker = forkserver._forkserver, resource_tracker._resource_tracker
@@ -44,17 +51,22 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("how", ["by_fork", "as a new Python"])
 @pytest.mark.parametrize("folder", ["tmp", "long" * 40])
-def test_a_live_fork_server_needs_no_room_and_a_dead_one_is_replaced(tmp_path, folder):
+def test_a_live_fork_server_needs_no_room_and_a_dead_one_is_replaced(
+    tmp_path, folder, how
+):
     script = tmp_path / "script.py"
     script.write_text(_CODE)
     temporary = tmp_path / folder
     temporary.mkdir()
     done = subprocess.run(
-        [sys.executable, script],
+        [sys.executable, script, how],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(temporary)},
     )
-    assert done.stdout.splitlines() == ["True True", "No space left on device", "0"]
+    assert done.stdout.splitlines() == [
+        *("a child", "False", "True True", "No space left on device", "0")
+    ]
     assert list(temporary.iterdir()) == []

@@ -144,7 +144,9 @@ def spoil_pass(the_learner, number):
 
 
 def environment_settings(name, **kwargs):
-    return ml_collections.ConfigDict({"id": name, "kwargs": kwargs, "ignored": ()})
+    settings = config_lib.get_base_config().environment
+    settings.id, settings.kwargs = name, ml_collections.ConfigDict(kwargs)
+    return settings
 
 
 def impala_config(**overrides):

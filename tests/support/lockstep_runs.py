@@ -80,5 +80,12 @@ VARIANTS = {
     "polyak": {"algorithm": "impact", "target.period": 2, "target.polyak": 0.5},
     "dqn": {"algorithm": "dqn", **_BY_VALUE},
     "iqn": {"algorithm": "iqn", **_BY_VALUE},
+    "game": {
+        "environment.id": "Connect",
+        "network.core": "lstm",
+        "network.core_size": 8,
+        "network.last_action": True,
+        "network.last_reward": True,
+    },
     "popart": {"loss.popart": True, "loss.popart_beta": 0.1, "loss.baseline": "huber"},
 }

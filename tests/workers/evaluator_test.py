@@ -184,7 +184,7 @@ def test_an_environment_that_gives_nothing_else_is_given_up():
 
 
 def _played(*returns):
-    return evaluator.Played(list(returns), [1] * len(returns), {})
+    return evaluator.Played(list(returns), [1] * len(returns), {}, [])
 
 
 def test_the_summary():

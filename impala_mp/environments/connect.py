@@ -1,0 +1,164 @@
+"""Connect: two players, k in a row on a board; tic-tac-toe and connect four."""
+
+import gymnasium
+import numpy as np
+
+from impala_mp import errors
+from impala_mp.environments import players as players_lib, vector_games
+
+_BITS = 64
+_COLOURS = np.array(((32, 64, 160), (250, 220, 60), (220, 60, 60)), np.uint8)
+
+
+class Connect:
+    """Boards of `rows` x `columns` cells, on which `length` in a row win.
+
+    With `gravity` an action is a column, and the piece falls to its lowest free cell
+    (connect four: 6, 7, 4). Without, it is a cell, row by row from the top (tic-tac-
+    toe: 3, 3, 3). player_0 begins. Rewards are 1 and -1 at a win and 0 at a draw. A
+    forbidden action loses.
+
+    Observations uint8 [rows, columns, 2]: own pieces and those of the other, the bottom
+    row last. The mask has the actions that are allowed.
+    """
+
+    players = ("player_0", "player_1")
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(
+        self,
+        num_envs: int,
+        rows: int = 6,
+        columns: int = 7,
+        length: int = 4,
+        gravity: bool = True,
+        render_mode: str | None = None,
+    ) -> None:
+        """Makes `num_envs` games.
+
+        Raises:
+          BadInput: the board is too small or too large.
+        """
+        whole = all(type(each) is int for each in (rows, columns, length))
+        if not whole or min(rows, columns) < 1 or not 1 < length <= max(rows, columns):
+            raise errors.BadInput(
+                f"Connect cannot use rows={rows!r}, columns={columns!r} and"
+                f" length={length!r}. It needs whole numbers, and a length from 2 to"
+                " the longer side. Set config.environment.kwargs."
+            )
+        if columns * (rows + 1) > _BITS:
+            raise errors.BadInput(
+                f"Connect cannot use rows={rows} and columns={columns}: columns * (rows"
+                f" + 1) must be at most {_BITS}. Set config.environment.kwargs."
+            )
+        self.num_games, self.render_mode = num_envs, render_mode
+        self._shape, self._length, self._gravity = (rows, columns), length, gravity
+        # Bit c * (rows + 1) + r is row r from the bottom of column c. The row above the
+        # board stays empty, so that no line goes from a column to the next.
+        height = rows + 1
+        self._lines = [np.uint64(n) for n in (1, height, height - 1, height + 1)]
+        cells = np.array(
+            [[c * height + rows - 1 - r for c in range(columns)] for r in range(rows)]
+        )
+        self._shifts = cells.astype(np.uint64).reshape(-1)
+        self._cells = np.uint64(1) << self._shifts
+        self._bottoms = np.uint64(1) << (np.arange(columns) * height).astype(np.uint64)
+        self._tops = self._bottoms << np.uint64(rows - 1)
+        self._column = (np.uint64(1) << np.uint64(rows)) - np.uint64(1)  # column 0
+        self._full = np.bitwise_or.reduce(self._cells)
+        self.num_actions = columns if gravity else rows * columns
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                players_lib.OBSERVATION: gymnasium.spaces.Box(
+                    0, 1, (rows, columns, 2), np.uint8
+                ),
+                players_lib.MASK: gymnasium.spaces.MultiBinary(self.num_actions),
+            }
+        )
+        self.action_space = gymnasium.spaces.Discrete(self.num_actions)
+        self._games = np.arange(num_envs)
+        self._start()
+
+    def _start(self) -> None:
+        count = self.num_games
+        self._boards = np.zeros((2, count), np.uint64)  # the mover's, and the other's
+        self._turn = np.zeros(count, np.int64)
+        self._over = np.zeros(count, bool)
+
+    def reset(self, seed: int) -> vector_games.Rows:
+        """Starts all games; nothing in them is random."""
+        self._start()
+        return self._rows(np.zeros((self.num_games, 2)))
+
+    def step(self, actions: np.ndarray) -> vector_games.Rows:
+        """Moves in each game by the mover's action; `actions` is int64 [E, 2]."""
+        action = actions[self._games, self._turn]
+        over = self._over
+        own, other = self._boards
+        taken = own | other
+        if self._gravity:
+            lowest = (taken + self._bottoms[action]) & ~taken
+            piece = lowest & (self._bottoms[action] * self._column) & self._full
+        else:
+            piece = self._cells[action] & ~taken
+        moved = own | piece
+        wins, forbidden = self._has_line(moved), piece == 0
+        value = wins.astype(np.float64)
+        value[forbidden] = -1.0
+        value[over] = 0.0
+        self._over = (wins | forbidden | ((moved | other) == self._full)) & ~over
+        reward = np.empty((self.num_games, 2))
+        reward[self._games, self._turn] = value
+        reward[self._games, 1 - self._turn] = 0.0 - value  # no -0
+        self._boards = np.where(over, np.uint64(0), np.stack([other, moved]))
+        self._turn = np.where(over, 0, 1 - self._turn)
+        return self._rows(reward)
+
+    def _has_line(self, boards: np.ndarray) -> np.ndarray:
+        """Returns which of the boards have `length` in a row."""
+        found = np.zeros(boards.shape, bool)
+        for shift in self._lines:
+            line = boards
+            for _ in range(self._length - 1):
+                line = boards & (line >> shift)
+            found |= line != 0
+        return found
+
+    def _rows(self, reward: np.ndarray) -> vector_games.Rows:
+        rows, columns = self._shape
+        mover, other = self._boards
+        taken = mover | other
+        bits = self._boards[..., None] >> self._shifts & np.uint64(1)
+        planes = bits.astype(np.uint8)  # [2, E, cells]
+        seen = np.empty((self.num_games, 2, rows * columns, 2), np.uint8)
+        seen[self._games, self._turn] = np.moveaxis(planes, 0, -1)
+        seen[self._games, 1 - self._turn] = np.moveaxis(planes[::-1], 0, -1)
+        free = (taken[:, None] & (self._tops if self._gravity else self._cells)) == 0
+        acts = np.zeros((self.num_games, 2), bool)
+        acts[self._games, self._turn] = ~self._over
+        over = np.repeat(self._over[:, None], 2, 1)
+        return vector_games.Rows(
+            observation={
+                players_lib.OBSERVATION: seen.reshape(-1, 2, rows, columns, 2),
+                players_lib.MASK: np.repeat(free[:, None], 2, 1),
+            },
+            reward=reward,
+            terminated=over,
+            truncated=np.zeros_like(over),
+            acts=acts,
+            present=np.ones_like(over),
+        )
+
+    def render(self) -> np.ndarray | None:
+        """Draws game 0, player_0 in yellow: uint8 [H, W, 3]."""
+        if self.render_mode is None:
+            return None
+        boards = self._boards[:, 0] if self._turn[0] == 0 else self._boards[::-1, 0]
+        bits = (boards[:, None] >> self._shifts & np.uint64(1)).astype(np.int64)
+        cells = (bits[0] + 2 * bits[1]).reshape(self._shape)
+        large = cells.repeat(24, axis=0).repeat(24, axis=1)
+        edge = np.arange(24) % 24
+        inside = ((edge > 1) & (edge < 22)).astype(np.uint8)
+        mask = np.tile(np.outer(inside, inside), self._shape)
+        picture: np.ndarray = _COLOURS[large] * mask[..., None]
+        return picture

@@ -1,0 +1,235 @@
+"""Games of a run's policy against another one, each side in turn."""
+
+import contextlib
+import statistics
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from impala_mp import errors, nest, specs, types
+from impala_mp.config import user_code
+from impala_mp.environments import players, vector
+from impala_mp.evaluation import saved_run
+from impala_mp.networks import agent
+from impala_mp.workers import evaluator
+
+RANDOM, NEWEST = "random", "newest"
+_SIGNATURE = "(observation, mask) -> action"
+
+
+class Outcome(NamedTuple):
+    """Games of one side, or of all: ours against the best of the others."""
+
+    wins: int
+    draws: int
+    losses: int
+    return_mean: float  # of the player that is ours
+
+    @property
+    def mean(self) -> float:
+        """Wins minus losses by game, from -1 to 1."""
+        return (self.wins - self.losses) / (self.wins + self.draws + self.losses)
+
+
+class _Scripted:
+    """A function of one player's observation and mask, as a policy."""
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], spec: specs.EnvironmentSpec
+    ) -> None:
+        self._name, self._function, self._spec = name, function, spec
+
+    def initial_state(self, count: int) -> tuple[Any, ...]:
+        return ()
+
+    def step(
+        self, time_step: types.TimeStep, state: Any, **unused: Any
+    ) -> tuple[types.AgentOutput, Any]:
+        rows = nest.map_structure(torch.Tensor.numpy, time_step.observation)
+        mask = None
+        if self._spec.action_mask == players.ALLOWED:
+            mask = rows[players.ALLOWED]
+        if isinstance(rows, dict) and players.OBSERVATION in rows:
+            rows = rows[players.OBSERVATION]
+        count = len(time_step.step_type)
+        actions = [0] * count
+        for i in np.flatnonzero(time_step.acts.numpy()).tolist():
+            own = nest.map_structure(lambda leaf, i=i: leaf[i], rows)
+            actions[i] = self._checked(
+                self._function(own, None if mask is None else mask[i])
+            )
+        return types.AgentOutput(torch.tensor(actions), None, None), state
+
+    def _checked(self, action: Any) -> int:
+        size = self._spec.action.num_actions
+        if not isinstance(action, (int, np.integer)) or not 0 <= action < size:
+            raise errors.BadInput(
+                f"against ({self._name!r}) returns {action!r}. It must return an action"
+                f" from 0 to {size - 1}. Correct the function."
+            )
+        return int(action)
+
+
+class _LineUp:
+    """Our policy as player `side` of each game, and the opponent as all others."""
+
+    def __init__(
+        self, ours: Any, theirs: Any, greedy: bool, num_players: int, side: int
+    ) -> None:
+        self._ours, self._theirs, self._greedy = ours, theirs, greedy
+        self._num_players, self._side = num_players, side
+
+    def initial_state(self, count: int) -> tuple[Any, Any]:
+        column = torch.arange(count) % self._num_players
+        self._is_ours = column == self._side
+        return self._ours.initial_state(count), self._theirs.initial_state(count)
+
+    def step(
+        self, time_step: types.TimeStep, state: tuple[Any, Any], **settings: Any
+    ) -> tuple[types.AgentOutput, tuple[Any, Any]]:
+        ours, mine = self._ours.step(time_step, state[0], **settings)
+        theirs, other = self._theirs.step(time_step, state[1], **settings)
+
+        def choose(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+            own = self._is_ours.view(-1, *[1] * (one.dim() - 1))
+            return torch.where(own, one, two)
+
+        action = nest.map_structure(choose, ours.action, theirs.action)
+        return types.AgentOutput(action, None, None), (mine, other)
+
+
+def play(
+    run: saved_run.SavedRun,
+    against: str,
+    games: int,
+    greedy: bool,
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Plays `games` games, as many as each player in turn.
+
+    Args:
+      against: random, newest (the newest checkpoint of the run), the folder of a run,
+        or "module:function", a function of the observation and the mask of the player
+        that is to act.
+      trust: True loads code in that folder that this user has not trained.
+
+    Returns:
+      mean, wins, draws and losses of the run's side, and the same by side.
+
+    Raises:
+      BadInput: it is no game, or the opponent does not fit.
+    """
+    ours = run.agent()
+    with contextlib.closing(run.environment(1)) as made:
+        spec = made.spec
+    if len(spec.players) < 2:
+        raise errors.BadInput(
+            f"against ({against!r}) needs a game of several players, and"
+            f" environment.id ({run.config.environment.id!r}) has a single one. Leave"
+            " out --against."
+        )
+    theirs = _opponent(run, against, ours, spec, trust)
+    sides = {
+        player: _play_side(run, ours, theirs, games, greedy, side)
+        for side, player in enumerate(spec.players)
+    }
+    every = _total(list(sides.values()))
+    return {
+        **_as_dict(every),
+        "episodes": every.wins + every.draws + every.losses,
+        "against": against,
+        "by_side": {player: _as_dict(each) for player, each in sides.items()},
+    }
+
+
+def _as_dict(outcome: Outcome) -> dict[str, float]:
+    return {"mean": outcome.mean, **outcome._asdict()}
+
+
+def _total(sides: list[Outcome]) -> Outcome:
+    counts = (sum(each) for each in zip(*(side[:3] for side in sides), strict=True))
+    return Outcome(*counts, statistics.fmean(side.return_mean for side in sides))
+
+
+def _opponent(
+    run: saved_run.SavedRun,
+    against: str,
+    ours: agent.Agent,
+    spec: specs.EnvironmentSpec,
+    trust: bool,
+) -> Any:
+    if against == RANDOM:
+        return evaluator.RandomPolicy(ours, spec.action)
+    if against == NEWEST:
+        return saved_run.SavedRun(run.path, config=run.config).agent()
+    if ":" in against and not against.startswith((".", "/")):
+        function = user_code.load("against", against, _SIGNATURE)
+        if not isinstance(spec.action, specs.DiscreteSpec):
+            raise errors.BadInput(
+                f"against ({against!r}) is a function, and the actions are"
+                f" {spec.action}. It needs one Discrete action. Name a run instead."
+            )
+        return _Scripted(against, function, spec)
+    other = saved_run.SavedRun(against, trust)
+    policy = other.agent()
+    with contextlib.closing(other.environment(1)) as made:
+        theirs = made.spec
+    if theirs != spec:
+        raise errors.BadInput(
+            f"against ({against!r}) plays another game: {theirs} instead of {spec}."
+            " Name a run of the same game."
+        )
+    return policy
+
+
+def _play_side(
+    run: saved_run.SavedRun,
+    ours: Any,
+    theirs: Any,
+    games: int,
+    greedy: bool,
+    side: int,
+) -> Outcome:
+    """Plays the share of `games` in which our policy is player `side`."""
+    settings = run.config.evaluation
+    with contextlib.closing(run.environment(1)) as made:
+        count = len(made.spec.players)
+    share = games // count + (side < games % count)
+    if not share:
+        return Outcome(0, 0, 0, 0.0)
+    copies = max(1, min(share, settings.environments // count))
+    with contextlib.closing(run.environment(copies * count)) as environment:
+        played = evaluator.evaluate(
+            _LineUp(ours, theirs, greedy, count, side),  # type: ignore[arg-type]
+            environment,
+            share * count,
+            greedy,
+            run.seed(),
+            max_steps=settings.max_steps,
+        )
+    return outcome(played, environment, side)
+
+
+def outcome(
+    played: evaluator.Played, environment: vector.VectorEnvironment, side: int
+) -> Outcome:
+    """Counts games by whether player `side` has more than the best of the others."""
+    count = len(environment.spec.players)
+    by_column: dict[int, list[float]] = {}
+    for column, value in zip(played.columns, played.returns, strict=True):
+        by_column.setdefault(column, []).append(value)
+    wins = draws = losses = 0
+    own: list[float] = []
+    for first in range(0, environment.num_envs, count):
+        columns = [by_column.get(first + p, []) for p in range(count)]
+        for returns in zip(*columns, strict=False):
+            best = max(value for p, value in enumerate(returns) if p != side)
+            own.append(returns[side])
+            wins += returns[side] > best
+            draws += returns[side] == best
+            losses += returns[side] < best
+    if not own:
+        raise evaluator.NoGameEnded("no game has ended against the opponent.")
+    return Outcome(wins, draws, losses, statistics.fmean(own))

@@ -1,0 +1,302 @@
+"""Games of several players as columns, against lists of what the players met."""
+
+import collections
+import itertools
+
+import gymnasium
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from impala_mp import config as config_lib, errors, types
+from impala_mp.environments import (
+    bad_data,
+    connect,
+    factory,
+    games,
+    several,
+    vector_games,
+)
+
+FIRST, MID, LAST = types.StepType
+
+
+class Crowd:
+    """A parallel game whose players come, go and come again, by a script."""
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, seed=0, num_players=3):
+        self.possible_agents = [f"p{i}" for i in range(num_players)]
+        self._rng = np.random.default_rng(seed)
+        self.tape = []  # (players, observations, rewards, terminated, truncated)
+        self.actions = []
+
+    @property
+    def unwrapped(self):
+        return self
+
+    def observation_space(self, player):
+        return gymnasium.spaces.Box(-9.0, 9.0, (2,), np.float32)
+
+    def action_space(self, player):
+        return gymnasium.spaces.Discrete(4)
+
+    def _see(self, players):
+        return {p: self._rng.normal(size=2).astype(np.float32) for p in players}
+
+    def reset(self, seed=None, options=None):
+        self._left = int(self._rng.integers(1, 6))
+        some = [p for p in self.possible_agents if self._rng.random() < 0.8]
+        self.agents = some or self.possible_agents[:1]
+        observations = self._see(self.agents)
+        self.tape.append((observations, {}, {}, {}))
+        self.actions.append({})
+        return observations, {p: {} for p in self.agents}
+
+    def step(self, actions):
+        assert set(actions) == set(self.agents)
+        self.actions.append({p: int(a) for p, a in actions.items()})
+        self._left -= 1
+        there = list(self.agents)
+        born = [
+            p
+            for p in self.possible_agents
+            if p not in there and self._rng.random() < 0.3
+        ]
+        over = self._left == 0
+        terminated = {p: bool(self._rng.random() < 0.2) for p in there}
+        truncated = {p: over and not terminated[p] for p in there}
+        born = [] if over else born
+        observations = self._see([*there, *born])
+        rewards = {p: float(self._rng.normal()) for p in there}
+        self.agents = [p for p in there if not (terminated[p] or truncated[p])] + born
+        self.tape.append((observations, rewards, terminated, truncated))
+        infos = {p: {"metrics": {"hits": 1.0}} for p in [*there, *born]}
+        return observations, rewards, terminated, truncated, infos
+
+    def close(self):
+        self.closed = True
+
+
+def _environment(copies, **kwargs):
+    made = [games.adapt("crowd", each) for each in copies]
+    return several.SeveralEnvironment(vector_games.GameCopies("crowd", made, **kwargs))
+
+
+def _expected(tape, player):
+    """The rows of one player, from the dicts that its game has returned."""
+    rows, plays, total, length = [], False, 0.0, 0
+    for observations, rewards, terminated, truncated in tape:
+        there = player in observations
+        end = terminated.get(player, False) or truncated.get(player, False)
+        if not there or (end and not plays):
+            rows.append((LAST, 0.0, 1.0, None, None, False))
+        elif not plays:
+            rows.append((FIRST, 0.0, 1.0, observations[player], None, True))
+            plays, total, length = True, 0.0, 0
+        else:
+            total, length = total + np.float32(rewards[player]), length + 1
+            discount = 0.0 if terminated.get(player, False) else 1.0
+            kind = LAST if end else MID
+            ended = (total, length) if end else None
+            rows.append(
+                (kind, rewards[player], discount, observations[player], ended, not end)
+            )
+            plays = not end
+    return rows
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(seed=st.integers(0, 2**32), num_players=st.integers(1, 4))
+def test_columns_are_what_the_players_met(seed, num_players):
+    copies = [Crowd(seed + i, num_players) for i in range(2)]
+    environment = _environment(copies)
+    rng = np.random.default_rng(seed)
+    rows, ends, actions = [environment.reset([0] * 2 * num_players)], [None], []
+    rows[0] = rows[0]._replace(observation=rows[0].observation.copy())
+    for _ in range(40):
+        action = rng.integers(4, size=environment.num_envs)
+        row, end = environment.step(action)
+        rows.append(
+            row._replace(observation=row.observation.copy(), acts=row.acts.copy())
+        )
+        ends.append(end)
+        actions.append(action)
+    pairs = itertools.product(enumerate(copies), range(num_players))
+    for (game, copy), player in pairs:
+        column, name = game * num_players + player, f"p{player}"
+        for t, expected in enumerate(_expected(copy.tape, name)):
+            kind, reward, discount, observation, ended, acts = expected
+            row = rows[t]
+            assert row.step_type[column] == kind
+            assert row.reward[column] == np.float32(reward)
+            assert row.discount[column] == discount
+            assert row.acts[column] == acts
+            if observation is None:
+                observation = np.zeros(2)
+            np.testing.assert_array_equal(row.observation[column], observation)
+            if t and ended is None:
+                assert np.isnan(ends[t].episode_return[column])
+                assert ends[t].episode_length[column] == 0
+            elif ended:
+                total, length = ends[t].episode_return, ends[t].episode_length
+                assert total[column] == pytest.approx(ended[0], abs=1e-5)
+                assert length[column] == ended[1]
+                assert ends[t].numbers[column, 0] == 1.0
+            if name in copy.actions[t]:
+                assert copy.actions[t][name] == actions[t - 1][column]
+
+
+def test_a_player_may_not_vanish():
+    class Vanishing(Crowd):
+        def step(self, actions):
+            observations, *others = super().step(actions)
+            self.agents = self.agents[1:]
+            del observations["p0"]
+            return observations, *others
+
+    environment = _environment([Vanishing(3)])
+    environment.reset([0] * 3)
+    with pytest.raises(bad_data.BadData, match="has left the game without"):
+        collections.deque((environment.step(np.zeros(3, int)) for _ in range(5)), 0)
+
+
+def _settings(name, **fields):
+    settings = config_lib.get_base_config().environment
+    settings.id = name
+    for key, value in fields.pop("kwargs", {}).items():
+        settings.kwargs[key] = value
+    settings.update(fields)
+    return settings
+
+
+def _random(environment, row, rng):
+    allowed = row.observation["allowed"]
+    return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(-1)
+
+
+def _copied(row):
+    observation = {k: v.copy() for k, v in row.observation.items()}
+    return row._replace(observation=observation, acts=row.acts.copy())
+
+
+def test_tic_tac_toe_is_pettingzoos():
+    pytest.importorskip("pettingzoo")
+    board = {"rows": 3, "columns": 3, "length": 3, "gravity": False}
+    made = [
+        factory.make(_settings("Connect", kwargs=board), 6),
+        factory.make(_settings("pettingzoo.classic.tictactoe_v3:env"), 6),
+    ]
+    # PettingZoo numbers cells column by column, and shows planes likewise.
+    cells = np.arange(9).reshape(3, 3).T.ravel()
+    rng = np.random.default_rng(0)
+    own, other = (each.reset([0] * 6) for each in made)
+    kinds = collections.Counter()
+    for _ in range(200):
+        seen = other.observation["observation"].transpose(0, 2, 1, 3)
+        acts = own.acts
+        np.testing.assert_array_equal(own.observation["observation"], seen)
+        np.testing.assert_array_equal(acts, other.acts)
+        mine, theirs = own.observation["allowed"], other.observation["allowed"]
+        np.testing.assert_array_equal(mine, theirs[:, cells])
+        for name in ("step_type", "reward", "discount"):
+            np.testing.assert_array_equal(getattr(own, name), getattr(other, name))
+        kinds.update(own.reward.tolist())
+        action = _random(made[0], own, rng)
+        own, end = made[0].step(action)
+        other, twin = made[1].step(cells[action])
+        np.testing.assert_array_equal(end.episode_return, twin.episode_return)
+    assert min(kinds[1.0], kinds[-1.0]) > 10
+
+
+def test_by_turns_and_in_parallel_a_game_has_the_same_decisions():
+    pytest.importorskip("pettingzoo")
+    ids = [f"pettingzoo.classic.rps_v2:{kind}" for kind in ("parallel_env", "env")]
+    parallel, turns = (
+        factory.make(_settings(name, kwargs={"max_cycles": 6}), 2) for name in ids
+    )
+    rng = np.random.default_rng(0)
+    found = {"parallel": [], "turns": []}  # (column, decisions, return) of an episode
+    decisions = {name: np.zeros(2, int) for name in found}
+
+    def note(name, row, end=None):
+        decisions[name] += row.acts
+        for column in np.flatnonzero(row.step_type == LAST).tolist():
+            episode = (column, decisions[name][column], end.episode_return[column])
+            found[name].append(episode)
+            decisions[name][column] = 0
+
+    note("parallel", parallel.reset([0, 0]))
+    note("turns", turns.reset([0, 0]))
+    for _ in range(20):
+        action = rng.integers(3, size=2)
+        row, end = parallel.step(action)
+        note("parallel", row, end)
+        for _ in range(1 if row.step_type[0] == FIRST else 2):
+            note("turns", *turns.step(action))
+    assert found["parallel"] == found["turns"]
+    assert len(found["turns"]) == 6
+
+
+def test_a_line_wins_wherever_it_lies():
+    rng = np.random.default_rng(0)
+    game = connect.Connect(500)
+    rows, sizes = game.reset(0), (6, 7)
+    for _ in range(40):
+        free = rows.observation["action_mask"][:, 0]
+        action = np.where(free, rng.random(free.shape), -1.0).argmax(-1)
+        rows = game.step(np.stack([action] * 2, 1))
+        planes = rows.observation["observation"][:, 0]
+        lines = np.zeros((500, 2), bool)
+        for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+            for y, x in itertools.product(*map(range, sizes)):
+                ends = y + 3 * dy, x + 3 * dx
+                if 0 <= ends[0] < 6 and 0 <= ends[1] < 7:
+                    cells = [planes[:, y + i * dy, x + i * dx] for i in range(4)]
+                    lines |= np.logical_and.reduce(cells).astype(bool)
+        full = planes.sum((1, 2, 3)) == 42
+        np.testing.assert_array_equal(rows.terminated[:, 0], lines.any(1) | full)
+        np.testing.assert_array_equal(
+            rows.reward[:, 0], lines[:, 0].astype(float) - lines[:, 1]
+        )
+
+
+def test_a_forbidden_move_loses():
+    game = connect.Connect(1, rows=3, columns=3, length=3, gravity=False)
+    game.reset(0)
+    game.step(np.array([[4, 0]]))
+    rows = game.step(np.array([[0, 4]]))
+    assert rows.reward.tolist() == [[1.0, -1.0]]
+    assert rows.terminated.all()
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"rows": 0}, {"length": 9}, {"columns": 2.5}, {"rows": 8, "columns": 8}]
+)
+def test_boards_that_cannot_be_are_refused(kwargs):
+    with pytest.raises(errors.BadInput, match="Connect cannot use"):
+        factory.make(_settings("Connect", kwargs=kwargs), 2)
+
+
+@pytest.mark.parametrize("num_players", [1, 3])
+def test_a_restored_game_goes_on_as_before(num_players):
+    rng = np.random.default_rng(0)
+    one, two = (
+        _environment([Crowd(seed, num_players) for seed in pair])
+        for pair in ((1, 2), (3, 4))
+    )
+    seeds = [0] * one.num_envs
+    for environment in (one, two):
+        environment.reset(seeds)
+        for _ in range(9):
+            environment.step(rng.integers(4, size=environment.num_envs))
+    two.load_state_dict(one.state_dict())
+    for _ in range(30):
+        action = rng.integers(4, size=one.num_envs)
+        (row, end), (other, twin) = one.step(action), two.step(action)
+        for name in ("step_type", "reward", "discount", "observation", "acts"):
+            np.testing.assert_array_equal(getattr(row, name), getattr(other, name))
+        np.testing.assert_array_equal(end.episode_return, twin.episode_return)
+        np.testing.assert_array_equal(end.episode_length, twin.episode_length)
