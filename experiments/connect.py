@@ -1,7 +1,8 @@
 """Connect: two players of one policy learn against each other.
 
 tictactoe ends with a policy against which the best answer gains nothing, in 60 s on 2
-shared x86 cores: python tools/best_response.py DIR.
+shared x86 cores: python tools/best_response.py DIR. tictactoe-pettingzoo is the same
+through PettingZoo's environment.
 """
 
 from impala_mp import config as config_lib
@@ -10,13 +11,16 @@ ENVIRONMENT = "Connect"
 
 
 def get_config(game="tictactoe"):
-    game = config_lib.one_of(game, ("tictactoe",))
+    game = config_lib.one_of(game, ("tictactoe", "tictactoe-pettingzoo"))
     config = config_lib.get_impala_config()
-    config.environment.id = "Connect"
-    config.environment.kwargs.rows = 3
-    config.environment.kwargs.columns = 3
-    config.environment.kwargs.length = 3
-    config.environment.kwargs.gravity = False
+    if game == "tictactoe":
+        config.environment.id = "Connect"
+        config.environment.kwargs.rows = 3
+        config.environment.kwargs.columns = 3
+        config.environment.kwargs.length = 3
+        config.environment.kwargs.gravity = False
+    else:
+        config.environment.id = "pettingzoo.classic.tictactoe_v3:env"
     config.total_agent_steps = 4_000_000
     config.network.torso = "mlp"
     config.network.hidden_sizes = (128, 128)

@@ -229,11 +229,10 @@ class Run:
         with _undisturbed():
             made = self._saved.environment(1)
         with contextlib.closing(made):
-            if len(made.spec.players) > 1:
+            if made.spec.waits:
                 raise errors.BadInput(
-                    f"environment.id ({self.config.environment.id!r}) is a game of"
-                    f" {len(made.spec.players)} players, whose observations are joined"
-                    " in training. Use run.evaluate()."
+                    f"environment.id ({self.config.environment.id!r}) is a game, and"
+                    " what its players see is joined in training. Use run.evaluate()."
                 )
             interface = spaces.Interface(
                 made.unwrapped.single_observation_space,

@@ -17,6 +17,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 import json
 
+from impala_mp import errors
 from impala_mp.cli import start
 
 
@@ -53,6 +54,11 @@ def _evaluate() -> None:
     from impala_mp.evaluation import evaluate
 
     if against.value:
+        if video.value:
+            raise errors.BadInput(
+                f"--video={video.value} does not go with --against, which plays many"
+                " games at once. Leave out one of them."
+            )
         result = evaluate.versus(
             folder,
             against.value,

@@ -62,6 +62,7 @@ def _train() -> None:
     from impala_mp.config import user_code
     from impala_mp.storage import trust
 
+    launch.set_environment()  # before an experiment imports torch
     # The experiment and module:factory find the user's modules.
     user_code.add_current_folder()
     given = [each for each in sys.argv[1:] if each.lstrip("-") != "detach"]
@@ -75,7 +76,6 @@ def _train() -> None:
     if named.workdir:
         path = named.workdir
         trust.admit(config.value, path, values.trust)
-    launch.set_environment()
     launch.set_temporary_folder()
     if values.check:
         sys.exit(launch.check(config.value, path, values.start_from))

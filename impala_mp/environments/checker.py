@@ -62,7 +62,7 @@ def _check_one(config: Any) -> list[Finding]:
     try:
         with contextlib.closing(factory.make(config.environment, 1)) as made:
             spec = made.spec
-        if len(spec.players) > 1:
+        if spec.waits:
             findings += _judge_actions(spec.action)
             findings += game_checker.check(config, spec)
             return findings

@@ -101,6 +101,7 @@ def _make_one(
         return _adapted(name, made, environment)
     spec = registered.find(name, _BUILT_IN)
     if registered.is_atari(spec):
+        _refuse(name, environment, *_NEEDS)
         return registered.make_atari(spec, num_envs, training, kwargs)
     if environment.tuples_are_players:
         one = functools.partial(registered.make_single, spec, kwargs, render_mode)

@@ -1,6 +1,7 @@
 """Checker of a game of several players: plays it and reports what training meets."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -34,20 +35,25 @@ def check(config: Any, spec: specs.EnvironmentSpec) -> Iterator[findings.Finding
     Raises:
       BadData: an observation or a reward cannot be learned from.
     """
+    mask = config.agent.action_mask_key or spec.action_mask
+    spec = dataclasses.replace(spec, action_mask=mask)
     count = _GAMES * len(spec.players)
     seeds = seeding.environment_seeds(seeding.sequence(config.seed, "actor"), count)
-    tape = _play(config.environment, seeds)
+    tape = _play(config.environment, spec, seeds)
     yield from _judge_players(tape, spec)
     yield _judge_masks(tape, spec)
     yield _judge_observations(tape)
     yield _judge_rewards(tape)
     yield _judge_episodes(tape)
-    again = _play(config.environment, seeds, tape.actions)
+    again = _play(config.environment, spec, seeds, tape.actions)
     yield _judge_determinism(tape, again)
 
 
 def _play(
-    environment: Any, seeds: list[int], actions: list[types.Nest] | None = None
+    environment: Any,
+    spec: specs.EnvironmentSpec,
+    seeds: list[int],
+    actions: list[types.Nest] | None = None,
 ) -> _Tape:
     """Plays `actions`, or random ones until episodes have ended or time is up."""
     rng = np.random.default_rng(0)
@@ -65,7 +71,7 @@ def _play(
             elif step >= (_MIN_STEPS if returns else _MAX_STEPS) or secs > _MAX_SECS:
                 break
             else:
-                action = _draw(made.spec, rows[-1], rng)
+                action = _draw(spec, rows[-1], rng)
             start = time.perf_counter()
             row, end = made.step(nest.map_structure(np.array, action))
             secs += time.perf_counter() - start
@@ -88,7 +94,7 @@ def _draw(
     count = len(row.step_type)
     if spec.action_mask:
         allowed = nest.at(row.observation, spec.action_mask)
-        return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(-1)
+        return np.where(allowed != 0, rng.random(allowed.shape), -1.0).argmax(-1)
 
     def draw(leaf: Any) -> np.ndarray:
         shape = (count, *leaf.array.shape)
@@ -137,7 +143,7 @@ def _judge_masks(tape: _Tape, spec: specs.EnvironmentSpec) -> findings.Finding:
         return _Finding(findings.OK, "mask", "none; all actions are always allowed.")
     for t, row in enumerate(tape.rows):
         allowed = nest.at(row.observation, spec.action_mask)
-        empty = row.acts & ~allowed.any(-1)
+        empty = row.acts & ~(allowed != 0).any(-1)
         if empty.any():
             player = spec.players[int(empty.argmax()) % len(spec.players)]
             text = (

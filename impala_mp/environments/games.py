@@ -61,6 +61,12 @@ def adapt(name: str, made: Any) -> Game:
             " unknown before they come. Set the attribute possible_agents to the ids of"
             " all players that may ever take part."
         )
+    names = {str(each).replace("/", "_") for each in players}
+    if len(names) < len(players) or not all(isinstance(x, str) for x in players):
+        raise errors.BadInput(
+            f"environment.id ({name!r}) has possible_agents {list(players)}. The ids of"
+            " players must be different strings. Name them so."
+        )
     return Turns(made) if hasattr(made, "agent_iter") else Parallel(made)
 
 
@@ -111,7 +117,11 @@ class Turns(_PettingZoo):
         infos = dict(env.infos)
         while env.agents and _has_ended(env, env.agent_selection):
             env.step(None)
-        acting = frozenset([env.agent_selection] if env.agents else ())
+        if not env.agents:
+            acting = frozenset[str]()
+        else:  # games give a mask to the player that is to move alone
+            mover = env.agent_selection
+            acting, observations[mover] = frozenset([mover]), env.observe(mover)
         return Moment(observations, rewards, terminated, truncated, acting, infos)
 
 

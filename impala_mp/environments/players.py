@@ -33,6 +33,13 @@ class View:
             self.mask_size = int(np.prod(parts[MASK].shape))
             rest = {name: part for name, part in parts.items() if name != MASK}
             self._only = next(iter(rest)) if len(rest) == 1 else ""
+            if MASK in ignored:
+                raise errors.BadInput(
+                    f"environment.ignored has {MASK!r}, which is no input of the"
+                    " network. Take it out of config.environment.ignored."
+                )
+            if self._only:
+                ignored = [path.removeprefix(f"{self._only}/") for path in ignored]
             observation = gymnasium.spaces.Dict(rest)
             if self._only:
                 observation = rest[self._only]

@@ -153,7 +153,6 @@ class SeveralEnvironment(vector.VectorEnvironment):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         snapshot.restore(self._state(), state)
-        self._source.restored()
 
     def _state(self) -> python_types.SimpleNamespace:
         return python_types.SimpleNamespace(

@@ -77,9 +77,6 @@ class Source(Protocol):
     def state(self) -> python_types.SimpleNamespace:
         """Returns the objects and arrays that the next step depends on."""
 
-    def restored(self) -> None:
-        """Called when these have been changed in place."""
-
     def render(self) -> Any:
         """Draws game 0."""
 
@@ -126,8 +123,12 @@ class Native:
         own, mask = self._view.split(rows.observation)
         shape = rows.present.shape
         flat = nest.map_structure(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), own)
-        self._view.interface.observe(flat)
-        nest.map_structure(np.copyto, self._layout.own, own)
+        seen = self._view.interface.observe(flat)
+        nest.map_structure(
+            lambda row, leaf: np.copyto(row, leaf.reshape(row.shape)),
+            self._layout.own,
+            seen,
+        )
         if self._layout.mask is not None:
             np.copyto(self._layout.mask, mask)
             self._layout.mask[~rows.acts] = True
@@ -143,9 +144,6 @@ class Native:
     def state(self) -> python_types.SimpleNamespace:
         return python_types.SimpleNamespace(game=self._game)
 
-    def restored(self) -> None:
-        pass
-
     def render(self) -> Any:
         return self._game.render()  # type: ignore[attr-defined]
 
@@ -156,7 +154,11 @@ class Native:
 
 
 class GameCopies:
-    """E copies of a game, stepped one after another."""
+    """E copies of a game, stepped one after another.
+
+    A player that is gone keeps its last observation: zeros would enter the statistics
+    that normalise.
+    """
 
     def __init__(
         self,
@@ -267,8 +269,6 @@ class GameCopies:
             if present:
                 observation, mask = view.split(moment.observations[name])
                 self._put[p](i, observation)
-            elif self._present[i, p]:
-                self._clear(i, p)
             self._present[i, p], self._acts[i, p] = present, present and acts
             if moment.terminated.get(name, False) or moment.truncated.get(name, False):
                 self._acts[i, p] = False
@@ -282,17 +282,13 @@ class GameCopies:
         if layout.state is not None:
             layout.state[i] = self._copies[i].env.state()
 
-    def _clear(self, i: int, p: int) -> None:
-        nest.map_structure(lambda leaf: leaf[i].fill(0), self._corners[p])
-
     def state(self) -> python_types.SimpleNamespace:
+        rows = {
+            f"rows_{i}": leaf for i, leaf in enumerate(nest.flatten(self._layout.own))
+        }
         return python_types.SimpleNamespace(
-            games=list(self._copies), acts=self._acts, present=self._present
+            games=list(self._copies), acts=self._acts, present=self._present, **rows
         )
-
-    def restored(self) -> None:
-        for i, p in np.argwhere(~self._present).tolist():
-            self._clear(i, p)
 
     def render(self) -> Any:
         return self.unwrapped.render()

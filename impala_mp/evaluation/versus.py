@@ -132,8 +132,9 @@ def play(
         )
     theirs = _opponent(run, against, ours, spec, trust)
     sides = {
-        player: _play_side(run, ours, theirs, games, greedy, side)
+        player: _play_side(run, ours, theirs, share, greedy, side)
         for side, player in enumerate(spec.players)
+        if (share := _share(games, side, len(spec.players)))
     }
     every = _total(list(sides.values()))
     return {
@@ -149,8 +150,14 @@ def _as_dict(outcome: Outcome) -> dict[str, float]:
 
 
 def _total(sides: list[Outcome]) -> Outcome:
-    counts = (sum(each) for each in zip(*(side[:3] for side in sides), strict=True))
-    return Outcome(*counts, statistics.fmean(side.return_mean for side in sides))
+    counts = [sum(each) for each in zip(*(side[:3] for side in sides), strict=True)]
+    weights = [sum(side[:3]) for side in sides]
+    means = [side.return_mean for side in sides]
+    return Outcome(*counts, statistics.fmean(means, weights))
+
+
+def _share(games: int, side: int, num_players: int) -> int:
+    return games // num_players + (side < games % num_players)
 
 
 def _opponent(
@@ -188,17 +195,14 @@ def _play_side(
     run: saved_run.SavedRun,
     ours: Any,
     theirs: Any,
-    games: int,
+    share: int,
     greedy: bool,
     side: int,
 ) -> Outcome:
-    """Plays the share of `games` in which our policy is player `side`."""
+    """Plays `share` games in which our policy is player `side`."""
     settings = run.config.evaluation
     with contextlib.closing(run.environment(1)) as made:
         count = len(made.spec.players)
-    share = games // count + (side < games % count)
-    if not share:
-        return Outcome(0, 0, 0, 0.0)
     copies = max(1, min(share, settings.environments // count))
     with contextlib.closing(run.environment(copies * count)) as environment:
         played = evaluator.evaluate(

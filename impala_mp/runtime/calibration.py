@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from impala_mp import nest, specs
+from impala_mp import errors, nest, specs
 from impala_mp.algorithms import base as algorithm_base, replay_correction
 from impala_mp.config import base, derived, fields, validation
 from impala_mp.environments import factory
@@ -67,7 +67,15 @@ def _round_to_games(config: Any, environment: specs.EnvironmentSpec) -> str:
     envs, step = config.actors.environments, _players(config, environment)
     if envs % step == 0:
         return ""
-    config.actors.environments = -(-envs // step) * step
+    rounded = -(-envs // step) * step
+    if config.batch_size and derived.num_fresh(config) % rounded:
+        raise errors.BadInput(
+            f"actors.environments ({envs}) must be a multiple of {step}, because each"
+            f" of the {len(environment.players)} players of a game counts. Set"
+            f" config.actors.environments to {rounded}, and config.batch_size to a"
+            " multiple of it."
+        )
+    config.actors.environments = rounded
     return (
         f"actors.environments = {config.actors.environments} instead of {envs}: each of"
         f" the {len(environment.players)} players of a game counts."

@@ -8,12 +8,14 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from multiprocessing import forkserver, process, resource_tracker, util
 from typing import Any
 
 _DESCRIPTORS = "/proc/self/fd/"
 _PRELOAD = ["impala_mp.runtime.preload"]
+_SPAWN: Any = util.spawnv_passfds
 _OTHERS = {signal.SIGTERM, signal.SIGINT}  # the resource tracker handles these
 
 
@@ -93,6 +95,8 @@ def _fork(executable: Any, args: list[Any], descriptors: list[int]) -> int:
         _forget(descriptors)
         exec(args[-1], {})
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -110,6 +114,7 @@ def _forget(descriptors: list[int]) -> None:
     tracker: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
     _server()._lock, tracker._lock = threading.Lock(), threading.RLock()
     tracker._fd = tracker._pid = None
+    util.spawnv_passfds = _SPAWN
 
 
 def _runs() -> bool:

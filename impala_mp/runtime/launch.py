@@ -1,6 +1,7 @@
 """Start of `impala-train`: environment variables, signals, then the imports."""
 
 import contextlib
+import ctypes
 import os
 import sys
 import tempfile
@@ -23,6 +24,12 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "-1",
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
+# Parameters of glibc's mallopt, for processes that are forked from this one.
+_MALLOPT = {
+    "MALLOC_MMAP_MAX_": -4,
+    "MALLOC_TRIM_THRESHOLD_": -1,
+    "MALLOC_TOP_PAD_": -2,
+}
 _IN_MEMORY = "/dev/shm"
 
 
@@ -32,7 +39,11 @@ def set_environment() -> None:
     Must run before torch is imported.
     """
     for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+        if name not in os.environ:
+            os.environ[name] = value
+            if name in _MALLOPT:  # read when a process starts, but not at a fork
+                with contextlib.suppress(AttributeError):  # not glibc
+                    ctypes.CDLL(None).mallopt(_MALLOPT[name], int(value))
 
 
 def set_temporary_folder() -> None:

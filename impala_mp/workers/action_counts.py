@@ -21,10 +21,16 @@ class ActionCounts:
         """Resets the counts; called after each record."""
         self._counts = np.zeros(MAX_ACTIONS, np.int64)
 
-    def add(self, actions: Any) -> None:
-        """Adds actions int64 [T, N]; leaves out any other kind of action."""
+    def add(self, actions: Any, acts: Any = ()) -> None:
+        """Adds actions int64 [T, N]; leaves out any other kind of action.
+
+        Args:
+          acts: bool [T+1, B], False where an action was ignored; (): none was.
+        """
         if not isinstance(actions, np.ndarray) or actions.ndim != 2:
             return
+        if isinstance(acts, np.ndarray):
+            actions = actions[acts[: len(actions), : actions.shape[1]]]
         if actions.dtype.kind in "iu" and actions.size:
             counts = np.bincount(actions.ravel(), minlength=MAX_ACTIONS)
             self._counts += counts[:MAX_ACTIONS]

@@ -23,6 +23,7 @@ class Batch(NamedTuple):
     episode_end: types.EpisodeEnd  # arrays [T, num_fresh], likewise
     parameter_version: np.ndarray  # int64 [T, B], likewise
     action: types.Nest  # arrays [T, B, ...], likewise
+    acts: types.Nest  # an array bool [T+1, B], likewise, or ()
     num_fresh: int  # the first columns, which come from the rings
     sample: types.Sample | None  # tensors on the device; None without replay
     draw: replay.Draw | None  # the replay's ids of the columns
@@ -178,6 +179,7 @@ class Batcher:
             ends,
             arrays.parameter_version,
             arrays.agent_output.action,
+            arrays.time_step.acts,
             self.num_fresh,
             on_device or None,
             draw,
@@ -235,6 +237,7 @@ def _on_host(slot: types.Trajectory) -> Batch:
         slot.episode_end,
         slot.parameter_version,
         slot.agent_output.action,
+        slot.time_step.acts,
         num_fresh=len(slot.header.actor),
         sample=None,
         draw=None,

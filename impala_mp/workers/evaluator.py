@@ -69,28 +69,29 @@ class Played(NamedTuple):
     columns: list[int]  # of the environment
 
     def by_player(self, suffix: str, players: tuple[str, ...]) -> dict[str, "Played"]:
-        """Returns the games by the suffix of their metrics.
+        """Returns the games by the suffix of their metrics; players without are out.
 
         Args:
           suffix: that of the task, which is the only one without metrics by player.
           players: those of the environment's spec.
         """
         suffixes = derived.suffixes_of_players(players) or (suffix,)
-        if len(suffixes) == 1:
+        if len(suffixes) == 1 or not self.returns:
             return {suffix: self}
         groups = np.array(self.columns, int) % len(players)
 
         def own(values: list[Any], player: int) -> list[Any]:
             return [values[i] for i in np.flatnonzero(groups == player)]
 
+        there = sorted(set(groups.tolist()))
         return {
-            name: Played(
+            suffixes[p]: Played(
                 *(own(each, p) for each in (self.returns, self.lengths)),
                 # The user's numbers stay together: not every game has them.
-                {} if p else self.numbers,
+                self.numbers if p == there[0] else {},
                 own(self.columns, p),
             )
-            for p, name in enumerate(suffixes)
+            for p in there
         }
 
 
@@ -165,7 +166,8 @@ def evaluate(
     """Plays `episodes` full games and returns what came of them.
 
     Every copy plays a fixed share, because taking the first games to end would favour
-    short ones. After bad data all copies restart.
+    short ones. A game of several players has an episode of each, and `episodes` are
+    rounded up to whole games. After bad data all copies restart.
 
     Args:
       each_step: called before each step; False ends the evaluation early.
@@ -173,7 +175,8 @@ def evaluate(
       report: receives a sentence if fewer games are counted.
       epsilon: share of uniformly random actions.
     """
-    num_envs = environment.num_envs
+    num_envs, count = environment.num_envs, len(environment.spec.players)
+    episodes = -(-episodes // count) * count
     generator = torch.Generator().manual_seed(seeding.torch_seed(seed))
     new_seeds = seeding.EnvironmentSeeds(seed, num_envs)
     games = _Games(episodes, num_envs, max_steps)
@@ -199,6 +202,8 @@ def evaluate(
             games.discard(error)
             continue
         games.count(ended, environment.numbers.names)
+        if count > 1:
+            games.leave_out(time_step.step_type, count)
     for sentence in games.explain():
         report(sentence)
     return games.played
@@ -213,6 +218,7 @@ class _Games:
         self._shares = episodes // num_envs + (copies < episodes % num_envs)
         self._ages = np.zeros(num_envs, np.int64)  # steps of the games in progress
         self.played = Played([], [], {}, [])
+        self._took_part = np.zeros(num_envs, bool)  # players, in the game that goes on
         self._num_endless = 0  # games that are not counted
         self._num_bad = self._bad_in_a_row = 0  # restarts of all copies
         self._last_bad = ""
@@ -231,10 +237,20 @@ class _Games:
             self._add(end, counted, names)
             self._bad_in_a_row = 0
         self._shares[counted] -= 1
+        self._took_part |= over
         self._ages = np.where(over, 0, self._ages + 1)
         endless = self._ages > self._max_steps
         self._num_endless += int(self._shares[endless].sum())
         self._shares[endless] = 0
+
+    def leave_out(self, step_type: np.ndarray, num_players: int) -> None:
+        """Takes a game from the share of players that had no part in it."""
+        last = (step_type == types.StepType.LAST).reshape(-1, num_players).all(1)
+        over = np.repeat(last, num_players)
+        missed = over & ~self._took_part & (self._shares > 0)
+        self._shares[missed] -= 1
+        self._took_part[over] = False
+        self._ages[over] = 0
 
     def _add(
         self, end: types.EpisodeEnd, counted: np.ndarray, names: Sequence[str]

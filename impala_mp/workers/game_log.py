@@ -31,7 +31,8 @@ class GameLog:
         """
         suffixes = derived.episode_suffixes(config.environment, players)
         num_tasks = len(derived.task_names(config.environment))
-        groups = ended_games.Groups(num_tasks, len(players))
+        named = len(derived.suffixes_of_players(players))
+        groups = ended_games.Groups(num_tasks, max(1, named))
         self._games = ended_games.EndedGames(of_actors, own, groups)
         self._statistics = episode_statistics.Episodes(suffixes)
         self._rows: episodes.Writer | None = None

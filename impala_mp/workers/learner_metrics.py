@@ -98,7 +98,7 @@ class UpdateMeans:
         committed = batch.header.committed_ns[: batch.num_fresh]
         self.ages.append(time.monotonic_ns() - committed)
         if isinstance(batch.action, np.ndarray):
-            self.actions.add(batch.action[:, : batch.num_fresh])
+            self.actions.add(batch.action[:, : batch.num_fresh], batch.acts)
         return self.lags.add(newest, batch.parameter_version[:, : batch.num_fresh])
 
     def add(self, metrics: torch.Tensor) -> None:

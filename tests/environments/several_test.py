@@ -88,22 +88,22 @@ def _environment(copies, **kwargs):
 def _expected(tape, player):
     """The rows of one player, from the dicts that its game has returned."""
     rows, plays, total, length = [], False, 0.0, 0
+    seen = np.zeros(2)  # a player that is gone keeps its last observation
     for observations, rewards, terminated, truncated in tape:
         there = player in observations
+        seen = observations.get(player, seen)
         end = terminated.get(player, False) or truncated.get(player, False)
         if not there or (end and not plays):
-            rows.append((LAST, 0.0, 1.0, None, None, False))
+            rows.append((LAST, 0.0, 1.0, seen, None, False))
         elif not plays:
-            rows.append((FIRST, 0.0, 1.0, observations[player], None, True))
+            rows.append((FIRST, 0.0, 1.0, seen, None, True))
             plays, total, length = True, 0.0, 0
         else:
             total, length = total + np.float32(rewards[player]), length + 1
             discount = 0.0 if terminated.get(player, False) else 1.0
             kind = LAST if end else MID
             ended = (total, length) if end else None
-            rows.append(
-                (kind, rewards[player], discount, observations[player], ended, not end)
-            )
+            rows.append((kind, rewards[player], discount, seen, ended, not end))
             plays = not end
     return rows
 
@@ -134,8 +134,6 @@ def test_columns_are_what_the_players_met(seed, num_players):
             assert row.reward[column] == np.float32(reward)
             assert row.discount[column] == discount
             assert row.acts[column] == acts
-            if observation is None:
-                observation = np.zeros(2)
             np.testing.assert_array_equal(row.observation[column], observation)
             if t and ended is None:
                 assert np.isnan(ends[t].episode_return[column])
@@ -161,6 +159,91 @@ def test_a_player_may_not_vanish():
     environment.reset([0] * 3)
     with pytest.raises(bad_data.BadData, match="has left the game without"):
         collections.deque((environment.step(np.zeros(3, int)) for _ in range(5)), 0)
+
+
+class Elimination:
+    """Three take turns; the second is out after its first move, by PettingZoo's AEC."""
+
+    metadata = {"render_modes": []}
+    possible_agents = ("a", "b", "c")
+    unwrapped = property(lambda self: self)
+
+    def observation_space(self, player):
+        return gymnasium.spaces.Dict(
+            {
+                "observation": gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32),
+                "action_mask": gymnasium.spaces.MultiBinary(3),
+            }
+        )
+
+    def action_space(self, player):
+        return gymnasium.spaces.Discrete(3)
+
+    def agent_iter(self):
+        return iter(self.agents)
+
+    def reset(self, seed=None, options=None):
+        self.agents, self.moves = list(self.possible_agents), 0
+        self.agent_selection = "a"
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+        self.terminations = dict.fromkeys(self.agents, False)
+        self.truncations = dict.fromkeys(self.agents, False)
+        self.infos = {player: {} for player in self.agents}
+
+    def observe(self, player):
+        """A mask is there for the player that is to move alone, as in PettingZoo."""
+        mask = np.zeros(3, np.int8)
+        if player == self.agent_selection:
+            mask[self.possible_agents.index(player)] = 1
+        return {"observation": np.zeros(1, np.float32), "action_mask": mask}
+
+    def step(self, action):
+        player = self.agent_selection
+        if self.terminations[player] or self.truncations[player]:
+            assert action is None
+            self.agents.remove(player)
+            self.rewards = dict.fromkeys(self.agents, 0.0)
+            self.agent_selection = "c" if player == "b" else (self.agents or [""])[0]
+            return
+        assert action == self.possible_agents.index(player)
+        self.moves += 1
+        self.rewards = {each: 1.0 if each == player else 0.0 for each in self.agents}
+        if player == "b":
+            self.terminations["b"] = True
+            return
+        over = self.moves == 6
+        self.truncations = dict.fromkeys(self.agents, over)
+        following = {"a": "b" if "b" in self.agents else "c", "c": "a"}
+        self.agent_selection = self.agents[0] if over else following[player]
+
+    def close(self):
+        pass
+
+
+def test_the_mover_sees_its_mask_after_another_has_died():
+    environment = _environment([Elimination()])
+    row = environment.reset([0] * 3)
+    returns = []
+    for _ in range(20):
+        allowed = row.observation["allowed"]
+        assert allowed.any(1).all()
+        acting = np.flatnonzero(row.acts)
+        assert [allowed[i].tolist() for i in acting] == [
+            np.eye(3, dtype=bool)[i].tolist() for i in acting
+        ]
+        row, end = environment.step(allowed.argmax(1))
+        returns += end.episode_return[~np.isnan(end.episode_return)].tolist()
+    assert sorted(returns[:3]) == [1.0, 2.0, 3.0]
+
+
+def test_ids_of_players_must_be_different_strings():
+    class Numbered(Crowd):
+        def __init__(self):
+            super().__init__()
+            self.possible_agents = [0, 1]
+
+    with pytest.raises(errors.BadInput, match="must be different strings"):
+        games.adapt("numbered", Numbered())
 
 
 def _settings(name, **fields):
