@@ -2,6 +2,7 @@
 
 import json
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -98,6 +99,13 @@ def test_against_others_each_side_counts(run):
         json.dumps(found)
 
 
+def test_few_games_leave_out_sides(run):
+    found = evaluate.versus(run, "random", 1)
+    assert list(found["by_side"]) == ["player_0"]
+    assert (abs(found["mean"]) <= 1.0, found["episodes"]) == (True, 1)
+    assert evaluate.evaluate(run, 1)["episodes"] == 2  # whole games
+
+
 def test_against_itself_one_side_wins_what_the_other_loses(run):
     sides = evaluate.versus(run, "newest", 4)["by_side"]
     assert sides["player_0"]["wins"] == sides["player_1"]["losses"] == 2
@@ -190,3 +198,52 @@ def test_environments_are_rounded_to_whole_games(tmp_path, capsys):
     config = _config(**{"actors.environments": 3, "batch_size": 6})
     with pytest.raises(errors.BadInput, match="must be a multiple of"):
         builders.train_in_processes(config, tmp_path / "other")
+
+
+class Crowd:
+    """A parallel game of many players, one step long."""
+
+    metadata = {"render_modes": []}
+    unwrapped = property(lambda self: self)
+
+    def __init__(self, num_players=9):
+        self.possible_agents = tuple(f"p{i}" for i in range(num_players))
+
+    def observation_space(self, player):
+        return gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)
+
+    def action_space(self, player):
+        return gymnasium.spaces.Discrete(2)
+
+    def _each(self, value):
+        return dict.fromkeys(self.possible_agents, value)
+
+    def reset(self, seed=None, options=None):
+        self.agents = self.possible_agents
+        return self._each(np.zeros(2, np.float32)), self._each({})
+
+    def step(self, actions):
+        self.agents = ()
+        observations = self._each(np.zeros(2, np.float32))
+        ends = self._each(True), self._each(False)
+        return observations, self._each(1.0), *ends, self._each({})
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("num_players", [1, 9])
+def test_a_game_may_have_one_player_or_many(tmp_path, num_players):
+    config = _config(
+        **{
+            "environment.id": f"{__name__}:Crowd",
+            "actors.environments": num_players,
+            "batch_size": 2 * num_players,
+            "runtime.mode": "lockstep",
+            "total_agent_steps": 40 * num_players,
+        }
+    )
+    config.environment.kwargs.num_players = num_players
+    assert {each.verdict for each in checker.check(config)} == {checker.OK}
+    builders.train_in_processes(config, tmp_path)
+    assert metrics.read(str(tmp_path))[-1]["episode/return_mean"] == 1.0

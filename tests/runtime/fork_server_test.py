@@ -25,11 +25,18 @@ def blocked(pid):
     return bool(int(line.split()[1], 16) & (1 << (signal.SIGUSR1 - 1)))
 
 
+def work():
+    inner = multiprocessing.get_context("spawn").Process(target=print, args=("inner",))
+    inner.start()
+    inner.join()
+    print("a child", inner.exitcode, flush=True)
+
+
 if __name__ == "__main__":
     context = multiprocessing.get_context("forkserver")
     os.set_inheritable(os.open(__file__, os.O_RDONLY), True)
     fork_server.start(by_fork="by_fork" in sys.argv)
-    child = context.Process(target=print, args=("a child",), kwargs={"flush": True})
+    child = context.Process(target=work)
     child.start()
     child.join(60)
     kept = f"/proc/{forkserver._forkserver._forkserver_pid}/fd"
@@ -67,6 +74,6 @@ def test_a_live_fork_server_needs_no_room_and_a_dead_one_is_replaced(
         env={**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(temporary)},
     )
     assert done.stdout.splitlines() == [
-        *("a child", "False", "True True", "No space left on device", "0")
+        *("inner", "a child 0", "False", "True True", "No space left on device", "0")
     ]
     assert list(temporary.iterdir()) == []

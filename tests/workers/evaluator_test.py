@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import config as config_lib, types
+from impala_mp import config as config_lib, specs, types
 from impala_mp.environments import bad_data, episode_numbers, factory
 from impala_mp.networks import agent
 from impala_mp.workers import evaluator
@@ -13,6 +13,8 @@ from tests.support import builders
 
 class _Lengths:
     """Copy i plays games of length i + 1 whose return is i."""
+
+    spec = specs.EnvironmentSpec((), (), 1)
 
     def __init__(self, num_envs):
         self.num_envs = num_envs
@@ -242,3 +244,38 @@ def test_the_protocol_names_what_a_return_means():
     assert evaluator.protocol(config.environment, True) == (
         "Catch(rows=7), full games, greedy actions"
     )
+
+
+class _Team(_Lengths):
+    """Games of three players of four steps; the last player never takes part."""
+
+    spec = specs.EnvironmentSpec((), (), 1, players=("a", "b", "c"), waits=True)
+
+    def step(self, action):
+        self._age += 1
+        over = self._age == 4
+        self._age[over] = 0
+        played = over & (np.arange(self.num_envs) % 3 < 2)
+        returns = np.where(played, np.arange(self.num_envs), np.nan)
+        lengths = np.where(played, 4, 0)
+        row = self._row(over | (np.arange(self.num_envs) % 3 == 2))
+        return row, types.EpisodeEnd(returns.astype(np.float32), lengths, None)
+
+
+@pytest.mark.parametrize("episodes", [1, 6, 7])
+def test_a_player_that_never_takes_part_is_left_out(episodes):
+    environment, steps = _Team(6), []
+    policy = agent.make(builders.config(), factory.probe(builders.config().environment))
+    seed = np.random.SeedSequence(0)
+
+    def count():
+        steps.append(1)
+        return True
+
+    played = evaluator.evaluate(policy, environment, episodes, True, seed, count)
+    games = -(-episodes // 3)
+    assert len(steps) == 4 * -(-games // 2)
+    by_player = played.by_player("", environment.spec.players)
+    assert list(by_player) == ["/a", "/b"]
+    assert all(len(each.returns) == games for each in by_player.values())
+    assert played.by_player("", tuple("abcdefghi")) == {"": played}
