@@ -19,6 +19,10 @@ def get_config(variant="spread"):
     config.actors.environments = 48
     config.batch_size = 96
     config.network.hidden_sizes = (128, 128)
-    config.optimizer.learning_rate = 1e-3
+    # Players may drift away without bound, and values that look far ahead follow them:
+    # with 0.99 and normalised observations the return fell back from -18 to -35.
+    config.network.normalise_observations = False
+    config.loss.discount_factor = 0.9
+    config.optimizer.learning_rate = 5e-4
     config.optimizer.schedule = "linear"
     return config
