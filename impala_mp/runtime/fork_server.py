@@ -95,6 +95,8 @@ def _fork(executable: Any, args: list[Any], descriptors: list[int]) -> int:
         _forget(descriptors)
         exec(args[-1], {})
         code = 0
+    except SystemExit:  # no client is left
+        code = 0
     except BaseException:
         traceback.print_exc()
     finally:
