@@ -104,12 +104,11 @@ def _make_one(
         _refuse(name, environment, *_NEEDS)
         return registered.make_atari(spec, num_envs, training, kwargs)
     if environment.tuples_are_players:
-        one = functools.partial(registered.make_single, spec, kwargs, render_mode)
-        return _adapted(
-            name,
-            _all(num_envs, lambda env: games.Tuples(name, env), one(), one),
-            environment,
+        make_single = functools.partial(
+            registered.make_single, spec, kwargs, render_mode
         )
+        made = _make_own(name, make_single, num_envs, {}, None, tuples_are_players=True)
+        return _adapted(name, made, environment)
     made = registered.make(spec, num_envs, kwargs, render_mode)
     return _adapted(name, made, environment)
 

@@ -13,7 +13,6 @@ from impala_mp.environments import factory, findings
 
 _GAMES = 2
 _MIN_STEPS, _MAX_STEPS, _MAX_SECS = 300, 3000, 10.0
-_FEW = 0.5  # share of decisions below which most of the computing is for waiting rows
 _Finding = findings.Finding
 
 
@@ -131,8 +130,7 @@ def _judge_players(
             " leave it out of possible_agents."
         )
         yield _Finding(findings.WARNING, "players", text)
-    stuck = np.flatnonzero(~acts.any(0)).tolist()
-    if len(stuck) == acts.shape[1]:
+    if not acts.any():
         yield _Finding(
             findings.FAIL, "players", "no player ever acts. Check the turns."
         )

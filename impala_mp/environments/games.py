@@ -145,6 +145,9 @@ class Tuples:
         self.env = env
         self._spaces: tuple[Any, Any] = env.observation_space, env.action_space
         self._left: list[str] = []  # players whose episode goes on
+        self._actions: dict[
+            str, Any
+        ] = {}  # the last ones, also of players that are out
         counts = [len(getattr(space, "spaces", ())) for space in self._spaces]
         are_tuples = all(isinstance(x, gymnasium.spaces.Tuple) for x in self._spaces)
         if not are_tuples or counts[0] != counts[1]:
@@ -167,7 +170,8 @@ class Tuples:
         return self._moment(observations, {}, {}, {}, info)
 
     def step(self, actions: Mapping[str, Any]) -> Moment:
-        ordered = tuple(actions[name] for name in self.players)
+        self._actions.update(actions)
+        ordered = tuple(self._actions[name] for name in self.players)
         observations, reward, terminated, truncated, info = self.env.step(ordered)
         return self._moment(
             observations,

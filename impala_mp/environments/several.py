@@ -78,7 +78,9 @@ class SeveralEnvironment(vector.VectorEnvironment):
             )
         )
         time_step, ended = self._time_step(rows)
-        return time_step, self._ends(time_step.reward, ended)
+        self._returns += time_step.reward
+        infos = {c: i for c, i in self._source.infos.items() if ended[c]}
+        return time_step, self._take_ended(ended, {episode_numbers.FINAL: infos})
 
     def _time_step(self, rows: vector_games.Rows) -> tuple[types.TimeStep, np.ndarray]:
         """Returns the time step, and where an episode ends, bool [E * P]."""
@@ -112,20 +114,6 @@ class SeveralEnvironment(vector.VectorEnvironment):
         self._lengths += played
         self._plays = begins | (played & ~ended)
         return time_step, ended
-
-    def _ends(self, reward: np.ndarray, ended: np.ndarray) -> types.EpisodeEnd:
-        self._returns += reward
-        if ended.any() and not bad_data.are_finite(self._returns[ended]).all():
-            raise bad_data.infinite_return(self._returns[ended].max())
-        returns = np.where(ended, self._returns, np.nan).astype(np.float32)
-        lengths = np.where(ended, self._lengths, 0).astype(np.int32)
-        self._returns[ended] = 0.0
-        self._lengths[ended] = 0
-        numbers = None
-        if ended.any():
-            infos = {c: i for c, i in self._source.infos.items() if ended[c]}
-            numbers = self.numbers.take({episode_numbers.FINAL: infos}, ended)
-        return types.EpisodeEnd(returns, lengths, numbers)
 
     # Pictures and snapshots.
 

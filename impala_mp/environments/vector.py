@@ -125,6 +125,12 @@ class VectorEnvironment:
     ) -> types.EpisodeEnd:
         self._returns += np.where(self._was_over, 0.0, reward)
         self._lengths += ~self._was_over
+        return self._take_ended(game_over, info)
+
+    def _take_ended(
+        self, game_over: np.ndarray, info: dict[str, Any]
+    ) -> types.EpisodeEnd:
+        """Returns the statistics of games that are over, and begins new ones."""
         any_over = game_over.any()
         if any_over and not bad_data.are_finite(self._returns[game_over]).all():
             raise bad_data.infinite_return(self._returns[game_over].max())

@@ -191,8 +191,6 @@ class GameCopies:
             for view, corner in zip(self._views, self._corners, strict=True)
         ]
         shape = self.num_games, len(self._players)
-        self._rewards: list[list[Any]] = []
-        self._ends: list[list[tuple[Any, Any]]] = []
         self._acts, self._present = np.zeros(shape, bool), np.zeros(shape, bool)
         self.infos: dict[int, Any] = {}
 

@@ -75,15 +75,13 @@ class _Scripted:
 class _LineUp:
     """Our policy as player `side` of each game, and the opponent as all others."""
 
-    def __init__(
-        self, ours: Any, theirs: Any, greedy: bool, num_players: int, side: int
-    ) -> None:
-        self._ours, self._theirs, self._greedy = ours, theirs, greedy
-        self._num_players, self._side = num_players, side
+    def __init__(self, ours: Any, theirs: Any, num_players: int, side: int) -> None:
+        self._ours, self._theirs = ours, theirs
+        self.num_players, self.side = num_players, side
 
     def initial_state(self, count: int) -> tuple[Any, Any]:
-        column = torch.arange(count) % self._num_players
-        self._is_ours = column == self._side
+        column = torch.arange(count) % self.num_players
+        self._is_ours = column == self.side
         return self._ours.initial_state(count), self._theirs.initial_state(count)
 
     def step(
@@ -131,11 +129,11 @@ def play(
             " out --against."
         )
     theirs = _opponent(run, against, ours, spec, trust)
-    sides = {
-        player: _play_side(run, ours, theirs, share, greedy, side)
-        for side, player in enumerate(spec.players)
-        if (share := _share(games, side, len(spec.players)))
-    }
+    count, sides = len(spec.players), {}
+    for side, player in enumerate(spec.players):
+        if share := _share(games, side, count):
+            line_up = _LineUp(ours, theirs, count, side)
+            sides[player] = _play_side(run, line_up, share, greedy)
     every = _total(list(sides.values()))
     return {
         **_as_dict(every),
@@ -192,28 +190,21 @@ def _opponent(
 
 
 def _play_side(
-    run: saved_run.SavedRun,
-    ours: Any,
-    theirs: Any,
-    share: int,
-    greedy: bool,
-    side: int,
+    run: saved_run.SavedRun, line_up: _LineUp, share: int, greedy: bool
 ) -> Outcome:
-    """Plays `share` games in which our policy is player `side`."""
-    settings = run.config.evaluation
-    with contextlib.closing(run.environment(1)) as made:
-        count = len(made.spec.players)
+    """Plays `share` games in which our policy plays the side of the line-up."""
+    settings, count = run.config.evaluation, line_up.num_players
     copies = max(1, min(share, settings.environments // count))
     with contextlib.closing(run.environment(copies * count)) as environment:
         played = evaluator.evaluate(
-            _LineUp(ours, theirs, greedy, count, side),  # type: ignore[arg-type]
+            line_up,  # type: ignore[arg-type]
             environment,
             share * count,
             greedy,
             run.seed(),
             max_steps=settings.max_steps,
         )
-    return outcome(played, environment, side)
+    return outcome(played, environment, line_up.side)
 
 
 def outcome(

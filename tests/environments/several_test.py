@@ -236,6 +236,58 @@ def test_the_mover_sees_its_mask_after_another_has_died():
     assert sorted(returns[:3]) == [1.0, 2.0, 3.0]
 
 
+class Pair(gymnasium.Env):
+    """Two players in Tuple spaces; the first is out after two steps of four."""
+
+    observation_space = gymnasium.spaces.Tuple(
+        [gymnasium.spaces.Box(0.0, 9.0, (1,), np.float32)] * 2
+    )
+    action_space = gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(3)] * 2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._steps = 0
+        return self._see(), {}
+
+    def _see(self):
+        return tuple(np.array([self._steps + i], np.float32) for i in range(2))
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self._steps += 1
+        ends = [self._steps >= 2, self._steps >= 4]
+        return self._see(), [float(x) for x in action], ends, False, {}
+
+
+gymnasium.register("Pair-v0", Pair)
+
+
+@pytest.mark.parametrize("name", ["Pair", "Pair-v0"])
+def test_entries_of_tuples_are_players(name):
+    settings = _settings(f"{__name__}:{name}", tuples_are_players=True)
+    environment = factory.make(settings, 3)
+    assert environment.num_envs == 4  # two whole games
+    rows, returns = [environment.reset([0] * 4)], []
+    for _ in range(9):
+        row, end = environment.step(np.array([1, 2, 1, 2]))
+        rows.append(row._replace(acts=row.acts.copy()))
+        returns.append(end.episode_return[:2].tolist())
+    kinds = np.stack([row.step_type for row in rows], 1)
+    expected = [FIRST, MID, LAST, LAST, LAST], [FIRST, MID, MID, MID, LAST]
+    for column in range(4):
+        assert kinds[column].tolist() == expected[column % 2] * 2
+    ended = [(t, r) for t, r in enumerate(returns, 1) if not np.isnan(r).all()]
+    assert [t for t, _ in ended] == [2, 4, 7, 9]
+    assert [np.nansum(r) for _, r in ended] == [2.0, 8.0] * 2
+    environment.close()
+
+
+def test_spaces_without_entries_of_players_are_refused():
+    settings = _settings("CartPole-v1", tuples_are_players=True)
+    with pytest.raises(errors.BadInput, match="Tuples with an entry a player"):
+        factory.make(settings, 2)
+
+
 def test_ids_of_players_must_be_different_strings():
     class Numbered(Crowd):
         def __init__(self):

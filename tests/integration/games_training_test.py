@@ -134,7 +134,7 @@ def test_wins_are_those_of_a_recount(run, monkeypatch):
 @pytest.mark.parametrize(
     ("against", "sentence"),
     [
-        ("nobody", "nobody has no config.json"),
+        ("no_such_run", "no_such_run has no config.json"),
         (f"{__name__}:missing", "missing"),
         (f"{__name__}:forbidden", "returns 7. It must return an action from 0 to 6"),
     ],
