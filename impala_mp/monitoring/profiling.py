@@ -15,7 +15,7 @@ class Profile:
 
     def __init__(self, path: str, turns: int) -> None:
         """`turns`: number to trace; 0: none."""
-        self._path, self._left = path, turns
+        self._path, self._turns, self._left = path, turns, turns
         self._skip = _SKIPPED
         self._profiler: Any = None
 
@@ -29,7 +29,7 @@ class Profile:
         else:
             self._left -= 1
             if not self._left:
-                self.close()
+                self._write(f"Profile: {self._path}")
 
     def _start(self) -> None:
         activities = [torch.profiler.ProfilerActivity.CPU]
@@ -39,18 +39,25 @@ class Profile:
         self._profiler.start()
 
     def close(self) -> None:
-        """Writes the trace so far."""
-        if self._profiler is None:
-            return
+        """Writes what there is of a trace that the end of the loop cut short."""
+        traced = self._turns - self._left
+        if traced and self._left:
+            message = f"Profile: {self._path}, {traced} of {self._turns} turns"
+            self._write(f"{message}. The run ended.")
+        elif self._left:
+            print(f"{self._path} was not written: the run ended first.", flush=True)
+        self._left = 0
+
+    def _write(self, message: str) -> None:
         self._profiler.stop()
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             with files.replacing(self._path) as temporary:
                 self._profiler.export_chrome_trace(temporary)
-            print(f"Profile: {self._path}", flush=True)
+            print(message, flush=True)
         except (OSError, RuntimeError) as error:
             print(f"{self._path} could not be written: {error}.", flush=True)
-        self._profiler, self._left = None, 0
+        self._profiler = None
 
 
 def of_run(checkpoints: str, name: str, turns: int) -> Profile:

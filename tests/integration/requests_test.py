@@ -110,9 +110,14 @@ def test_trajectories_in_flight_are_learned_before_the_end(start):
 
 
 def test_a_profile_on_demand(start):
-    run = start("--profile_updates=5", "--config.total_agent_steps=100_000")
+    run = start(runs.LONG, "--profile_updates=5")
+    paths = [
+        run.workdir / "profiles" / f"{name}.json" for name in ("learner", "actor-0")
+    ]
+    run.until(lambda: all(path.exists() for path in paths))
+    run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 0, run.text()
-    for name in ("learner", "actor-0"):
-        trace = json.loads((run.workdir / "profiles" / f"{name}.json").read_text())
+    for path in paths:
+        trace = json.loads(path.read_text())
         assert any("aten::" in event["name"] for event in trace["traceEvents"])
     assert len(os.listdir(run.workdir / "profiles")) == 2
