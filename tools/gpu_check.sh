@@ -29,7 +29,7 @@ part() { # NAME SECONDS command...
   timeout --kill-after=15 $((secs < left ? secs : left)) "$@" >"$out/$name.txt" 2>&1 &
   group=$! # timeout makes itself the leader of one
   wait "$group" || code=$?
-  kill -KILL -- "-$group" 2>/dev/null # whoever has outlived it: a training, say
+  kill -KILL -- "-$group" 2>/dev/null # what has outlived it: a training, say
   group=
   cat "$out/$name.txt"
   ((code == 0)) && return
@@ -52,8 +52,14 @@ from=()
 [ -d wheels ] && from=(--no-index --find-links wheels)
 python="$out/venv/bin/python"
 export PYTHONPATH=$PWD
-part venv 60 "$PYTHON" -m venv --system-site-packages "$out/venv" &&
-  part install 120 "$python" -m pip install -q ${from[@]+"${from[@]}"} gymnasium \
+# An environment made from another one does not see its packages: base.pth names them.
+part venv 60 "$PYTHON" -c 'import pathlib, sys, venv
+folder = pathlib.Path(sys.argv[1])
+venv.create(folder, symlinks=True)
+(site,) = folder.glob("lib/python*/site-packages")
+paths = [path for path in sys.path if path.endswith("-packages")]
+(site / "base.pth").write_text("\n".join(paths))' "$out/venv" &&
+  part install 120 "$PYTHON" -m pip --python "$python" install -q ${from[@]+"${from[@]}"} gymnasium \
     ml-collections absl-py rich tensorboard matplotlib pillow ale-py pytest hypothesis &&
   part device 60 "$python" -c 'import torch
 assert torch.cuda.is_available(), "torch sees no GPU"

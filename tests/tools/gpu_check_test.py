@@ -16,7 +16,7 @@ _BENCHMARKS = 5  # each a JSON line
 # child that takes no order to end.
 _PYTHON = """#!/usr/bin/env bash
 case "$*" in
-"-m venv "*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
+*venv.create*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
 esac
 [[ -n $FAILS && "$*" == *$FAILS* ]] && exit 3
 if [[ -n $HANGS && "$*" == *$HANGS* ]]; then
@@ -87,7 +87,7 @@ def test_a_part_that_fails_fails_the_check_and_no_other(tmp_path, fails, name):
     assert "--- train_server" in output
 
 
-@pytest.mark.parametrize("fails", ["-m venv", "-m pip", "cuda.is_available"])
+@pytest.mark.parametrize("fails", ["venv.create", "-m pip", "cuda.is_available"])
 def test_without_packages_or_a_gpu_there_is_nothing_to_check(tmp_path, fails):
     code, output, _ = _check(tmp_path, fails=fails)
     assert code == 1
