@@ -1,6 +1,7 @@
 """The benchmark's own bookkeeping: what it counts, and that it leaves nobody behind."""
 
 import contextlib
+import math
 import os
 import pathlib
 import signal
@@ -11,8 +12,9 @@ import types
 
 import pytest
 
-from benchmarks import trainings
+from benchmarks import context as context_lib, parts, trainings, transport
 from faults import watch
+from tests.support import builders
 
 _TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
 
@@ -47,6 +49,29 @@ def test_memory_of_the_gpu_is_watched_where_there_is_one(monkeypatch, device_mib
     assert ratios["descriptors_growth"] == 0
     assert ratios.get("device_memory_growth") == (1.25 if device_mib[0] else None)
     assert ("learner's GPU, MiB" in rows) is bool(device_mib[0])
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        *(parts.vtrace, parts.environment, parts.inference, parts.actor_loop),
+        *(parts.learn_batch, parts.learned_row),
+        *(transport.transport, transport.parameters),
+    ],
+)
+def test_each_subject_has_its_rows_and_ratios(monkeypatch, subject):
+    def once(self, call, secs):
+        call()
+        return 1e-3
+
+    monkeypatch.setattr(context_lib.Context, "seconds_a_call", once)
+    monkeypatch.setattr(parts, "_eager_secs", lambda context: 1e-3)
+    config = builders.config(batch_size=4, **{"actors.environments": 4})
+    options = context_lib.Options(1, 0.0, 0, 0.0, 0)
+    rows, ratios = subject(context_lib.Context(config, [], options))
+    assert rows
+    assert all(row["min"] <= row["median"] <= row["max"] for row in rows.values())
+    assert all(math.isfinite(ratio) for ratio in ratios.values())
 
 
 @pytest.mark.integration

@@ -8,6 +8,7 @@ what `learner.Learner` computes: `tests/workers/learner_test.py` compares the gr
 """
 
 import sys
+from typing import Any
 
 import torch
 from absl import flags
@@ -25,10 +26,12 @@ _CONFIG = command_line.define_config(FLAGS)
 class EagerLearner:
     """Holds what an update needs; `update` is one."""
 
-    def __init__(self, config, policy: agent.Agent, batch: types.Trajectory) -> None:
+    def __init__(
+        self, config: Any, policy: agent.Agent, batch: types.Trajectory
+    ) -> None:
         self._config, self._agent = config, policy
         device = config.learner.device
-        policy.network.to(device, memory_format=torch.contiguous_format)
+        policy.network.to(device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         observation = batch.time_step.observation
         if observation.dim() == 5:  # stored as [T+1, B, C, H, W], torch's default
             observation = observation.permute(0, 1, 4, 2, 3).contiguous()
@@ -37,10 +40,9 @@ class EagerLearner:
         self._batch = batch._replace(time_step=step)
         parameters = policy.network.parameters()
         rate = config.optimizer.learning_rate
-        if config.optimizer.name == "adam":
-            self._optimizer = torch.optim.Adam(parameters, lr=rate)
-        else:
-            self._optimizer = torch.optim.RMSprop(parameters, lr=rate)
+        adam = config.optimizer.name == "adam"
+        kind: Any = torch.optim.Adam if adam else torch.optim.RMSprop
+        self._optimizer = kind(parameters, lr=rate)
 
     def loss(self) -> torch.Tensor:
         settings, batch = self._config.loss, self._batch
@@ -61,7 +63,13 @@ class EagerLearner:
         total = (terms * learnable).sum()
         return total if settings.reduction == "sum" else total / terms.numel()
 
-    def _vtrace(self, rhos, discounts, rewards, values):
+    def _vtrace(
+        self,
+        rhos: torch.Tensor,
+        discounts: torch.Tensor,
+        rewards: torch.Tensor,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         config = self._config.vtrace
         clipped = rhos.clamp(max=config.clip_rho_threshold)
         cs = config.lambda_ * rhos.clamp(max=config.clip_c_threshold)

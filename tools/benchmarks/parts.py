@@ -155,6 +155,7 @@ def _unroll(context: context_lib.Context) -> Callable[[], None]:
         0,
         lambda: list(range(count)),
         torch.Generator(),
+        [1.0] * count,
     )
     the_actor.reset()
     the_actor.fetch()
@@ -199,16 +200,16 @@ def _resident_batch(context: context_lib.Context) -> batcher.Batch:
     batch = context.batch(context.config.batch_size)
     arrays = nest.map_structure(lambda leaf: leaf.numpy(), batch)
     moved = context_lib.to_device(batch, context.device)
-    size = context.config.batch_size
     return batcher.Batch(
-        moved,
-        arrays.header,
-        arrays.episode_end,
-        arrays.parameter_version,
-        arrays.agent_output.action,
-        size,
-        None,
-        None,
+        trajectory=moved,
+        header=arrays.header,
+        episode_end=arrays.episode_end,
+        parameter_version=arrays.parameter_version,
+        action=arrays.agent_output.action,
+        acts=arrays.time_step.acts,
+        num_fresh=context.config.batch_size,
+        sample=None,
+        draw=None,
     )
 
 
@@ -232,7 +233,7 @@ class _Live:
 
     def _feed(self, content: types.Trajectory) -> None:
         rings = [self._rings.ring(i) for i in range(2)]
-        sources = nest.flatten(content._replace(header=()))
+        sources = nest.flatten(content._replace(header=()))  # type: ignore[arg-type]
         while True:
             for actor_index, ring in enumerate(rings):
                 if ring.wait_for_space(0.01):
@@ -242,8 +243,10 @@ class _Live:
                     ring.commit(actor_index, 0)
 
     def update(self) -> None:
-        while not self._batcher.wait(0.2):
-            pass
+        while not self._batcher.ready():
+            if not self._feeder.is_alive():
+                raise RuntimeError("the process that fills the rings has ended.")
+            self._batcher.wait(0.2)
         self._learner.update(self._batcher.take())
 
     def close(self) -> None:

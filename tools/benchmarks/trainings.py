@@ -156,6 +156,7 @@ def memory(context: context_lib.Context) -> Answer:
         early = _footprints(run)
         run.until(_beyond(run, updates), 36000.0)
         late = _footprints(run)
+    late = {name: late[name] for name in late if name in early}  # not what came later
     rows = {
         f"{name}, {unit}": context_lib.summary([early[name][unit], now[unit]], unit)
         for name, now in late.items()

@@ -55,7 +55,7 @@ def _write_slots(ring: trajectory_ring.TrajectoryRing, spec: types.Trajectory) -
     while True:
         if ring.wait_for_space(0.2):
             slot = ring.slots[ring.open_index()]
-            _copy(source._replace(header=()), slot._replace(header=()))
+            _copy(source._replace(header=()), slot._replace(header=()))  # type: ignore[arg-type]
             ring.commit(0, 0)
 
 
