@@ -122,9 +122,14 @@ class Network(nn.Module):
         last_action: LastAction | None,
         state: cores.CoreState,
     ) -> tuple[torch.Tensor, ...]:
-        """Maps [T+1, B, ...] to the outputs that are learned."""
+        """Maps [T+1, B, ...] to the outputs that are learned.
+
+        The heads compute in float32 at any precision: a logit or a value in bfloat16
+        has three digits.
+        """
         output, _ = self.through_core(time_step, last_action, state)
-        return self._learned(output, time_step)
+        with torch.autocast(output.device.type, enabled=False):
+            return self._learned(output.float(), time_step)
 
     def through_core(
         self,

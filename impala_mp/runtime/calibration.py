@@ -1,6 +1,7 @@
 """Chooses actors, learner threads and micro-batches by a short measurement."""
 
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ _MAX_ENVIRONMENTS = 256  # of one actor
 _SIZES = 6  # number of environment counts to try, the largest ones
 # The time of an update does not depend on these.
 _LIVE = algorithm_base.Live(0.01, 1.0, 1.0, 1.0, 1.0)
+_LEAST_GAIN = 1.1  # of bfloat16, which has fewer digits
 _MICRO_BATCHES = (1, 2, 4, 8, 16)
 _MAX_FRESH = 64  # trajectories of an automatic batch
 
@@ -48,10 +50,51 @@ def fill_in(
     count = sum(each.numel() for each in policy.network.parameters())
     devices = resources.choose_devices(config, count)
     games = _round_to_games(config, environment)
+    precision = _choose_precision(config, environment, stored)
     numbers = resolve(config, environment, num_cores, stored)
     if games or numbers or config.learner.device != "cpu":
         validation.check_relations(config, num_cores)
-    return [*devices, games, numbers]
+    return [*devices, games, precision, numbers]
+
+
+def _choose_precision(
+    config: Any, environment: specs.EnvironmentSpec, stored: Any
+) -> str:
+    """Replaces an automatic `learner.precision`; returns a sentence or "".
+
+    A resumed run keeps its own. On a GPU it is float32: the deep network was not faster
+    in bfloat16 on an H200 (docs/results/performance.md).
+    """
+    if config.learner.precision != resources.AUTO:
+        return ""
+    if stored:
+        config.learner.precision = fields.get(stored, "learner.precision")
+        why = "the run began with it"
+    elif config.learner.device != "cpu":
+        config.learner.precision, why = "float32", "the learner is on a GPU"
+    else:
+        secs = _secs_by_precision(config, environment)
+        faster = secs["bfloat16"] * _LEAST_GAIN <= secs["float32"]
+        config.learner.precision = "bfloat16" if faster else "float32"
+        each = " and ".join(f"{1e3 * s:.3g} ms in {name}" for name, s in secs.items())
+        why = f"an update takes {each}"
+    return f"learner.precision = {config.learner.precision} (auto): {why}."
+
+
+def _secs_by_precision(
+    config: Any, environment: specs.EnvironmentSpec
+) -> dict[str, float]:
+    """Returns the time of an update on one core, at each precision."""
+    torch.set_num_threads(1)
+    tried = copy.deepcopy(config)
+    if not tried.batch_size:
+        _set_fresh(tried, max(_players(config, environment), 32))
+    tried.learner.micro_batches = config.learner.micro_batches or 1
+    secs = {}
+    for precision in ("float32", "bfloat16"):
+        tried.learner.precision = precision
+        secs[precision] = _update_secs(tried, environment)
+    return secs
 
 
 def _players(config: Any, environment: specs.EnvironmentSpec) -> int:

@@ -304,3 +304,20 @@ def test_memory_of_the_gpu_stays_flat(tmp_path, graph):
     for _ in range(200):
         _turn(parts)
     assert torch.cuda.memory_reserved() == before
+
+
+@_each_device
+@pytest.mark.parametrize("overrides", [_RECURRENT, _IQN, _QR], ids=["v", "iqn", "qr"])
+def test_heads_are_float32_at_any_precision(overrides, device):
+    """Values in bfloat16 have 8 bits: any of them would be equal to its rounding."""
+    config = builders.config(**overrides, **{"learner.device": device})
+    config.learner.precision = "bfloat16"
+    environment = factory.make(config.environment, 1).spec
+    policy = agent.make(config, environment)
+    made = learner.Learner(config, policy)
+    batch = builders.random_batch(config, environment, policy, 0)
+    moved = nest.map_structure(lambda x: x.to(device), batch)
+    output = made.unroll(moved)
+    for values in (output[0], output[1]):  # logits or action values, and the baseline
+        rounded = values.bfloat16().float()
+        assert (values != rounded).float().mean() > 0.5

@@ -4,7 +4,8 @@ import pytest
 
 from impala_mp.config import validation
 from impala_mp.environments import factory
-from impala_mp.runtime import calibration
+from impala_mp.networks import agent
+from impala_mp.runtime import calibration, resources
 from tests.support import builders
 
 
@@ -146,3 +147,60 @@ def test_a_server_has_cores_and_takes_inference_off_the_actors(monkeypatch):
     sentence = calibration.resolve(config, environment, 10)
     assert (config.actors.count, config.learner.threads) == (4, 4)
     assert "there are 10 cores, 2 of them for the inference server" in sentence
+
+
+def _with_precision(monkeypatch, secs, stored=None, **overrides):
+    """What a run gets for an automatic precision, where updates take `secs`."""
+    monkeypatch.setattr(
+        calibration,
+        "_update_secs",
+        lambda config, environment: secs[config.learner.precision],
+    )
+    config = builders.config(**{"learner.precision": "auto", **overrides})
+    environment = factory.make(config.environment, 1).spec
+    policy = agent.make(config, environment)
+    sentences = calibration.fill_in(config, environment, policy, 2, stored)
+    return config.learner.precision, " ".join(sentences)
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "expected"),
+    [(0.010, "bfloat16"), (0.0181, "bfloat16"), (0.0182, "float32"), (0.1, "float32")],
+)
+@pytest.mark.parametrize("batch_size", [0, 4])
+def test_bfloat16_is_taken_where_it_is_faster(
+    monkeypatch, bfloat16, expected, batch_size
+):
+    monkeypatch.setattr(resources, "_num_gpus", lambda: 0)
+    secs = {"float32": 0.020, "bfloat16": bfloat16}
+    overrides = {"batch_size": batch_size, "actors.count": 1}
+    precision, sentences = _with_precision(monkeypatch, secs, **overrides)
+    assert precision == expected
+    milliseconds = f"20 ms in float32 and {1e3 * bfloat16:.3g} ms in bfloat16"
+    assert f"= {expected} (auto): an update takes {milliseconds}." in sentences
+
+
+def test_a_resumed_run_keeps_its_precision(monkeypatch):
+    stored = builders.config(**{"learner.precision": "float32"})
+    secs = {"float32": 1.0, "bfloat16": 0.1}
+    precision, sentences = _with_precision(monkeypatch, secs, stored)
+    assert precision == "float32"
+    assert "the run began with it" in sentences
+
+
+def test_on_a_gpu_the_precision_is_not_measured(monkeypatch):
+    on_a_gpu = {"learner.device": "cuda"}
+    precision, sentences = _with_precision(monkeypatch, {}, **on_a_gpu)
+    assert precision == "float32"
+    assert "on a GPU" in sentences
+
+
+def test_an_update_is_measured_at_both_precisions(monkeypatch):
+    monkeypatch.setattr(calibration, "_SECS", 0.01)
+    monkeypatch.setattr(resources, "_num_gpus", lambda: 0)
+    config = builders.config(**{"learner.precision": "auto"})
+    environment = factory.make(config.environment, 1).spec
+    secs = calibration._secs_by_precision(config, environment)
+    assert sorted(secs) == ["bfloat16", "float32"]
+    assert all(each > 0.0 for each in secs.values())
+    assert config.learner.precision == "auto"
