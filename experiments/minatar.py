@@ -81,11 +81,11 @@ def _values(game, kind):
     config.network.normalise_observations = False
     config.actors.environments = 32
     config.batch_size = 32
+    config.learner.precision = "auto"
     config.schedules.epsilon = "linear(1, 0.05, 500_000)"
     if kind == "pqn":
         # Small batches: with 32 x 32 rows Breakout reached 14 instead of 23.
-        config.unroll_length = 16
-        config.batch_size = config.actors.environments = 16
+        config.unroll_length = 8
         config.learner.passes = 1
         config.optimizer.learning_rate = 7e-4
     else:

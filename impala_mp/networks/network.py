@@ -128,8 +128,10 @@ class Network(nn.Module):
         has three digits.
         """
         output, _ = self.through_core(time_step, last_action, state)
+        if output.dtype == torch.bfloat16:
+            output = output.float()
         with torch.autocast(output.device.type, enabled=False):
-            return self._learned(output.float(), time_step)
+            return self._learned(output, time_step)
 
     def through_core(
         self,
