@@ -52,6 +52,7 @@ def get_config(variant="Pong"):
     config.batch_size = 32
     config.actors.count = 0
     config.actors.environments = 16
+    config.learner.precision = config.inference.precision = "auto"
     config.loss.reward_clipping = "abs_one"
     return config
 

@@ -13,6 +13,9 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " all actors", one_of=("actor", "server")),
         _field("device", "cpu", "torch device of the server: cpu, cuda, cuda:N or"
             " auto, as for the learner"),
+        _field("precision", "float32", "number format of the network where it acts in"
+            " training; auto, as for the learner",
+            one_of=("float32", "bfloat16", "auto")),
         _field("threads", 1, "torch threads of the server", at_least=1),
         operational=True,
     ),

@@ -11,6 +11,7 @@ from impala_mp.config import derived
 from impala_mp.networks import (
     cores,
     network as network_lib,
+    precision,
     q_network,
     quantile_network,
 )
@@ -44,6 +45,7 @@ class Agent:
         waits: bool = False,
     ) -> None:
         """Takes a network and the meaning of its logits; `waits` is the spec's."""
+        self.precision = precision.FLOAT32  # of the network in `step`
         self.network = network
         self.distribution = distribution
         self._action = action
@@ -115,7 +117,10 @@ class Agent:
     ) -> tuple[torch.Tensor, torch.Tensor, CoreState]:
         """Returns the network's outputs for one row, [B, L] and [B], and its state."""
         last_action, core = self._split(state)
-        outputs, baseline, core = self.network(_one_row(time_step), last_action, core)
+        with precision.context(self.precision, time_step.step_type.device.type):
+            outputs, baseline, core = self.network(
+                _one_row(time_step), last_action, core
+            )
         return outputs[0], baseline[0], core
 
     def look_for_policy(
@@ -126,7 +131,8 @@ class Agent:
         The observation needs nothing that only values see.
         """
         last_action, core = self._split(state)
-        outputs, core = self.network.act(_one_row(time_step), last_action, core)
+        with precision.context(self.precision, time_step.step_type.device.type):
+            outputs, core = self.network.act(_one_row(time_step), last_action, core)
         return outputs[0], core
 
     def policy_logits(self, outputs: torch.Tensor) -> torch.Tensor:

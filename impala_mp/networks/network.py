@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from impala_mp import errors, nest, specs, types
-from impala_mp.networks import cores, encoders, initialisers, popart
+from impala_mp.networks import cores, encoders, initialisers, popart, precision
 from impala_mp.networks.distributions import base, categorical
 
 
@@ -104,7 +104,10 @@ class Network(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, cores.CoreState]:
         """Maps [T, B, ...] to what the heads return, and the core state."""
         output, state = self.through_core(time_step, last_action, state)
-        return (*self._heads(output, time_step), state)
+        logits, values = precision.in_float32(
+            lambda features: self._heads(features, time_step), output
+        )
+        return logits, values, state
 
     def act(
         self,
@@ -114,7 +117,8 @@ class Network(nn.Module):
     ) -> tuple[torch.Tensor, cores.CoreState]:
         """Maps [T, B, ...] to policy_logits and the core state, without values."""
         output, state = self.through_core(time_step, last_action, state)
-        return self._masked(self.policy(output), time_step), state
+        logits = precision.in_float32(self.policy, output)
+        return self._masked(logits, time_step), state
 
     def unroll(
         self,
@@ -122,16 +126,12 @@ class Network(nn.Module):
         last_action: LastAction | None,
         state: cores.CoreState,
     ) -> tuple[torch.Tensor, ...]:
-        """Maps [T+1, B, ...] to the outputs that are learned.
-
-        The heads compute in float32 at any precision: a logit or a value in bfloat16
-        has three digits.
-        """
+        """Maps [T+1, B, ...] to the outputs that are learned."""
         output, _ = self.through_core(time_step, last_action, state)
-        if output.dtype == torch.bfloat16:
-            output = output.float()
-        with torch.autocast(output.device.type, enabled=False):
-            return self._learned(output, time_step)
+        learned: tuple[torch.Tensor, ...] = precision.in_float32(
+            lambda features: self._learned(features, time_step), output
+        )
+        return learned
 
     def through_core(
         self,
@@ -153,8 +153,8 @@ class Network(nn.Module):
             encoded = self._distribution.encode(last_action.action)
             inputs.append(encoded * seen.unsqueeze(-1))
         merged = torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
-        through: tuple[torch.Tensor, cores.CoreState] = self.core(merged, first, state)
-        return through
+        output, state = self.core(merged, first, state)
+        return output, precision.in_float32(lambda *leaves: leaves, *state)
 
     def _heads(
         self, output: torch.Tensor, time_step: types.TimeStep

@@ -13,12 +13,13 @@ from impala_mp import errors, nest, specs
 from impala_mp.algorithms import base as algorithm_base, replay_correction
 from impala_mp.config import base, derived, fields, validation
 from impala_mp.environments import factory
-from impala_mp.networks import agent
+from impala_mp.networks import agent, precision
 from impala_mp.runtime import resources
 from impala_mp.workers import learner
 
 _SECS = 0.5  # of each measurement
 _MAX_ENVIRONMENTS = 256  # of one actor
+_ENVIRONMENTS = 32  # where their number is chosen later
 _SIZES = 6  # number of environment counts to try, the largest ones
 # The time of an update does not depend on these.
 _LIVE = algorithm_base.Live(0.01, 1.0, 1.0, 1.0, 1.0)
@@ -50,51 +51,69 @@ def fill_in(
     count = sum(each.numel() for each in policy.network.parameters())
     devices = resources.choose_devices(config, count)
     games = _round_to_games(config, environment)
-    precision = _choose_precision(config, environment, stored)
+    precisions = _choose_precisions(config, environment, stored)
     numbers = resolve(config, environment, num_cores, stored)
     if games or numbers or config.learner.device != "cpu":
         validation.check_relations(config, num_cores)
-    return [*devices, games, precision, numbers]
+    return [*devices, games, *precisions, numbers]
 
 
-def _choose_precision(
+def _choose_precisions(
     config: Any, environment: specs.EnvironmentSpec, stored: Any
-) -> str:
-    """Replaces an automatic `learner.precision`; returns a sentence or "".
+) -> list[str]:
+    """Replaces automatic precisions of `config`; returns a sentence for each.
 
-    A resumed run keeps its own. On a GPU it is float32: the deep network was not faster
-    in bfloat16 on an H200 (docs/results/performance.md).
+    The learner of a resumed run keeps its own. On a GPU it is float32: the deep network
+    was not faster in bfloat16 on an H200 (docs/results/performance.md).
     """
-    if config.learner.precision != resources.AUTO:
-        return ""
-    if stored:
-        config.learner.precision = fields.get(stored, "learner.precision")
-        why = "the run began with it"
-    elif config.learner.device != "cpu":
-        config.learner.precision, why = "float32", "the learner is on a GPU"
-    else:
-        secs = _secs_by_precision(config, environment)
-        faster = secs["bfloat16"] * _LEAST_GAIN <= secs["float32"]
-        config.learner.precision = "bfloat16" if faster else "float32"
-        each = " and ".join(f"{1e3 * s:.3g} ms in {name}" for name, s in secs.items())
-        why = f"an update takes {each}"
-    return f"learner.precision = {config.learner.precision} (auto): {why}."
+    serving = config.inference.mode == "server"
+    devices = {
+        "learner": config.learner.device,
+        "inference": config.inference.device if serving else "cpu",
+    }
+    sentences = []
+    for group, device in devices.items():
+        if config[group].precision == precision.AUTO:
+            if group == "learner" and stored:
+                chosen = fields.get(stored, "learner.precision")
+                why = "the run began with it"
+            elif device != "cpu":
+                chosen, why = precision.FLOAT32, "it is on a GPU"
+            else:
+                chosen, why = _faster_precision(config, environment, group)
+            config[group].precision = chosen
+            sentences.append(f"{group}.precision = {chosen} (auto): {why}.")
+    return sentences
 
 
-def _secs_by_precision(
-    config: Any, environment: specs.EnvironmentSpec
-) -> dict[str, float]:
-    """Returns the time of an update on one core, at each precision."""
+def _faster_precision(
+    config: Any, environment: specs.EnvironmentSpec, group: str
+) -> tuple[str, str]:
+    """Measures an update, or an acting step, on one core at each precision.
+
+    Returns:
+      The precision and the reason.
+    """
     torch.set_num_threads(1)
-    tried = copy.deepcopy(config)
+    tried, least = copy.deepcopy(config), _players(config, environment)
+    tried.actors.environments = config.actors.environments or max(least, _ENVIRONMENTS)
     if not tried.batch_size:
-        _set_fresh(tried, max(_players(config, environment), 32))
+        _set_fresh(tried, tried.actors.environments)
     tried.learner.micro_batches = config.learner.micro_batches or 1
+    for each in ("learner", "inference"):
+        tried[each].precision = precision.FLOAT32
+    what, measured = {
+        "learner": ("an update", _update_secs),
+        "inference": ("an acting step", _inference_secs),
+    }[group]
     secs = {}
-    for precision in ("float32", "bfloat16"):
-        tried.learner.precision = precision
-        secs[precision] = _update_secs(tried, environment)
-    return secs
+    for name in (precision.FLOAT32, precision.BFLOAT16):
+        tried[group].precision = name
+        secs[name] = measured(tried, environment)
+    each = " and ".join(f"{1e3 * s:.3g} ms in {name}" for name, s in secs.items())
+    faster = _LEAST_GAIN * secs[precision.BFLOAT16] <= secs[precision.FLOAT32]
+    chosen = precision.BFLOAT16 if faster else precision.FLOAT32
+    return chosen, f"{what} takes {each}"
 
 
 def _players(config: Any, environment: specs.EnvironmentSpec) -> int:
@@ -280,6 +299,7 @@ def _zeros(
 
 def _inference_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
     policy, size = agent.make(config, environment), config.actors.environments
+    policy.precision = config.inference.precision
     batch = _zeros(environment, policy, config.unroll_length, size)
     row = nest.map_structure(lambda leaf: leaf[0], batch.time_step)
     state, generator = policy.initial_state(size), torch.Generator()

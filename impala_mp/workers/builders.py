@@ -40,8 +40,10 @@ def make_actor(
         )
         after_failure.callback(environment.close)
         num_actors = len(shared.topology.actors)
+        policy = agent.make(config, shared.environment)
+        policy.precision = config.inference.precision
         the_actor = actor.Actor(
-            agent.make(config, shared.environment),
+            policy,
             environment,
             shared.rings.ring(index),
             shared.store,

@@ -32,10 +32,11 @@ _TOLERANCES = {
 }
 
 
-def _tolerance(precision: str, device: torch.device) -> _Tolerance:
-    if precision == "float32" and device.type == "cuda":
-        precision = "tf32"
-    return _TOLERANCES[precision]
+def _tolerance(precisions: set[str], device: torch.device) -> _Tolerance:
+    """Returns that of the coarsest of the learner's and the actors' precision."""
+    if "bfloat16" in precisions:
+        return _TOLERANCES["bfloat16"]
+    return _TOLERANCES["tf32" if device.type == "cuda" else "float32"]
 
 
 class DriftDetector:
@@ -56,7 +57,7 @@ class DriftDetector:
         """
         self._learner, self._agent = the_learner, the_learner.agent
         self._flat, self._interval = the_learner.parameters, interval
-        self._tolerance = _tolerance(the_learner.precision, self._flat.flat.device)
+        self._tolerance = _tolerance(the_learner.precisions, self._flat.flat.device)
         self._published = published
         self._control, self._exponents = control, epsilon_exponents
         self._behaviour = _Behaviour(control)

@@ -139,6 +139,8 @@ class InferenceServer:
     ) -> None:
         device = config.inference.device
         policies = [agent.make(config, environment) for _ in range(2)]
+        for each in policies:
+            each.precision = config.inference.precision
         generator = torch.Generator(device).manual_seed(seed)
         self._newer, self._older = (_Policy(each, store, device) for each in policies)
         self._store, self._control, self._row = store, control, row

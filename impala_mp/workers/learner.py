@@ -10,7 +10,7 @@ import torch
 from impala_mp import errors, nest, types
 from impala_mp.algorithms import base, cuda, optimizers, registry
 from impala_mp.config import derived
-from impala_mp.networks import agent, flat_parameters, popart
+from impala_mp.networks import agent, flat_parameters, popart, precision
 from impala_mp.storage import crash_file
 
 _Work = tuple[types.Trajectory, types.Sample | None]
@@ -55,12 +55,13 @@ class Learner:
         self.agent = policy
         device = config.learner.device
         policy.network.to(device)
-        self.precision = config.learner.precision
+        learning, acting = config.learner.precision, config.inference.precision
+        self.precisions = {learning, acting}
+        policy.precision = acting  # where the drift detector repeats an actor's steps
         self._autocast = functools.partial(
-            torch.autocast,
+            precision.context,
+            learning,
             torch.device(device).type,
-            torch.bfloat16,
-            enabled=self.precision == "bfloat16",
             cache_enabled=not config.learner.cuda_graph,
         )
         self.parameters = flat_parameters.FlatParameters(policy.network, device)

@@ -149,58 +149,85 @@ def test_a_server_has_cores_and_takes_inference_off_the_actors(monkeypatch):
     assert "there are 10 cores, 2 of them for the inference server" in sentence
 
 
-def _with_precision(monkeypatch, secs, stored=None, **overrides):
-    """What a run gets for an automatic precision, where updates take `secs`."""
-    monkeypatch.setattr(
-        calibration,
-        "_update_secs",
-        lambda config, environment: secs[config.learner.precision],
-    )
-    config = builders.config(**{"learner.precision": "auto", **overrides})
+_FUNCTIONS = {"learner": "_update_secs", "inference": "_inference_secs"}
+_each_group = pytest.mark.parametrize("group", list(_FUNCTIONS))
+
+
+def _with_precision(monkeypatch, group, secs, stored=None, **overrides):
+    """What a run gets for an automatic precision, where it takes `secs` in each."""
+
+    def measured(config, environment):
+        return secs[config[group].precision]
+
+    monkeypatch.setattr(resources, "_num_gpus", lambda: 0)
+    monkeypatch.setattr(calibration, _FUNCTIONS[group], measured)
+    config = builders.config(**{f"{group}.precision": "auto", **overrides})
     environment = factory.make(config.environment, 1).spec
     policy = agent.make(config, environment)
     sentences = calibration.fill_in(config, environment, policy, 2, stored)
-    return config.learner.precision, " ".join(sentences)
+    return config[group].precision, " ".join(sentences)
 
 
+@_each_group
 @pytest.mark.parametrize(
     ("bfloat16", "expected"),
     [(0.010, "bfloat16"), (0.0181, "bfloat16"), (0.0182, "float32"), (0.1, "float32")],
 )
-@pytest.mark.parametrize("batch_size", [0, 4])
+@pytest.mark.parametrize("automatic", [{}, {"batch_size": 0}])
 def test_bfloat16_is_taken_where_it_is_faster(
-    monkeypatch, bfloat16, expected, batch_size
+    monkeypatch, group, bfloat16, expected, automatic
 ):
-    monkeypatch.setattr(resources, "_num_gpus", lambda: 0)
     secs = {"float32": 0.020, "bfloat16": bfloat16}
-    overrides = {"batch_size": batch_size, "actors.count": 1}
-    precision, sentences = _with_precision(monkeypatch, secs, **overrides)
+    overrides = {"actors.count": 1, **automatic}
+    precision, sentences = _with_precision(monkeypatch, group, secs, **overrides)
     assert precision == expected
-    milliseconds = f"20 ms in float32 and {1e3 * bfloat16:.3g} ms in bfloat16"
-    assert f"= {expected} (auto): an update takes {milliseconds}." in sentences
+    assert f"{group}.precision = {expected} (auto): " in sentences
+    assert f"20 ms in float32 and {1e3 * bfloat16:.3g} ms in bfloat16." in sentences
 
 
-def test_a_resumed_run_keeps_its_precision(monkeypatch):
-    stored = builders.config(**{"learner.precision": "float32"})
+@_each_group
+def test_a_resumed_learner_keeps_its_precision(monkeypatch, group):
+    """How a run acts may change: what it did is recorded."""
+    stored = builders.config(**{f"{group}.precision": "float32"})
     secs = {"float32": 1.0, "bfloat16": 0.1}
-    precision, sentences = _with_precision(monkeypatch, secs, stored)
+    precision, sentences = _with_precision(monkeypatch, group, secs, stored)
+    kept = group == "learner"
+    assert precision == ("float32" if kept else "bfloat16")
+    assert ("the run began with it" in sentences) is kept
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"learner.device": "cuda"},
+        {
+            "inference.device": "cuda",
+            "inference.mode": "server",
+            "actors.environments": 4,
+            "batch_size": 4,
+        },
+    ],
+)
+def test_on_a_gpu_the_precision_is_not_measured(monkeypatch, overrides):
+    group = next(iter(overrides)).partition(".")[0]
+    precision, sentences = _with_precision(monkeypatch, group, {}, **overrides)
     assert precision == "float32"
-    assert "the run began with it" in sentences
+    assert "it is on a GPU" in sentences
 
 
-def test_on_a_gpu_the_precision_is_not_measured(monkeypatch):
-    on_a_gpu = {"learner.device": "cuda"}
-    precision, sentences = _with_precision(monkeypatch, {}, **on_a_gpu)
-    assert precision == "float32"
-    assert "on a GPU" in sentences
+def test_an_actor_without_a_server_is_on_the_cpu(monkeypatch):
+    secs = {"float32": 1.0, "bfloat16": 0.1}
+    on_a_gpu = {"inference.device": "cuda"}
+    assert _with_precision(monkeypatch, "inference", secs, **on_a_gpu)[0] == "bfloat16"
 
 
-def test_an_update_is_measured_at_both_precisions(monkeypatch):
+@_each_group
+def test_each_precision_is_measured(monkeypatch, group):
     monkeypatch.setattr(calibration, "_SECS", 0.01)
-    monkeypatch.setattr(resources, "_num_gpus", lambda: 0)
-    config = builders.config(**{"learner.precision": "auto"})
+    monkeypatch.setattr(calibration, "_LEAST_GAIN", 0.0)
+    config = builders.config(**{f"{group}.precision": "auto", "batch_size": 4})
     environment = factory.make(config.environment, 1).spec
-    secs = calibration._secs_by_precision(config, environment)
-    assert sorted(secs) == ["bfloat16", "float32"]
-    assert all(each > 0.0 for each in secs.values())
-    assert config.learner.precision == "auto"
+    chosen, why = calibration._faster_precision(config, environment, group)
+    assert chosen == "bfloat16"
+    assert " ms in float32 and " in why
+    assert config[group].precision == "auto"

@@ -86,7 +86,9 @@ class Context:
 
     def agent(self) -> agent.Agent:
         torch.manual_seed(0)
-        return agent.make(self.config, self.environment)
+        made = agent.make(self.config, self.environment)
+        made.precision = self.config.inference.precision
+        return made
 
     def spec(self, size: int) -> types.Trajectory:
         """Returns the layout of `size` trajectories."""

@@ -1,0 +1,34 @@
+"""Number formats that a network computes in: float32 and bfloat16.
+
+bfloat16 has eight bits of precision. So the heads compute in float32 at any precision,
+and what they return and the core state are float32.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+AUTO = "auto"  # the faster one, measured before a run
+
+
+def context(name: str, device: str, cache_enabled: bool = True) -> Any:
+    """Returns a context in which networks compute at a precision, on a kind of device.
+
+    Args:
+      cache_enabled: keep weights in bfloat16 within the context; a CUDA graph cannot.
+    """
+    if name == FLOAT32:
+        return contextlib.nullcontext()
+    return torch.autocast(device, torch.bfloat16, cache_enabled=cache_enabled)
+
+
+def in_float32(function: Callable[..., Any], *tensors: torch.Tensor) -> Any:
+    """Calls `function` with the tensors in float32, where a context is in place."""
+    device = tensors[0].device.type if tensors else ""
+    if not device or not torch.is_autocast_enabled(device):
+        return function(*tensors)
+    with torch.autocast(device, enabled=False):
+        return function(*(each.float() for each in tensors))
