@@ -2,6 +2,7 @@
 
     python tools/study.py --output=runs/study [--seeds=3] [--jobs=1] [--target=RETURN]
         [--x=FIELD [--lines=FIELD]] [--checkpoint=best]
+        [--page=FILE.md [--scores=FILE.json]]
         EXPERIMENT.py[:VARIANT] [...] [--config.FIELD=VALUE ...]
 
 A run that is there already is not repeated, one that was stopped goes on; a result of
@@ -12,6 +13,11 @@ after which the last 100 games of training first had the target's mean return. A
 are read for that at the same agent steps, as far apart as the records of the sparsest
 one.
 
+--page=docs/results/NAME.md writes a page: interquartile means with bootstrap intervals,
+learning curves, wall-clock, core-hours, machine and commit. With --scores=FILE.json,
+which has two reference scores for each experiment, also a performance profile and the
+mean over all of them.
+
 With --x, DIR/against.png has the final returns against that field of the config, for
 instance --x=actors.policy_delay, a line for each value of the field --lines.
 """
@@ -20,6 +26,7 @@ import argparse
 import concurrent.futures
 import json
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -27,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import study_page
 from impala_mp import errors
 from impala_mp.cli import command_line
 from impala_mp.config import base, fields as fields_lib
@@ -193,11 +201,15 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--x", default="", help="field to draw final returns against")
     parser.add_argument("--checkpoint", default="newest", help="newest, best or N")
     parser.add_argument("--lines", default="", help="field with a line for each value")
+    parser.add_argument("--page", type=pathlib.Path, help="Markdown file to write")
+    parser.add_argument("--scores", default="", help="JSON: experiment -> [low, high]")
     flags = [a for a in sys.argv[1:] if a.startswith("--config.")]
     rest = [a for a in sys.argv[1:] if not a.startswith("--config.")]
     options = parser.parse_args(rest)
     if options.lines and not options.x:
         parser.error("--lines needs --x.")
+    if options.scores and not options.page:
+        parser.error("--scores needs --page.")
     return options, flags
 
 
@@ -232,6 +244,9 @@ def _main() -> None:
         _check_result(run)
         groups.setdefault(run.folder.parent.name, []).append(run)
     places = _places(groups, options.x, options.lines) if options.x else {}
+    scores = study_page.read_scores(options.scores) if options.scores else None
+    if scores is not None:  # before hours of training
+        study_page.normalised({name: [] for name in groups}, scores)
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         done = zip(made, pool.map(_complete, made), strict=True)
         means = {run.folder: mean for run, mean in done}
@@ -244,6 +259,11 @@ def _main() -> None:
     for name, row in rows.items():
         _show(name, row)
     _write(options.output, groups, rows, places, options.x)
+    if options.page:
+        command = shlex.join(["python", "tools/study.py", *sys.argv[1:]])
+        folders = {name: [run.folder for run in runs] for name, runs in groups.items()}
+        returns = {name: row["returns"] for name, row in rows.items()}
+        study_page.write(options.page, command, folders, returns, scores)
 
 
 if __name__ == "__main__":

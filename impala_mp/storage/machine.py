@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import time
 
 import impala_mp
@@ -35,6 +36,7 @@ def describe() -> dict[str, str]:
     """
     return {
         "impala_mp": impala_mp.__version__,
+        "commit": _commit() or "none",
         "Python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
         "system": platform.platform(),
@@ -42,6 +44,19 @@ def describe() -> dict[str, str]:
         "memory": f"{_memory_gib():.1f} GiB",
         "GPU": _gpu() or "none",
     }
+
+
+def _commit() -> str:
+    """Returns the commit of a checkout that this code runs from; "" for an install."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(impala_mp.__file__)))
+    if not os.path.exists(os.path.join(root, ".git")):
+        return ""
+    command = ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5.0)
+    except (OSError, subprocess.TimeoutExpired):  # git is not there, or waits
+        return ""
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import re
+import subprocess
 
 from impala_mp.storage import machine
 
@@ -27,3 +29,27 @@ def test_nothing_of_the_environment_is_in_it(tmp_path, monkeypatch):
 def test_without_room_there_is_no_file(tmp_path):
     machine.record(str(tmp_path / "missing"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkout_has_its_commit_and_an_install_none(tmp_path, monkeypatch):
+    package = tmp_path / "impala_mp"
+    package.mkdir()
+    monkeypatch.setattr(machine.impala_mp, "__file__", str(package / "__init__.py"))
+    assert machine.describe()["commit"] == "none"
+    for command in (
+        ["init", "-q"],
+        [
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a",
+            "commit",
+            "-qm",
+            "a",
+            "--allow-empty",
+        ],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    assert re.fullmatch("[0-9a-f]{12}", machine.describe()["commit"])
+    monkeypatch.setenv("PATH", "")  # no git
+    assert machine.describe()["commit"] == "none"
