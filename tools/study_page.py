@@ -52,7 +52,7 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 def interval(groups: list[np.ndarray], seed: int = 0) -> tuple[float, float]:
     """Returns the 95 % bootstrap interval of the interquartile mean of all groups.
 
-    Seeds are drawn anew within each group (one experiment), never across them.
+    Seeds are drawn with replacement within each group, which is one experiment.
     """
     rng = np.random.default_rng(seed)
     drawn = [

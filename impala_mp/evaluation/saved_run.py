@@ -10,7 +10,7 @@ from impala_mp import errors, seeding, specs
 from impala_mp.config import derived
 from impala_mp.environments import factory, vector
 from impala_mp.networks import agent
-from impala_mp.storage import checkpoint, files, trust as trust_lib, workdir
+from impala_mp.storage import checkpoint, trust as trust_lib, workdir
 from impala_mp.workers import memory_limit
 
 
@@ -104,18 +104,22 @@ class SavedRun:
 def _load(path: str, which: str | int) -> dict[str, Any]:
     folder = workdir.Workdir(path).checkpoints
     try:
-        if which != "newest":
+        if which != checkpoint.NEWEST:
             return checkpoint.load(_place(path, folder, which))
         state = checkpoint.load_newest(
             folder, lambda text: print(text, file=sys.stderr)
         )
     except checkpoint.Damaged as error:
         raise errors.BadInput(str(error)) from error
-    if state is None:
+    if state is not None:
+        return state
+    if checkpoint.names(folder):
         raise errors.BadInput(
-            f"{path} has no checkpoint yet. Train first, or name another run."
+            f"{path} has only its best checkpoint: name it with --checkpoint=best."
         )
-    return state
+    raise errors.BadInput(
+        f"{path} has no checkpoint yet. Train first, or name another run."
+    )
 
 
 def _place(path: str, folder: str, which: str | int) -> str:
@@ -124,14 +128,12 @@ def _place(path: str, folder: str, which: str | int) -> str:
     Raises:
       BadInput: there is none; the text lists those that there are.
     """
-    updates = files.updates(folder)
-    has_best = os.path.isdir(os.path.join(folder, "best"))
-    if which in updates or (which == "best" and has_best):
+    there = checkpoint.names(folder)
+    if str(which) in there:
         return os.path.join(folder, str(which))
-    best = ["best"] if has_best else []
-    there = ", ".join(["newest", *best, *map(str, updates)]) if updates else "none yet"
     raise errors.BadInput(
-        f"{path} has no checkpoint {which!r}. It has {there}. Name one of them."
+        f"{path} has no checkpoint {which!r}. It has {', '.join(there) or 'none yet'}."
+        " Name one of them."
     )
 
 

@@ -20,7 +20,6 @@ from impala_mp.storage import checkpoint, files, workdir
 from impala_mp.workers import learner
 
 _LINEAGE = "lineage.json"
-_NEWEST = "newest"
 _COPIED = "copied"
 _VALUES = ("baseline", "baseline.output")  # modules that PopArt's head may be
 
@@ -89,29 +88,29 @@ def _split(argument: str) -> tuple[str, str]:
     """Returns the folder of the run, and the name of its checkpoint."""
     plain, _, name = argument.rpartition(":")
     if plain and not os.path.isdir(argument):
-        if name not in (_NEWEST, "best") and not name.isdecimal():
+        if name not in (checkpoint.NEWEST, checkpoint.BEST) and not name.isdecimal():
             raise errors.BadInput(
                 f"--start_from={argument}: {name!r} is no checkpoint. Use newest, best"
                 " or the number of an update."
             )
         return os.path.abspath(plain), name
-    return os.path.abspath(argument), _NEWEST
+    return os.path.abspath(argument), checkpoint.NEWEST
 
 
 def _load(run: str, name: str, report: Callable[[str], None]) -> Source:
     workdir.read_config(run)  # a sentence if this is no run
     folder = os.path.join(run, "checkpoints")
-    path, there = os.path.join(folder, name), files.updates(folder)
-    if not there or name != _NEWEST and not os.path.isdir(path):
+    there = checkpoint.names(folder)
+    if name not in there:
         raise errors.BadInput(
             f"--start_from: {run} has no checkpoint {name}. It has"
-            f" {', '.join(map(str, there)) or 'none'}."
+            f" {', '.join(there) or 'none'}."
         )
     try:
         state: Any = (
             checkpoint.load_newest(folder, report)
-            if name == _NEWEST
-            else checkpoint.load(path)
+            if name == checkpoint.NEWEST
+            else checkpoint.load(os.path.join(folder, name))
         )
         learned = state["learner"]
         learned["parameters"].items()

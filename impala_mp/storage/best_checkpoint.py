@@ -10,8 +10,6 @@ import torch
 
 from impala_mp.storage import checkpoint
 
-NAME = "best"
-
 
 class BestCheckpoint:
     """Owner of the best checkpoint of a run: one process at a time."""
@@ -22,13 +20,15 @@ class BestCheckpoint:
         self.mean = -math.inf  # in the evaluation that chose it
         self.updates = -1
         try:
-            state = checkpoint.load(os.path.join(folder, NAME))
+            state = checkpoint.load(os.path.join(folder, checkpoint.BEST))
             self.mean = float(state["selection"]["mean"])
             self.updates = int(state["learner"]["updates"])
         except (checkpoint.Damaged, KeyError, TypeError, ValueError):
             pass  # none yet, or none that can be used
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            if name.startswith(checkpoint.writing(NAME)):  # left by a killed writer
+            if name.startswith(
+                checkpoint.writing(checkpoint.BEST)
+            ):  # left by a killed writer
                 shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
     def is_better(self, mean: float) -> bool:
@@ -57,5 +57,5 @@ class BestCheckpoint:
             "selection": {"mean": mean},
         }
         os.makedirs(self._folder, exist_ok=True)
-        checkpoint.save(self._folder, NAME, state, replace=True, beat=beat)
+        checkpoint.save(self._folder, checkpoint.BEST, state, replace=True, beat=beat)
         self.mean, self.updates = mean, updates

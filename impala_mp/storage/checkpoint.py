@@ -22,6 +22,7 @@ import torch
 from impala_mp.storage import files
 
 FORMAT_VERSION = 1
+NEWEST, BEST = "newest", "best"  # beside the updates, as names of checkpoints
 
 _UNFINISHED = re.compile(r"\.writing-\d")  # of an update
 _STATE, _HASH, _KEPT = "state.pt", "SHA256", "KEEP"
@@ -238,6 +239,17 @@ def _is_sound(path: str, beat: Callable[[], None]) -> bool:
     except Damaged:
         return False
     return True
+
+
+def names(folder: str) -> list[str]:
+    """Returns what `--checkpoint` may name: newest, best, updates, oldest first.
+
+    A policy that is kept, without the run around it, has only its best.
+    """
+    updates = files.updates(folder)
+    newest = [NEWEST] if updates else []
+    best = [BEST] if os.path.isdir(os.path.join(folder, BEST)) else []
+    return [*newest, *best, *map(str, updates)]
 
 
 def load_newest(

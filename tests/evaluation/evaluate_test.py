@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 
 import gymnasium
@@ -127,6 +128,19 @@ def test_a_finished_run_keeps_its_evaluations(tmp_path, capsys):
         assert found["low"] == final["sampled"]["low"]
     with pytest.raises(errors.BadInput, match="It has newest, best, 10"):
         evaluate.evaluate(str(run), 10, which=7)
+
+
+def test_a_policy_is_kept_by_its_config_and_its_best_checkpoint(tmp_path, capsys):
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    _conclusion(run, capsys, builders.short_training())
+    shutil.copytree(run / "checkpoints" / "best", kept / "checkpoints" / "best")
+    shutil.copy(run / "config.json", kept)
+    expected = evaluate.evaluate(str(run), 10, which="best")
+    assert evaluate.evaluate(str(kept), 10, which="best") == expected
+    with pytest.raises(errors.BadInput, match="only its best .* --checkpoint=best"):
+        evaluate.evaluate(str(kept), 10)
+    with pytest.raises(errors.BadInput, match="It has best. Name"):
+        evaluate.evaluate(str(kept), 10, which=7)
 
 
 def test_the_film_of_the_final_policy(tmp_path, capsys):

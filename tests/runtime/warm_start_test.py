@@ -165,6 +165,16 @@ def test_the_best_checkpoint_is_a_source(tmp_path, trained):
         _train(tmp_path / "other", f"{source}:best")
 
 
+def test_a_kept_policy_is_a_source(tmp_path, trained):
+    """Its folder has a config and the best checkpoint, and no other."""
+    kept = tmp_path / "kept"
+    shutil.copytree(trained / "checkpoints" / "best", kept / "checkpoints" / "best")
+    shutil.copy(trained / "config.json", kept)
+    _train(tmp_path / "new", f"{kept}:best")
+    with pytest.raises(errors.BadInput, match=r"no checkpoint newest. It has best\."):
+        _train(tmp_path / "other", str(kept))
+
+
 def test_nothing_that_fits_is_refused(tmp_path, trained):
     with pytest.raises(errors.BadInput, match="no array fits"):
         _train(tmp_path / "new", str(trained), **{"network.hidden_sizes": (8,)})
