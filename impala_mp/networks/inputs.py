@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from impala_mp import specs
-from impala_mp.networks import normalisation
+from impala_mp.networks import normalisation, precision
 
 _PIXELS = 255.0
 _MAX_ASPECT = 2.0  # ratio of the sides of a picture that is recognised with doubt
@@ -119,28 +119,36 @@ def divisor(spec: specs.ArraySpec) -> np.ndarray:
 
 
 class Numbers:
-    """Map of an array [N, ...] to float numbers: cast, divided, planes last."""
+    """Map of an array [N, ...] to float numbers: cast, divided, planes last.
+
+    `for_convolutions`: bytes become bfloat16 at once where a network computes in it.
+    They are exact, and their quotients are what float32 would be rounded to.
+    """
 
     def __init__(
         self,
         spec: specs.ArraySpec,
         image: Picture | None,
         dtype: torch.dtype = torch.float32,
+        for_convolutions: bool = False,
     ) -> None:
         by = divisor(spec)
         self._by = float(by) if by.ndim == 0 else 1.0
         self._each = torch.from_numpy(by.astype(np.float32)) if by.ndim else None
         self._dtype = dtype
         self._axes = None if image is None else image.axes
+        self._rounds = for_convolutions and spec.dtype == np.uint8
 
     def __call__(self, observation: torch.Tensor) -> torch.Tensor:
-        numbers = observation.to(self._dtype)
+        rounds = self._rounds and precision.is_reduced(observation.device.type)
+        numbers = observation.to(torch.bfloat16 if rounds else self._dtype)
+        # In place: only bytes are divided, and their cast is a copy.
         if self._each is not None:
             if self._each.device != numbers.device:
                 self._each = self._each.to(numbers.device)
-            numbers = numbers / self._each
+            numbers.div_(self._each)
         elif self._by != 1.0:
-            numbers = numbers / self._by
+            numbers.div_(self._by)
         if self._axes is None:
             return numbers
         if len(self._axes) == 2:
@@ -170,7 +178,9 @@ class Choice:
     def numbers(self) -> Numbers:
         exact = normalisation.precision(self.given.dtype)
         dtype = exact if self.normalise else torch.float32
-        return Numbers(self.given, self.image, dtype)
+        convolved = self.image is not None and ":" not in self.name
+        convolved = convolved and not self.normalise
+        return Numbers(self.given, self.image, dtype, convolved)
 
     def normaliser(self) -> normalisation.Normaliser | None:
         if not self.normalise:

@@ -25,10 +25,15 @@ def context(name: str, device: str, cache_enabled: bool = True) -> Any:
     return torch.autocast(device, torch.bfloat16, cache_enabled=cache_enabled)
 
 
+def is_reduced(device: str) -> bool:
+    """Returns True in a context of bfloat16."""
+    return torch.is_autocast_enabled(device)
+
+
 def in_float32(function: Callable[..., Any], *tensors: torch.Tensor) -> Any:
     """Calls `function` with the tensors in float32, where a context is in place."""
     device = tensors[0].device.type if tensors else ""
-    if not device or not torch.is_autocast_enabled(device):
+    if not device or not is_reduced(device):
         return function(*tensors)
     with torch.autocast(device, enabled=False):
         return function(*(each.float() for each in tensors))

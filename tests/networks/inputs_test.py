@@ -8,7 +8,7 @@ from gymnasium import spaces as gym_spaces
 
 from impala_mp import nest, specs
 from impala_mp.environments import spaces, tasks
-from impala_mp.networks import encoders, inputs
+from impala_mp.networks import encoders, inputs, precision
 from tests.support import builders
 
 
@@ -223,3 +223,25 @@ def test_a_matrix_of_16_bits_is_a_picture():
     space = gym_spaces.Box(0, 65535, (48, 64), np.uint16)
     assert encoders.default(spaces.observation_spec(space)) == "nature"
     assert _leaf(space).inputs(torch.ones(2, 48, 64)).shape == (2, 48, 64, 1)
+
+
+@pytest.mark.parametrize("name", ["nature", "deep", "mlp"])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_bytes_in_bfloat16_are_those_of_float32_rounded(name, normalise):
+    """All 256 of them. Only convolutions take them so: others get float32."""
+    spec = specs.array_spec((64, 64, 4), np.uint8)
+    settings = builders.config().network
+    settings.normalise_observations = normalise
+    numbers = encoders.choose(name, spec, settings).numbers()
+    observation = torch.arange(256, dtype=torch.uint8).repeat(128).view(2, 64, 64, 4)
+    before = observation.clone()
+    exact = numbers(observation)
+    with precision.context(precision.BFLOAT16, "cpu"):
+        rough = numbers(observation)
+    torch.testing.assert_close(
+        exact, observation.to(exact.dtype) / 255.0, rtol=0, atol=0
+    )
+    convolved = name != "mlp" and not normalise
+    assert rough.dtype == (torch.bfloat16 if convolved else exact.dtype)
+    assert torch.equal(rough, exact.to(rough.dtype))
+    assert torch.equal(observation, before)
