@@ -66,6 +66,7 @@ assert torch.cuda.is_available(), "torch sees no GPU"
 print(torch.__version__, torch.version.cuda, torch.cuda.get_device_name())' || finish
 
 gpu=(--config.learner.device=cuda --config.learner.micro_batches=1)
+exact=("${gpu[@]}" --config.learner.precision=float32)
 fast=("${gpu[@]}" --config.learner.precision=bfloat16 --config.learner.cuda_graph=True)
 auto=(--config.actors.count=auto --config.actors.environments=32)
 deep=--config=experiments/atari.py:Pong-deep
@@ -73,7 +74,7 @@ bench() { # NAME SECONDS arguments...
   part "$1" "$2" "$python" tools/benchmark.py "${@:3}" --json
 }
 part tests 120 "$python" -m pytest -q tests/gpu/learner_test.py
-bench learner_float32 50 learner --repeats=2 "$deep" "${gpu[@]}"
+bench learner_float32 50 learner --repeats=2 "$deep" "${exact[@]}"
 bench learner_bfloat16_graph 60 learner vtrace --repeats=2 "$deep" "${fast[@]}"
 bench memory 60 memory --updates=3000 --config=experiments/catch.py "${fast[@]}"
 bench train 120 train --repeats=2 --secs=40 "$deep" "${fast[@]}" "${auto[@]}"

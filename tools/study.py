@@ -43,6 +43,7 @@ from impala_mp.storage import files, workdir
 
 _RETURN, _COUNT = "episode/return_mean", "episode/count"
 _CHOSEN = (*base.AUTOMATIC, "learner.threads")  # by calibration, where 0
+_AUTO = "auto"  # devices and precisions that a run chooses
 
 
 class _Run(NamedTuple):
@@ -68,20 +69,25 @@ def _result(run: _Run) -> pathlib.Path:
 
 def _check_result(run: _Run) -> None:
     """Raises BadInput if a result is there that is of another config."""
-    if not _result(run).exists():
+    if not (_result(run).exists() or _is_trained(run)):
         return
     stored = workdir.read_config(str(run.folder))
     differences = fields_lib.differences(stored, run.config)
     lines = "; ".join(
         f"{field} is {there!r} there, {here!r} here"
         for field, (there, here) in differences.items()
-        if here or field not in _CHOSEN
+        if here != _AUTO and (here or field not in _CHOSEN)
     )
     if lines:
         raise errors.BadInput(
             f"{run.folder} holds the result of another config ({lines}): choose"
             " another --output, or the same values."
         )
+
+
+def _is_trained(run: _Run) -> bool:
+    """Returns True if a run has come to its end; it is not started again."""
+    return (run.folder / "evaluation.json").exists()
 
 
 def _call(module: str, *arguments: str) -> str:
@@ -96,8 +102,9 @@ def _complete(run: _Run) -> float:
     """Trains, unless that has been done; the mean return of 100 games."""
     if not _result(run).exists():
         where = f"--workdir={run.folder}"
-        _call("train", *run.flags, where)
-        if not (run.folder / "evaluation.json").exists():
+        if not _is_trained(run):
+            _call("train", *run.flags, where)
+        if not _is_trained(run):
             raise RuntimeError(
                 f"{run.folder} was stopped. The same command resumes it."
             )
@@ -263,7 +270,7 @@ def _main() -> None:
         command = shlex.join(["python", "tools/study.py", *sys.argv[1:]])
         folders = {name: [run.folder for run in runs] for name, runs in groups.items()}
         returns = {name: row["returns"] for name, row in rows.items()}
-        study_page.write(options.page, command, folders, returns, scores)
+        study_page.write(options.page, command, folders, returns, scores, options.jobs)
 
 
 if __name__ == "__main__":

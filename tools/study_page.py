@@ -7,6 +7,7 @@ beside each seed's return, the time, the machine and the code that made it.
 
 import json
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,17 +26,18 @@ class Seed(NamedTuple):
     mean_return: float
     agent_steps: int
     secs: float  # until its final evaluation
-    cores: int
-    facts: dict[str, str]  # of machine.json
+    cores: int  # of the machine; 0: unknown
+    facts: dict[str, str]  # of machine.json, which a run on a full disk lacks
 
 
 def read_seed(folder: pathlib.Path, mean_return: float) -> Seed:
-    """Reads what the folder of a run keeps; a new seed of an old run has all of it."""
     evaluation = json.loads((folder / "evaluation.json").read_text())
     final = next(iter(evaluation.values()))
-    facts = json.loads((folder / machine.NAME).read_text())
-    cores = int(facts["processor"].rsplit(", ", 1)[1].split()[0])
-    return Seed(mean_return, final["agent_steps"], final["time_secs"], cores, facts)
+    kept = folder / machine.NAME
+    facts = json.loads(kept.read_text()) if kept.exists() else {}
+    cores = re.search(r"(\d+) cores$", facts.get("processor", ""))
+    count = int(cores[1]) if cores else 0
+    return Seed(mean_return, final["agent_steps"], final["time_secs"], count, facts)
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
@@ -87,7 +89,7 @@ def normalised(
 def profile(groups: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Returns (score, share of all runs whose score is above it)."""
     scores = np.concatenate(groups)
-    taus = np.linspace(min(0.0, scores.min()), scores.max() * 1.05, _POINTS)
+    taus = np.linspace(min(0.0, scores.min()), max(1.0, scores.max()), _POINTS)
     return taus, (scores > taus[:, None]).mean(1)
 
 
@@ -101,10 +103,10 @@ def _draw_profile(groups: list[np.ndarray], path: str) -> None:
     figures.write(figure, path)
 
 
-def _line(name: str, seeds: list[Seed]) -> str:
+def _line(name: str, seeds: list[Seed], jobs: int) -> str:
     values = np.array([seed.mean_return for seed in seeds])
     low, high = interval([values])
-    hours = sum(seed.secs * seed.cores for seed in seeds) / 3600.0
+    hours = sum(seed.secs * seed.cores for seed in seeds) / jobs / 3600.0
     secs = sorted(seed.secs for seed in seeds)
     cells = (
         f"`{name}`",
@@ -134,8 +136,11 @@ def write(
     folders: dict[str, list[pathlib.Path]],
     returns: dict[str, list[float]],
     scores: dict[str, list[float]] | None,
+    jobs: int = 1,
 ) -> None:
     """Writes the page, and its figures into figures/ beside it.
+
+    `jobs`: runs at a time, which shared the machine.
 
     Raises:
       BadInput: an experiment has no pair of `scores`.
@@ -158,13 +163,14 @@ def write(
         "",
         f"```text\n{command}\n```",
         "",
-        "Returns are means of 100 full games at the end. IQM is the interquartile mean",
-        "over seeds, with its 95 % bootstrap interval. Seconds count from the start of",
-        "a run to its final evaluation; core-hours are those of all its seeds.",
+        "Returns are means of 100 full games after training. IQM is the interquartile",
+        "mean over seeds, with its 95 % bootstrap interval. Seconds count from the",
+        "start of a run to its final evaluation. Core-hours are all cores of the",
+        "machine over the time of all seeds, divided by the runs at a time.",
         "",
         "| experiment | return, by seed | IQM | agent steps | seconds | core-hours |",
         "|---|---|---|---|---|---|",
-        *(_line(name, seeds) for name, seeds in groups.items()),
+        *(_line(name, seeds, jobs) for name, seeds in groups.items()),
         "",
         f"![Learning curves](figures/{page.stem}.png)",
         "",

@@ -46,7 +46,9 @@ class Profile:
             self._write(f"{message}. The run ended.")
         elif self._left:
             print(f"{self._path} was not written: the run ended first.", flush=True)
-        self._left = 0
+            if self._profiler is not None:
+                self._profiler.stop()
+        self._profiler, self._left = None, 0
 
     def _write(self, message: str) -> None:
         self._profiler.stop()

@@ -22,6 +22,8 @@ def context(name: str, device: str, cache_enabled: bool = True) -> Any:
     """
     if name == FLOAT32:
         return contextlib.nullcontext()
+    if name != BFLOAT16:
+        raise ValueError(f"{name} is no precision to compute in.")
     return torch.autocast(device, torch.bfloat16, cache_enabled=cache_enabled)
 
 

@@ -50,21 +50,23 @@ def fill_in(
     """
     count = sum(each.numel() for each in policy.network.parameters())
     devices = resources.choose_devices(config, count)
+    if devices:
+        validation.check_relations(config, num_cores)
     games = _round_to_games(config, environment)
-    precisions = _choose_precisions(config, environment, stored)
+    precisions = choose_precisions(config, environment, stored)
     numbers = resolve(config, environment, num_cores, stored)
     if games or numbers or config.learner.device != "cpu":
         validation.check_relations(config, num_cores)
     return [*devices, games, *precisions, numbers]
 
 
-def _choose_precisions(
-    config: Any, environment: specs.EnvironmentSpec, stored: Any
+def choose_precisions(
+    config: Any, environment: specs.EnvironmentSpec, stored: Any = None
 ) -> list[str]:
     """Replaces automatic precisions of `config`; returns a sentence for each.
 
-    The learner of a resumed run keeps its own. On a GPU it is float32: the deep network
-    was not faster in bfloat16 on an H200 (docs/results/performance.md).
+    A resumed run keeps its own. On a GPU it is float32: the deep network was not faster
+    in bfloat16 on an H200 (docs/results/performance.md).
     """
     serving = config.inference.mode == "server"
     devices = {
@@ -74,8 +76,8 @@ def _choose_precisions(
     sentences = []
     for group, device in devices.items():
         if config[group].precision == precision.AUTO:
-            if group == "learner" and stored:
-                chosen = fields.get(stored, "learner.precision")
+            if stored:
+                chosen = fields.get(stored, f"{group}.precision")
                 why = "the run began with it"
             elif device != "cpu":
                 chosen, why = precision.FLOAT32, "it is on a GPU"

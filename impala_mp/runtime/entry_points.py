@@ -137,16 +137,11 @@ def _act(
     else:
         the_actor = builders.make_actor(seat, incarnation, shared)
     at_end.callback(the_actor.close)
-    profile = profiling.of_run(
-        shared.checkpoints, f"actor-{seat.index}", shared.profile_updates
-    )
-    the_actor.run(profile.turn if seat.index == 0 else _nothing)
+    turns = shared.profile_updates if seat.index == 0 else 0
+    profile = profiling.of_run(shared.checkpoints, f"actor-{seat.index}", turns)
+    the_actor.run(profile.turn)
     profile.close()
     shared.row(seat).beat(control_block.State.STOPPING)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _act_served(

@@ -107,13 +107,14 @@ def _check_device(report: _Report, field: str, settings: Any) -> None:
         report.add(checker.OK, field, device)
         return
     name = torch.cuda.get_device_name(device)
-    if settings.get("precision") == "bfloat16":  # the learner's
+    used = settings.get("mode", "server") == "server"  # always by the learner
+    if used and settings.precision == "bfloat16":
         with torch.cuda.device(device):
             supported = torch.cuda.is_bf16_supported(including_emulation=False)
         if not supported:
             text = (
                 f"{device} ({name}) does not compute bfloat16. Set"
-                " config.learner.precision=float32."
+                f" config.{field.partition('.')[0]}.precision=float32."
             )
             report.add(checker.FAIL, field, text)
             return

@@ -36,7 +36,7 @@ def describe() -> dict[str, str]:
     """
     return {
         "impala_mp": impala_mp.__version__,
-        "commit": _commit() or "none",
+        "commit": _commit(),
         "Python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
         "system": platform.platform(),
@@ -47,15 +47,29 @@ def describe() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Returns the commit of a checkout that this code runs from; "" for an install."""
+    """Returns the commit of the checkout that this code runs from; none: an install."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(impala_mp.__file__)))
     if not os.path.exists(os.path.join(root, ".git")):
-        return ""
-    command = ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12"]
+        return "none"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5.0)
-    except (OSError, subprocess.TimeoutExpired):  # git is not there, or waits
-        return ""
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):  # git is not there, refuses or waits
+        return "unknown"
+    return f"{commit}, with changes" if changes else commit
+
+
+def _git(root: str, *arguments: str) -> str:
+    # Variables of a hook would name another repository.
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    done = subprocess.run(
+        ["git", "-C", root, *arguments],
+        env={**plain, "GIT_OPTIONAL_LOCKS": "0"},
+        capture_output=True,
+        text=True,
+        timeout=5.0,
+        check=True,
+    )
     return done.stdout.strip()
 
 

@@ -47,6 +47,7 @@ def test_a_profile_cut_short_counts_its_turns(profile, tmp_path, capfd):
 def test_a_profile_without_a_turn_is_not_written(profile, tmp_path, capfd, turns):
     _turns(profile, turns)
     profile.close()
+    assert not torch.autograd._profiler_enabled()
     assert _traced(tmp_path) is None
     assert "was not written: the run ended first." in capfd.readouterr().out
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from impala_mp import errors
 from impala_mp.config import validation
 from impala_mp.environments import factory
-from impala_mp.networks import agent
+from impala_mp.networks import agent, precision as precision_lib
 from impala_mp.runtime import calibration, resources
 from tests.support import builders
 
@@ -186,14 +187,12 @@ def test_bfloat16_is_taken_where_it_is_faster(
 
 
 @_each_group
-def test_a_resumed_learner_keeps_its_precision(monkeypatch, group):
-    """How a run acts may change: what it did is recorded."""
+def test_a_resumed_run_keeps_its_precision(monkeypatch, group):
     stored = builders.config(**{f"{group}.precision": "float32"})
     secs = {"float32": 1.0, "bfloat16": 0.1}
     precision, sentences = _with_precision(monkeypatch, group, secs, stored)
-    kept = group == "learner"
-    assert precision == ("float32" if kept else "bfloat16")
-    assert ("the run began with it" in sentences) is kept
+    assert precision == "float32"
+    assert "the run began with it" in sentences
 
 
 @pytest.mark.parametrize(
@@ -223,6 +222,14 @@ def test_an_actor_without_a_server_is_on_the_cpu(monkeypatch):
 
 @_each_group
 def test_each_precision_is_measured(monkeypatch, group):
+    """What is measured computes in it: the contexts that its networks enter differ."""
+    seen, context = [], precision_lib.context
+
+    def watched(name, *others, **more):
+        seen.append(name)
+        return context(name, *others, **more)
+
+    monkeypatch.setattr(precision_lib, "context", watched)
     monkeypatch.setattr(calibration, "_SECS", 0.01)
     monkeypatch.setattr(calibration, "_LEAST_GAIN", 0.0)
     config = builders.config(**{f"{group}.precision": "auto", "batch_size": 4})
@@ -230,4 +237,14 @@ def test_each_precision_is_measured(monkeypatch, group):
     chosen, why = calibration._faster_precision(config, environment, group)
     assert chosen == "bfloat16"
     assert " ms in float32 and " in why
+    assert list(dict.fromkeys(seen)) == ["float32", "bfloat16"]
     assert config[group].precision == "auto"
+
+
+def test_what_a_device_does_not_go_with_is_refused_before_a_measurement(monkeypatch):
+    monkeypatch.setattr(resources, "_num_gpus", lambda: 0)
+    automatic = {"learner.device": "auto", "learner.precision": "auto"}
+    config = builders.config(**automatic, **{"learner.cuda_graph": True})
+    environment = factory.make(config.environment, 1).spec
+    with pytest.raises(errors.BadInput, match="cuda_graph needs a GPU"):
+        calibration.fill_in(config, environment, agent.make(config, environment), 2)

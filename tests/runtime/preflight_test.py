@@ -116,17 +116,21 @@ def test_a_device_that_is_not_there(capsys):
     assert "CUDA devices are visible" in _only_failure(capsys)
 
 
-def test_a_device_without_bfloat16(monkeypatch, capsys):
+@pytest.mark.parametrize("group", ["learner", "inference"])
+def test_a_device_without_bfloat16(monkeypatch, capsys, group):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a Pascal")
     monkeypatch.setattr(torch.cuda, "device", lambda device: _Nothing())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **kwargs: False)
-    overrides = {"learner.device": "cuda", "learner.precision": "bfloat16"}
+    overrides = {f"{group}.device": "cuda", f"{group}.precision": "bfloat16"}
+    if group == "inference":
+        overrides |= {"inference.mode": "server", "actors.environments": 2}
     assert not preflight.check(
         faulty_environments.config(fault="reward", **overrides), None
     )
     first, _ = _failures(capsys)
     assert "cuda (a Pascal) does not compute bfloat16. Set" in first
+    assert f"Set config.{group}.precision=float32" in " ".join(first.split())
 
 
 class _Nothing:

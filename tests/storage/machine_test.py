@@ -50,6 +50,13 @@ def test_a_checkout_has_its_commit_and_an_install_none(tmp_path, monkeypatch):
         ],
     ):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
-    assert re.fullmatch("[0-9a-f]{12}", machine.describe()["commit"])
+    commit = machine.describe()["commit"]
+    assert re.fullmatch("[0-9a-f]{12}", commit)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))  # in a hook of another
+    assert machine.describe()["commit"] == commit
+    monkeypatch.delenv("GIT_DIR")
+    (tmp_path / "file").write_text("")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "file"], check=True)
+    assert machine.describe()["commit"] == f"{commit}, with changes"
     monkeypatch.setenv("PATH", "")  # no git
-    assert machine.describe()["commit"] == "none"
+    assert machine.describe()["commit"] == "unknown"

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import context as context_lib, parts, trainings, transport
 from faults import watch
+from impala_mp.runtime import calibration
 from tests.support import builders
 
 _TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
@@ -66,7 +67,9 @@ def test_each_subject_has_its_rows_and_ratios(monkeypatch, subject):
 
     monkeypatch.setattr(context_lib.Context, "seconds_a_call", once)
     monkeypatch.setattr(parts, "_eager_secs", lambda context: 1e-3)
-    config = builders.config(batch_size=4, **{"actors.environments": 4})
+    monkeypatch.setattr(calibration, "_SECS", 0.001)
+    automatic = {"learner.precision": "auto", "inference.precision": "auto"}
+    config = builders.config(batch_size=4, **{"actors.environments": 4, **automatic})
     options = context_lib.Options(1, 0.0, 0, 0.0, 0)
     rows, ratios = subject(context_lib.Context(config, [], options))
     assert rows

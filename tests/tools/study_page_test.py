@@ -74,6 +74,19 @@ def _write_run(folder, secs):
     (folder / machine.NAME).write_text(json.dumps(facts))
 
 
+def test_a_profile_ends_above_the_best_run():
+    taus, shares = study_page.profile([np.array([-0.5, -0.4])])
+    assert taus[0] == -0.5
+    assert shares[-1] == 0.0
+
+
+def test_a_run_without_facts_on_its_machine_is_a_row_too(tmp_path):
+    _write_run(tmp_path / "run", secs=60.0)
+    (tmp_path / "run" / machine.NAME).unlink()
+    seed = study_page.read_seed(tmp_path / "run", 3.0)
+    assert seed == study_page.Seed(3.0, 2000, 60.0, 0, {})
+
+
 def test_a_page_has_returns_intervals_costs_machine_and_commit(tmp_path):
     folders = {
         name: [tmp_path / name / str(seed) for seed in range(2)] for name in ("a", "b")
@@ -85,10 +98,10 @@ def test_a_page_has_returns_intervals_costs_machine_and_commit(tmp_path):
     page = tmp_path / "docs" / "a-study.md"
     page.parent.mkdir()
     scores = {"a": [0.0, 10.0], "b": [1.0, 2.0]}
-    study_page.write(page, "python tools/study.py", folders, returns, scores)
+    study_page.write(page, "python tools/study.py", folders, returns, scores, jobs=2)
     text = page.read_text()
-    assert "| `a` | 10, 20 | 15 (10 to 20) | 2,000 | 900 to 1,800 | 3.00 |" in text
-    assert "| `b` | 3, 3 | 3 (3 to 3) | 2,000 | 90 to 90 | 0.20 |" in text
+    assert "| `a` | 10, 20 | 15 (10 to 20) | 2,000 | 900 to 1,800 | 1.50 |" in text
+    assert "| `b` | 3, 3 | 3 (3 to 3) | 2,000 | 90 to 90 | 0.10 |" in text
     assert "reference scores each: 2.000 (" in text  # of 1, 2, 2 and 2
     assert text.count("A Processor, 4 cores, GPU unknown, torch 2.13") == 1
     assert "commit abc123" in text

@@ -72,6 +72,9 @@ def _fake_results(tool, output, flags=()):
         for seed in (0, 1):
             run = tool["_make_run"](output, experiment, seed, flags)
             _write_run(run.folder, [1000, 2000, 3000], lags=[float(i)] * 3)
+            for group in ("learner", "inference"):  # chosen before a run begins
+                run.config[group].device = "cpu"
+                run.config[group].precision = "float32"
             config = run.config.to_json_best_effort()
             files.write_atomically(str(run.folder / "config.json"), config)
             line = json.dumps({"mean": 10.0 * i + seed, "agent_steps": 1_000_000})
@@ -90,6 +93,7 @@ def test_a_result_of_other_flags_is_refused(tool, tmp_path):
 @pytest.mark.integration
 def test_results_that_are_there_are_tabulated_and_drawn(tool, tmp_path):
     flags = ["--config.loss.entropy_cost=0.5", "--config.actors.count=auto"]
+    flags += ["--config.learner.precision=auto"]
     _fake_results(tool, tmp_path, flags)
     against = ["--x=actors.policy_delay", "--lines=vtrace.correction", "--target=1.5"]
     done = _study(tmp_path, *_EXPERIMENTS, *flags, *against)

@@ -57,6 +57,13 @@ def test_learner_logits_equal_the_servers_across_episodes(tmp_path):
     assert worst < 1e-5
 
 
+def test_a_server_acts_in_the_precision_of_inference(tmp_path):
+    served = served_lib.Served(tmp_path, **{"inference.precision": "bfloat16"})
+    served.training.publish()
+    worst, _ = _drift(served, 3)
+    assert 1e-5 < worst < 0.1
+
+
 def test_the_drift_test_sees_halves_that_are_mixed_up(tmp_path):
     served = served_lib.Served(tmp_path)
     served.training.publish()

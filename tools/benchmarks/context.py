@@ -11,7 +11,7 @@ from impala_mp import nest, specs, types
 from impala_mp.algorithms import cuda
 from impala_mp.environments import factory
 from impala_mp.networks import agent
-from impala_mp.runtime import resources
+from impala_mp.runtime import calibration, resources
 
 Result = dict[str, Any]  # min, median, max, unit
 Rows = dict[str, Result]
@@ -61,6 +61,8 @@ class Context:
         self.config, self.flags, self.options = config, flags, options
         self.results: Rows = {}
         self.environment = factory.probe(config.environment)
+        for sentence in calibration.choose_precisions(config, self.environment):
+            print(sentence)
         self.device = torch.device(config.learner.device)
 
     def time(self, function: Callable[[], Any], secs: float = 0.5) -> Result:

@@ -19,7 +19,7 @@ from impala_mp import nest, types
 from impala_mp.algorithms import base, replay_correction, vtrace as vtrace_lib
 from impala_mp.config import live_hyperparameters
 from impala_mp.environments import factory
-from impala_mp.networks import agent, flat_parameters
+from impala_mp.networks import agent, flat_parameters, precision
 from impala_mp.runtime import launch
 from impala_mp.transport import control_block, parameter_store, trajectory_ring
 from impala_mp.workers import actor, batcher, learner, nonfinite
@@ -304,14 +304,17 @@ def learn_batch(context: context_lib.Context) -> Answer:
 def learned_row(context: context_lib.Context) -> Answer:
     """Time a row of MinAtar's updates, beside bare passes of the same networks.
 
-    An update has all passes and the optimizer. A bare pass is one forward and backward
-    pass over the same rows.
+    An update has all passes and the optimizer, and is measured at both precisions. A
+    bare pass is one forward and backward pass over the same rows, in float32.
     """
     make, calls = runpy.run_path(str(_MINATAR))["get_config"], {}
     for variant in _ROWS:
-        one = context_lib.Context(make(variant), [], context.options)
-        rows = one.config.unroll_length * one.config.batch_size
-        calls[f"{variant}, update"] = _update_of(one), rows
+        for name in (precision.FLOAT32, precision.BFLOAT16):
+            config = make(variant)
+            config.learner.precision = name
+            one = context_lib.Context(config, [], context.options)
+            rows = config.unroll_length * config.batch_size
+            calls[f"{variant}, update in {name}"] = _update_of(one), rows
         calls[f"{variant}, bare pass"] = _bare_pass(one), rows
     values: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(1 + context.options.repeats):  # alternating; one to warm up
@@ -320,7 +323,7 @@ def learned_row(context: context_lib.Context) -> Answer:
             values[name] += [1e6 * secs / rows] if repeat else []
     found = {k: context_lib.summary(v, "µs a row") for k, v in values.items()}
     ratios = {
-        f"{variant}_row_over_bare": found[f"{variant}, update"]["median"]
+        f"{variant}_row_over_bare": found[f"{variant}, update in float32"]["median"]
         / found[f"{variant}, bare pass"]["median"]
         for variant in _ROWS
     }
