@@ -1,7 +1,8 @@
 """Number formats that a network computes in: float32 and bfloat16.
 
 bfloat16 has eight bits of precision. So the heads compute in float32 at any precision,
-and what they return and the core state are float32.
+as does the encoder of what only values see. What they return is float32, and so is the
+core state.
 """
 
 import contextlib
