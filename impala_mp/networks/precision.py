@@ -28,6 +28,16 @@ def context(name: str, device: str, cache_enabled: bool = True) -> Any:
     return torch.autocast(device, torch.bfloat16, cache_enabled=cache_enabled)
 
 
+def is_native() -> bool:
+    """Returns True if the CPU has instructions for bfloat16, or good substitutes.
+
+    Elsewhere a convolution in bfloat16 can take a hundred times as long.
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def is_reduced(device: str) -> bool:
     """Returns True in a context of bfloat16."""
     return torch.is_autocast_enabled(device)

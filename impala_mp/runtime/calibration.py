@@ -81,6 +81,8 @@ def choose_precisions(
                 why = "the run began with it"
             elif device != "cpu":
                 chosen, why = precision.FLOAT32, "it is on a GPU"
+            elif not precision.is_native():
+                chosen, why = precision.FLOAT32, "this CPU lacks bfloat16"
             else:
                 chosen, why = _faster_precision(config, environment, group)
             config[group].precision = chosen

@@ -154,13 +154,14 @@ _FUNCTIONS = {"learner": "_update_secs", "inference": "_inference_secs"}
 _each_group = pytest.mark.parametrize("group", list(_FUNCTIONS))
 
 
-def _with_precision(monkeypatch, group, secs, stored=None, **overrides):
+def _with_precision(monkeypatch, group, secs, stored=None, native=True, **overrides):
     """What a run gets for an automatic precision, where it takes `secs` in each."""
 
     def measured(config, environment):
         return secs[config[group].precision]
 
     monkeypatch.setattr(resources, "_num_gpus", lambda: 0)
+    monkeypatch.setattr(precision_lib, "is_native", lambda: native)
     monkeypatch.setattr(calibration, _FUNCTIONS[group], measured)
     config = builders.config(**{f"{group}.precision": "auto", **overrides})
     environment = factory.make(config.environment, 1).spec
@@ -184,6 +185,13 @@ def test_bfloat16_is_taken_where_it_is_faster(
     assert precision == expected
     assert f"{group}.precision = {expected} (auto): " in sentences
     assert f"20 ms in float32 and {1e3 * bfloat16:.3g} ms in bfloat16." in sentences
+
+
+@_each_group
+def test_a_cpu_without_bfloat16_is_not_measured(monkeypatch, group):
+    chosen, sentences = _with_precision(monkeypatch, group, {}, native=False)
+    assert chosen == "float32"
+    assert "this CPU lacks bfloat16" in sentences
 
 
 @_each_group
