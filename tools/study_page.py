@@ -106,12 +106,13 @@ def _draw_profile(groups: list[np.ndarray], path: str) -> None:
 def _line(name: str, seeds: list[Seed], jobs: int) -> str:
     values = np.array([seed.mean_return for seed in seeds])
     low, high = interval([values])
+    spread = f"{low:.4g} to {high:.4g}" if len(values) > 1 else "one seed"
     hours = sum(seed.secs * seed.cores for seed in seeds) / jobs / 3600.0
     secs = sorted(seed.secs for seed in seeds)
     cells = (
         f"`{name}`",
         ", ".join(f"{value:.4g}" for value in values),
-        f"{interquartile_mean(values):.4g} ({low:.4g} to {high:.4g})",
+        f"{interquartile_mean(values):.4g} ({spread})",
         f"{seeds[0].agent_steps:,}",
         f"{secs[0]:,.0f} to {secs[-1]:,.0f}",
         f"{hours:.2f}",

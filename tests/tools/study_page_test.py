@@ -85,6 +85,7 @@ def test_a_run_without_facts_on_its_machine_is_a_row_too(tmp_path):
     (tmp_path / "run" / machine.NAME).unlink()
     seed = study_page.read_seed(tmp_path / "run", 3.0)
     assert seed == study_page.Seed(3.0, 2000, 60.0, 0, {})
+    assert "| 3 (one seed) |" in study_page._line("a", [seed], 1)
 
 
 def test_a_page_has_returns_intervals_costs_machine_and_commit(tmp_path):
