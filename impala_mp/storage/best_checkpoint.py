@@ -25,10 +25,9 @@ class BestCheckpoint:
             self.updates = int(state["learner"]["updates"])
         except (checkpoint.Damaged, KeyError, TypeError, ValueError):
             pass  # none yet, or none that can be used
+        unfinished = checkpoint.writing(checkpoint.BEST)  # left by a killed writer
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            if name.startswith(
-                checkpoint.writing(checkpoint.BEST)
-            ):  # left by a killed writer
+            if name.startswith(unfinished):
                 shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
     def is_better(self, mean: float) -> bool:

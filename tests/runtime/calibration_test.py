@@ -155,7 +155,7 @@ _each_group = pytest.mark.parametrize("group", list(_FUNCTIONS))
 
 
 def _with_precision(monkeypatch, group, secs, stored=None, native=True, **overrides):
-    """What a run gets for an automatic precision, where it takes `secs` in each."""
+    """Precision that calibration chooses from `secs`, and its sentences."""
 
     def measured(config, environment):
         return secs[config[group].precision]
@@ -230,7 +230,7 @@ def test_an_actor_without_a_server_is_on_the_cpu(monkeypatch):
 
 @_each_group
 def test_each_precision_is_measured(monkeypatch, group):
-    """What is measured computes in it: the contexts that its networks enter differ."""
+    """The networks that are measured enter the context of each precision."""
     seen, context = [], precision_lib.context
 
     def watched(name, *others, **more):

@@ -34,7 +34,7 @@ def test_an_interval_covers_the_mean_of_most_samples():
 
 
 def test_seeds_are_drawn_within_their_experiment():
-    """Of two experiments without spread, an interval has none either."""
+    """Two experiments without spread give an interval without width."""
     groups = [np.full(3, 1.0), np.full(3, 9.0)]
     assert study_page.interval(groups) == (5.0, 5.0)
 
