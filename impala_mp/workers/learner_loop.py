@@ -1,6 +1,5 @@
 """Learner loop: update, publish, account, record, checkpoint."""
 
-import collections
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +10,6 @@ import torch
 from impala_mp import errors
 from impala_mp.algorithms import base, cuda, replay
 from impala_mp.config import fields, live_hyperparameters, schedules
-from impala_mp.storage import checkpoint
 from impala_mp.transport import (
     control_block,
     parameter_store,
@@ -21,6 +19,7 @@ from impala_mp.transport import (
 from impala_mp.workers import (
     accounting,
     batcher,
+    checkpoint_writer,
     drift,
     game_log,
     learner,
@@ -31,7 +30,6 @@ from impala_mp.workers import (
     stop_rules,
 )
 
-_FIRST_SECS = 10.0  # until the first checkpoint of a run, at most
 _RECORDS = 200  # of a run, at least
 _RESERVED = 16  # rows of the ring of records
 _WAIT_SECS = 0.2  # longest sleep between two looks at the control block
@@ -60,7 +58,7 @@ class LearnerLoop:
         folder: str,
         the_replay: replay.Replay | None = None,
     ) -> None:
-        self._config, self._folder = config, folder
+        self._config = config
         self._learner, self._batcher = the_learner, the_batcher
         slot_size = config.actors.environments
         self._accounts = accounting.Accounts(rings, the_batcher, row, slot_size)
@@ -69,6 +67,9 @@ class LearnerLoop:
         self._refresher = replay.Refresher(the_replay) if the_replay else None
         self._publisher = publisher.Publisher(
             the_learner.parameters.flat, store, config.actors.policy_delay
+        )
+        self._checkpoints = checkpoint_writer.CheckpointWriter(
+            config.checkpoint, folder, control, row
         )
         crashes = os.path.join(os.path.dirname(folder), "crashes")
         self._guard = nonfinite.Guard(config, the_learner, crashes)
@@ -86,15 +87,10 @@ class LearnerLoop:
             learner.metric_names(config), config.learner.device
         )
         self._means: dict[str, float] = {}  # of the last record
-        self._started = self._recorded = self._saved = time.monotonic()
+        self._started = self._recorded = time.monotonic()
         self._next_record = 0  # agent steps
         self._seconds_before = 0.0  # of the runs before, in this folder
         self._restored: dict[str, float] = {}
-        self._num_saved = 0
-        self._num_asked = control.num_saves  # checkpoints requested so far
-        self._saved_update = -1
-        self._saved_overrides: dict[str, float] = {}
-        self._written = collections.deque[int](maxlen=config.checkpoint.keep_last)
 
     @property
     def finished(self) -> bool:
@@ -161,7 +157,7 @@ class LearnerLoop:
         if not saved:
             raise NotSaved(
                 "the last checkpoint could not be written. Updates since"
-                f" update {self._saved_update} are lost"
+                f" update {self._checkpoints.saved_update} are lost"
             )
 
     def _learn_what_is_left(self) -> None:
@@ -252,7 +248,7 @@ class LearnerLoop:
                 **{f"health/{k}": n for k, n in self._accounts.counts().items()},
                 "health/updates_skipped": self.updates.num_skipped,
                 "memory/device_mib": cuda.device_mib(self.updates.device),
-                "health/checkpoint_update": self._saved_update,
+                "health/checkpoint_update": self._checkpoints.saved_update,
                 **{
                     f"live/{n}": self._control.get(n)
                     for n in live_hyperparameters.NAMES
@@ -277,17 +273,7 @@ class LearnerLoop:
     # Checkpoints.
 
     def save_is_due(self) -> bool:
-        if self._control.num_saves != self._num_asked:
-            self._num_asked = self._control.num_saves
-            return True
-        elapsed = time.monotonic() - self._saved
-        interval = self._config.checkpoint.interval_secs
-        if not self._num_saved:
-            interval = min(interval, _FIRST_SECS)
-        return (
-            elapsed >= interval
-            and self._saved_update != self._learner.updates  # there is something new
-        )
+        return self._checkpoints.is_due(self._learner.updates)
 
     def save(self, extra: dict[str, Any] | None = None) -> bool:
         """Writes a checkpoint; `extra` is the state of other processes.
@@ -296,63 +282,41 @@ class LearnerLoop:
           False if it could not be written, as on a full disk. The run continues, and
           the checkpoint before stays the newest.
         """
-        self._saved = time.monotonic()
+        self._checkpoints.begin()
         counts = self._accounts.counts()
         try:
-            self._write_checkpoint(counts, extra or {})
+            self._games.flush(durable=True)
+            state = {**self._state(counts), **(extra or {})}
+            self._checkpoints.write(self._learner.updates, state)
         except OSError as error:
             print(f"A checkpoint could not be written: {error}.", flush=True)
             self._row.add("failed_checkpoints", 1)
             return False
-        self._saved_update = self._learner.updates
         self._accounts.saved(counts)
         return True
 
-    def _write_checkpoint(self, counts: dict[str, int], extra: dict[str, Any]) -> None:
-        self._num_saved += 1
-        self._games.flush(durable=True)
-        if self._replay and self._config.replay.save:
+    def _state(self, counts: dict[str, int]) -> dict[str, Any]:
+        """Returns what a checkpoint holds, but for the state of other processes."""
+        state = {
+            "learner": self._learner.state_dict(),
+            "config": fields.to_json(self._config),
+            "random_state": torch.get_rng_state(),
+            "episodes": self._games.state_dict(),
+            "stop": self._stop.state_dict(),
+            "stopped": self._stop.reason,
+            "time_secs": self._time_secs(),
+            "counts": counts,
+            "updates_skipped": self.updates.num_skipped,
+            "drift_alarms": self._drift.alarms,
+        }
+        if self._config.actors.policy_delay:
+            state["delay_line"] = self._publisher.state_dict()
+        if self._batcher.intake:
+            state["intake"] = self._batcher.intake.state_dict()
+        if self._refresher and self._replay and self._config.replay.save:
             self._refresher.flush()
-            extra = {**extra, "replay": self._replay.state_dict()}
-        every, intake = self._config.checkpoint.keep_every, self._batcher.intake
-        overrides = self._control.overrides()
-        checkpoint.save(
-            self._folder,
-            self._learner.updates,
-            {
-                "learner": self._learner.state_dict(),
-                "config": fields.to_json(self._config),
-                "random_state": torch.get_rng_state(),
-                "episodes": self._games.state_dict(),
-                "stop": self._stop.state_dict(),
-                "stopped": self._stop.reason,
-                "num_saved": self._num_saved,
-                "time_secs": self._time_secs(),
-                "counts": counts,
-                "updates_skipped": self.updates.num_skipped,
-                "drift_alarms": self._drift.alarms,
-                **self._delayed(),
-                **({"intake": intake.state_dict()} if intake else {}),
-                "overrides": overrides,
-                **extra,
-            },
-            keep=bool(every) and self._num_saved % every == 0,
-            replace=overrides != self._saved_overrides,
-            beat=self._row.beat_on,
-        )
-        self._saved_overrides = overrides
-        self._written.append(self._learner.updates)
-        checkpoint.prune(
-            self._folder,
-            self._config.checkpoint.keep_last,
-            self._written,
-            self._row.beat_on,
-        )
-
-    def _delayed(self) -> dict[str, Any]:
-        if not self._config.actors.policy_delay:
-            return {}
-        return {"delay_line": self._publisher.state_dict()}
+            state["replay"] = self._replay.state_dict()
+        return state
 
     def restore(self, report: Callable[[str], None]) -> dict[str, Any]:
         """Resumes from the newest sound checkpoint, if any, and publishes.
@@ -364,13 +328,11 @@ class LearnerLoop:
           The checkpoint, or an empty dict.
         """
         self._accounts.discard_lost()
-        state = checkpoint.load_newest(self._folder, report, self._row.beat_on) or {}
+        state = self._checkpoints.load_newest(report)
         if state:
             self._learner.load_state_dict(state["learner"])
-            self._saved_update = self._learner.updates
         if "episodes" in state:  # missing in checkpoint 0 of a warm start
             torch.set_rng_state(state["random_state"])
-            self._num_saved = state["num_saved"]
             if "stop" in state:  # missing in older checkpoints
                 self._stop.load_state_dict(state["stop"])
             self.updates.restore(
@@ -378,7 +340,6 @@ class LearnerLoop:
             )  # missing in older checkpoints
             self._drift.alarms = state.get("drift_alarms", 0)
             self._seconds_before = state["time_secs"]
-            self._saved_overrides = state.get("overrides", {})
             if self._batcher.intake:
                 self._batcher.intake.load_state_dict(state["intake"])
             if self._replay and "replay" in state:

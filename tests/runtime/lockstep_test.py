@@ -99,7 +99,7 @@ def _full(*unused, **others):
 
 
 def test_a_last_checkpoint_that_is_lost_fails(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(learner_loop.checkpoint, "save", _full)
+    monkeypatch.setattr(learner_loop.checkpoint_writer.checkpoint, "save", _full)
     with pytest.raises(learner_loop.NotSaved, match="Updates since update -1 are lost"):
         program.train(lockstep_runs.config(), str(tmp_path / "run"))
     monkeypatch.setattr(signals, "exit_on_signals", lambda leave: None)
