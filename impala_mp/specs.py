@@ -285,7 +285,7 @@ def network_inputs(environment: EnvironmentSpec) -> tuple[types.Nest, str]:
     seen = check_mask(environment)
     if environment.privileged:
         seen = nest.without(seen, environment.privileged)
-    if len(environment.players) > 1 and isinstance(seen, dict) and len(seen) == 1:
+    if environment.waits and isinstance(seen, dict) and len(seen) == 1:
         return next(iter(seen.items()))[::-1]
     return seen, ""
 

@@ -139,7 +139,7 @@ class Run:
         _check_episodes(episodes)
         greedy = bool(self.config.evaluation.greedy if greedy is None else greedy)
         with _undisturbed():
-            played = evaluate_lib.play(self._saved, self._agent, episodes, greedy)
+            played = evaluate_lib.play(self._saved, [self._agent], episodes, greedy)
         found = evaluate_lib.statistics_of(self._saved, played, greedy)
         names = {field.name for field in dataclasses.fields(Evaluation)} - {"returns"}
         return Evaluation(
@@ -193,7 +193,7 @@ class Run:
         file = self._file(path, "video.gif", (".gif",))
         greedy = bool(self.config.evaluation.greedy if greedy is None else greedy)
         with _undisturbed():
-            evaluate_lib.play_task(self._saved, self._agent, 1, greedy, 0, "", file)
+            evaluate_lib.play_task(self._saved, [self._agent], 1, greedy, 0, "", file)
         return Image(file)
 
     def _file(

@@ -33,6 +33,7 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("unroll_length", 64, "T, agent steps of one unroll", at_least=1),
         _field("batch_size", 0, "B, trajectories of one update; 0 (auto): an unroll of"
             " each environment, at most 64", at_least=0, automatic=True),
+        _field("policies", {}, "fields of single policies, by the policy's name"),
         _field("max_policy_lag", -1, "updates; older trajectories are discarded; -1: no"
             " limit", _LAG, operational=True),
     ),
@@ -44,6 +45,11 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("ignored", (), "paths of Dict observations that the network never sees"),
         _field("tuples_are_players", False, "the entries of Tuple spaces are those of"
             " the players of a game"),
+        _field("sharing", "all", "players that share a policy: all; kind: those whose"
+            " names differ in the number at the end; each: none",
+            one_of=("all", "kind", "each")),
+        _field("policies", {}, "players by the name of their policy, such as"
+            " 'agent_*'; several patterns are separated by commas"),
         _field("shows_player", False, "each player of a game sees which one it is"),
         _field("shows_state", False, "values also depend on the game's state()"),
     ),

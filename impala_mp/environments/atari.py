@@ -36,7 +36,8 @@ class AtariEnvironment(vector.VectorEnvironment):
             slice(plane * size, (plane + 1) * size) if colours else plane
             for plane in range(planes)
         ]
-        self.spec = specs.EnvironmentSpec(image, self.spec.action, frames_per_step)
+        action = self.spec.action
+        self.specs = (specs.EnvironmentSpec(image, action, frames_per_step),)
         self._episodic_life = episodic_life
         self._lives = np.zeros(self.num_envs, np.int64)
         self._newest = np.zeros((0,), np.uint8)

@@ -10,7 +10,7 @@ import gymnasium
 import torch
 
 from impala_mp import errors, specs
-from impala_mp.config import arguments, derived, user_code
+from impala_mp.config import arguments, base, derived, user_code
 from impala_mp.environments import (
     catch,
     closing,
@@ -18,6 +18,7 @@ from impala_mp.environments import (
     games,
     recall,
     registered,
+    roster,
     several,
     spaces as spaces_lib,
     tasks,
@@ -120,6 +121,7 @@ def _adapted(name: str, made: Any, environment: Any) -> vector.VectorEnvironment
       BadInput: a space is not supported, or a field has no effect.
     """
     ignored, shows_player = environment.ignored, environment.shows_player
+    deal = functools.partial(roster.deal, environment)
     source: vector_games.Source
     try:
         if isinstance(made, gymnasium.vector.VectorEnv):
@@ -127,13 +129,13 @@ def _adapted(name: str, made: Any, environment: Any) -> vector.VectorEnvironment
             return vector.VectorEnvironment(made, ignored)
         if not isinstance(made, list):
             _refuse(name, environment, "shows_state", "tuples_are_players")
-            source = vector_games.Native(name, made, ignored, shows_player)
+            source = vector_games.Native(name, made, ignored, shows_player, deal)
         else:
             if not isinstance(made[0], games.Tuples):
                 _refuse(name, environment, "tuples_are_players")
             shows_state = environment.shows_state
             source = vector_games.GameCopies(
-                name, made, ignored, shows_player, shows_state
+                name, made, ignored, shows_player, shows_state, deal
             )
     except BaseException:
         if isinstance(made, gymnasium.vector.VectorEnv):
@@ -145,6 +147,8 @@ def _adapted(name: str, made: Any, environment: Any) -> vector.VectorEnvironment
 
 
 _NEEDS = {
+    "policies": "a game of several players",
+    "sharing": "a game of several players",
     "shows_player": "a game of several players",
     "shows_state": "the state() of PettingZoo's games",
     "tuples_are_players": "a Gymnasium environment with Tuple spaces",
@@ -153,10 +157,11 @@ _NEEDS = {
 
 def _refuse(name: str, environment: Any, *fields: str) -> None:
     for field in fields:
-        if environment[field]:
+        default = base.BY_NAME[f"environment.{field}"].default
+        if environment[field] and environment[field] != default:
             raise errors.BadInput(
                 f"environment.{field} needs {_NEEDS[field]}, which environment.id"
-                f" ({name!r}) has not. Set config.environment.{field}=False."
+                f" ({name!r}) has not. Set config.environment.{field}={default}."
             )
 
 
@@ -164,13 +169,29 @@ def probe(environment: Any) -> specs.EnvironmentSpec:
     """Returns the spec of `make`'s environment, from one copy that is closed again.
 
     Raises:
+      BadInput: as in `probe_all`, or several policies play there.
+    """
+    found = probe_all(environment)
+    if len(found) > 1:
+        raise errors.BadInput(
+            f"environment.id ({environment.id!r}) is played by several policies"
+            f" ({', '.join(found)}), and this needs a single one. Set"
+            f" config.environment.sharing={roster.ALL}, and no environment.policies."
+        )
+    return next(iter(found.values()))
+
+
+def probe_all(environment: Any) -> dict[str, specs.EnvironmentSpec]:
+    """Returns the specs of `make`'s environment by policy; "" is a single one.
+
+    Raises:
       BadInput: as in `make`, or an ignored path is not in the observation.
     """
     made = make(environment, 1)
     try:
-        if made.spec.num_tasks == 1:
+        if made.specs[0].num_tasks == 1:
             spaces_lib.check_ignored(environment.ignored, made.observation_spaces)
-        return made.spec
+        return dict(zip(made.policies, made.specs, strict=True))
     finally:
         made.close()
 

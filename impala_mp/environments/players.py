@@ -96,6 +96,7 @@ class Layout:
         observation = _fit(name, "observations", joint.observation, parts)
         action = _fit(name, "actions", joint.action, parts)
         added: dict[str, Any] = {}
+        shows_player = shows_player and len(players) > 1
         differ = any(part.action != action for part in parts)
         if differ or any(view.mask_size for view in views):
             added[ALLOWED] = specs.array_spec((action.num_actions,), np.bool_)

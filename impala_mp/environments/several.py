@@ -24,12 +24,19 @@ class SeveralEnvironment(vector.VectorEnvironment):
     terminated or truncated. LAST goes on while it is not in the game. No row of a
     column is skipped: rows in which the player waits for others are MID, and `acts` is
     False there. The next call may overwrite returned arrays.
+
+    With several policies the observation of a time step is a tuple, with the columns of
+    each policy, and so is an action; see `split`.
     """
 
     def __init__(self, source: vector_games.Source) -> None:
-        self._source, self.spec = source, source.spec
-        self.num_games, self._num_players = source.num_games, len(source.spec.players)
+        self._source, self.specs = source, source.specs
+        self.shares = source.shares
+        self.num_games, self._num_players = source.num_games, len(source.players)
         self.num_envs = source.num_games * self._num_players
+        self._columns = [
+            share.columns(self.num_games, self._num_players) for share in self.shares
+        ]
         self.numbers = episode_numbers.EpisodeNumbers()
         self._clear()
 
@@ -64,6 +71,7 @@ class SeveralEnvironment(vector.VectorEnvironment):
     def step(self, action: types.Nest) -> tuple[types.TimeStep, types.EpisodeEnd]:
         """Steps every game with the agent's `action`, a nest of [E * P, ...].
 
+        With several policies `action` is a tuple of such nests, of their columns.
         Actions where `acts` was False are ignored. Once no player acts in a game, its
         next row begins another one.
 
@@ -71,11 +79,14 @@ class SeveralEnvironment(vector.VectorEnvironment):
           BadData: an observation or a reward cannot be learned from, or a player has
             left without an end.
         """
-        shape = self.num_games, self._num_players
+        count = self.num_games
         rows = self._source.step(
-            nest.map_structure(
-                lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), action
-            )
+            [
+                nest.map_structure(
+                    lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), own
+                )
+                for own in (action if len(self.specs) > 1 else [action])
+            ]
         )
         time_step, ended = self._time_step(rows)
         self._returns += time_step.reward
@@ -89,9 +100,9 @@ class SeveralEnvironment(vector.VectorEnvironment):
             column = int(np.flatnonzero(played & ~present)[0])
             raise bad_data.BadData(
                 "bad_observations",
-                f"player {self.spec.players[column % self._num_players]!r} has left the"
-                " game without being terminated or truncated. Report its end with its"
-                " last observation",
+                f"player {self.players[column % self._num_players]!r} has left the game"
+                " without being terminated or truncated. Report its end with its last"
+                " observation",
             )
         terminated = rows.terminated.reshape(-1) & played
         ended = terminated | (rows.truncated.reshape(-1) & played)
@@ -102,18 +113,77 @@ class SeveralEnvironment(vector.VectorEnvironment):
         step_type[played & ~ended] = types.StepType.MID
         reward = np.where(played, rows.reward.reshape(-1), 0.0)
         reward = bad_data.rewards(reward, self.num_envs).astype(np.float32)
+        observations = tuple(
+            nest.map_structure(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), own)
+            for own in rows.observation
+        )
         time_step = types.TimeStep(
             step_type=step_type,
             reward=reward,
             discount=(~terminated).astype(np.float32),
-            observation=nest.map_structure(
-                lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows.observation
-            ),
+            observation=observations if len(observations) > 1 else observations[0],
             acts=rows.acts.reshape(-1) & (step_type != types.StepType.LAST),
         )
         self._lengths += played
         self._plays = begins | (played & ~ended)
         return time_step, ended
+
+    # Policies.
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        return self._source.players
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        return tuple(share.policy for share in self.shares)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        if len(self.shares) == 1:
+            return self.players
+        return tuple(self.shares[policy].policy for policy, _ in self.places)
+
+    @property
+    def num_columns(self) -> list[int]:
+        return [self.num_games * len(share.players) for share in self.shares]
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        found = {
+            player: (policy, column)
+            for policy, share in enumerate(self.shares)
+            for column, player in enumerate(share.players)
+        }
+        return [found[player] for player in range(self._num_players)]
+
+    def split(self, time_step: types.TimeStep) -> list[types.TimeStep]:
+        if len(self.shares) == 1:
+            return [time_step]
+        return [
+            types.TimeStep(
+                time_step.step_type[columns],
+                time_step.reward[columns],
+                time_step.discount[columns],
+                observation,
+                time_step.acts[columns],
+            )
+            for columns, observation in zip(
+                self._columns, time_step.observation, strict=True
+            )
+        ]
+
+    def split_end(self, end: types.EpisodeEnd) -> list[types.EpisodeEnd]:
+        if len(self.shares) == 1:
+            return [end]
+        return [
+            types.EpisodeEnd(
+                end.episode_return[columns],
+                end.episode_length[columns],
+                None if end.numbers is None else end.numbers[columns],
+            )
+            for columns in self._columns
+        ]
 
     # Pictures and snapshots.
 

@@ -75,7 +75,7 @@ class TaskEnvironment(vector.VectorEnvironment):
         spec: specs.EnvironmentSpec,
     ) -> None:
         """Takes the task's environment and number, and the spec of `joint_spec`."""
-        self._inner, self.spec = inner, spec
+        self._inner, self.specs = inner, (spec,)
         self.num_envs = inner.num_envs
         count = self.num_envs
         self._rows: types.Nest = nest.map_structure(

@@ -19,7 +19,10 @@ from impala_mp.environments import (
 
 
 class VectorEnvironment:
-    """E copies of one environment. The next call may overwrite returned arrays."""
+    """E copies of one environment. The next call may overwrite returned arrays.
+
+    `specs` are those of each policy that plays here: one, but for games of several.
+    """
 
     frames_per_step = 1
 
@@ -46,10 +49,17 @@ class VectorEnvironment:
         self._envs = copies.adopt(envs, self._interface.observation)
         self.num_envs = envs.num_envs
         self.numbers = episode_numbers.EpisodeNumbers()
-        self.spec = specs.EnvironmentSpec(
-            self._interface.observation, self._interface.action, self.frames_per_step
+        one = self._interface
+        self.specs: tuple[specs.EnvironmentSpec, ...] = (
+            specs.EnvironmentSpec(one.observation, one.action, self.frames_per_step),
         )
         self._clear()
+
+    @property
+    def spec(self) -> specs.EnvironmentSpec:
+        """The spec of the only policy that plays here."""
+        (spec,) = self.specs
+        return spec
 
     @property
     def unwrapped(self) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
@@ -140,6 +150,41 @@ class VectorEnvironment:
         self._lengths[game_over] = 0
         numbers = self.numbers.take(info, game_over) if any_over else None
         return types.EpisodeEnd(returns, lengths, numbers)
+
+    # Policies that play here. With one, its rows are those of the environment.
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """All players of a game, each in a column."""
+        return self.spec.players
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Their names; "" for a single one."""
+        return ("",)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the returns of each player are reported as: player or policy."""
+        return self.players
+
+    @property
+    def num_columns(self) -> list[int]:
+        """Columns of each policy."""
+        return [self.num_envs]
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """The policy of each player of game 0, and its column among the policy's."""
+        return [(0, player) for player in range(len(self.players))]
+
+    def split(self, time_step: types.TimeStep) -> list[types.TimeStep]:
+        """Returns the time steps of each policy's columns."""
+        return [time_step]
+
+    def split_end(self, end: types.EpisodeEnd) -> list[types.EpisodeEnd]:
+        """Returns the ends of episodes in each policy's columns."""
+        return [end]
 
     # Parts that subclasses replace.
 

@@ -1,15 +1,25 @@
-"""E games of the same players, as arrays: the interface, and copies behind it."""
+"""E games of the same players, as arrays: the interface, and what plays them."""
 
 import contextlib
 import types as python_types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 
 from impala_mp import errors, nest, specs, types
-from impala_mp.environments import bad_data, closing, copies, games, players, spaces
+from impala_mp.environments import (
+    bad_data,
+    closing,
+    copies,
+    games,
+    players,
+    roster,
+    spaces,
+)
+
+Deal = Callable[[Sequence[str], Sequence[Any]], tuple[roster.Share, ...]]
 
 
 class Rows(NamedTuple):
@@ -19,7 +29,7 @@ class Rows(NamedTuple):
     but `observation`, which must be finite.
     """
 
-    observation: types.Nest
+    observation: types.Nest  # of a Source: a list, [E, players of the policy, ...] each
     reward: np.ndarray  # of the move that led here
     terminated: np.ndarray  # bool, of the episode of each player
     truncated: np.ndarray  # bool
@@ -48,10 +58,12 @@ class VectorGame(Protocol):
 
 
 class Source(Protocol):
-    """E games in the layout of `spec`, checked."""
+    """E games in the layouts of `specs`, checked."""
 
     num_games: int
-    spec: specs.EnvironmentSpec
+    players: tuple[str, ...]
+    shares: tuple[roster.Share, ...]  # of the policies
+    specs: tuple[specs.EnvironmentSpec, ...]  # of each policy's players
     unwrapped: Any  # what plays the games, or the first of them
     observation_spaces: list[gymnasium.Space[Any]]  # of the players
     infos: dict[int, Any]  # the last infos of episodes that have just ended, by column
@@ -67,8 +79,8 @@ class Source(Protocol):
           BadData: an observation does not fit the space.
         """
 
-    def step(self, actions: types.Nest) -> Rows:
-        """Moves by the agent's actions [E, P, ...].
+    def step(self, actions: Sequence[types.Nest]) -> Rows:
+        """Moves by the actions [E, players of the policy, ...] of each agent.
 
         Raises:
           BadData: an observation does not fit the space, or a reward is no number.
@@ -93,8 +105,9 @@ class Native:
         game: VectorGame,
         ignored: Sequence[str] = (),
         shows_player: bool = False,
+        deal: Deal = roster.together,
     ) -> None:
-        """Takes the id of the environment and its games.
+        """Takes the id of the environment and its games; `deal` deals out the players.
 
         Raises:
           BadInput: a space is not supported.
@@ -103,11 +116,15 @@ class Native:
         self.num_games, self.infos = game.num_games, dict[int, Any]()
         self.observation_spaces = [game.observation_space]
         self._view = players.View(game.observation_space, game.action_space, ignored)
-        ids = tuple(game.players)
-        self._layout = players.Layout(
-            name, ids, [self._view] * len(ids), game.num_games, shows_player
-        )
-        self.spec = self._layout.spec
+        self.players = tuple(game.players)
+        self.shares = deal(self.players, [None] * len(self.players))
+        self._layouts = [
+            players.Layout(name, ids, [self._view] * len(ids), self.num_games, shows)
+            for ids, shows in (
+                (_pick(self.players, share), shows_player) for share in self.shares
+            )
+        ]
+        self.specs = tuple(layout.spec for layout in self._layouts)
 
     @property
     def num_outside(self) -> int:
@@ -116,22 +133,26 @@ class Native:
     def reset(self, seeds: Sequence[int]) -> Rows:
         return self._checked(self._game.reset(seeds[0]))
 
-    def step(self, actions: types.Nest) -> Rows:
-        return self._checked(self._game.step(self._view.interface.act(actions)))
+    def step(self, actions: Sequence[types.Nest]) -> Rows:
+        joined = actions[0]
+        if len(actions) > 1:
+            joined = nest.map_structure(self._join, *actions)
+        return self._checked(self._game.step(self._view.interface.act(joined)))
+
+    def _join(self, *parts: np.ndarray) -> np.ndarray:
+        """Returns [E, P, ...] of the parts of each policy."""
+        whole = np.empty(
+            (self.num_games, len(self.players), *parts[0].shape[2:]), parts[0].dtype
+        )
+        for share, part in zip(self.shares, parts, strict=True):
+            whole[:, share.players] = part
+        return whole
 
     def _checked(self, rows: Rows) -> Rows:
         own, mask = self._view.split(rows.observation)
         shape = rows.present.shape
         flat = nest.map_structure(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), own)
         seen = self._view.interface.observe(flat)
-        nest.map_structure(
-            lambda row, leaf: np.copyto(row, leaf.reshape(row.shape)),
-            self._layout.own,
-            seen,
-        )
-        if self._layout.mask is not None:
-            np.copyto(self._layout.mask, mask)
-            self._layout.mask[~rows.acts] = True
         for name in ("terminated", "truncated", "acts"):
             each = getattr(rows, name)
             if each.dtype != np.bool_ or each.shape != shape:
@@ -139,7 +160,20 @@ class Native:
                     "bad_rewards",
                     f"{name} is {each.dtype} {list(each.shape)}. Return bool {shape}",
                 )
-        return rows._replace(observation=self._layout.rows)
+        for share, layout in zip(self.shares, self._layouts, strict=True):
+            one = len(self.shares) == 1
+            mine: Any = slice(None) if one else list(share.players)
+            nest.map_structure(
+                lambda row, leaf, mine=mine: np.copyto(
+                    row, leaf.reshape(*shape, *leaf.shape[1:])[:, mine]
+                ),
+                layout.own,
+                seen,
+            )
+            if layout.mask is not None:
+                np.copyto(layout.mask, mask[:, mine])
+                layout.mask[~rows.acts[:, mine]] = True
+        return rows._replace(observation=[layout.rows for layout in self._layouts])
 
     def state(self) -> python_types.SimpleNamespace:
         return python_types.SimpleNamespace(game=self._game)
@@ -151,6 +185,10 @@ class Native:
         close = getattr(self._game, "close", None)
         if close is not None:
             close()
+
+
+def _pick(values: Sequence[Any], share: roster.Share) -> tuple[Any, ...]:
+    return tuple(values[number] for number in share.players)
 
 
 class GameCopies:
@@ -167,30 +205,48 @@ class GameCopies:
         ignored: Sequence[str] = (),
         shows_player: bool = False,
         shows_state: bool = False,
+        deal: Deal = roster.together,
     ) -> None:
-        """Takes the id of the environment and E copies.
+        """Takes the id of the environment and E copies; `deal` deals out the players.
 
         Raises:
-          BadInput: a space is not supported, the players do not fit together, or the
-            environment has no state to show.
+          BadInput: a space is not supported, the players of a policy do not fit
+            together, or the environment has no state to show.
         """
         self._copies, first = copies_, copies_[0]
-        self.num_games, self._players = len(copies_), first.players
+        self.num_games, self.players = len(copies_), first.players
         self.unwrapped = first.env
-        each = [first.spaces(player) for player in self._players]
+        each = [first.spaces(player) for player in self.players]
         self.observation_spaces = [observation for observation, _ in each]
         self._views = [players.View(*pair, ignored) for pair in each]
+        self.shares = deal(self.players, each)
         state = _state_spec(name, first) if shows_state else None
-        self._layout = layout = players.Layout(
-            name, self._players, self._views, self.num_games, shows_player, state
-        )
-        self.spec = layout.spec
-        self._corners = [layout.corner(p, view) for p, view in enumerate(self._views)]
+        self._layouts = [
+            players.Layout(
+                name,
+                _pick(self.players, share),
+                _pick(self._views, share),
+                self.num_games,
+                shows_player,
+                state,
+            )
+            for share in self.shares
+        ]
+        self.specs = tuple(layout.spec for layout in self._layouts)
+        self._places = {  # of each player: its policy, and its place there
+            number: (self._layouts[k], place)
+            for k, share in enumerate(self.shares)
+            for place, number in enumerate(share.players)
+        }
+        self._corners = [
+            layout.corner(place, self._views[p])
+            for p, (layout, place) in sorted(self._places.items())
+        ]
         self._put = [
             copies.Rows(view.interface.observation, corner).put
             for view, corner in zip(self._views, self._corners, strict=True)
         ]
-        shape = self.num_games, len(self._players)
+        shape = self.num_games, len(self.players)
         self._acts, self._present = np.zeros(shape, bool), np.zeros(shape, bool)
         self.infos: dict[int, Any] = {}
 
@@ -203,15 +259,16 @@ class GameCopies:
             [game.reset(seed) for game, seed in zip(self._copies, seeds, strict=True)]
         )
 
-    def step(self, actions: types.Nest) -> Rows:
-        each = [
-            view.interface.act(
-                nest.map_structure(lambda leaf, p=p: leaf[:, p], actions)
-            )
-            for p, view in enumerate(self._views)
-        ]
+    def step(self, actions: Sequence[types.Nest]) -> Rows:
+        each: dict[int, types.Nest] = {}
+        for share, own in zip(self.shares, actions, strict=True):
+            for place, number in enumerate(share.players):
+                each[number] = self._views[number].interface.act(
+                    nest.map_structure(lambda leaf, i=place: leaf[:, i], own)
+                )
+        ordered = [each[number] for number in range(len(self.players))]
         return self._rows(
-            [self._step(i, game, each) for i, game in enumerate(self._copies)]
+            [self._step(i, game, ordered) for i, game in enumerate(self._copies)]
         )
 
     def _step(
@@ -224,7 +281,7 @@ class GameCopies:
             {
                 name: nest.map_structure(lambda leaf: leaf[i], action)
                 for p, (name, action) in enumerate(
-                    zip(self._players, actions, strict=True)
+                    zip(self.players, actions, strict=True)
                 )
                 if acts[p]
             }
@@ -238,9 +295,9 @@ class GameCopies:
         truncated: list[list[Any]] = []
         for i, moment in enumerate(moments):
             self._write(i, moment)
-            reward.append([moment.rewards.get(p, 0.0) for p in self._players])
-            terminated.append([moment.terminated.get(p, False) for p in self._players])
-            truncated.append([moment.truncated.get(p, False) for p in self._players])
+            reward.append([moment.rewards.get(p, 0.0) for p in self.players])
+            terminated.append([moment.terminated.get(p, False) for p in self.players])
+            truncated.append([moment.truncated.get(p, False) for p in self.players])
         for p, (view, corner) in enumerate(
             zip(self._views, self._corners, strict=True)
         ):
@@ -251,7 +308,7 @@ class GameCopies:
             view.interface.observe(rows)
         shape, count = self._present.shape, self._present.size
         return Rows(
-            self._layout.rows,
+            [layout.rows for layout in self._layouts],
             bad_data.numbers(_flat(reward), count).reshape(shape),
             bad_data.ends("terminated", _flat(terminated), count).reshape(shape),
             bad_data.ends("truncated", _flat(truncated), count).reshape(shape),
@@ -261,8 +318,7 @@ class GameCopies:
 
     def _write(self, i: int, moment: games.Moment) -> None:
         """Writes what each player sees, and what it may do."""
-        layout = self._layout
-        for p, (name, view) in enumerate(zip(self._players, self._views, strict=True)):
+        for p, (name, view) in enumerate(zip(self.players, self._views, strict=True)):
             present, acts = name in moment.observations, name in moment.acting
             if present:
                 observation, mask = view.split(moment.observations[name])
@@ -270,20 +326,22 @@ class GameCopies:
             self._present[i, p], self._acts[i, p] = present, present and acts
             if moment.terminated.get(name, False) or moment.truncated.get(name, False):
                 self._acts[i, p] = False
-                self.infos[i * len(self._players) + p] = moment.infos.get(name, {})
+                self.infos[i * len(self.players) + p] = moment.infos.get(name, {})
+            layout, place = self._places[p]
             if layout.mask is not None:
-                allowed = layout.mask[i, p]
+                allowed = layout.mask[i, place]
                 allowed[:] = not self._acts[i, p]
                 if self._acts[i, p]:
                     size = view.interface.action.num_actions
                     allowed[:size] = True if mask is None else mask
-        if layout.state is not None:
-            layout.state[i] = self._copies[i].env.state()
+        if self._layouts[0].state is not None:
+            state = self._copies[i].env.state()
+            for layout in self._layouts:
+                layout.state[i] = state  # type: ignore[index]
 
     def state(self) -> python_types.SimpleNamespace:
-        rows = {
-            f"rows_{i}": leaf for i, leaf in enumerate(nest.flatten(self._layout.own))
-        }
+        own = tuple(layout.own for layout in self._layouts)
+        rows = {f"rows_{i}": leaf for i, leaf in enumerate(nest.flatten(own))}
         return python_types.SimpleNamespace(
             games=list(self._copies), acts=self._acts, present=self._present, **rows
         )

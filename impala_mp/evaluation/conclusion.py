@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
@@ -17,32 +18,35 @@ from impala_mp.evaluation import evaluate, saved_run
 from impala_mp.monitoring import curves
 from impala_mp.networks import agent
 from impala_mp.storage import best_checkpoint, evaluations, files, workdir
-from impala_mp.workers import evaluator, film as film_lib
+from impala_mp.workers import evaluator, film as film_lib, line_up
 
 _FILM = "film.gif"
 _FILM_SECS = 20.0  # at most, for playing and drawing one game
 _RANDOM_SECS = 5.0  # at most, for games of the random policy
 
 
-def conclude(name: str, path: str, config: Any, policy: agent.Agent) -> None:
+Agents = Sequence[agent.Agent]  # of each policy
+
+
+def conclude(name: str, path: str, config: Any, agents: Agents) -> None:
     """Evaluates the finished run in `path`, and prints what came of it.
 
     Args:
       name: of the environment, for people.
-      policy: an agent of the run, whose parameters are replaced.
+      agents: those of the run, whose parameters are replaced.
     """
     run = saved_run.SavedRun(path, config=config)
-    policy = run.agent(policy)
+    run.agents(agents)
     if run.stopped:
         print(f"\nThe run ended before total_agent_steps: {run.stopped}.")
-    print(f"\nFinal evaluation: {_final(run, policy)}", flush=True)
+    print(f"\nFinal evaluation: {_final(run, agents)}", flush=True)
     folder = shlex.quote(path)
-    best = _best(run, policy)
+    best = _best(run, agents[0]) if len(agents) == 1 else ""
     lines = {
         "Run": path,
         "Best checkpoint": best,
-        "Learning curve": _learning_curve(run, policy, name),
-        "Film": _film(run, policy),
+        "Learning curve": _learning_curve(run, agents, name),
+        "Film": _film(run, agents),
         "TensorBoard": f"{command('tensorboard')} --logdir={folder}",
         "Evaluate again": (
             f"{command('impala-eval')} --workdir={folder} --episodes=100"
@@ -64,16 +68,17 @@ def command(name: str) -> str:
 # The final evaluation.
 
 
-def _final(run: saved_run.SavedRun, policy: agent.Agent) -> str:
+def _final(run: saved_run.SavedRun, agents: Agents) -> str:
     """Plays greedy and sampled games, and keeps both; returns the result in words.
 
     Action values give a greedy policy alone.
     """
     lines: dict[str, Any] = {}
-    kinds = (True,) if derived.learns_action_values(run.config) else (True, False)
+    by_value = all(map(derived.learns_action_values, run.configs()))
+    kinds = (True,) if by_value else (True, False)
     try:
         for greedy in kinds:
-            played = evaluate.play(run, policy, run.config.evaluation.episodes, greedy)
+            played = evaluate.play(run, agents, run.config.evaluation.episodes, greedy)
             line = evaluate.as_line(run, played, evaluations.FINAL, greedy, run.seed())
             lines[line["policy"]] = line
     except evaluator.NoGameEnded as error:
@@ -142,7 +147,7 @@ def _best(run: saved_run.SavedRun, policy: agent.Agent) -> str:
     seed = evaluator.seed_of(run.config, evaluator.SELECTION)
     try:
         played = evaluate.play(
-            run, policy, settings.training_episodes, settings.greedy, seed=seed
+            run, [policy], settings.training_episodes, settings.greedy, seed=seed
         )
     except evaluator.NoGameEnded:
         return ""
@@ -170,9 +175,9 @@ def _best(run: saved_run.SavedRun, policy: agent.Agent) -> str:
 # Pictures.
 
 
-def _learning_curve(run: saved_run.SavedRun, policy: agent.Agent, name: str) -> str:
+def _learning_curve(run: saved_run.SavedRun, agents: Agents, name: str) -> str:
     """Draws the learning curve; returns its file, or why there is none."""
-    _add_random_policy(run, policy)
+    _add_random_policy(run, agents)
     image = os.path.join(run.path, "learning_curve.png")
     try:
         curves.plot({name: [run.path]}, image, f"{os.path.splitext(image)[0]}.svg")
@@ -183,7 +188,7 @@ def _learning_curve(run: saved_run.SavedRun, policy: agent.Agent, name: str) -> 
     return image
 
 
-def _add_random_policy(run: saved_run.SavedRun, policy: agent.Agent) -> None:
+def _add_random_policy(run: saved_run.SavedRun, agents: Agents) -> None:
     """Plays games of the random policy, unless the evaluator has done so."""
     if any(x["policy"] == evaluations.RANDOM for x in evaluations.read(run.path)):
         return
@@ -193,9 +198,12 @@ def _add_random_policy(run: saved_run.SavedRun, policy: agent.Agent) -> None:
     for task, suffix in enumerate(run.tasks):
         count = min(settings.training_episodes, settings.environments)
         with contextlib.closing(run.environment(count, task)) as environment:
-            random_policy = evaluator.RandomPolicy(policy, environment.spec.action)
+            at_random = [
+                evaluator.RandomPolicy(each, spec.action)
+                for each, spec in zip(agents, environment.specs, strict=True)
+            ]
             played = evaluator.evaluate(
-                random_policy,
+                line_up.of(at_random, environment),
                 environment,
                 settings.training_episodes,
                 False,
@@ -204,7 +212,7 @@ def _add_random_policy(run: saved_run.SavedRun, policy: agent.Agent) -> None:
                 settings.max_steps,
                 lambda sentence: None,
             )
-            by_task |= played.by_player(suffix, environment.spec.players)
+            by_task |= played.by_label(suffix, environment.labels)
     # Games that ended in time alone would be the short ones.
     if time.monotonic() < end and all(each.returns for each in by_task.values()):
         line = evaluate.as_line(run, by_task, evaluations.PROGRESS, False, seed)
@@ -236,7 +244,7 @@ def _show_in_tensorboard(run: saved_run.SavedRun) -> None:
         print(f"TensorBoard lacks the final evaluation: {error}.", file=sys.stderr)
 
 
-def _film(run: saved_run.SavedRun, policy: agent.Agent) -> str:
+def _film(run: saved_run.SavedRun, agents: Agents) -> str:
     """Films a game of the final policy; returns the file, or "" without pictures."""
     if not run.config.evaluation.film:
         return ""
@@ -248,21 +256,21 @@ def _film(run: saved_run.SavedRun, policy: agent.Agent) -> str:
         if not draws:
             return ""
         with contextlib.closing(run.environment(1, 0, "rgb_array")) as environment:
-            return _filmed(run, policy, environment, file)
+            return _filmed(run, agents, environment, file)
     except (errors.BadInput, bad_data.BadData, OSError) as error:
         return f"none ({error})"
 
 
 def _filmed(
     run: saved_run.SavedRun,
-    policy: agent.Agent,
+    agents: Agents,
     environment: vector.VectorEnvironment,
     file: str,
 ) -> str:
     film = film_lib.Film(environment, _FILM_SECS, small=True)
     settings = run.config.evaluation
     evaluator.evaluate(
-        policy,
+        line_up.of(agents, environment),
         environment,
         1,
         settings.greedy,

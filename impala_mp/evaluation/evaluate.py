@@ -3,14 +3,14 @@
 import contextlib
 import statistics
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from impala_mp.evaluation import saved_run, versus as versus_lib
-from impala_mp.networks import agent
 from impala_mp.storage import evaluations
-from impala_mp.workers import evaluator, film as film_lib
+from impala_mp.workers import evaluator, film as film_lib, line_up
 
 
 def evaluate(
@@ -33,7 +33,7 @@ def evaluate(
         film_lib.check(video)
     run = saved_run.SavedRun(path, trust, which=which)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
-    return statistics_of(run, play(run, run.agent(), episodes, greedy, video), greedy)
+    return statistics_of(run, play(run, run.agents(), episodes, greedy, video), greedy)
 
 
 def versus(
@@ -86,7 +86,7 @@ def as_line(
 
 def play(
     run: saved_run.SavedRun,
-    policy: agent.Agent | evaluator.RandomPolicy,
+    policies: Sequence[line_up.Player],
     episodes: int,
     greedy: bool,
     video: str | None = None,
@@ -95,6 +95,7 @@ def play(
     """Plays `episodes` games of each task; returns them by the task's suffix.
 
     Args:
+      policies: in the order of the environment's.
       video: a file for a film of the first task.
       seed: None: that of the run's games.
 
@@ -104,13 +105,13 @@ def play(
     found = {}
     for task, suffix in enumerate(run.tasks):
         file = None if task else video
-        found |= play_task(run, policy, episodes, greedy, task, suffix, file, seed)
+        found |= play_task(run, policies, episodes, greedy, task, suffix, file, seed)
     return found
 
 
 def play_task(
     run: saved_run.SavedRun,
-    policy: agent.Agent | evaluator.RandomPolicy,
+    policies: Sequence[line_up.Player],
     episodes: int,
     greedy: bool,
     task: int,
@@ -118,7 +119,7 @@ def play_task(
     video: str | None,
     seed: np.random.SeedSequence | None = None,
 ) -> dict[str, evaluator.Played]:
-    """Plays `episodes` games of a task; returns them by its suffix, or by player.
+    """Plays `episodes` games of a task; returns them by its suffix, player or policy.
 
     `video` is a file for a film of copy 0.
     """
@@ -128,7 +129,7 @@ def play_task(
     with contextlib.closing(environment):
         film = film_lib.Film(environment) if video else None
         played = evaluator.evaluate(
-            policy,
+            line_up.of(policies, environment),
             environment,
             episodes,
             greedy,
@@ -144,4 +145,4 @@ def play_task(
         raise evaluator.NoGameEnded(f"no game has ended. {' '.join(warnings)}")
     for sentence in warnings:
         print(sentence, file=sys.stderr)
-    return played.by_player(suffix, environment.spec.players)
+    return played.by_label(suffix, environment.labels)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 import rich.console
@@ -69,11 +69,11 @@ def _all(
     run: saved_run.SavedRun, episodes: int, greedy: bool
 ) -> Generator[spectators.Moment]:
     """Yields the moments of `episodes` of each task."""
-    policy = run.agent()
+    agents = run.agents()
     for task, suffix in enumerate(run.tasks):
         environment = _open(run, task)
         try:
-            for moment in _moments(run, policy, environment, greedy):
+            for moment in _moments(run, agents, environment, greedy):
                 yield moment._replace(task=suffix.lstrip("/"))
                 if moment.over and moment.episode == episodes:
                     break
@@ -112,17 +112,61 @@ class _Camera:
             return None
 
 
+class _Mind:
+    """One policy that acts, and what it thinks of its players."""
+
+    def __init__(
+        self,
+        policy: agent.Agent,
+        num_columns: int,
+        to_environment: Callable[[types.Nest], types.Nest],
+        greedy: bool,
+        generator: torch.Generator,
+    ) -> None:
+        self._policy, self._to_environment = policy, to_environment
+        self._greedy, self._generator = greedy, generator
+        self._state = policy.initial_state(num_columns)
+
+    @torch.inference_mode()
+    def act(self, row: types.TimeStep) -> types.Nest:
+        """Returns the actions of one row, arrays."""
+        self._outputs, *_ = self._policy.look(row, self._state)
+        self._output, self._state = self._policy.step(
+            row, self._state, greedy=self._greedy, generator=self._generator
+        )
+        return nest.map_structure(torch.Tensor.numpy, self._output.action)
+
+    def part(self, column: int, player: str) -> spectators.Part:
+        """Returns what it does as `player`, and expects; nothing of the rewards."""
+        return spectators.Part(
+            player=player,
+            elements=self._policy.describe(self._outputs[column]),
+            action=nest.map_structure(
+                lambda leaf: leaf[column].numpy().copy(),
+                self._to_environment(self._output.action),
+            ),
+            acts=True,
+            value=float(self._output.baseline[column]),
+            reward=0.0,
+            episode_return=0.0,
+        )
+
+
 def _moments(
     run: saved_run.SavedRun,
-    policy: agent.Agent,
+    agents: Sequence[agent.Agent],
     environment: vector.VectorEnvironment,
     greedy: bool,
 ) -> Iterator[spectators.Moment]:
     """Yields the moments of one episode after the other, without end."""
     generator = torch.Generator().manual_seed(seeding.torch_seed(run.seed()))
-    players, count = environment.spec.players, environment.num_envs
-    camera, state = _Camera(environment), policy.initial_state(count)
-    to_environment = specs.to_environment(environment.spec.action)
+    count, camera = environment.num_envs, _Camera(environment)
+    minds = [
+        _Mind(policy, columns, specs.to_environment(spec.action), greedy, generator)
+        for policy, columns, spec in zip(
+            agents, environment.num_columns, environment.specs, strict=True
+        )
+    ]
     time_step = environment.reset(seeding.environment_seeds(run.seed(), count))
     episode = step = 0
     over = True
@@ -131,10 +175,8 @@ def _moments(
             episode, step, returns = episode + 1, 0, np.zeros(count)
         returns += time_step.reward
         over = bool((time_step.step_type == types.StepType.LAST).all())
-        with torch.inference_mode():
-            row = nest.tensors(time_step)
-            outputs, *_ = policy.look(row, state)
-            output, state = policy.step(row, state, greedy=greedy, generator=generator)
+        rows = environment.split(nest.tensors(time_step))
+        actions = tuple(mind.act(row) for mind, row in zip(minds, rows, strict=True))
         picture = camera()
         yield spectators.Moment(
             task="",
@@ -144,24 +186,20 @@ def _moments(
             without=camera.without,
             observation=nest.map_structure(_first, time_step.observation),
             parts=[
-                spectators.Part(
-                    player=name,
-                    elements=policy.describe(outputs[i]),
-                    action=nest.map_structure(
-                        lambda leaf, i=i: leaf[i].numpy().copy(),
-                        to_environment(output.action),
-                    ),
+                minds[policy]
+                .part(column, name)
+                ._replace(
                     acts=_acts(time_step, i),
-                    value=float(output.baseline[i]),
                     reward=float(time_step.reward[i]),
                     episode_return=float(returns[i]),
                 )
-                for i, name in enumerate(players)
+                for i, (name, (policy, column)) in enumerate(
+                    zip(environment.players, environment.places, strict=True)
+                )
             ],
             over=over,
         )
-        action = nest.map_structure(torch.Tensor.numpy, output.action)
-        time_step, _ = environment.step(action)
+        time_step, _ = environment.step(actions if len(actions) > 1 else actions[0])
         step += 1
 
 

@@ -1,21 +1,22 @@
-"""A run read from its folder: its config and its newest checkpoint."""
+"""A run read from its folder: its config, and a checkpoint of each policy."""
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from impala_mp import errors, seeding, specs
-from impala_mp.config import derived
+from impala_mp.config import derived, policies as policies_lib
 from impala_mp.environments import factory, vector
-from impala_mp.networks import agent
+from impala_mp.networks import agent as agent_lib
 from impala_mp.storage import checkpoint, trust as trust_lib, workdir
 from impala_mp.workers import memory_limit
 
 
 class SavedRun:
-    """Config and a checkpoint of a run; damaged files are reported on stderr."""
+    """Config and a checkpoint of each policy; damaged files are reported on stderr."""
 
     def __init__(
         self,
@@ -23,6 +24,7 @@ class SavedRun:
         trust: bool = False,
         config: Any = None,
         which: str | int = "newest",
+        policy: str = "",
     ) -> None:
         """Reads the run in `path`.
 
@@ -30,6 +32,7 @@ class SavedRun:
           trust: True loads code that this user has not trained.
           config: of the run; None: read from its folder.
           which: newest, best, or the update of a checkpoint.
+          policy: one of several; "": all.
 
         Raises:
           BadInput: there is no run, no valid checkpoint, or its code is not trusted.
@@ -39,15 +42,21 @@ class SavedRun:
             config = workdir.read_config(path)
             trust_lib.admit(config, path, trust)
         self.config = config
-        self._state = _load(path, which)
+        folder = workdir.Workdir(path)
+        self.policies = _chosen(path, folder.names_of_policies(), policy)
+        states = [_load(path, folder.checkpoints_of(x), which) for x in self.policies]
+        self._states = dict(zip(self.policies, states, strict=True))
         try:
-            learned = self._state["learner"]
+            learned = [state["learner"] for state in states]
             self.agent_steps, self.updates = (
-                int(learned[name]) for name in ("agent_steps", "updates")
+                sum(int(each[name]) for each in learned)
+                for name in ("agent_steps", "updates")
             )
-            learned["parameters"].items()
-            self.stopped = str(self._state.get("stopped", ""))  # why, or ""
-            self.time_secs = float(self._state.get("time_secs", 0.0))
+            for each in learned:
+                each["parameters"].items()
+            ends = [str(state.get("stopped", "")) for state in states]
+            self.stopped = next(filter(None, ends), "")  # why, or ""
+            self.time_secs = max(float(x.get("time_secs", 0.0)) for x in states)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise errors.BadInput(
                 f"the checkpoint in {path} has no state of a learner. Name another run."
@@ -79,30 +88,90 @@ class SavedRun:
             task=task,
         )
 
-    def agent(self, policy: agent.Agent | None = None) -> agent.Agent:
-        """Returns the run's agent, or `policy` if given, with these parameters."""
-        if policy is None:
-            seeding.seed_globals(seeding.sequence(self.config.seed, "main"))
-            spec = factory.probe(self.config.environment)
-            policy = _make(self.config, spec)
-        try:
-            load_parameters(policy, self._state)
-        except (RuntimeError, TypeError) as error:
+    def agent(self) -> agent_lib.Agent:
+        """Returns the agent of the only policy.
+
+        Raises:
+          BadInput: there are several, or it does not fit the checkpoint.
+        """
+        if len(self.policies) > 1:
             raise errors.BadInput(
-                f"the checkpoint in {self.path} is of another network than its"
-                " config.json and environment describe"
-                f" ({_first_difference(error)}). Restore config.json, or the version"
-                " of the environment that was trained."
-            ) from error
-        return policy
+                f"{self.path} has the policies {', '.join(self.policies)}. Name one of"
+                " them with --policy, where the command has it."
+            )
+        (made,) = self.agents()
+        return made
+
+    def agents(self, made: Sequence[agent_lib.Agent] = ()) -> list[agent_lib.Agent]:
+        """Returns the agents in the order of the environment's policies.
+
+        Args:
+          made: agents of the run, whose parameters are replaced; (): new ones.
+
+        Raises:
+          BadInput: one does not fit its checkpoint.
+        """
+        if not made:
+            seeding.seed_globals(seeding.sequence(self.config.seed, "main"))
+            made = [_make(config, spec) for config, spec in self._layouts()]
+        for name, policy in zip(self._order(), made, strict=True):
+            try:
+                load_parameters(policy, self._states[name])
+            except (RuntimeError, TypeError) as error:
+                raise errors.BadInput(
+                    f"the checkpoint in {self.path} is of another network than its"
+                    " config.json and environment describe"
+                    f" ({_first_difference(error)}). Restore config.json, or the"
+                    " version of the environment that was trained."
+                ) from error
+        return list(made)
+
+    def configs(self) -> list[Any]:
+        """Returns the config of each policy."""
+        if self.policies == ("",):
+            return [self.config]
+        return [config for config, _ in self._layouts()]
+
+    def _order(self) -> list[str]:
+        """Returns the policies as the environment has them."""
+        if len(self.policies) == 1:
+            return list(self.policies)
+        return list(self._specs())
+
+    def _specs(self) -> dict[str, specs.EnvironmentSpec]:
+        return factory.probe_all(self.config.environment)
+
+    def _layouts(self) -> list[tuple[Any, specs.EnvironmentSpec]]:
+        """Returns the config and the spec of each policy."""
+        found = self._specs()
+        counts = {name: len(spec.players) for name, spec in found.items()}
+        pairs = zip(
+            policies_lib.of_run(self.config, counts), found.items(), strict=True
+        )
+        return [
+            (config, spec) for config, (name, spec) in pairs if name in self.policies
+        ]
 
     def seed(self) -> np.random.SeedSequence:
         """Returns the seed of all games that this run plays."""
         return seeding.sequence(self.config.seed, "evaluator")
 
 
-def _load(path: str, which: str | int) -> dict[str, Any]:
-    folder = workdir.Workdir(path).checkpoints
+def _chosen(path: str, there: tuple[str, ...], policy: str) -> tuple[str, ...]:
+    """Returns the policies to load.
+
+    Raises:
+      BadInput: there is no policy of that name.
+    """
+    if policy and policy not in there:
+        names = ", ".join(there) if any(there) else "a single one, without a name"
+        raise errors.BadInput(
+            f"{path} has no policy {policy!r}. It has {names}. Name one of them."
+        )
+    return (policy,) if policy else there
+
+
+def _load(path: str, folder: str, which: str | int) -> dict[str, Any]:
     try:
         if which != checkpoint.NEWEST:
             return checkpoint.load(_place(path, folder, which))
@@ -137,10 +206,10 @@ def _place(path: str, folder: str, which: str | int) -> str:
     )
 
 
-def _make(config: Any, spec: specs.EnvironmentSpec) -> agent.Agent:
+def _make(config: Any, spec: specs.EnvironmentSpec) -> agent_lib.Agent:
     """Makes the agent. Raises BadInput if its network does not fit into memory."""
     with memory_limit.limited_by_memory():
-        return agent.make(config, spec)
+        return agent_lib.make(config, spec)
 
 
 def _first_difference(error: Exception) -> str:
@@ -149,6 +218,6 @@ def _first_difference(error: Exception) -> str:
     return lines[min(1, len(lines) - 1)].rstrip(".") if lines else "no reason"
 
 
-def load_parameters(policy: agent.Agent, state: dict[str, Any]) -> None:
+def load_parameters(policy: agent_lib.Agent, state: dict[str, Any]) -> None:
     """Loads the parameters of a checkpoint into `policy`."""
     policy.network.load_state_dict(state["learner"]["parameters"])

@@ -1,5 +1,6 @@
 """Handles `impala-ctl` requests: reads and overrides live hyperparameters."""
 
+import dataclasses
 import json
 import os
 import reprlib
@@ -10,23 +11,85 @@ from typing import Any
 from impala_mp import errors, specs
 from impala_mp.config import fields, live_hyperparameters, schedules
 from impala_mp.storage import files, mailbox
-from impala_mp.transport import control_block
+from impala_mp.transport import control_block, shared as shared_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Policy:
+    """Live values of one policy, and what they may be."""
+
+    name: str  # "" for a single one
+    control: control_block.ControlBlock
+    live: live_hyperparameters.LiveHyperparameters
+    action: specs.ActionSpec
+
+    def label(self, name: str) -> str:
+        """Returns what the user calls one of its values."""
+        return f"{self.name}/{name}" if self.name else name
+
+    def source(self, name: str) -> str:
+        """Returns where a value comes from."""
+        if name in self.control.overrides():
+            return "impala-ctl"
+        return "schedule" if name in self.live.texts else "config"
+
+    def describe(self, name: str) -> str:
+        """Returns `name = value (source)`."""
+        source = self.source(name)
+        if source == "schedule":
+            source += f" {self.live.texts[name]}"
+        return f"{self.label(name)} = {self.control.get(name):.6g} ({source})"
+
+    def check(self, name: str, value: float) -> None:
+        """Refuses a value that is out of bounds, or without an effect.
+
+        Raises:
+          BadInput: with the name and the cure.
+        """
+        live_hyperparameters.check_value(name, value)
+        if name in self.live.unread:
+            read = [n for n in live_hyperparameters.NAMES if n not in self.live.unread]
+            raise errors.BadInput(
+                f"{self.label(name)} has no effect on this run, which learns action"
+                f" values. Set one of {', '.join(map(self.label, read))}."
+            )
+        if name == "epsilon":
+            specs.check_epsilon(self.action, value)
+
+    def check_order(self, values: dict[str, float | None], agent_steps: float) -> None:
+        """Refuses thresholds that do not fit together, once `values` are changed."""
+        merged = {**self.control.overrides(), **values}
+        constants = {
+            name: schedules.constant(value)
+            for name, value in merged.items()
+            if value is not None
+        }
+        live_hyperparameters.check_order(
+            {**self.live.schedules, **constants}, agent_steps
+        )
+
+
+def of(shared: shared_lib.Shared) -> Policy:
+    """Returns the live values of a policy in shared memory."""
+    return Policy(shared.policy, shared.control, shared.live, shared.environment.action)
+
+
+_Target = tuple[Policy, str]  # a live value of one policy
 
 
 class LiveControl:
-    """The supervisor's side of `impala-ctl`; a request has `get`, `set` or `unset`."""
+    """The supervisor's side of `impala-ctl`; a request has `get`, `set` or `unset`.
+
+    With several policies a name is POLICY/NAME, or NAME for all of them.
+    """
 
     def __init__(
         self,
-        control: control_block.ControlBlock,
-        live: live_hyperparameters.LiveHyperparameters,
+        policies: Sequence[Policy],
         path: str,
         report: Callable[[str], None],
-        action: specs.ActionSpec,
     ) -> None:
-        """Refuses values of epsilon that `action` cannot take."""
-        self._action = action
-        self._control, self._live, self._report = control, live, report
+        self._policies, self._report = policies, report
         self._mailbox = mailbox.Mailbox(path)
         self._log = os.path.join(path, "changes.jsonl")
         self._agent_steps = 0
@@ -53,61 +116,75 @@ class LiveControl:
     def _answer(self, message: Any) -> list[str]:
         match message:
             case {"get": list(names)}:
-                _check_names(names)
-                return [self._describe(n) for n in names or live_hyperparameters.NAMES]
+                targets = self._targets(names or list(live_hyperparameters.NAMES))
+                return [policy.describe(name) for policy, name in targets]
             case {"set": dict(values)}:
-                for name, value in values.items():
-                    _check_names([name])
-                    _check_number(name, value)
-                    live_hyperparameters.check_value(name, value)
-                    self._check_effect(name)
-                    if name == "epsilon":
-                        specs.check_epsilon(self._action, value)
-                return self._change(values)
+                changes: dict[_Target, float | None] = {}
+                for text, value in values.items():
+                    for policy, name in self._targets([text]):
+                        _check_number(name, value)
+                        policy.check(name, value)
+                        changes[policy, name] = value
+                return self._change(changes)
             case {"unset": list(names)}:
-                _check_names(names)
-                return self._change(dict.fromkeys(names))
+                return self._change(dict.fromkeys(self._targets(names)))
         raise errors.BadInput(
             f"{reprlib.repr(message)} is not a request. Use get, set or unset."
         )
 
-    def _check_effect(self, name: str) -> None:
-        if name in self._live.unread:
-            read = [n for n in live_hyperparameters.NAMES if n not in self._live.unread]
-            raise errors.BadInput(
-                f"{name} has no effect on this run, which learns action values. Set one"
-                f" of {', '.join(read)}."
-            )
+    def _targets(self, texts: list[Any]) -> list[_Target]:
+        """Returns the values that are meant, policy by policy.
 
-    def _change(self, values: dict[str, float | None]) -> list[str]:
-        """Changes all of `values` or none of them."""
-        if self._control.stopping:
+        Raises:
+          BadInput: there is none of that name.
+        """
+        known = list(live_hyperparameters.NAMES)
+        if len(self._policies) > 1:
+            known += [p.label(name) for p in self._policies for name in known]
+        for text in texts:
+            if text not in known:
+                is_text = isinstance(text, str)
+                hint = fields.nearest(text[:100], known) if is_text else ""
+                raise errors.BadInput(
+                    f"there is no live value {reprlib.repr(text)}. There are"
+                    f" {', '.join(known)}.{hint}"
+                )
+        return [
+            (policy, name)
+            for text in texts
+            for policy in self._policies
+            for name in live_hyperparameters.NAMES
+            if text in (name, policy.label(name))
+        ]
+
+    def _change(self, changes: dict[_Target, float | None]) -> list[str]:
+        """Makes all of the changes or none of them."""
+        if self._policies[0].control.stopping:
             raise errors.BadInput("the run is stopping and accepts no changes.")
-        merged = {**self._control.overrides(), **values}
-        constants = {
-            name: schedules.constant(value)
-            for name, value in merged.items()
-            if value is not None
+        by_policy = {
+            policy: {name: v for (p, name), v in changes.items() if p is policy}
+            for policy in self._policies
         }
-        live_hyperparameters.check_order(
-            {**self._live.schedules, **constants}, self._agent_steps
-        )
-        before = {name: self._control.get(name) for name in values}
-        self._control.override(values)
-        self._control.ask_for_save()
-        return [self._log_change(name, before[name]) for name in values]
+        for policy, values in by_policy.items():
+            policy.check_order(values, self._agent_steps)
+        before = {(policy, name): policy.control.get(name) for policy, name in changes}
+        for policy, values in by_policy.items():
+            if values:
+                policy.control.override(values)
+        self._policies[0].control.ask_for_save()
+        return [self._log_change(*target, value) for target, value in before.items()]
 
-    def _log_change(self, name: str, before: float) -> str:
-        after = self._control.get(name)
-        sentence = f"{name} changes from {before:.6g} to {after:.6g} (impala-ctl)."
+    def _log_change(self, policy: Policy, name: str, before: float) -> str:
+        after, label = policy.control.get(name), policy.label(name)
+        sentence = f"{label} changes from {before:.6g} to {after:.6g} (impala-ctl)."
         self._report(sentence)
         line = {
             "time": time.time(),
             "agent_steps": self._agent_steps,
-            "name": name,
+            "name": label,
             "from": before,
             "to": after,
-            "by": self._source(name),
+            "by": policy.source(name),
         }
         try:
             files.append(self._log, json.dumps(line) + "\n")
@@ -115,28 +192,18 @@ class LiveControl:
             self._report(f"{error}: the change is not logged, and is valid.")
         return sentence
 
-    def _source(self, name: str) -> str:
-        if name in self._control.overrides():
-            return "impala-ctl"
-        return "schedule" if name in self._live.texts else "config"
-
-    def _describe(self, name: str) -> str:
-        source = self._source(name)
-        if source == "schedule":
-            source += f" {self._live.texts[name]}"
-        return f"{name} = {self._control.get(name):.6g} ({source})"
-
     def not_from_config(self) -> list[str]:
         """Returns `name = value (source)` of values that are not the config's."""
         return [
-            self._describe(name)
+            policy.describe(name)
+            for policy in self._policies
             for name in live_hyperparameters.NAMES
-            if self._source(name) != "config"
+            if policy.source(name) != "config"
         ]
 
 
 def restore(
-    control: control_block.ControlBlock,
+    policy: Policy,
     overrides: dict[str, float],
     changes: Sequence[str] = (),
 ) -> list[str]:
@@ -146,10 +213,10 @@ def restore(
     """
     changed = {name.rpartition(".")[2] for name in changes}
     overrides = {k: value for k, value in overrides.items() if k not in changed}
-    control.override(dict(overrides))
+    policy.control.override(dict(overrides))
     return [
-        f"{name} stays {value:.6g}, as set by impala-ctl. To return to the config's"
-        f" value: impala-ctl DIR unset {name}."
+        f"{policy.label(name)} stays {value:.6g}, as set by impala-ctl. To return to"
+        f" the config's value: impala-ctl DIR unset {policy.label(name)}."
         for name, value in overrides.items()
     ]
 
@@ -158,14 +225,3 @@ def _check_number(name: str, value: Any) -> None:
     """Refuses what is no number; a float may be inf, or break a field's rule."""
     if not (isinstance(value, float) or files.is_number(value)):
         raise errors.BadInput(f"{name} ({reprlib.repr(value)}) must be a number.")
-
-
-def _check_names(names: list[Any]) -> None:
-    known = list(live_hyperparameters.NAMES)
-    for name in names:
-        if name not in known:
-            hint = fields.nearest(name[:100], known) if isinstance(name, str) else ""
-            raise errors.BadInput(
-                f"there is no live value {reprlib.repr(name)}. There are"
-                f" {', '.join(known)}.{hint}"
-            )

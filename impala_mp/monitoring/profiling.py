@@ -62,7 +62,6 @@ class Profile:
         self._profiler = None
 
 
-def of_run(checkpoints: str, name: str, turns: int) -> Profile:
-    """Returns a profile of one process, beside the folder of its run's checkpoints."""
-    folder = os.path.join(os.path.dirname(checkpoints), "profiles")
-    return Profile(os.path.join(folder, f"{name}.json"), turns)
+def of_run(folder: str, name: str, turns: int) -> Profile:
+    """Returns a profile of one process, in the folder of its run."""
+    return Profile(os.path.join(folder, "profiles", f"{name}.json"), turns)

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,11 @@ from impala_mp.monitoring import (
     health,
     live_control,
     metric_docs,
+    policy_records,
 )
 from impala_mp.storage import metrics
 from impala_mp.transport import shared as shared_lib
-from impala_mp.workers import (
-    action_counts,
-    episode_statistics,
-    learner_metrics,
-    policy_lag,
-)
+from impala_mp.workers import learner_metrics
 
 _STALL_SECS = 20.0  # without an update; then a stall is reported
 _SPLIT = ("environment", "inference", "wait")
@@ -55,15 +51,17 @@ class Reporter:
 
     def __init__(
         self,
-        shared: shared_lib.Shared,
+        policies: Sequence[shared_lib.Shared],
         path: str,
         screen: display.Display,
         run: int = 0,
     ) -> None:
         """`run` is the number of earlier runs in the folder `path`."""
-        self._shared, self._path, self._screen = shared, path, screen
+        self._policies, self._path, self._screen = policies, path, screen
+        self._shared = shared = policies[0]
         self._run = run
-        self._learner_rows = [shared.row(seat) for seat in shared.topology.learners]
+        self._records = policy_records.PolicyRecords(policies)
+        self._books = [each.control.books for each in policies]
         self._actor_rows = [shared.row(seat) for seat in shared.topology.actors]
         self._failed_checkpoints = 0
         self._news = time.monotonic()  # time of the last update
@@ -74,16 +72,10 @@ class Reporter:
         self.bottleneck = ""
         self._writer = metrics.Writer(path, metric_docs.describe, self._begin_events)
         self._live = live_control.LiveControl(
-            shared.control,
-            shared.live,
-            path,
-            screen.message,
-            shared.environment.action,
+            [live_control.of(each) for each in policies], path, screen.message
         )
-        self._names = shared.names.tables[-1]
-        self._num_actions = getattr(shared.environment.action, "num_actions", 0)
         self._learned = 0  # trajectories
-        self._watcher = findings.Watcher(fields.flatten(shared.config))
+        self._watcher = findings.Watcher(fields.flatten(shared.whole))
         self._evaluation: dict[str, float] = {}
         self._unwritten: dict[str, float] = {}  # an evaluation not in a record yet
         self._before: dict[str, float] = {}
@@ -97,7 +89,7 @@ class Reporter:
     def _begin_events(self, events: Any) -> None:
         """Fills a new file of TensorBoard with the layout and the config."""
         events.add_layout()
-        flat = fields.flatten(self._shared.config)
+        flat = fields.flatten(self._shared.whole)
         events.add_hyperparameters(flat)
         rows = [f"| `{name}` | `{value}` |" for name, value in flat.items()]
         events.add_text("config", "\n".join(["| field | value |", "|---|---|", *rows]))
@@ -109,15 +101,16 @@ class Reporter:
         self._guarded(self._live.tick, int(self._before.get("agent_steps", 0)))
         self._guarded(self._write_health, statuses)
         self._report_failed_checkpoints()
-        records = self._shared.learner_record.read()
+        records = self._records.read()
         if records:
             actors = {**self._actor_split(), **self._memory(statuses)}
-        for record in records:
-            self._take(record, actors, statuses)
+        for record, histograms in records:
+            self._take(record, histograms, actors, statuses)
 
     def _take(
         self,
         record: dict[str, float],
+        histograms: dict[str, Any],
         actors: dict[str, float],
         statuses: list[health.Status],
     ) -> None:
@@ -134,13 +127,8 @@ class Reporter:
             self._incarnation, self._before = incarnation, restored
         if record["updates"] == self._before["updates"]:
             return
-        counts = policy_lag.take(record)
-        histograms = {policy_lag.HISTOGRAM: policy_lag.raw(counts)} if counts else {}
-        taken = action_counts.take(record, self._num_actions)
-        if taken:
-            histograms[action_counts.HISTOGRAM] = action_counts.raw(taken)
         merged = {
-            **episode_statistics.with_names(record, self._names.names()),
+            **record,
             "env_frames": record["agent_steps"]
             * self._shared.environment.frames_per_step,
             **self._rates(record),
@@ -166,7 +154,7 @@ class Reporter:
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
 
     def _look_for_news(self) -> None:
-        learned = sum(row.get("learned") for row in self._learner_rows)
+        learned = sum(each.get("learned") for each in self._books)
         if learned != self._learned:
             self._learned, self._news = learned, time.monotonic()
         for evaluation in self._shared.evaluation_record.read():
@@ -181,7 +169,7 @@ class Reporter:
 
     def _report_failed_checkpoints(self) -> None:
         """Reports checkpoints that the learner could not write."""
-        failed = sum(row.get("failed_checkpoints") for row in self._learner_rows)
+        failed = sum(each.get("failed_checkpoints") for each in self._books)
         if failed > self._failed_checkpoints:
             self._failed_checkpoints = failed
             self._disk.report(
@@ -234,8 +222,11 @@ class Reporter:
 
     def _memory(self, statuses: list[health.Status]) -> dict[str, float]:
         """Returns the private MiB of the processes of each role, and of the arena."""
-        stores = self._shared.store.num_bytes + self._shared.snapshots.num_bytes
-        arena = self._shared.rings.memory.nbytes + 3 * stores
+        arena = sum(
+            each.rings.memory.nbytes
+            + 3 * (each.store.num_bytes + each.snapshots.num_bytes)
+            for each in self._policies
+        )
         found: dict[str, float] = {"memory/arena_mib": arena / 2**20}
         for status in statuses:
             if status.pid:

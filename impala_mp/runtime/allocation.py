@@ -1,7 +1,8 @@
 """Sizes and allocates all shared memory of a run."""
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from impala_mp import errors, nest, specs, types
 from impala_mp.algorithms import replay
@@ -24,14 +25,31 @@ from impala_mp.workers import evaluator, learner_metrics, memory_limit, snapshot
 _RECORDS = 256  # of the learner, between two ticks of the supervisor
 
 
-def layouts(
-    config: Any, environment: specs.EnvironmentSpec, policy: agent.Agent, num_cores: int
-) -> tuple[types.Trajectory, types.Trajectory, int]:
-    """Returns the specs of a slot and of a batch, and the bytes of the parameters.
+class Layouts(NamedTuple):
+    """Sizes of one policy's memory."""
 
-    Raises:
-      BadInput: memory is too small, or the replay holds less than a batch.
-    """
+    slot: types.Trajectory  # of specs
+    batch: types.Trajectory  # of specs
+    num_bytes: int  # of the parameters
+
+
+class Policy(NamedTuple):
+    """One policy of a run, before its memory is allocated."""
+
+    name: str  # "" for a single one
+    config: Any
+    live: live_hyperparameters.LiveHyperparameters  # of the config
+    environment: specs.EnvironmentSpec  # of its players
+    agent: agent.Agent
+
+    def layouts(self) -> Layouts:
+        return layouts(self.config, self.environment, self.agent)
+
+
+def layouts(
+    config: Any, environment: specs.EnvironmentSpec, policy: agent.Agent
+) -> Layouts:
+    """Returns the layouts of a policy's memory."""
     slot, batch = (
         specs.trajectory_spec(
             environment,
@@ -46,15 +64,24 @@ def layouts(
             (config.batch_size, derived.num_predecessors(config)),
         )
     )
-    made = slot, batch, flat_parameters.ParameterLayout(policy.network).num_bytes
-    shared_memory.check_available(needed_bytes(config, made, num_cores))
-    resources.check_file_size(_largest_file(config, made, num_cores))
-    return made
+    num_bytes = flat_parameters.ParameterLayout(policy.network).num_bytes
+    return Layouts(slot, batch, num_bytes)
 
 
-def _largest_file(
-    config: Any, slots: tuple[types.Trajectory, types.Trajectory, int], num_cores: int
-) -> int:
+def check_memory(policies: Sequence[Policy], num_cores: int) -> int:
+    """Returns the bytes that a run needs.
+
+    Raises:
+      BadInput: memory is too small, or a replay holds less than a batch.
+    """
+    sizes = [(each.config, each.layouts(), num_cores) for each in policies]
+    needed = sum(needed_bytes(*each) for each in sizes)
+    shared_memory.check_available(needed)
+    resources.check_file_size(max(_largest_file(*each) for each in sizes))
+    return needed
+
+
+def _largest_file(config: Any, slots: Layouts, num_cores: int) -> int:
     """Returns the bytes of the rings, or of a checkpoint if it is larger."""
     slot, batch, num_bytes = slots
     saved = replay_size(config, batch)[1]
@@ -69,9 +96,7 @@ def _ring_bytes(config: Any, slot: types.Trajectory, num_cores: int) -> int:
     return shared_memory.total_bytes(rings)
 
 
-def needed_bytes(
-    config: Any, slots: tuple[types.Trajectory, types.Trajectory, int], num_cores: int
-) -> int:
+def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
     """Returns the bytes of rings, batch, replay and parameters, in all processes."""
     slot, batch, num_bytes = slots
     count = derived.num_actors(config.actors, num_cores)
@@ -111,52 +136,40 @@ def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
     return capacity, capacity * each
 
 
-def make_topology(config: Any, num_cores: int) -> topology.Topology:
+def make_topology(
+    config: Any, num_cores: int, num_policies: int = 1
+) -> topology.Topology:
     """Returns the seats of all processes that a run may have."""
     return topology.make(
         derived.num_actors(config.actors, num_cores),
         evaluator=derived.evaluates(config),
         inference=config.inference.mode == "server",
+        num_policies=num_policies,
     )
 
 
 def allocate(
-    config: Any,
-    live: live_hyperparameters.LiveHyperparameters,
-    environment: specs.EnvironmentSpec,
-    slots: tuple[types.Trajectory, types.Trajectory, int],
-    checkpoints: str,
-    num_cores: int,
-) -> shared_lib.Shared:
-    """Allocates the memory that the processes of a run share."""
-    slot, batch, num_bytes = slots
-    seats = make_topology(config, num_cores)
+    policies: Sequence[Policy], folder: str, num_cores: int, whole: Any = None
+) -> tuple[shared_lib.Shared, ...]:
+    """Allocates the memory that the processes of a run share, policy by policy.
+
+    Args:
+      folder: of checkpoints, or of the policies if there are several.
+      whole: config of the run; None: that of its only policy.
+    """
+    config = policies[0].config
+    seats = make_topology(config, num_cores, len(policies))
     count = len(seats.actors)
     threads = derived.learner_threads(config, num_cores)
-    control = control_block.ControlBlock(num_processes=len(seats.seats))
-    for name, value in live.initial().items():
-        control.set(name, value)
-    return shared_lib.Shared(
-        config=config,
-        live=live,
-        environment=environment,
-        batch=batch,
+    control = control_block.ControlBlock(len(seats.seats), len(policies))
+    common = dict[str, Any](
+        whole=whole or config,
         topology=seats,
-        control=control,
-        rings=trajectory_ring.TrajectoryRings(slot, count, config.actors.slots),
-        store=parameter_store.ParameterStore(num_bytes, config.health.checksums),
-        snapshots=snapshots.make_store(num_bytes * derived.evaluates(config)),
         inference=inference_requests.InferenceBlock(count),
-        names=name_tables.NameTables(count + 1, types.NUMBERS),
-        learner_record=record_ring.RecordRing(
-            learner_metrics.record_names(config, environment.players), _RECORDS
-        ),
+        names=name_tables.NameTables(count + len(policies), types.NUMBERS),
         evaluation_record=record_ring.RecordRing(
-            evaluator.record_names(
-                derived.episode_suffixes(config.environment, environment.players)
-            )
+            evaluator.record_names(_evaluated(policies))
         ),
-        checkpoints=checkpoints,
         learner_threads=threads,
         cores=resources.plan(
             sorted(os.sched_getaffinity(0)),
@@ -166,19 +179,61 @@ def allocate(
             derived.server_threads(config.inference),
         ),
     )
+    return tuple(
+        _allocate(each, number, control.of(number), folder, count, common)
+        for number, each in enumerate(policies)
+    )
 
 
-def release(shared: shared_lib.Shared) -> None:
-    for owner in (
-        shared.control,
-        shared.rings,
-        shared.store,
-        shared.snapshots,
-        shared.inference,
-        shared.names,
-        shared.learner_record,
-        shared.evaluation_record,
-    ):
+def _evaluated(policies: Sequence[Policy]) -> tuple[str, ...]:
+    """Returns the suffixes of evaluated returns: by policy, player or task."""
+    if len(policies) > 1:
+        return tuple(f"/{each.name}" for each in policies)
+    (one,) = policies
+    return derived.episode_suffixes(one.config.environment, one.environment.players)
+
+
+def _allocate(
+    policy: Policy,
+    number: int,
+    control: control_block.ControlBlock,
+    folder: str,
+    count: int,
+    common: dict[str, Any],
+) -> shared_lib.Shared:
+    """Allocates the memory of one policy, with rings of `count` actors."""
+    config, slots = policy.config, policy.layouts()
+    if policy.name:
+        folder = os.path.join(folder, policy.name, "checkpoints")
+    for name, value in policy.live.initial().items():
+        control.set(name, value)
+    return shared_lib.Shared(
+        policy=policy.name,
+        number=number,
+        config=config,
+        live=policy.live,
+        environment=policy.environment,
+        batch=slots.batch,
+        control=control,
+        rings=trajectory_ring.TrajectoryRings(slots.slot, count, config.actors.slots),
+        store=parameter_store.ParameterStore(slots.num_bytes, config.health.checksums),
+        snapshots=snapshots.make_store(slots.num_bytes * derived.evaluates(config)),
+        learner_record=record_ring.RecordRing(
+            learner_metrics.record_names(config, policy.environment.players), _RECORDS
+        ),
+        checkpoints=folder,
+        **common,
+    )
+
+
+def release(policies: Sequence[shared_lib.Shared]) -> None:
+    """Frees the memory of all policies."""
+    first = policies[0]
+    common = first.control, first.inference, first.names, first.evaluation_record
+    for each in policies:
+        for owner in (each.rings, each.store, each.snapshots, each.learner_record):
+            owner.close()
+    for owner in common:
         owner.close()
 
 

@@ -60,6 +60,44 @@ def fill_in(
     return [*devices, games, *precisions, numbers]
 
 
+def fill_in_several(
+    config: Any, num_players: int, num_cores: int, stored: Any = None
+) -> list[str]:
+    """Replaces automatic numbers of a run of several policies; returns sentences.
+
+    They are not measured: an actor a core, and an unroll of each environment a batch.
+
+    Raises:
+      BadInput: what was chosen does not go with other fields.
+    """
+    sentences = [_round_to_multiple(config, num_players, num_players)]
+    for group in ("learner", "inference"):
+        if config[group].precision == precision.AUTO:
+            config[group].precision = precision.FLOAT32
+            sentences.append(
+                f"{group}.precision = float32 (auto): with several policies it is not"
+                " measured."
+            )
+    automatic = [f for f in base.AUTOMATIC if fields.get(config, f) == 0]
+    envs = -(-_ENVIRONMENTS // num_players) * num_players
+    config.actors.environments = config.actors.environments or envs
+    config.learner.micro_batches = config.learner.micro_batches or 1
+    if not config.batch_size:
+        _set_fresh(config, config.actors.environments)
+    alone = config.runtime.mode == "lockstep"
+    count = _enough_slots(config, 1 if alone else num_cores)
+    config.actors.count = config.actors.count or count
+    _set_batch(config, automatic, stored)
+    if stored:
+        for field in ("actors.environments", "batch_size"):
+            if field in automatic:
+                config.update_from_flattened_dict({field: fields.get(stored, field)})
+    if automatic:
+        sentences.append(_sentence(config, automatic, " for several policies"))
+    validation.check_relations(config, num_cores)
+    return sentences
+
+
 def choose_precisions(
     config: Any, environment: specs.EnvironmentSpec, stored: Any = None
 ) -> list[str]:
@@ -130,21 +168,26 @@ def _players(config: Any, environment: specs.EnvironmentSpec) -> int:
 
 def _round_to_games(config: Any, environment: specs.EnvironmentSpec) -> str:
     """Rounds the environments of an actor up to whole games; returns a sentence."""
-    envs, step = config.actors.environments, _players(config, environment)
+    step = _players(config, environment)
+    return _round_to_multiple(config, step, len(environment.players))
+
+
+def _round_to_multiple(config: Any, step: int, num_players: int) -> str:
+    envs = config.actors.environments
     if envs % step == 0:
         return ""
     rounded = -(-envs // step) * step
     if config.batch_size and derived.num_fresh(config) % rounded:
         raise errors.BadInput(
             f"actors.environments ({envs}) must be a multiple of {step}, because each"
-            f" of the {len(environment.players)} players of a game counts. Set"
+            f" of the {num_players} players of a game counts. Set"
             f" config.actors.environments to {rounded}, and config.batch_size to a"
             " multiple of it."
         )
     config.actors.environments = rounded
     return (
         f"actors.environments = {config.actors.environments} instead of {envs}: each of"
-        f" the {len(environment.players)} players of a game counts."
+        f" the {num_players} players of a game counts."
     )
 
 

@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from impala_mp.config import user_code
@@ -35,11 +36,12 @@ class ChildProcess:
         self,
         seat: topology.Seat,
         log: str,
-        shared: shared_lib.Shared,
+        policies: Sequence[shared_lib.Shared],
         jitter: random.Random,
     ) -> None:
-        self.seat, self.log = seat, log
-        self._shared, self._health = shared, shared.config.health
+        self.seat, self.log, self._policies = seat, log, policies
+        self._shared = shared = policies[0]
+        self._health = shared.config.health
         self.row = shared.row(seat)
         self.process: Any = None
         self.incarnation = -1
@@ -87,7 +89,7 @@ class ChildProcess:
         self.row.beat(control_block.State.NOT_STARTED)
         process = context.Process(
             target=entry_points.main,
-            args=(self.seat, self.incarnation, self.log, self._shared, life),
+            args=(self.seat, self.incarnation, self.log, self._policies, life),
             name=self.name,
         )
         try:

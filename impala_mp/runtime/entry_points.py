@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -35,6 +35,8 @@ from impala_mp.workers import (
     served_actor,
 )
 
+Policies = Sequence[shared_lib.Shared]  # one of each; the run's parts are the same
+
 END = signal.SIGUSR2  # from the supervisor, to a process that hangs
 
 # Exit codes for the supervisor. An environment may exit with any other code.
@@ -46,7 +48,7 @@ def main(
     seat: topology.Seat,
     incarnation: int,
     log: str,
-    shared: shared_lib.Shared,
+    policies: Policies,
     life: Any,
 ) -> NoReturn:
     """Runs one incarnation of a seat to its end, and exits with 0.
@@ -58,6 +60,7 @@ def main(
       log: file that takes its output and its traceback.
     """
     _settle(incarnation, log, life)
+    shared = policies[0]
     row = shared.row(seat)
     row.set("pid", os.getpid())
     row.set("incarnation", incarnation)
@@ -66,7 +69,7 @@ def main(
     code = 0
     with contextlib.suppress(errors.Interrupted), contextlib.ExitStack() as at_end:
         try:
-            _ROLES[seat.role](seat, incarnation, shared, at_end)
+            _ROLES[seat.role](seat, incarnation, policies, at_end)
         except errors.BadInput as error:
             _print_cause(str(error))
             code = BAD_INPUT
@@ -126,19 +129,20 @@ def _open_log(path: str) -> None:
 def _act(
     seat: topology.Seat,
     incarnation: int,
-    shared: shared_lib.Shared,
+    policies: Policies,
     at_end: contextlib.ExitStack,
 ) -> None:
+    shared = policies[0]
     resources.take_cores(shared.cores.actors[seat.index], resources.ACTOR_NICENESS)
     torch.set_num_threads(shared.config.actors.threads)
     the_actor: actor.Actor | served_actor.ServedActor
     if shared.config.inference.mode == "server":
         the_actor = _act_served(seat, incarnation, shared)
     else:
-        the_actor = builders.make_actor(seat, incarnation, shared)
+        the_actor = builders.make_actor(seat, incarnation, policies)
     at_end.callback(the_actor.close)
     turns = shared.profile_updates if seat.index == 0 else 0
-    profile = profiling.of_run(shared.checkpoints, f"actor-{seat.index}", turns)
+    profile = profiling.of_run(shared.folder, f"actor-{seat.index}", turns)
     the_actor.run(profile.turn)
     profile.close()
     shared.row(seat).beat(control_block.State.STOPPING)
@@ -167,7 +171,7 @@ def _act_served(
             seeding.EnvironmentSeeds(node, config.actors.environments),
             shared.run,
         )
-        made.publish_names(shared.names.tables[seat.index])
+        made.publish_names(shared.actor_names[seat.index])
         row.beat(control_block.State.RESETTING)
         made.reset()
         after_failure.pop_all()
@@ -177,25 +181,28 @@ def _act_served(
 def _learn(
     seat: topology.Seat,
     incarnation: int,
-    shared: shared_lib.Shared,
+    policies: Policies,
     at_end: contextlib.ExitStack,
 ) -> None:
+    shared = policies[0]
     resources.take_cores(shared.cores.learner)
     cuda.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
-    the_training = builders.make_learner(seat, shared)
-    the_training.restore(report=print)
-    profile = profiling.of_run(shared.checkpoints, "learner", shared.profile_updates)
-    the_training.run(profile.turn)
+    loops = [builders.make_learner(seat, policies[number]) for number in seat.policies]
+    for loop in loops:
+        loop.restore(report=print)
+    profile = profiling.of_run(shared.folder, "learner", shared.profile_updates)
+    learner_loop.run(loops, shared.config.shutdown.deadline_secs, profile.turn)
     profile.close()
 
 
 def _evaluate(
     seat: topology.Seat,
     incarnation: int,
-    shared: shared_lib.Shared,
+    policies: Policies,
     at_end: contextlib.ExitStack,
 ) -> None:
+    shared = policies[0]
     resources.take_cores((), resources.EVALUATOR_NICENESS)
     torch.set_num_threads(1)
     row, settings = shared.row(seat), shared.config.evaluation
@@ -211,17 +218,18 @@ def _evaluate(
             task=task,
         )
         at_end.callback(environments[suffix].close)
-    policy = agent.make(shared.config, shared.environment)
-    evaluation_loop.EvaluationLoop(shared, policy, environments, row).run()
+    agents = [agent.make(each.config, each.environment) for each in policies]
+    evaluation_loop.EvaluationLoop(policies, agents, environments, row).run()
     row.beat(control_block.State.STOPPING)
 
 
 def _infer(
     seat: topology.Seat,
     incarnation: int,
-    shared: shared_lib.Shared,
+    policies: Policies,
     at_end: contextlib.ExitStack,
 ) -> None:
+    shared = policies[0]
     settings, row = shared.config.inference, shared.row(seat)
     actors = shared.topology.actors
     resources.take_cores(shared.cores.server)

@@ -9,7 +9,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from impala_mp import errors, seeding
 from impala_mp.algorithms import cuda
 from impala_mp.monitoring import profiling
 from impala_mp.runtime import signals
-from impala_mp.transport import control_block, shared as shared_lib, trajectory_ring
+from impala_mp.transport import control_block, shared as shared_lib
 from impala_mp.workers import actor, builders, learner_loop
 
 _TICK_SECS = 5.0  # at most, for any interval of records
@@ -58,29 +58,27 @@ class _Actors:
     """All actors of the run, which take turns."""
 
     def __init__(
-        self, shared: shared_lib.Shared, report: Callable[[str], None]
+        self, policies: Sequence[shared_lib.Shared], report: Callable[[str], None]
     ) -> None:
-        self._shared, self._report = shared, report
+        self._policies, self._report = policies, report
         self._next = 0
         self._actors: list[actor.Actor] = []
-        self._rings: list[trajectory_ring.TrajectoryRing] = []
         self._can_save = True
 
     def start(self, incarnation: int) -> None:
-        for seat in self._shared.topology.actors:
-            self._actors.append(builders.make_actor(seat, incarnation, self._shared))
-            self._rings.append(self._shared.rings.ring(seat.index))
-            row = self._shared.row(seat)
+        for seat in self._policies[0].topology.actors:
+            self._actors.append(builders.make_actor(seat, incarnation, self._policies))
+            row = self._policies[0].row(seat)
             row.set("incarnation", incarnation)
             row.beat(control_block.State.RUNNING)
 
     def unroll(self) -> None:
         """Fills one slot of the actor whose turn it is.
 
-        It keeps its turn after bad data, and passes it if its ring is full.
+        It keeps its turn after bad data, and passes it if a ring is full.
         """
         turn = self._actors[self._next]
-        if self._rings[self._next].has_space():
+        if turn.has_space():
             turn.fetch()
             if not turn.guarded_unroll():
                 return
@@ -114,7 +112,7 @@ class _Actors:
 
 
 def run(
-    shared: shared_lib.Shared,
+    policies: Sequence[shared_lib.Shared],
     report: Callable[[str], None],
     tick: Callable[[str], None],
 ) -> bool:
@@ -128,12 +126,15 @@ def run(
     Raises:
       NotSaved: the last checkpoint could not be written.
     """
+    shared = policies[0]
     cuda.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     seeding.seed_globals(shared.seeds("main"))
-    training = builders.make_learner(shared.topology.learner(), shared)
-    state = training.restore(report=report)
-    with contextlib.closing(_Actors(shared, report)) as actors:
+    loops = [
+        builders.make_learner(shared.topology.learner(), each) for each in policies
+    ]
+    state, *_ = [loop.restore(report=report) for loop in loops]
+    with contextlib.closing(_Actors(policies, report)) as actors:
         # Without a saved environment, the seeds of a new incarnation: the episodes of
         # the run before are not repeated.
         incarnation = state["learner"]["updates"] if state else 0
@@ -144,36 +145,40 @@ def run(
         del state  # it keeps the checkpoint's file open, which may be removed
         end = "failed"
         try:
-            _learn(shared, training, actors, tick)
+            _learn(policies, loops, actors, tick)
             shared.control.stop()
-            training.conclude(actors.state_dict())
-            end = "finished" if training.finished else "stopped"
+            learner_loop.conclude(loops, actors.state_dict())
+            finished = all(loop.finished for loop in loops)
+            end = "finished" if finished else "stopped"
         finally:
             tick(end)
-    return training.finished
+    return finished
 
 
 def _learn(
-    shared: shared_lib.Shared,
-    training: learner_loop.LearnerLoop,
+    policies: Sequence[shared_lib.Shared],
+    loops: Sequence[learner_loop.LearnerLoop],
     actors: _Actors,
     tick: Callable[[str], None],
 ) -> None:
     """Learns until the run is finished or a signal comes."""
-    profile = profiling.of_run(shared.checkpoints, "lockstep", shared.profile_updates)
+    shared = policies[0]
+    never_waits = any(each.config.replay.reuse == math.inf for each in policies)
+    profile = profiling.of_run(shared.folder, "lockstep", shared.profile_updates)
     ticked = -math.inf  # never; the clock of a machine just booted is near 0
     with _StopRequest(shared.control) as stop:
-        while not training.finished and not stop.came:
-            if shared.config.replay.reuse == math.inf:  # the learner waits for nothing
+        while not all(loop.finished for loop in loops) and not stop.came:
+            if never_waits:
                 actors.unroll()
-            while not training.ready():
+            while not any([loop.ready() for loop in loops]):
                 actors.unroll()
-            if due := training.record_is_due():
-                training.write_record()
-            training.step()
-            profile.turn()
-            if training.save_is_due():
-                training.save(actors.state_dict())
+            due = any(loop.record_is_due() for loop in loops)
+            if any([loop.turn() for loop in loops]):
+                profile.turn()
+            if any([loop.save_is_due() for loop in loops]):
+                state = actors.state_dict()
+                for loop in loops:
+                    loop.save(state if loop is loops[0] else None)
             if due or time.monotonic() - ticked >= _TICK_SECS:
                 ticked = time.monotonic()
                 tick("running")

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,11 @@ from impala_mp import errors
 from impala_mp.algorithms import cuda
 from impala_mp.config import derived, user_code, validation
 from impala_mp.environments import checker, factory
-from impala_mp.networks import agent, description
-from impala_mp.runtime import allocation, calibration, program, resources, warm_start
+from impala_mp.networks import description
+from impala_mp.runtime import allocation, program, resources, warm_start
 from impala_mp.storage import workdir
 from impala_mp.transport import shared as shared_lib, shared_memory
-from impala_mp.workers import builders, learner, learner_loop
+from impala_mp.workers import builders, learner
 
 _MIB = 2**20
 _SPARE_MIB = 100  # of disk, for metrics and logs
@@ -53,7 +53,7 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
       BadInput: the config itself is not valid.
     """
     num_cores = len(os.sched_getaffinity(0))
-    live = validation.validate(config, num_cores)
+    validation.validate(config, num_cores)
     report = _Report()
     folder = workdir.Workdir(path) if path else None
     for name in ("learner", "inference"):
@@ -64,40 +64,49 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
     if report.failed:
         report.add(checker.WARNING, "the rest", "skipped until this is fixed.")
         return False
-    environment = factory.probe(config.environment)
+    environments = factory.probe_all(config.environment)
     stored = folder.stored() if folder else None
-    policy = report.run("network", allocation.make_agent, config, live, environment)
-    if not policy:
+    made = report.run(
+        "network", program.prepare, config, environments, num_cores, stored
+    )
+    if not made:
         return False
-    for line in description.describe(config, environment):
-        report.add(checker.OK, "in and out", f"{line.subject}: {line.text}")
-    numbers = (num_cores, stored)
-    report.run("cores", _check_cores, report, config, environment, policy, *numbers)
+    policies, chosen = made
+    for each in policies:
+        for line in description.describe(each.config, each.environment):
+            subject = f"{each.name} {line.subject}".strip()
+            report.add(checker.OK, "in and out", f"{subject}: {line.text}")
+    report.run("cores", _check_cores, report, config, num_cores, chosen)
     if report.failed:
         return False
     if folder:
-        report.run("workdir", _check_workdir, report, config, folder)
+        names = [each.name for each in policies]
+        report.run("workdir", _check_workdir, report, config, folder, names)
     if start_from:
-        start = report.run("start_from", warm_start.read, start_from, folder, policy)
+        parts = (start_from, folder, policies)
+        start = report.run("start_from", program.read_start, *parts)
         for text in warm_start.sentences(start) if start else []:
             report.add(checker.OK, "start_from", text)
-    seats = allocation.make_topology(config, num_cores)
+    seats = allocation.make_topology(config, num_cores, len(policies))
     text = report.run("file descriptors", resources.check_descriptors, config, seats)
     if text:
         report.add(checker.OK, "file descriptors", text)
-    slots = report.run(
-        "memory", allocation.layouts, config, environment, policy, num_cores
-    )
-    if slots:
-        _report_memory(report, allocation.needed_bytes(config, slots, num_cores))
-        saved = _COPIES * slots[2]
-        if config.replay.save:
-            saved += allocation.replay_size(config, slots[1])[1]
+    needed = report.run("memory", allocation.check_memory, policies, num_cores)
+    if needed:
+        _report_memory(report, needed)
+        saved = sum(map(_checkpoint_bytes, policies))
         _check_disk(report, config.checkpoint.keep_last + 1, saved, folder)
     if not report.failed:
-        parts = (config, live, environment, slots, num_cores)
-        report.run("a batch", _learn, report, *parts)
+        report.run("a batch", _learn, report, policies, num_cores)
     return not report.failed
+
+
+def _checkpoint_bytes(policy: allocation.Policy) -> int:
+    config, slots = policy.config, policy.layouts()
+    saved = _COPIES * slots.num_bytes
+    if config.replay.save:
+        saved += allocation.replay_size(config, slots.batch)[1]
+    return saved
 
 
 def _check_device(report: _Report, field: str, settings: Any) -> None:
@@ -122,15 +131,9 @@ def _check_device(report: _Report, field: str, settings: Any) -> None:
 
 
 def _check_cores(
-    report: _Report,
-    config: Any,
-    environment: Any,
-    policy: agent.Agent,
-    num_cores: int,
-    stored: Any,
+    report: _Report, config: Any, num_cores: int, chosen: list[str]
 ) -> None:
-    """Checks the placement; replaces automatic fields of `config`."""
-    chosen = calibration.fill_in(config, environment, policy, num_cores, stored)
+    """Checks the placement; `chosen` are sentences on automatic fields."""
     count = derived.num_actors(config.actors, num_cores)
     threads = derived.learner_threads(config, num_cores)
     cores = sorted(os.sched_getaffinity(0))
@@ -145,17 +148,19 @@ def _check_cores(
         report.add(checker.OK, "cores", text)
 
 
-def _check_workdir(report: _Report, config: Any, folder: workdir.Workdir) -> None:
+def _check_workdir(
+    report: _Report, config: Any, folder: workdir.Workdir, names: list[str]
+) -> None:
     """Checks the folder as a training does, but creates nothing."""
     sentences = folder.check(config)
     folder.check_unused()
-    program.check_checkpoints(folder, config, sentences.append)
+    program.check_checkpoints(folder, config, names, sentences.append)
     there = "contains a run." if folder.stored() else "free."
     report.add(checker.OK, "workdir", " ".join([there, *sentences]))
 
 
 def _report_memory(report: _Report, num_bytes: int) -> None:
-    """Reports the memory; `allocation.layouts` has found it sufficient."""
+    """Reports the memory; `allocation.check_memory` has found it sufficient."""
     needed = num_bytes / _MIB
     available = shared_memory.available_bytes() / _MIB
     text = (
@@ -194,21 +199,29 @@ def _check_disk(
 
 
 def _learn(
-    report: _Report,
-    config: Any,
-    live: Any,
-    environment: Any,
-    slots: Any,
-    num_cores: int,
+    report: _Report, policies: Sequence[allocation.Policy], num_cores: int
 ) -> None:
     """Plays one batch with fresh parameters, through real slots, and learns it."""
-    config = config.copy_and_resolve_references()
-    config.health.max_crash_files, config.logging.episodes = 0, False  # no files
-    shared = allocation.allocate(config, live, environment, slots, "", num_cores)
+    quiet = [each._replace(config=_without_files(each.config)) for each in policies]
+    shared = allocation.allocate(quiet, "", num_cores)
     try:
-        metrics = _update(shared)
+        records = _update(shared)
     finally:
         allocation.release(shared)
+    for each, metrics in zip(quiet, records, strict=True):
+        _report_update(report, each, metrics)
+
+
+def _without_files(config: Any) -> Any:
+    config = config.copy_and_resolve_references()
+    config.health.max_crash_files, config.logging.episodes = 0, False
+    return config
+
+
+def _report_update(
+    report: _Report, policy: allocation.Policy, metrics: dict[str, float]
+) -> None:
+    config, subject = policy.config, f"a batch {policy.name}".rstrip()
     bad = [
         name
         for name in learner.metric_names(config)
@@ -219,31 +232,34 @@ def _learn(
             f"its update is not finite ({', '.join(bad) or 'the gradient'}). Check"
             " the network, config.optimizer and config.loss."
         )
-        report.add(checker.FAIL, "a batch", text)
+        report.add(checker.FAIL, subject, text)
         return
     text = (
         f"{config.batch_size} trajectories of {config.unroll_length} steps learned:"
         f" loss {metrics['loss/total']:.4g}, gradient norm"
         f" {metrics['loss/gradient_norm']:.4g}."
     )
-    report.add(checker.OK, "a batch", text)
+    report.add(checker.OK, subject, text)
 
 
-def _update(shared: shared_lib.Shared) -> dict[str, float]:
-    """Returns the learner's record after one update."""
+def _update(policies: Sequence[shared_lib.Shared]) -> list[dict[str, float]]:
+    """Returns the record of each policy after one update."""
+    shared = policies[0]
     config = shared.config
     cuda.take_device(config.learner.device)
     torch.set_num_threads(shared.learner_threads)
-    the_training: learner_loop.LearnerLoop = builders.make_learner(
-        shared.topology.learner(), shared
-    )
-    the_training.restore(report=print)
+    loops = [
+        builders.make_learner(shared.topology.learner(), each) for each in policies
+    ]
+    for loop in loops:
+        loop.restore(report=print)
     seats = iter(shared.topology.actors)
-    while not the_training.ready():
-        with contextlib.closing(builders.make_actor(next(seats), 0, shared)) as actor:
+    while not all([loop.ready() for loop in loops]):
+        with contextlib.closing(builders.make_actor(next(seats), 0, policies)) as actor:
             actor.fetch()
             for _ in range(config.actors.slots):
                 actor.unroll()
-    the_training.step()
-    the_training.write_record()
-    return shared.learner_record.read()[-1]
+    for loop in loops:
+        loop.step()
+        loop.write_record()
+    return [each.learner_record.read()[-1] for each in policies]

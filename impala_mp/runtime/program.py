@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors, nest, seeding, specs
-from impala_mp.config import by_value, derived, validation
+from impala_mp.config import by_value, derived, policies as policies_lib, validation
 from impala_mp.environments import factory
 from impala_mp.evaluation import conclusion
 from impala_mp.monitoring import (
@@ -31,6 +31,8 @@ from impala_mp.storage import checkpoint, trust, workdir
 from impala_mp.transport import shared as shared_lib
 from impala_mp.workers import accounting
 
+Saved = tuple[dict[str, float], dict[str, int]]  # overrides and counts of a checkpoint
+
 
 def train(
     config: config_dict.ConfigDict,
@@ -50,59 +52,146 @@ def train(
       ChildFailed: a process failed past its restart budget.
     """
     num_cores = len(os.sched_getaffinity(0))
-    live = validation.validate(config, num_cores)
+    validation.validate(config, num_cores)
     resources.check_devices(config)
     folder = workdir.Workdir(path)
     seeding.seed_globals(seeding.sequence(config.seed, "main"))
-    environment = _probe(config)
-    policy = allocation.make_agent(config, live, environment)
-    stored = folder.stored()
-    chosen = calibration.fill_in(config, environment, policy, num_cores, stored)
+    environments = _probe(config)
+    policies, chosen = prepare(config, environments, num_cores, folder.stored())
     changed = [*folder.check(config, changes), *chosen]
     folder.check_unused()
-    slots = allocation.layouts(config, environment, policy, num_cores)
-    resources.check_descriptors(config, allocation.make_topology(config, num_cores))
-    found: list[str] = []
-    start = warm_start.read(start_from, folder, policy, found.append)
-    overrides, counts = check_checkpoints(folder, config, found.append)
-    shared = allocation.allocate(
-        config, live, environment, slots, folder.checkpoints, num_cores
+    allocation.check_memory(policies, num_cores)
+    resources.check_descriptors(
+        config, allocation.make_topology(config, num_cores, len(policies))
     )
+    found: list[str] = []
+    start = read_start(start_from, folder, policies, found.append)
+    saved = check_checkpoints(folder, config, list(environments), found.append)
+    place = folder.policies if len(policies) > 1 else folder.checkpoints
+    shared = allocation.allocate(policies, place, num_cores, config)
     try:
         with signals.Ending() as end:
             try:
                 folder.open(config)
+                for each in shared:
+                    os.makedirs(each.checkpoints, exist_ok=True)
                 if start:
-                    found += warm_start.write(start, folder, config, policy)
+                    mine = policies[0].agent
+                    found += warm_start.write(start, folder, config, mine)
                 run = 0 if config.runtime.mode == "lockstep" else folder.run
-                shared = shared._replace(profile_updates=profile_updates, run=run)
-                accounting.carry_over(shared.row(shared.topology.learner()), counts)
-                kept = live_control.restore(shared.control, overrides, changes)
-                news = [*found, *changed, *kept, *_described(shared, environment)]
+                shared = tuple(
+                    each._replace(profile_updates=profile_updates, run=run)
+                    for each in shared
+                )
+                kept = _carry_over(shared, saved, changes)
+                news = [*found, *changed, *kept, *_described(shared)]
                 news.append(trust.record(config, folder.path))
-                facts = _facts(config, policy, folder.path)
+                facts = _facts(config, policies, folder.path)
                 finished = _show(shared, facts, folder, news, end)
             except errors.BadInput:  # from a child
                 folder.withdraw()
                 raise
             finally:
                 allocation.release(shared)
-            _conclude(config, policy, folder.path, finished)
+            _conclude(config, policies, folder.path, finished)
     finally:
         folder.close()
     if end.cut_short:
         _report_cut(folder.path)
 
 
-def _probe(config: Any) -> specs.EnvironmentSpec:
-    """Returns the spec of the environment.
+def prepare(
+    config: Any,
+    environments: dict[str, specs.EnvironmentSpec],
+    num_cores: int,
+    stored: Any = None,
+) -> tuple[list[allocation.Policy], list[str]]:
+    """Replaces automatic fields of `config`; returns the policies, and sentences.
+
+    Raises:
+      BadInput: the config cannot run, or a network cannot be made.
+    """
+    if len(environments) == 1:
+        (one,) = policies = _policies(config, environments, num_cores)
+        chosen = calibration.fill_in(
+            config, one.environment, one.agent, num_cores, stored
+        )
+        return policies, chosen
+    count = sum(len(spec.players) for spec in environments.values())
+    chosen = calibration.fill_in_several(config, count, num_cores, stored)
+    policies = _policies(config, environments, num_cores)
+    parameters = [x for each in policies for x in each.agent.network.parameters()]
+    devices = resources.choose_devices(config, sum(x.numel() for x in parameters))
+    agents = [each.agent for each in policies]
+    return _policies(config, environments, num_cores, agents), [*devices, *chosen]
+
+
+def _policies(
+    config: Any,
+    environments: dict[str, specs.EnvironmentSpec],
+    num_cores: int,
+    agents: Sequence[agent.Agent] = (),
+) -> list[allocation.Policy]:
+    """Returns the policies of a run, with new agents or these.
+
+    Raises:
+      BadInput: the config of a policy cannot run, or its network cannot be made.
+    """
+    counts = {name: len(spec.players) for name, spec in environments.items()}
+    found = []
+    for number, (own, (name, spec)) in enumerate(
+        zip(policies_lib.of_run(config, counts), environments.items(), strict=True)
+    ):
+        try:
+            live = validation.validate(own, num_cores)
+            made = agents[number : number + 1] or [
+                allocation.make_agent(own, live, spec)
+            ]
+        except errors.BadInput as error:
+            if not name:
+                raise
+            raise errors.BadInput(f"policy {name!r}: {error}") from error
+        found.append(allocation.Policy(name, own, live, spec, made[0]))
+    return found
+
+
+def read_start(
+    start_from: str,
+    folder: workdir.Workdir | None,
+    policies: Sequence[allocation.Policy],
+    report: Callable[[str], None] = print,
+) -> Any:
+    """Returns the weights that a new run begins with, or None."""
+    if start_from and len(policies) > 1:
+        raise errors.BadInput(
+            f"start_from ({start_from!r}) has the weights of one policy, and"
+            f" {len(policies)} play here. Leave out --start_from."
+        )
+    return warm_start.read(start_from, folder, policies[0].agent, report)
+
+
+def _carry_over(
+    shared: Sequence[shared_lib.Shared],
+    saved: Sequence[Saved],
+    changes: Sequence[str],
+) -> list[str]:
+    """Restores the overrides and counts of checkpoints; returns sentences."""
+    kept = []
+    for each, (overrides, counts) in zip(shared, saved, strict=True):
+        accounting.carry_over(each.control.books, counts)
+        kept += live_control.restore(live_control.of(each), overrides, changes)
+    return kept
+
+
+def _probe(config: Any) -> dict[str, specs.EnvironmentSpec]:
+    """Returns the specs of the environment, by policy.
 
     Raises:
       BadInput: it cannot be made, or the policy cannot play that of evaluations.
     """
-    environment = factory.probe(config.environment)
+    environment = factory.probe_all(config.environment)
     if config.evaluation.kwargs:
-        other = factory.probe(derived.evaluation_environment(config))
+        other = factory.probe_all(derived.evaluation_environment(config))
         if other != environment:
             raise errors.BadInput(
                 f"evaluation.kwargs ({dict(config.evaluation.kwargs)}) change what the"
@@ -120,20 +209,22 @@ def _report_cut(path: str) -> None:
     )
 
 
-def _facts(config: Any, policy: agent.Agent, path: str) -> run_state.Facts:
+def _facts(
+    config: Any, policies: Sequence[allocation.Policy], path: str
+) -> run_state.Facts:
     here = os.path.relpath(path)
     return run_state.Facts(
         by_value.without_digests(config.environment.id),
         config.total_agent_steps,
         config.algorithm,
-        sum(each.numel() for each in policy.network.parameters()),
+        sum(x.numel() for each in policies for x in each.agent.network.parameters()),
         config.seed,
         min(here, path, key=len),
     )
 
 
 def _show(
-    shared: shared_lib.Shared,
+    shared: Sequence[shared_lib.Shared],
     facts: run_state.Facts,
     folder: workdir.Workdir,
     news: list[str],
@@ -148,9 +239,12 @@ def _show(
 
 
 def check_checkpoints(
-    folder: workdir.Workdir, config: Any, report: Callable[[str], None]
-) -> tuple[dict[str, float], dict[str, int]]:
-    """Returns the overrides and the counts of the newest checkpoint.
+    folder: workdir.Workdir,
+    config: Any,
+    names: Sequence[str],
+    report: Callable[[str], None],
+) -> list[Saved]:
+    """Returns the overrides and the counts of the newest checkpoint of each policy.
 
     A run that has learned config.total_agent_steps learns no more; it is reported.
 
@@ -158,28 +252,51 @@ def check_checkpoints(
       BadInput: there are checkpoints, but none is valid.
     """
     try:
-        state = checkpoint.load_newest(folder.checkpoints, report)
+        states = [
+            checkpoint.load_newest(folder.checkpoints_of(name), report)
+            for name in names
+        ]
     except checkpoint.Damaged as error:
         raise errors.BadInput(str(error)) from error
-    if state is None:
-        return {}, {}
-    steps, total = state["learner"]["agent_steps"], config.total_agent_steps
-    report(
-        f"Resuming from update {state['learner']['updates']:,}, after"
-        f" {steps:,} agent steps."
-    )
-    if steps >= total:
-        report(
-            f"total_agent_steps ({total:,}) are learned already. To learn more, set"
-            f" config.total_agent_steps above {steps:,}."
+    learned = [state["learner"] for state in states if state]
+    if learned:
+        steps, updates = (
+            sum(each[name] for each in learned) for name in ("agent_steps", "updates")
         )
-    return state.get("overrides", {}), state.get("counts", {})
+        report(f"Resuming from update {updates:,}, after {steps:,} agent steps.")
+        total = config.total_agent_steps
+        if steps >= total:
+            report(
+                f"total_agent_steps ({total:,}) are learned already. To learn more, set"
+                f" config.total_agent_steps above {steps:,}."
+            )
+    kept = [state or {} for state in states]
+    return [(each.get("overrides", {}), each.get("counts", {})) for each in kept]
 
 
-def _described(
-    shared: shared_lib.Shared, environment: specs.EnvironmentSpec
-) -> list[str]:
+def _described(policies: Sequence[shared_lib.Shared]) -> list[str]:
     """Returns sentences on the inputs and outputs, the cores and the memory."""
+    shared = policies[0]
+    return [
+        *(text for each in policies for text in _inputs(each)),
+        resources.explain_cores(
+            shared.cores,
+            shared.learner_threads,
+            derived.server_threads(shared.config.inference),
+        ),
+        *(text for each in policies for text in _memory(each)),
+        resources.cpu_limit(),
+    ]
+
+
+def _inputs(shared: shared_lib.Shared) -> list[str]:
+    lines = description.sentences(shared.config, shared.environment)
+    players = ", ".join(shared.environment.players)
+    return [f"Policy {shared.policy} plays {players}."] * bool(shared.policy) + lines
+
+
+def _memory(shared: shared_lib.Shared) -> list[str]:
+    """Returns sentences on the memory of one policy."""
     batch_bytes = sum(leaf.nbytes for leaf in nest.flatten(shared.batch))
     holders = {"published": 3, "the learner's (beside gradient and optimizer)": 1}
     if shared.config.inference.mode == "server":
@@ -191,30 +308,23 @@ def _described(
         holders["the evaluator's"] = 1
     if derived.has_target_network(shared.config):
         holders["the target network's"] = 1
-    return [
-        *description.sentences(shared.config, environment),
-        resources.explain_cores(
-            shared.cores,
-            shared.learner_threads,
-            derived.server_threads(shared.config.inference),
-        ),
+    found = [
         resources.explain_memory(
-            holders,
-            shared.rings.memory.nbytes,
-            batch_bytes,
-            shared.store.num_bytes,
+            holders, shared.rings.memory.nbytes, batch_bytes, shared.store.num_bytes
         ),
         resources.explain_replay(
             *allocation.replay_size(shared.config, shared.batch),
             shared.config.replay.save,
             shared.config.shutdown.deadline_secs,
         ),
-        resources.cpu_limit(),
     ]
+    if shared.policy:
+        found = [f"Policy {shared.policy}: {text}" for text in found if text]
+    return found
 
 
 def _run(
-    shared: shared_lib.Shared,
+    shared: Sequence[shared_lib.Shared],
     folder: workdir.Workdir,
     screen: display.Display,
     end: signals.Ending,
@@ -222,7 +332,7 @@ def _run(
     """Runs the training; returns True when finished, False when stopped."""
     reporter = reporter_lib.Reporter(shared, folder.path, screen, folder.run)
     try:
-        if shared.config.runtime.mode == "lockstep":
+        if shared[0].config.runtime.mode == "lockstep":
             finished = lockstep.run(
                 shared, screen.message, lambda state: reporter.tick([_alone(state)])
             )
@@ -244,9 +354,11 @@ def _alone(state: str) -> health.Status:
     return health.Status("lockstep", 0, os.getpid(), 0, state, 0, 0.0, "")
 
 
-def _conclude(config: Any, policy: agent.Agent, path: str, finished: bool) -> None:
+def _conclude(
+    config: Any, policies: Sequence[allocation.Policy], path: str, finished: bool
+) -> None:
     if not finished:
         print(f"Stopped. The same command resumes {path}.")
         return
     name = by_value.without_digests(config.environment.id)
-    conclusion.conclude(name, path, config, policy)
+    conclusion.conclude(name, path, config, [each.agent for each in policies])

@@ -142,13 +142,17 @@ def check_device(field: str, device: str) -> None:
         )
 
 
-def descriptors_needed(num_actors: int, num_children: int, num_open: int) -> int:
+def descriptors_needed(
+    num_actors: int, num_children: int, num_open: int, num_policies: int = 1
+) -> int:
     """Returns the supervisor's descriptors at a child's start, the most of any process.
 
-    Eight blocks of memory with two each (Python's mmap duplicates its own), doorbells,
-    two per child, and a reserve for the life pipe, a start, and the files of a run.
+    Four blocks of memory and four a policy, with two each (Python's mmap duplicates its
+    own), doorbells, two per child, and a reserve for the life pipe, a start, and the
+    files of a run.
     """
-    memory, bells, spare = 2 * 8, num_actors + 2, 20
+    memory, spare = 2 * (4 + 4 * num_policies), 20
+    bells = num_policies * (num_actors + 1) + 1
     return num_open + memory + bells + 2 * num_children + spare
 
 
@@ -161,7 +165,10 @@ def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
     count, children = len(the_topology.actors), len(the_topology.seats)
     if config.runtime.mode == "lockstep":
         children = 0
-    number = descriptors_needed(count, children, len(os.listdir("/proc/self/fd")))
+    num_policies = len(the_topology.learner().policies)
+    number = descriptors_needed(
+        count, children, len(os.listdir("/proc/self/fd")), num_policies
+    )
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY and number > limit:
         raise errors.BadInput(

@@ -6,7 +6,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import Any
 
@@ -39,20 +39,21 @@ class Supervisor:
 
     def __init__(
         self,
-        shared: shared_lib.Shared,
+        policies: Sequence[shared_lib.Shared],
         logs: str,
         report: Callable[[str], None],
         tick: Callable[[list[health.Status]], None],
     ) -> None:
         """Calls `report` with sentences for the user, and `tick` every few seconds."""
-        self._shared, self._report, self._tick = shared, report, tick
+        self._policies, self._report, self._tick = policies, report, tick
+        self._shared = shared = policies[0]
         self._health = shared.config.health
         jitter = random.Random(0)
         self._children = [
             child_process.ChildProcess(
                 seat,
                 os.path.join(logs, f"{seat.role}-{seat.index}.log"),
-                shared,
+                policies,
                 jitter,
             )
             for seat in shared.topology.seats
@@ -287,7 +288,7 @@ class Supervisor:
             and child.error
             and len(signatures) == 1
             and sum(each.deaths for each in actors) > 1
-            and not self._learner.row.get("learned")
+            and not any(each.control.books.get("learned") for each in self._policies)
         ):
             raise ChildFailed(
                 "every actor has died of the same error before the first update"
@@ -334,10 +335,10 @@ class Supervisor:
 
     def _can_do_without(self, num_left: int) -> bool:
         """Returns whether `num_left` actors are allowed and can fill a batch."""
-        config = self._shared.config
-        return num_left >= max(1, self._health.min_actors) and (
+        return num_left >= max(1, self._health.min_actors) and all(
             num_left * config.actors.slots * config.actors.environments
             >= derived.num_fresh(config)
+            for config in (each.config for each in self._policies)
         )
 
     # The end.
@@ -345,7 +346,8 @@ class Supervisor:
     def _end_all(self) -> None:
         """Stops all children; reports and kills those that miss the deadline."""
         self._shared.control.stop()
-        self._shared.rings.wake_all()
+        for each in self._policies:
+            each.rings.wake_all()
         deadline = time.monotonic() + self._shared.config.shutdown.deadline_secs
         left = [child for child in self._children if child.process]
         while left and time.monotonic() < deadline and not self._stop_now:

@@ -26,6 +26,7 @@ _FOLDERS = (
     "profiles",
     "tensorboard",  # of older versions
     "films",
+    "policies",
     by_value.FOLDER,
 )
 _APPENDED = (
@@ -48,6 +49,7 @@ class Workdir:
         check_name(path)
         self.path = os.path.abspath(path)
         self.checkpoints = os.path.join(self.path, "checkpoints")
+        self.policies = os.path.join(self.path, "policies")  # if there are several
         self.logs = os.path.join(self.path, "logs")
         self.run = 0  # number of earlier runs in this folder
         self._config = os.path.join(self.path, "config.json")
@@ -55,6 +57,17 @@ class Workdir:
         # Fields that --change gave another value: before and after.
         self._changed: dict[str, tuple[Any, Any]] = {}
         self._made: list[str] = []  # folders made by `open`, the innermost first
+
+    def checkpoints_of(self, policy: str) -> str:
+        """Returns the folder of a policy's checkpoints; "" is a single one."""
+        if not policy:
+            return self.checkpoints
+        return os.path.join(self.policies, policy, "checkpoints")
+
+    def names_of_policies(self) -> tuple[str, ...]:
+        """Returns the policies that have a folder here; ("",) for a single one."""
+        there = os.listdir(self.policies) if os.path.isdir(self.policies) else []
+        return tuple(sorted(there)) or ("",)
 
     def stored(self) -> config_dict.ConfigDict | None:
         """Returns the config of the run in this folder, or None without a run."""

@@ -3,6 +3,7 @@
 import enum
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,40 +45,54 @@ COUNTERS = (
     "bad_rewards",  # unrolls that the actor discarded
     "bad_observations",  # likewise
     "observations_outside",  # outside of their space, but used
-    "carried_over",  # trajectories of the runs before, the learner's alone
-    "learned",  # trajectories, the learner's alone
-    "discarded",  # trajectories, the learner's alone
-    "failed_checkpoints",  # the learner's alone
     "finished",  # unrolls, updates, evaluations or batches of requests, by role
 )
-_COLUMN = {name: i for i, name in enumerate(COUNTERS)}
+# Words of a policy's books. The process that learns the policy alone writes them.
+BOOKS = (
+    "carried_over",  # trajectories of the runs before
+    "learned",  # trajectories
+    "discarded",  # trajectories
+    "failed_checkpoints",
+)
+
+_LINE = 8  # int64 words of a cache line
 
 _INDEX = {name: i for i, name in enumerate(live_hyperparameters.NAMES)}
 _STOP, _SAVES, _CHANGES = range(3)  # orders; the supervisor writes them
 
 
-class ProcessRow:
+class Counters:
+    """Words in shared memory by name, with one writer."""
+
+    def __init__(self, words: np.ndarray, names: Sequence[str]) -> None:
+        """`words` is int64, one a name or more."""
+        self._words = words.data.cast("B").cast("q")
+        self._column = {name: i for i, name in enumerate(names)}
+
+    def get(self, name: str) -> int:
+        return self._words[self._column[name]]
+
+    def set(self, name: str, value: int) -> None:
+        self._words[self._column[name]] = value
+
+    def add(self, name: str, value: int) -> None:
+        self._words[self._column[name]] += value
+
+
+class ProcessRow(Counters):
     """Words of one process. `row.beat(state)` is the heartbeat."""
 
     def __init__(self, words: np.ndarray) -> None:
-        self._words = words.data.cast("B").cast("q")
-
-    def get(self, name: str) -> int:
-        return self._words[_COLUMN[name]]
-
-    def set(self, name: str, value: int) -> None:
-        self._words[_COLUMN[name]] = value
-
-    def add(self, name: str, value: int) -> None:
-        self._words[_COLUMN[name]] += value
+        super().__init__(words, COUNTERS)
+        self._beat, self._state = map(COUNTERS.index, ("heartbeat_ns", "state"))
 
     def beat(self, state: State) -> None:
-        self._words[_COLUMN["heartbeat_ns"]] = time.monotonic_ns()
-        self._words[_COLUMN["state"]] = state
+        self._words[self._beat] = time.monotonic_ns()
+        self._words[self._state] = state
 
     def beat_on(self) -> None:
         """Renews the heartbeat and keeps the state, during long work."""
-        self._words[_COLUMN["heartbeat_ns"]] = time.monotonic_ns()
+        self._words[self._beat] = time.monotonic_ns()
 
     @property
     def state(self) -> State:
@@ -90,32 +105,44 @@ class ProcessRow:
 class ControlBlock:
     """Rows of all processes, orders, and live hyperparameters. Picklable to a child.
 
-    A live hyperparameter is two words. The learner writes the scheduled value. The
-    supervisor writes the override of a user, or NaN.
+    A live hyperparameter is two words a policy. Its learner writes the scheduled value.
+    The supervisor writes the override of a user, or NaN.
     """
 
-    def __init__(self, num_processes: int) -> None:
-        columns = -(-len(COUNTERS) // 8) * 8  # whole cache lines a row
+    def __init__(self, num_processes: int, num_policies: int = 1) -> None:
+        """Allocates the block; this object has the live values of policy 0."""
+        columns = -(-len(COUNTERS) // _LINE) * _LINE  # whole cache lines a row
+        live = specs.array_spec((num_policies, len(_INDEX)), np.float64)
         spec = {
             "orders": specs.array_spec((3,), np.int64),
             "rows": specs.array_spec((num_processes, columns), np.int64),
-            "scheduled": specs.array_spec((len(_INDEX),), np.float64),
-            "overrides": specs.array_spec((len(_INDEX),), np.float64),
+            "books": specs.array_spec((num_policies, _LINE), np.int64),
+            "scheduled": live,
+            "overrides": live,
         }
-        self._attach(shared_memory.SharedArrays(spec))
+        self._attach(shared_memory.SharedArrays(spec), 0)
         self._memory.arrays["overrides"].fill(math.nan)
         # A process without a heartbeat has been silent since now, not since boot.
-        beats = self._memory.arrays["rows"][:, _COLUMN["heartbeat_ns"]]
+        beats = self._memory.arrays["rows"][:, COUNTERS.index("heartbeat_ns")]
         beats.fill(time.monotonic_ns())
 
-    def _attach(self, memory: shared_memory.SharedArrays) -> None:
-        self._memory = memory
+    def _attach(self, memory: shared_memory.SharedArrays, policy: int) -> None:
+        self._memory, self._policy = memory, policy
         self._orders = memory.arrays["orders"].data.cast("B").cast("q")
         self._scheduled, self._overrides = (
-            memory.arrays[name].data.cast("B").cast("d")
+            memory.arrays[name][policy].data.cast("B").cast("d")
             for name in ("scheduled", "overrides")
         )
         self._barrier = barrier.make_barrier()
+
+    def of(self, policy: int) -> "ControlBlock":
+        """Returns the same block, with the live values of a policy."""
+        return _attach(self._memory, policy)
+
+    @property
+    def books(self) -> Counters:
+        """Trajectory counts of the policy."""
+        return Counters(self._memory.arrays["books"][self._policy], BOOKS)
 
     def row(self, process: int) -> ProcessRow:
         return ProcessRow(self._memory.arrays["rows"][process])
@@ -173,10 +200,10 @@ class ControlBlock:
         self._memory.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._memory,)
+        return _attach, (self._memory, self._policy)
 
 
-def _attach(memory: shared_memory.SharedArrays) -> ControlBlock:
+def _attach(memory: shared_memory.SharedArrays, policy: int) -> ControlBlock:
     block = ControlBlock.__new__(ControlBlock)
-    block._attach(memory)
+    block._attach(memory, policy)
     return block

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+from collections.abc import Sequence
 from multiprocessing import reduction
 from typing import Any
 
@@ -42,6 +43,16 @@ class Doorbell:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (reduction.DupFd(self._fd),)
+
+
+def wait_for_any(bells: Sequence[Doorbell], timeout_secs: float) -> None:
+    """Waits for a ring of any of the bells, and consumes those that came."""
+    if len(bells) == 1:
+        bells[0].wait(timeout_secs)
+        return
+    select.select(bells, (), (), timeout_secs)
+    for bell in bells:
+        bell.wait(0.0)
 
 
 def _attach(duplicate: Any) -> Doorbell:

@@ -1,5 +1,6 @@
 """Everything that a child process gets."""
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,28 +27,50 @@ class Cores(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """Memory that crosses a process boundary, and the settings to use it."""
+    """Memory of one policy that crosses a process boundary, and the settings to use it.
 
+    A child gets one of each policy. From `whole` on, all of them have the same.
+    """
+
+    policy: str  # its name; "" for a single one
+    number: int  # of the policy, from 0
     config: Any  # a frozen ConfigDict
     live: live_hyperparameters.LiveHyperparameters  # of the config
-    environment: specs.EnvironmentSpec
+    environment: specs.EnvironmentSpec  # of the policy's players
     batch: Any  # the batch's trajectory spec
-    topology: topology_lib.Topology
-    control: control_block.ControlBlock
+    control: control_block.ControlBlock  # with the policy's live values and books
     rings: trajectory_ring.TrajectoryRings
     store: parameter_store.ParameterStore
     snapshots: parameter_store.ParameterStore  # for the evaluator
-    inference: inference_requests.InferenceBlock
-    names: name_tables.NameTables  # of the user's numbers: of actors, and of all
     learner_record: record_ring.RecordRing
-    evaluation_record: record_ring.RecordRing
     checkpoints: str  # folder
+    whole: Any  # the config of the run; that above, if there is a single policy
+    topology: topology_lib.Topology
+    inference: inference_requests.InferenceBlock
+    names: name_tables.NameTables  # of the user's numbers: of actors, of policies
+    evaluation_record: record_ring.RecordRing
     learner_threads: int
     cores: Cores
     profile_updates: int = 0
     run: int = (
         0  # number of the run in its folder; 0 in lockstep, which is deterministic
     )
+
+    @property
+    def folder(self) -> str:
+        """The run's folder. One of several policies has policies/NAME there."""
+        own = os.path.dirname(self.checkpoints)
+        return os.path.dirname(os.path.dirname(own)) if self.policy else own
+
+    @property
+    def actor_names(self) -> list[name_tables.NameTable]:
+        """Tables of the user's numbers that each actor has."""
+        return self.names.tables[: len(self.topology.actors)]
+
+    @property
+    def learner_names(self) -> name_tables.NameTable:
+        """Table of the user's numbers in the policy's games."""
+        return self.names.tables[len(self.topology.actors) + self.number]
 
     def row(self, seat: topology_lib.Seat) -> control_block.ProcessRow:
         """Returns the words of one seat's processes."""

@@ -18,18 +18,18 @@ class Accounts:
         self,
         rings: trajectory_ring.TrajectoryRings,
         the_batcher: batcher.Batcher,
-        row: control_block.ProcessRow,
+        books: control_block.Counters,
         slot_size: int,
     ) -> None:
         """`slot_size`: trajectories per slot of the rings."""
-        self._rings, self._batcher, self._row = rings, the_batcher, row
+        self._rings, self._batcher, self._books = rings, the_batcher, books
         self._slot_size = slot_size
         self._num_learned = 0  # trajectories of this incarnation
         self._saved: dict[str, int] = {}
 
     def learned(self, count: int) -> None:
         """Counts fresh trajectories that were learned or, with an intake, inserted."""
-        self._row.add("learned", count)
+        self._books.add("learned", count)
         self._num_learned += count
         self._saved = {}
 
@@ -56,8 +56,8 @@ class Accounts:
         staged = self._batcher.num_released - self._num_learned
         counts = {
             "committed": self._since_the_first_run(heads),
-            "learned": self._row.get("learned"),
-            "discarded": self._row.get("discarded"),
+            "learned": self._books.get("learned"),
+            "discarded": self._books.get("discarded"),
             "in_flight": int((heads - tails).sum()) * self._slot_size + staged,
         }
         if counts["committed"] != sum(list(counts.values())[1:]):
@@ -67,14 +67,14 @@ class Accounts:
     def discard_lost(self) -> None:
         """Discards what an earlier incarnation took but did not learn; at its start."""
         taken = self._since_the_first_run(self._rings.tails())
-        self._row.set("discarded", taken - self._row.get("learned"))
+        self._books.set("discarded", taken - self._books.get("learned"))
 
     def _since_the_first_run(self, slots: Any) -> int:
         """Returns trajectories of all runs; `slots` are those of this run, by ring."""
-        return self._row.get("carried_over") + int(slots.sum()) * self._slot_size
+        return self._books.get("carried_over") + int(slots.sum()) * self._slot_size
 
 
-def carry_over(row: control_block.ProcessRow, counts: dict[str, int]) -> None:
+def carry_over(books: control_block.Counters, counts: dict[str, int]) -> None:
     """Restores a checkpoint's `counts`; the supervisor calls it before any learner."""
-    row.set("carried_over", counts.get("committed", 0))
-    row.set("learned", counts.get("learned", 0))
+    books.set("carried_over", counts.get("committed", 0))
+    books.set("learned", counts.get("learned", 0))

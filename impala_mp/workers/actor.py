@@ -1,22 +1,14 @@
-"""Actor: steps E environments with one policy an unroll, straight into a slot."""
+"""Actor: steps E environments with fixed policies an unroll, straight into slots."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from impala_mp import nest, types
 from impala_mp.environments import bad_data, episode_numbers, vector
-from impala_mp.networks import agent, flat_parameters
-from impala_mp.transport import (
-    control_block,
-    name_tables,
-    parameter_store,
-    trajectory_ring,
-    trajectory_slot,
-)
+from impala_mp.transport import control_block, name_tables
+from impala_mp.workers import party as party_lib
 
 _UNROLL_BITS, _INCARNATION_BITS = 32, 16  # of the number of an unroll; then the run
 _MAX_BAD_IN_A_ROW = 100  # unrolls; then the actor fails
@@ -24,11 +16,11 @@ WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
 
 class RingActor:
-    """Base of all actors: fills the slots of one ring."""
+    """Base of all actors: fills slots of the rings of its policies, one of each."""
 
     def __init__(
         self,
-        ring: trajectory_ring.TrajectoryRing,
+        writers: Sequence[party_lib.RingWriter],
         control: control_block.ControlBlock,
         row: control_block.ProcessRow,
         index: int,
@@ -38,8 +30,8 @@ class RingActor:
         run: int = 0,
     ) -> None:
         """`numbers` are those of all its environments; `run` is that of the folder."""
-        self._ring, self._control, self._row = ring, control, row
-        self._numbers, self._has_numbers = numbers, False
+        self._writers, self._control, self._row = writers, control, row
+        self._numbers = numbers
         self._index, self._incarnation = index, incarnation
         # Grows with each attempt. No other incarnation or run has the same.
         self._unroll = ((run << _INCARNATION_BITS) + incarnation) << _UNROLL_BITS
@@ -52,7 +44,7 @@ class RingActor:
         raise NotImplementedError
 
     def unroll(self) -> bool:
-        """Fills one slot and commits it; returns False if it could not."""
+        """Fills one slot of each ring; commits them, or returns False if it cannot."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -71,9 +63,8 @@ class RingActor:
         return done
 
     def _commit(self, environments: list[vector.VectorEnvironment]) -> None:
-        self._ring.commit(
-            self._index, self._incarnation, self._has_numbers, self._unroll
-        )
+        for writer in self._writers:
+            writer.commit(self._index, self._incarnation, self._unroll)
         self._row.add("finished", 1)
         outside = sum(each.num_outside for each in environments)
         self._row.add("observations_outside", outside - self._num_outside)
@@ -82,19 +73,6 @@ class RingActor:
     def publish_names(self, table: name_tables.NameTable) -> None:
         """Takes the columns of the user's numbers from `table`, and adds new ones."""
         self._numbers.follow(table.names(), table.append)
-
-    def _write_end(self, row: types.EpisodeEnd, t: int, end: types.EpisodeEnd) -> None:
-        """Writes row `t` of the open slot; the user's numbers where a game ends."""
-        row.episode_return[...] = end.episode_return
-        row.episode_length[...] = end.episode_length
-        if end.numbers is None:
-            return
-        if not self._has_numbers:  # rows before have none, and were left unwritten
-            slot = self._ring.slots[self._ring.open_index()]
-            slot.episode_end.numbers[: t + 1] = np.nan
-            self._has_numbers = True
-        over = ~np.isnan(end.episode_return)
-        row.numbers[over] = end.numbers[over]
 
     def _start_over(self, error: bad_data.BadData) -> None:
         """Counts a discarded unroll and resets. The reset may return bad data, too."""
@@ -111,55 +89,51 @@ class RingActor:
             except bad_data.BadData as again:
                 bad = again
 
+    def has_space(self) -> bool:
+        """Returns whether each ring has a free slot."""
+        return all(writer.ring.has_space() for writer in self._writers)
+
     def _wait_for_space(self) -> bool:
-        if self._ring.has_space():
+        """Waits a moment for a free slot of each ring; returns whether there is one."""
+        if self.has_space():
             return True
         self._row.beat(control_block.State.WAITING_FOR_SLOT)
         start = time.perf_counter_ns()
-        there_is = self._ring.wait_for_space(WAIT_SECS)
+        # One after the other: no unroll begins before the last of them has space.
+        for writer in self._writers:
+            if not writer.ring.wait_for_space(WAIT_SECS):
+                break
         self._row.add("wait_ns", time.perf_counter_ns() - start)
-        return there_is
+        return self.has_space()
 
 
 class Actor(RingActor):
-    """Actor that infers for itself, with its own copy of the parameters."""
+    """Actor that infers for itself, with its own copies of the parameters."""
 
     def __init__(
         self,
-        policy: agent.Agent,
+        parties: Sequence[party_lib.Party],
         environment: vector.VectorEnvironment,
-        ring: trajectory_ring.TrajectoryRing,
-        store: parameter_store.ParameterStore,
         control: control_block.ControlBlock,
         row: control_block.ProcessRow,
         index: int,
         incarnation: int,
         new_seeds: Callable[[], list[int]],
         generator: torch.Generator,
-        epsilon_exponents: list[float],
         run: int = 0,
     ) -> None:
-        """`epsilon_exponents` are the places of its environments on the ladder."""
+        """`parties` are those of the policies that play the environment."""
         numbers = environment.numbers
         super().__init__(
-            ring, control, row, index, incarnation, new_seeds, numbers, run
+            parties, control, row, index, incarnation, new_seeds, numbers, run
         )
-        self._agent, self._environment = policy, environment
+        self.parties, self._environment = parties, environment
         self._generator = generator
-        first, *others = epsilon_exponents
-        several = any(other != first for other in others)
-        self._exponents = np.array(epsilon_exponents) if several else first
-        # Straight into the network: a process holds one copy.
-        flat = flat_parameters.FlatParameters(policy.network).flat.numpy()
-        self.parameters = parameter_store.ParameterReader(store, flat)
-        self._slots = [trajectory_slot.of_slot(slot) for slot in ring.slots]
-        self._state = policy.initial_state(environment.num_envs)
-        self._time_step: types.TimeStep = None  # type: ignore[assignment]
 
     def reset(self) -> None:
-        first = self._environment.reset(self._new_seeds())
-        self._time_step = nest.map_structure(np.array, first)
-        self._state = self._agent.initial_state(self._environment.num_envs)
+        first = self._environment.split(self._environment.reset(self._new_seeds()))
+        for party, time_step in zip(self.parties, first, strict=True):
+            party.reset(time_step)
 
     def close(self) -> None:
         self._environment.close()
@@ -170,7 +144,7 @@ class Actor(RingActor):
             if not self._wait_for_space():
                 continue
             self.fetch()
-            if self.parameters.version:
+            if all(party.parameters.version for party in self.parties):
                 if self.guarded_unroll():
                     each_unroll()
             else:
@@ -178,73 +152,54 @@ class Actor(RingActor):
                 time.sleep(0.005)
 
     def fetch(self) -> None:
-        """Copies the newest parameters into the network, if there are newer ones."""
-        reader = self.parameters
-        fetches, torn = reader.num_fetches, reader.num_torn
-        reader.fetch()
-        self._row.add("fetches", reader.num_fetches - fetches)
-        self._row.add("torn_reads", reader.num_torn - torn)
+        """Copies the newest parameters into the networks."""
+        for party in self.parties:
+            party.fetch(self._row)
 
     @torch.inference_mode()
     def unroll(self) -> bool:
-        """Fills one slot and commits it, unless the run stops midway."""
-        slot = self._slots[self._ring.open_index()]
-        for stored, leaf in zip(slot.core_state, self._state, strict=True):
-            stored.copy_(leaf)
-        trajectory_slot.write(slot.time_step_arrays[0], self._time_step)
-        for t in range(len(slot.outputs)):
+        """Fills and commits a slot of each ring, unless the run stops midway."""
+        num_steps = min([party.begin() for party in self.parties])
+        for t in range(num_steps):
             if self._control.stopping:
                 return False
-            self._step(slot, t)
-        last = slot.time_step_arrays[-1]
-        nest.map_structure(np.copyto, self._time_step, last)
+            self._step(t)
+        for party in self.parties:
+            party.finish()
         self._commit([self._environment])
         return True
 
-    def _step(self, slot: trajectory_slot.SlotRows, t: int) -> None:
-        row = self._row
+    def _step(self, t: int) -> None:
+        row, environment = self._row, self._environment
         row.beat(control_block.State.RUNNING)
         start = time.perf_counter_ns()
-        output, self._state = self._agent.step(
-            slot.time_steps[t],
-            self._state,
-            epsilon=self._epsilon(),
-            temperature=self._control.get("temperature"),
-            generator=self._generator,
-        )
-        trajectory_slot.write_tensors(slot.outputs[t], output)
-        slot.versions[t].fill(self.parameters.version)
+        actions = [party.act(t, self._generator) for party in self.parties]
         middle = time.perf_counter_ns()
-        time_step, episode_end = self._environment.step(slot.actions[t])
-        trajectory_slot.write(slot.time_step_arrays[t + 1], time_step)
-        self._write_end(slot.episode_ends[t], t, episode_end)
+        time_step, end = environment.step(actions[0] if len(actions) == 1 else actions)
+        for party, own, its_end in zip(
+            self.parties,
+            environment.split(time_step),
+            environment.split_end(end),
+            strict=True,
+        ):
+            party.note(t, own, its_end)
         row.add("inference_ns", middle - start)
         row.add("environment_ns", time.perf_counter_ns() - middle)
-        row.add("agent_steps", self._environment.num_envs)
-
-    def _epsilon(self) -> float | torch.Tensor:
-        """Returns the present epsilon; float64 [E] on a ladder over environments."""
-        epsilon = self._control.get("epsilon") ** self._exponents
-        return torch.from_numpy(epsilon) if isinstance(epsilon, np.ndarray) else epsilon
+        row.add("agent_steps", environment.num_envs)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state that the next unroll depends on, without the parameters."""
         return {
             "unroll": self._unroll,
             "generator": self._generator.get_state(),
-            "core_state": self._state,
-            "time_step": nest.flatten(
-                nest.map_structure(torch.from_numpy, self._time_step)
-            ),
+            "parties": [party.state_dict() for party in self.parties],
             "environment": self._environment.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._unroll = state.get("unroll", self._unroll)  # not in older checkpoints
         self._generator.set_state(state["generator"])
-        self._state = tuple(state["core_state"])
-        for mine, saved in zip(
-            nest.flatten(self._time_step), state["time_step"], strict=True
-        ):
-            np.copyto(mine, saved.numpy())
+        saved = state.get("parties", [state])  # older checkpoints have a single one
+        for party, own in zip(self.parties, saved, strict=True):
+            party.load_state_dict(own)
         self._environment.load_state_dict(state["environment"])

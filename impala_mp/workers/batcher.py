@@ -86,7 +86,7 @@ class Batcher:
         self.intake = the_intake
         self._arriving = rings[0]  # ring of the last arrival
         self._oldest_version, self._discarded = oldest_version, discarded
-        self._rings, self._bell = rings, bell
+        self._rings, self.bell = rings, bell
         self._device = torch.device(device)
         self._replay = the_replay
         size = spec.header.actor.shape[0]
@@ -125,9 +125,12 @@ class Batcher:
         """Returns the number of slots in the rings."""
         return sum(ring.num_committed() for ring in self._rings)
 
-    def wait(self, timeout_secs: float) -> None:
-        """Waits for at most one ring of the doorbell."""
-        self._bell.wait(timeout_secs)
+    def discard_all(self) -> None:
+        """Discards the trajectories in the rings, which nothing learns."""
+        for ring in self._rings:
+            if count := ring.num_committed():
+                self._discarded(count * self._slot_size)
+                ring.release(count)
 
     def arrive(self) -> Batch | None:
         """Copies the oldest slot into the replay, if it may enter; else returns None.

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,61 +24,77 @@ from impala_mp.workers import (
     intake,
     learner,
     learner_loop,
+    party,
     snapshots,
 )
 
 
 def make_actor(
-    seat: topology.Seat, incarnation: int, shared: shared_lib.Shared
+    seat: topology.Seat, incarnation: int, policies: Sequence[shared_lib.Shared]
 ) -> actor.Actor:
     """Returns the actor of one seat, its environments started; close it at the end."""
-    config, index, row = shared.config, seat.index, shared.row(seat)
-    node = shared.seeds("actor", index, incarnation)
+    common, index = policies[0], seat.index
+    config, row = common.config, common.row(seat)
+    node = common.seeds("actor", index, incarnation)
     with contextlib.ExitStack() as after_failure:
         environment = factory.make(
-            config.environment, config.actors.environments, task=index
+            config.environment,
+            sum(each.config.actors.environments for each in policies),
+            task=index,
         )
         after_failure.callback(environment.close)
-        num_actors = len(shared.topology.actors)
-        policy = agent.make(config, shared.environment)
-        policy.precision = config.inference.precision
         the_actor = actor.Actor(
-            policy,
+            [_make_party(each, index) for each in policies],
             environment,
-            shared.rings.ring(index),
-            shared.store,
-            shared.control,
+            common.control,
             row,
             index,
             incarnation,
             seeding.EnvironmentSeeds(node, environment.num_envs),
             torch.Generator().manual_seed(seeding.torch_seed(node)),
-            schedules.rungs(config.actors, num_actors)[index],
-            shared.run,
+            common.run,
         )
-        the_actor.publish_names(shared.names.tables[index])
+        the_actor.publish_names(common.actor_names[index])
         row.beat(control_block.State.RESETTING)
         the_actor.reset()
         after_failure.pop_all()
     return the_actor
 
 
+def _make_party(shared: shared_lib.Shared, index: int) -> party.Party:
+    config = shared.config
+    policy = agent.make(config, shared.environment)
+    policy.precision = config.inference.precision
+    num_actors = len(shared.topology.actors)
+    return party.Party(
+        policy,
+        shared.rings.ring(index),
+        shared.store,
+        shared.control,
+        config.actors.environments,
+        schedules.rungs(config.actors, num_actors)[index],
+    )
+
+
 def make_learner(
     seat: topology.Seat, shared: shared_lib.Shared
 ) -> learner_loop.LearnerLoop:
-    """Returns the learner of one seat, not yet restored."""
+    """Returns the learner of one policy, in a process of `seat`, not yet restored."""
     config, rings, row = shared.config, shared.rings, shared.row(seat)
-    node = seeding.sequence(config.seed, "learner")
+    node = seeding.sequence(config.seed, "learner", shared.number)
     torch.manual_seed(seeding.torch_seed(node))
     the_replay = _make_replay(shared, row)
-    tables = shared.names.tables
+    books = shared.control.books
     the_batcher = batcher.Batcher(
-        [rings.ring(number) for number in shared.topology.rings(rank=seat.rank)],
+        [
+            rings.ring(number)
+            for number in shared.topology.rings(shared.number, seat.rank)
+        ],
         rings.learner_doorbell,
         shared.batch,
         config.learner.device,
         _oldest_version(config.max_policy_lag, shared.store),
-        lambda count: row.add("discarded", count),
+        lambda count: books.add("discarded", count),
         the_replay,
         intake.Intake(config.replay, the_replay) if config.replay.reuse else None,
     )
@@ -97,8 +113,8 @@ def make_learner(
             config,
             shared.environment.players,
             os.path.dirname(shared.checkpoints),
-            tables[:-1],
-            tables[-1],
+            shared.actor_names,
+            shared.learner_names,
         ),
         snapshots.Writer(
             the_learner.parameters.flat,
@@ -123,7 +139,7 @@ def _make_replay(
         derived.num_replayed(config),
         derived.num_new(config),
         config.replay,
-        shared.seeds("replay", 0, row.get("incarnation")),
+        shared.seeds("replay", shared.number, row.get("incarnation")),
     )
 
 

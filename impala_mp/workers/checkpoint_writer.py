@@ -46,8 +46,10 @@ class CheckpointWriter:
         self._saved = time.monotonic()
         self.num_saved += 1
 
-    def write(self, update: int, state: dict[str, Any]) -> None:
+    def write(self, update: int, state: dict[str, Any], replace: bool) -> None:
         """Writes a checkpoint of `state` and the overrides; prunes the older ones.
+
+        `replace` writes it again if there is one of this update.
 
         Raises:
           OSError: it could not be written, as on a full disk. The checkpoint before
@@ -60,7 +62,7 @@ class CheckpointWriter:
             update,
             {**state, "num_saved": self.num_saved, "overrides": overrides},
             keep=bool(every) and self.num_saved % every == 0,
-            replace=overrides != self._saved_overrides,
+            replace=replace or overrides != self._saved_overrides,
             beat=self._row.beat_on,
         )
         self._saved_overrides = overrides

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,9 @@ from impala_mp.environments import vector
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.storage import best_checkpoint, evaluations
 from impala_mp.transport import control_block, shared as shared_lib
-from impala_mp.workers import evaluator, film as film_lib, snapshots
+from impala_mp.workers import evaluator, film as film_lib, line_up, snapshots
 
 MAX_SHARE = 0.01  # of the machine's cores, unless evaluation.interval_steps is set
-evaluator.SELECTION, evaluator.REPORT = (
-    1,
-    2,
-)  # seeds: a policy is chosen on one set, and reported on another
 
 
 class Allowance:
@@ -45,18 +41,24 @@ class EvaluationLoop:
 
     def __init__(
         self,
-        shared: shared_lib.Shared,
-        policy: agent.Agent,
+        policies: Sequence[shared_lib.Shared],
+        agents: Sequence[agent.Agent],
         environments: dict[str, vector.VectorEnvironment],
         row: control_block.ProcessRow,
     ) -> None:
         """`environments` has those of each task, by its suffix."""
-        self._shared, self._policy, self._row = shared, policy, row
-        self._environments = environments
+        self._shared, self._agents, self._row = policies[0], agents, row
+        self._policies, self._environments = policies, environments
+        shared = policies[0]
         self._settings = shared.config.evaluation
-        flat = flat_parameters.FlatParameters(policy.network).flat
-        self._snapshots = snapshots.Reader(shared.snapshots, flat)
-        self._folder = os.path.dirname(shared.checkpoints)
+        self._snapshots = [
+            snapshots.Reader(
+                each.snapshots, flat_parameters.FlatParameters(own.network).flat
+            )
+            for each, own in zip(policies, agents, strict=True)
+        ]
+        self._moments: list[snapshots.Moment | None] = [None for _ in policies]
+        self._folder = shared.folder
         self._best = best_checkpoint.BestCheckpoint(shared.checkpoints)
         share = 1.0 if self._settings.interval_steps else MAX_SHARE
         num_cores = len(os.sched_getaffinity(0))
@@ -70,12 +72,24 @@ class EvaluationLoop:
         ):
             self._evaluate_at_random()
         while self._goes_on():
-            moment = self._snapshots.fetch()
+            moment = self._fetch()
             if moment is None:
                 self._row.beat(control_block.State.WAITING_FOR_DATA)
                 time.sleep(0.1)
                 continue
             self._evaluate(moment)
+
+    def _fetch(self) -> snapshots.Moment | None:
+        """Fetches new snapshots; returns the progress of all, None without one."""
+        found = [reader.fetch() for reader in self._snapshots]
+        self._moments = [
+            new or old for new, old in zip(found, self._moments, strict=True)
+        ]
+        moments = [moment for moment in self._moments if moment]
+        if not any(found) or len(moments) < len(found):
+            return None
+        updates, steps, secs = zip(*moments, strict=True)
+        return snapshots.Moment(sum(updates), sum(steps), max(secs))
 
     def _goes_on(self) -> bool:
         return not self._shared.control.stopping
@@ -86,17 +100,21 @@ class EvaluationLoop:
         return self._goes_on()
 
     def _evaluate_at_random(self) -> None:
-        random_policy = evaluator.RandomPolicy(
-            self._policy, self._shared.environment.action
-        )
-        played = self._play(random_policy, evaluator.SELECTION)
+        at_random = [
+            evaluator.RandomPolicy(own, each.environment.action)
+            for each, own in zip(self._policies, self._agents, strict=True)
+        ]
+        played = self._play(at_random, evaluator.SELECTION)
         if played:
             start = snapshots.Moment(0, 0, 0.0)
             self._keep(played, evaluations.PROGRESS, evaluations.RANDOM, start)
 
     def _evaluate(self, moment: snapshots.Moment) -> None:
-        """Evaluates the snapshot; keeps it as the best if no other was better."""
-        played = self._play(self._policy, evaluator.SELECTION)
+        """Evaluates the snapshots; keeps it as the best if no other was better.
+
+        Of several policies, which may play against each other, none is the best.
+        """
+        played = self._play(self._agents, evaluator.SELECTION)
         if not played:
             return
         line = self._keep(played, evaluations.PROGRESS, self._kind, moment)
@@ -104,8 +122,8 @@ class EvaluationLoop:
             self._film(moment)
         self._shared.evaluation_record.write(evaluator.as_record(line))
         self._row.add("finished", 1)
-        if self._best.is_better(line["mean"]):
-            again = self._play(self._policy, evaluator.REPORT)
+        if len(self._agents) == 1 and self._best.is_better(line["mean"]):
+            again = self._play(self._agents, evaluator.REPORT)
             if again:
                 self._keep(
                     again, evaluations.BEST, self._kind, moment, evaluator.REPORT
@@ -113,7 +131,7 @@ class EvaluationLoop:
                 self._save(moment, line["mean"])
 
     def _save(self, moment: snapshots.Moment, mean: float) -> None:
-        parameters = self._policy.network.state_dict()
+        parameters = self._agents[0].network.state_dict()
         try:
             self._best.save(
                 parameters, moment.updates, moment.agent_steps, mean, self._row.beat_on
@@ -126,7 +144,7 @@ class EvaluationLoop:
         environment = next(iter(self._environments.values()))
         film = film_lib.Film(environment, small=True)
         evaluator.evaluate(
-            self._policy,
+            line_up.of(self._agents, environment),
             environment,
             1,
             self._settings.greedy,
@@ -146,9 +164,9 @@ class EvaluationLoop:
     def _kind(self) -> str:
         return evaluations.GREEDY if self._settings.greedy else evaluations.SAMPLED
 
-    def _play(self, policy: Any, seeds: int) -> dict[str, evaluator.Played]:
+    def _play(self, policies: Sequence[Any], seeds: int) -> dict[str, evaluator.Played]:
         """Returns the games of each task; empty if one has none or the run stops."""
-        by_task = dict(self._games(policy, self._seed(seeds)))
+        by_task = dict(self._games(policies, self._seed(seeds)))
         complete = all(played.returns for played in by_task.values())
         return by_task if complete and self._goes_on() else {}
 
@@ -156,11 +174,11 @@ class EvaluationLoop:
         return evaluator.seed_of(self._shared.config, seeds)
 
     def _games(
-        self, policy: Any, seed: np.random.SeedSequence
+        self, policies: Sequence[Any], seed: np.random.SeedSequence
     ) -> Iterator[tuple[str, evaluator.Played]]:
         for suffix, environment in self._environments.items():
             played = evaluator.evaluate(
-                policy,
+                line_up.of(policies, environment),
                 environment,
                 self._settings.training_episodes,
                 self._settings.greedy,
@@ -168,7 +186,7 @@ class EvaluationLoop:
                 self._each_step,
                 self._settings.max_steps,
             )
-            yield from played.by_player(suffix, environment.spec.players).items()
+            yield from played.by_label(suffix, environment.labels).items()
 
     def _keep(
         self,

@@ -13,7 +13,7 @@ from impala_mp import errors, nest, seeding, specs, types
 from impala_mp.config import by_value, derived
 from impala_mp.environments import bad_data, vector
 from impala_mp.networks import agent
-from impala_mp.workers import confidence
+from impala_mp.workers import confidence, line_up
 
 _MAX_BAD_IN_A_ROW = 100  # restarts without an ended game; then the evaluation ends
 
@@ -68,17 +68,19 @@ class Played(NamedTuple):
     numbers: dict[str, list[float]]  # the user's, of the games that have them
     columns: list[int]  # of the environment
 
-    def by_player(self, suffix: str, players: tuple[str, ...]) -> dict[str, "Played"]:
-        """Returns the games by the suffix of their metrics; players without are out.
+    def by_label(self, suffix: str, labels: tuple[str, ...]) -> dict[str, "Played"]:
+        """Returns the games by the suffix of their metrics; labels without are out.
 
         Args:
-          suffix: that of the task, which is the only one without metrics by player.
-          players: those of the environment's spec.
+          suffix: that of the task, which is the only one without metrics by label.
+          labels: those of the environment, one a player.
         """
-        suffixes = derived.suffixes_of_players(players) or (suffix,)
+        names = tuple(dict.fromkeys(labels))
+        suffixes = derived.suffixes_of_players(names) or (suffix,)
         if len(suffixes) == 1 or not self.returns:
             return {suffix: self}
-        groups = np.array(self.columns, int) % len(players)
+        numbers = np.array([names.index(label) for label in labels])
+        groups = numbers[np.array(self.columns, int) % len(labels)]
 
         def own(values: list[Any], player: int) -> list[Any]:
             return [values[i] for i in np.flatnonzero(groups == player)]
@@ -153,7 +155,7 @@ def _short(value: Any) -> str:
 
 @torch.inference_mode()
 def evaluate(
-    policy: agent.Agent | RandomPolicy,
+    policy: line_up.Player | line_up.LineUp,
     environment: vector.VectorEnvironment,
     episodes: int,
     greedy: bool,
@@ -175,7 +177,7 @@ def evaluate(
       report: receives a sentence if fewer games are counted.
       epsilon: share of uniformly random actions.
     """
-    num_envs, count = environment.num_envs, len(environment.spec.players)
+    num_envs, count = environment.num_envs, len(environment.players)
     episodes = -(-episodes // count) * count
     generator = torch.Generator().manual_seed(seeding.torch_seed(seed))
     new_seeds = seeding.EnvironmentSeeds(seed, num_envs)

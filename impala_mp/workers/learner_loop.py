@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from impala_mp.algorithms import base, cuda, replay
 from impala_mp.config import fields, live_hyperparameters, schedules
 from impala_mp.transport import (
     control_block,
+    doorbell,
     parameter_store,
     record_ring,
     trajectory_ring,
@@ -61,8 +62,11 @@ class LearnerLoop:
         self._config = config
         self._learner, self._batcher = the_learner, the_batcher
         slot_size = config.actors.environments
-        self._accounts = accounting.Accounts(rings, the_batcher, row, slot_size)
-        self._control, self._row = control, row
+        self._accounts = accounting.Accounts(
+            rings, the_batcher, control.books, slot_size
+        )
+        self.control = control
+        self.row, self.bell = row, the_batcher.bell
         self._record, self._replay = the_record, the_replay
         self._refresher = replay.Refresher(the_replay) if the_replay else None
         self._publisher = publisher.Publisher(
@@ -126,25 +130,20 @@ class LearnerLoop:
         if alarm:
             print(alarm, flush=True)
 
-    def run(self, each_update: Callable[[], None] = lambda: None) -> None:
-        """Learns until the run is finished or stops."""
-        while not self.finished and not self._control.stopping:
-            self._row.beat(control_block.State.WAITING_FOR_DATA)
-            ready = self.ready()
-            if not ready:
-                self.updates.timed("wait", self._batcher.wait, _WAIT_SECS)
-                ready = self.ready()
-            if self.record_is_due():
-                self.write_record()
-            if ready:
-                self.step()
-                each_update()
-            if self.save_is_due():
-                self.save()
-        self._row.beat(control_block.State.STOPPING)
-        self._learn_what_is_left()
-        self._publisher.flush()
-        self.conclude()
+    def turn(self) -> bool:
+        """Makes an update if there is a batch; returns whether it did.
+
+        A policy that is finished while others learn discards its trajectories.
+        """
+        ready = self.ready()
+        if self.finished:
+            self._batcher.discard_all()
+            return False
+        if self.record_is_due():
+            self.write_record()
+        if ready:
+            self.step()
+        return ready
 
     def conclude(self, extra: dict[str, Any] | None = None) -> None:
         """Writes the last checkpoint, with `extra` as in `save`, and the last record.
@@ -152,6 +151,7 @@ class LearnerLoop:
         Raises:
           NotSaved: the checkpoint could not be written.
         """
+        self._publisher.flush()
         saved = self.save(extra)
         self.write_record()
         if not saved:
@@ -160,15 +160,14 @@ class LearnerLoop:
                 f" update {self._checkpoints.saved_update} are lost"
             )
 
-    def _learn_what_is_left(self) -> None:
-        """Learns the batches in the rings, within half of the shutdown deadline."""
-        end = time.monotonic() + self._config.shutdown.deadline_secs / 2.0
+    def learn_what_is_left(self, end: float) -> None:
+        """Learns the batches in the rings, until the monotonic time `end`."""
         while not self.finished and self.ready() and time.monotonic() < end:
             self.step()
 
     def step(self) -> None:
         """Makes one update and publishes it. The rings must contain a batch."""
-        self._row.beat(control_block.State.RUNNING)
+        self.row.beat(control_block.State.RUNNING)
         if self._replay:
             progress = self._learner.agent_steps / self._config.total_agent_steps
             self._replay.anneal(progress)
@@ -183,10 +182,10 @@ class LearnerLoop:
         moment = self._moment()
         self._snapshots.look(moment)
         self._stop.look(*moment[1:], self._games.return_mean())
-        self._row.add("finished", 1)
+        self.row.add("finished", 1)
 
     def _update(self, batch: batcher.Batch) -> torch.Tensor:
-        live = base.Live(*map(self._control.get, base.Live._fields))
+        live = base.Live(*map(self.control.get, base.Live._fields))
         self._guard.before()
         metrics = self._learner.update(batch.trajectory, live, batch.sample)
         if self._refresher:
@@ -205,7 +204,7 @@ class LearnerLoop:
 
     def _publish(self, publish: Callable[[], int]) -> None:
         for name, schedule in self._schedules.items():
-            self._control.set(name, schedule.at(self._learner.agent_steps))
+            self.control.set(name, schedule.at(self._learner.agent_steps))
         self._drift.published(publish(), self._learner.updates)
 
     # Records.
@@ -239,7 +238,7 @@ class LearnerLoop:
                 **self._restored,
                 **self._means,
                 "loss/learning_rate": self._learner.learning_rate(
-                    self._control.get("learning_rate_factor")
+                    self.control.get("learning_rate_factor")
                 ),
                 **self._games.metrics(),
                 "health/drift": self._drift.worst,
@@ -250,8 +249,7 @@ class LearnerLoop:
                 "memory/device_mib": cuda.device_mib(self.updates.device),
                 "health/checkpoint_update": self._checkpoints.saved_update,
                 **{
-                    f"live/{n}": self._control.get(n)
-                    for n in live_hyperparameters.NAMES
+                    f"live/{n}": self.control.get(n) for n in live_hyperparameters.NAMES
                 },
             }
         )
@@ -287,10 +285,10 @@ class LearnerLoop:
         try:
             self._games.flush(durable=True)
             state = {**self._state(counts), **(extra or {})}
-            self._checkpoints.write(self._learner.updates, state)
+            self._checkpoints.write(self._learner.updates, state, bool(extra))
         except OSError as error:
             print(f"A checkpoint could not be written: {error}.", flush=True)
-            self._row.add("failed_checkpoints", 1)
+            self.control.books.add("failed_checkpoints", 1)
             return False
         self._accounts.saved(counts)
         return True
@@ -349,7 +347,7 @@ class LearnerLoop:
         self._snapshots.restore(moment.agent_steps)
         self._stop.look(*moment[1:], self._games.return_mean())
         self._restored = {f"restored/{k}": v for k, v in self._progress().items()}
-        self._restored["restored/incarnation"] = self._row.get("incarnation")
+        self._restored["restored/incarnation"] = self.row.get("incarnation")
         if "delay_line" in state:
             self._publisher.load_state_dict(state["delay_line"])
             self._publish(self._publisher.republish)
@@ -359,3 +357,55 @@ class LearnerLoop:
         self.write_record()
         self._next_record = 0  # at the next update
         return state
+
+
+def run(
+    loops: Sequence[LearnerLoop],
+    deadline_secs: float,
+    each_turn: Callable[[], None] = lambda: None,
+) -> None:
+    """Learns the policies of one process in turn, until all are finished or stopped.
+
+    All of them are saved at the same moment.
+
+    Args:
+      deadline_secs: from the request to stop; half of it is for what is in the rings.
+      each_turn: called after updates.
+
+    Raises:
+      NotSaved: a last checkpoint could not be written.
+    """
+    control, row = loops[0].control, loops[0].row
+    while not control.stopping and not all(loop.finished for loop in loops):
+        row.beat(control_block.State.WAITING_FOR_DATA)
+        if not any([loop.ready() for loop in loops]):
+            start = time.perf_counter()
+            doorbell.wait_for_any([loop.bell for loop in loops], _WAIT_SECS)
+            for loop in loops:
+                loop.updates.waited(time.perf_counter() - start)
+        if any([loop.turn() for loop in loops]):
+            each_turn()
+        if any([loop.save_is_due() for loop in loops]):
+            for loop in loops:
+                loop.save()
+    row.beat(control_block.State.STOPPING)
+    end = time.monotonic() + deadline_secs / 2.0
+    for loop in loops:
+        loop.learn_what_is_left(end)
+    conclude(loops)
+
+
+def conclude(loops: Sequence[LearnerLoop], extra: dict[str, Any] | None = None) -> None:
+    """Writes the last checkpoint and record of each policy; `extra` in the first.
+
+    Raises:
+      NotSaved: one could not be written.
+    """
+    failed = None
+    for loop in loops:
+        try:
+            loop.conclude(extra if loop is loops[0] else None)
+        except NotSaved as error:
+            failed = error
+    if failed:
+        raise failed

@@ -88,6 +88,10 @@ class UpdateMeans:
         self._seconds[phase] += time.perf_counter() - start
         return result
 
+    def waited(self, secs: float) -> None:
+        """Counts time without a batch."""
+        self._seconds["wait"] += secs
+
     def see(self, newest: int, batch: batcher.Batch) -> int:
         """Counts the lag and age of fresh trajectories.
 

@@ -13,7 +13,7 @@ from impala_mp.transport import (
     trajectory_ring,
     trajectory_slot,
 )
-from impala_mp.workers import actor
+from impala_mp.workers import actor, party
 
 
 class ServedActor(actor.RingActor):
@@ -38,8 +38,9 @@ class ServedActor(actor.RingActor):
         numbers = halves[0].numbers
         for each in halves:
             each.numbers = numbers
+        self._writer, self._ring = party.RingWriter(ring), ring
         super().__init__(
-            ring, control, row, index, incarnation, new_seeds, numbers, run
+            [self._writer], control, row, index, incarnation, new_seeds, numbers, run
         )
         self._environments = halves
         self._seats, self._bell = block.seats(index), block.server_doorbell
@@ -109,7 +110,7 @@ class ServedActor(actor.RingActor):
         start = time.perf_counter_ns()
         time_step, episode_end = self._environments[half].step(slot.actions[t])
         trajectory_slot.write(slot.time_step_arrays[t + 1], time_step)
-        self._write_end(slot.episode_ends[t], t, episode_end)
+        self._writer.write_end(slot.episode_ends[t], t, episode_end)
         # Copied at once, so that an unroll that starts over begins with the latest row.
         nest.map_structure(np.copyto, self._time_steps[half], time_step)
         row.add("environment_ns", time.perf_counter_ns() - start)

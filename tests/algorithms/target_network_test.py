@@ -165,4 +165,4 @@ def test_actors_never_see_it(tmp_path):
         parts.training.step()
     flat = parts.training._learner.parameters.flat
     parts.actors[0].fetch()
-    assert np.array_equal(parts.actors[0].parameters.buffer, flat.numpy())
+    assert np.array_equal(parts.actors[0].parties[0].parameters.buffer, flat.numpy())

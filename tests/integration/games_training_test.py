@@ -64,7 +64,7 @@ def test_every_algorithm_learns_from_a_game(tmp_path, overrides):
     for player in ("player_0", "player_1"):
         assert f"episode/return_mean/{player}" in last
     run = saved_run.SavedRun(str(tmp_path))
-    played = evaluate.play(run, run.agent(), 4, greedy=False)
+    played = evaluate.play(run, run.agents(), 4, greedy=False)
     assert list(played) == ["/player_0", "/player_1"]
     returns = [each.returns for each in played.values()]
     assert [a + b for a, b in zip(*returns, strict=True)] == [0.0, 0.0]

@@ -45,7 +45,7 @@ def test_sentences(text, expected):
 def test_a_wait_that_began_before_the_interval_is_no_more_than_all_of_it(tmp_path):
     shared = builders.shared(builders.config(), tmp_path)
     screen = display.Display(run_state.Facts("Catch", 1))
-    reporter = reporter_lib.Reporter(shared, str(tmp_path), screen)
+    reporter = reporter_lib.Reporter([shared], str(tmp_path), screen)
     for row in map(
         shared.row, shared.topology.actors
     ):  # many hours, of whatever this took

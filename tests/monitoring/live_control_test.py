@@ -21,11 +21,7 @@ class _Answering:
         self.control = shared.control
         self.said = []
         self.live = live_control.LiveControl(
-            self.control,
-            shared.live,
-            str(path),
-            self.said.append,
-            shared.environment.action,
+            [live_control.of(shared)], str(path), self.said.append
         )
         self.path = path
 

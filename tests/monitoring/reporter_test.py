@@ -42,7 +42,7 @@ class _Run:
         self.parts = builders.parts(config, folder / "checkpoints")
         self.parts.training.restore(print)
         self.screen = _Screen()
-        self.reporter = reporter.Reporter(self.parts.shared, str(folder), self.screen)
+        self.reporter = reporter.Reporter([self.parts.shared], str(folder), self.screen)
 
     def learn(self, record=True):
         for one in self.parts.actors:

@@ -255,7 +255,7 @@ def test_statistics_are_published_with_the_parameters(tmp_path):
     assert mine.mean.item() != 0.0
     for one in parts.actors:
         one.fetch()
-        theirs = one._agent.network.baseline
+        theirs = one.parties[0]._agent.network.baseline
         for name in ("weight", "bias", "mean", "variance"):
             assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
 

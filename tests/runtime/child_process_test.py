@@ -31,7 +31,7 @@ def seat(tmp_path):
     """Actor 1, with a process that is a name only."""
     shared = builders.shared(builders.config(**_LIMITS), tmp_path)
     made = child_process.ChildProcess(
-        shared.topology.actors[1], str(tmp_path / "log"), shared, random.Random(0)
+        shared.topology.actors[1], str(tmp_path / "log"), [shared], random.Random(0)
     )
     made.process = types.SimpleNamespace(pid=12345, exitcode=-9, close=lambda: None)
     made.incarnation = 4

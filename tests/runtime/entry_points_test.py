@@ -40,7 +40,7 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(inference_server, "InferenceServer", _stop)
     (seat,) = shared.topology.of("inference")
     with pytest.raises(_Stop):
-        entry_points._infer(seat, 0, shared, contextlib.ExitStack())
+        entry_points._infer(seat, 0, [shared], contextlib.ExitStack())
     assert taken == [(1,)]
 
 
@@ -69,11 +69,13 @@ def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, ro
     ):
         monkeypatch.setattr(owner, name, _stop)
     starts = {
-        "learner": lambda: entry_points._learn(seat, 0, shared, contextlib.ExitStack()),
-        "inference": lambda: entry_points._infer(
-            seat, 0, shared, contextlib.ExitStack()
+        "learner": lambda: entry_points._learn(
+            seat, 0, [shared], contextlib.ExitStack()
         ),
-        "lockstep": lambda: lockstep.run(shared, print, print),
+        "inference": lambda: entry_points._infer(
+            seat, 0, [shared], contextlib.ExitStack()
+        ),
+        "lockstep": lambda: lockstep.run([shared], print, print),
         "check": lambda: preflight._update(shared),
         "replay": lambda: diagnosis.Diagnosis(_crash(shared.config)),
     }
@@ -103,7 +105,7 @@ def test_each_incarnation_draws_other_global_numbers(monkeypatch, tmp_path):
     ]
     for seat, incarnation, run in [*starts, starts[0]]:
         seeding.set_global_state(before)  # as a child inherits it
-        entry_points.main(seat, incarnation, "", shared._replace(run=run), None)
+        entry_points.main(seat, incarnation, "", [shared._replace(run=run)], None)
     assert len({number for each in drawn for number in each}) == 3 * len(starts)
     assert drawn[-1] == drawn[0]
     seeding.set_global_state(before)

@@ -282,7 +282,7 @@ def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     shared = builders.shared(config, tmp_path)
     held = len(os.listdir("/proc/self/fd")) - before
-    allocation.release(shared)
+    allocation.release([shared])
     spare = 20
     assert resources.descriptors_needed(5, 0, 0) == held + spare
     assert resources.descriptors_needed(5, 6, 10) == held + spare + 2 * 6 + 10

@@ -20,7 +20,9 @@ def said():
 def watcher(tmp_path, said):
     config = builders.config(**{"health.max_deaths_without_progress": 6})
     shared = builders.shared(config, tmp_path)
-    return supervisor.Supervisor(shared, str(tmp_path), said.append, lambda each: None)
+    return supervisor.Supervisor(
+        [shared], str(tmp_path), said.append, lambda each: None
+    )
 
 
 def _actors(watcher):
@@ -79,7 +81,7 @@ def test_the_same_error_of_all_actors_ends_a_run_that_has_learned_nothing(watche
     ],
 )
 def test_other_deaths_are_restarted(watcher, errors, learned):
-    watcher._learner.row.add("learned", learned)
+    watcher._shared.control.books.add("learned", learned)
     for child, error in zip(_actors(watcher), errors, strict=True):
         _fail(watcher, child, error)
 
@@ -211,7 +213,9 @@ def test_a_run_does_without_its_evaluator(tmp_path, said):
         **{"health.max_deaths_without_progress": 3, "evaluation.during_training": True}
     )
     shared = builders.shared(config, tmp_path)
-    watcher = supervisor.Supervisor(shared, str(tmp_path), said.append, lambda _: None)
+    watcher = supervisor.Supervisor(
+        [shared], str(tmp_path), said.append, lambda _: None
+    )
     (child,) = (x for x in watcher._children if x.seat.role == "evaluator")
     for _ in range(20):
         if not child.lost:

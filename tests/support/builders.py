@@ -59,15 +59,16 @@ def shared(config, checkpoints):
     """All shared memory of a run, and no process."""
     environment = factory.probe(config.environment)
     policy = agent.make(config, environment)
-    slots = allocation.layouts(config, environment, policy, 2)
     live = live_hyperparameters.of_config(config)
-    return allocation.allocate(config, live, environment, slots, str(checkpoints), 2)
+    one = allocation.Policy("", config, live, environment, policy)
+    (made,) = allocation.allocate([one], str(checkpoints), 2)
+    return made
 
 
 def parts(config, checkpoints):
     """A run in this process: actors that have been reset, and an unrestored learner."""
     made = shared(config, checkpoints)
-    actors = [builders.make_actor(seat, 0, made) for seat in made.topology.actors]
+    actors = [builders.make_actor(seat, 0, [made]) for seat in made.topology.actors]
     return Parts(made, actors, builders.make_learner(made.topology.learner(), made))
 
 

@@ -51,9 +51,10 @@ def test_the_drift_test_sees_a_core_state_of_the_wrong_row(tmp_path, monkeypatch
     unroll = actor.Actor.unroll
 
     def stored_too_late(self):
-        slot = self._slots[self._ring.open_index()]
+        (one,) = self.parties
+        slot = one._slots[one.ring.open_index()]
         unroll(self)
-        for stored, leaf in zip(slot.core_state, self._state, strict=True):
+        for stored, leaf in zip(slot.core_state, one._state, strict=True):
             stored.copy_(leaf)
 
     monkeypatch.setattr(actor.Actor, "unroll", stored_too_late)
@@ -88,9 +89,9 @@ def test_an_unroll_has_one_version_despite_publications(tmp_path):
     one._environment.step = step_and_publish
     for expected in (1, 6, 11):
         one.fetch()
-        before = one.parameters.buffer.copy()
+        before = one.parties[0].parameters.buffer.copy()
         one.unroll()
-        np.testing.assert_array_equal(before, one.parameters.buffer)
+        np.testing.assert_array_equal(before, one.parties[0].parameters.buffer)
         ring = parts.shared.rings.ring(0)
         slot = ring.peek(0)
         assert (slot.parameter_version == expected).all()
@@ -102,13 +103,13 @@ def test_a_fetch_that_fails_leaves_nothing_to_act_with(tmp_path, monkeypatch):
     parts.training.publish()
     one, store = parts.actors[0], parts.shared.store
     one.fetch()
-    assert one.parameters.version == 1
+    assert one.parties[0].parameters.version == 1
     monkeypatch.setattr(store, "fetch", lambda into, newer_than: parameter_store.FAILED)
     one.fetch()
-    assert one.parameters.version == 0
+    assert one.parties[0].parameters.version == 0
     monkeypatch.undo()
     one.fetch()  # what it had is fetched anew
-    assert one.parameters.version == 1
+    assert one.parties[0].parameters.version == 1
 
 
 def _spoil_once(one, at):
@@ -166,7 +167,7 @@ def test_an_environment_that_gives_nothing_else_ends_its_actor(tmp_path):
     one = parts.actors[0]
     one.fetch()
     one._environment.unwrapped.step = lambda actions: (
-        one._time_step.observation,
+        one.parties[0].time_step.observation,
         np.full(3, np.nan),
         np.zeros(3, bool),
         np.zeros(3, bool),

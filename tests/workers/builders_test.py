@@ -42,7 +42,7 @@ def _start_all(tmp_path, incarnation, run):
     for seat in shared.topology.seats:
         shared.row(seat).set("incarnation", incarnation)
     worker_builders.make_learner(shared.topology.learner(), shared)
-    worker_builders.make_actor(shared.topology.actors[1], incarnation, shared)
+    worker_builders.make_actor(shared.topology.actors[1], incarnation, [shared])
     shared.store.publish(np.zeros(shared.store.num_bytes, np.uint8))
     for role in _ROLES:
         seat = shared.topology.of(role)[0]
@@ -51,7 +51,7 @@ def _start_all(tmp_path, incarnation, run):
                 entry_points._act_served(seat, incarnation, shared)
             else:
                 entry_points._ROLES[role](
-                    seat, incarnation, shared, contextlib.ExitStack()
+                    seat, incarnation, [shared], contextlib.ExitStack()
                 )
         if role == "evaluator":
             shared.control.stop()  # for the inference server, which ends at once

@@ -34,7 +34,7 @@ class _Run:
         row = self.shared.row(*self.shared.topology.of("evaluator"))
         self.row = row
         self.loop = evaluation_loop.EvaluationLoop(
-            self.shared, policy, {"": environment}, row
+            [self.shared], [policy], {"": environment}, row
         )
 
     def learn(self, agent_steps, bias):

@@ -15,6 +15,7 @@ class _Lengths:
     """Copy i plays games of length i + 1 whose return is i."""
 
     spec = specs.EnvironmentSpec((), (), 1)
+    players = labels = ("",)
 
     def __init__(self, num_envs):
         self.num_envs = num_envs
@@ -249,7 +250,8 @@ def test_the_protocol_names_what_a_return_means():
 class _Team(_Lengths):
     """Games of three players of four steps; the last player never takes part."""
 
-    spec = specs.EnvironmentSpec((), (), 1, players=("a", "b", "c"), waits=True)
+    players = labels = ("a", "b", "c")
+    spec = specs.EnvironmentSpec((), (), 1, players=players, waits=True)
 
     def step(self, action):
         self._age += 1
@@ -275,7 +277,7 @@ def test_a_player_that_never_takes_part_is_left_out(episodes):
     played = evaluator.evaluate(policy, environment, episodes, True, seed, count)
     games = -(-episodes // 3)
     assert len(steps) == 4 * -(-games // 2)
-    by_player = played.by_player("", environment.spec.players)
-    assert list(by_player) == ["/a", "/b"]
-    assert all(len(each.returns) == games for each in by_player.values())
-    assert played.by_player("", tuple("abcdefghi")) == {"": played}
+    by_label = played.by_label("", environment.labels)
+    assert list(by_label) == ["/a", "/b"]
+    assert all(len(each.returns) == games for each in by_label.values())
+    assert played.by_label("", tuple("abcdefghi")) == {"": played}

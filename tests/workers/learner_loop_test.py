@@ -9,7 +9,7 @@ import torch
 
 from impala_mp.monitoring import live_control
 from impala_mp.storage import checkpoint
-from impala_mp.workers import accounting, builders as worker_builders
+from impala_mp.workers import accounting, builders as worker_builders, learner_loop
 from tests.support import builders, live_changes
 
 
@@ -17,8 +17,7 @@ def _run(folder, **overrides):
     """As a supervisor starts it: with the newest checkpoint's counts, and restored."""
     parts = builders.parts(builders.config(**overrides), folder)
     state = checkpoint.load_newest(str(folder), print) or {}
-    learner = parts.shared.topology.learner()
-    accounting.carry_over(parts.shared.row(learner), state.get("counts", {}))
+    accounting.carry_over(parts.shared.control.books, state.get("counts", {}))
     parts.training.restore(print)
     return parts
 
@@ -91,7 +90,7 @@ def test_a_checkpoint_can_be_had_while_the_learner_waits(
         training, "save", lambda *extra: saved.append(1) or save(*extra)
     )
 
-    def wait(timeout_secs):
+    def wait(bells, timeout_secs):
         there.append(sorted(path.name for path in tmp_path.iterdir()))
         if len(there) == 2:
             control.ask_for_save()
@@ -99,8 +98,8 @@ def test_a_checkpoint_can_be_had_while_the_learner_waits(
             control.stop()
         return False
 
-    monkeypatch.setattr(training._batcher, "wait", wait)
-    training.run()
+    monkeypatch.setattr(learner_loop.doorbell, "wait_for_any", wait)
+    learner_loop.run([training], deadline_secs=1.0)
     assert there[2:] == [["1"]] * 3
     assert len(saved) == (3 if interval_secs == 0.0 else 2)  # and at the end
 
@@ -183,8 +182,7 @@ def test_no_trajectory_is_older_than_the_limit_and_no_actor_blocks(tmp_path, lim
         parts.training._accounts.counts()
     assert parts.training._learner.updates > 10
     if limit == 0:
-        learner = parts.shared.topology.learner()
-        assert parts.shared.row(learner).get("discarded") > 0
+        assert parts.shared.control.books.get("discarded") > 0
 
 
 def test_accounting_and_checkpoints_of_training(tmp_path):

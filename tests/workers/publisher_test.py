@@ -67,7 +67,7 @@ def test_actors_act_with_the_parameters_of_so_many_updates_ago(tmp_path):
         for each in parts.actors:
             each.fetch()
             each.unroll()
-            acting = torch.from_numpy(each.parameters.buffer)
+            acting = torch.from_numpy(each.parties[0].parameters.buffer)
             assert torch.equal(acting, history[max(0, update - 4)])
         parts.training.step()
         history.append(parts.training._learner.parameters.flat.clone())

@@ -22,7 +22,7 @@ from impala_mp.environments import factory
 from impala_mp.networks import agent, flat_parameters, precision
 from impala_mp.runtime import launch
 from impala_mp.transport import control_block, parameter_store, trajectory_ring
-from impala_mp.workers import actor, batcher, learner, nonfinite
+from impala_mp.workers import actor, batcher, learner, nonfinite, party
 
 _FORK = multiprocessing.get_context("fork")
 _TOOLS = pathlib.Path(__file__).resolve().parents[1]
@@ -144,18 +144,16 @@ def _unroll(context: context_lib.Context) -> Callable[[], None]:
     control = control_block.ControlBlock(1)
     for name, value in live_hyperparameters.of_config(context.config).initial().items():
         control.set(name, value)
+    plays = party.Party(policy, rings.ring(0), store, control, count, [1.0] * count)
     the_actor = actor.Actor(
-        policy,
+        [plays],
         factory.make(context.config.environment, count),
-        rings.ring(0),
-        store,
         control,
         control.row(0),
         0,
         0,
         lambda: list(range(count)),
         torch.Generator(),
-        [1.0] * count,
     )
     the_actor.reset()
     the_actor.fetch()
@@ -246,7 +244,7 @@ class _Live:
         while not self._batcher.ready():
             if not self._feeder.is_alive():
                 raise RuntimeError("the process that fills the rings has ended.")
-            self._batcher.wait(0.2)
+            self._batcher.bell.wait(0.2)
         self._learner.update(self._batcher.take())
 
     def close(self) -> None:

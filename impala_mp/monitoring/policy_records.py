@@ -1,0 +1,90 @@
+"""Records of the learners: one of each policy, merged into one of the run."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from impala_mp.transport import shared as shared_lib
+from impala_mp.workers import action_counts, episode_statistics, policy_lag
+
+_SUMS = (
+    "agent_steps",
+    "updates",
+    "episode/count",
+    "restored/agent_steps",
+    "restored/updates",
+)
+_LARGEST = (
+    "time_secs",
+    "restored/time_secs",
+    "restored/incarnation",
+    "health/drift",
+    "lag/max",
+    "lag/age_max_secs",
+    "memory/device_mib",
+)
+
+Record = tuple[dict[str, float], dict[str, Any]]  # metrics, and histograms by name
+
+
+class PolicyRecords:
+    """Reader of the records of all policies.
+
+    With several, each metric is there as NAME/POLICY. NAME alone is the sum of counts,
+    and the mean over the policies that have it of anything else.
+    """
+
+    def __init__(self, policies: Sequence[shared_lib.Shared]) -> None:
+        self._policies = policies
+        self._newest: dict[str, Record] = {}  # by policy
+
+    def read(self) -> list[Record]:
+        """Returns new records; of several policies, one of the newest of each."""
+        found = {
+            each.policy: [_taken(each, record) for record in each.learner_record.read()]
+            for each in self._policies
+        }
+        if len(found) == 1:
+            return next(iter(found.values()))
+        self._newest |= {
+            name: records[-1] for name, records in found.items() if records
+        }
+        if not any(found.values()) or len(self._newest) < len(found):
+            return []
+        lives = {each["restored/incarnation"] for each, _ in self._newest.values()}
+        return [_merged(self._newest)] if len(lives) == 1 else []
+
+
+def _taken(shared: shared_lib.Shared, record: dict[str, float]) -> Record:
+    """Takes the counts of histograms out of a policy's record, and names numbers."""
+    histograms = {}
+    if counts := policy_lag.take(record):
+        histograms[policy_lag.HISTOGRAM] = policy_lag.raw(counts)
+    num_actions = getattr(shared.environment.action, "num_actions", 0)
+    if taken := action_counts.take(record, num_actions):
+        histograms[action_counts.HISTOGRAM] = action_counts.raw(taken)
+    names = shared.learner_names.names()
+    return episode_statistics.with_names(record, names), histograms
+
+
+def _merged(records: dict[str, Record]) -> Record:
+    """Returns the record of a run, from those of its policies by name."""
+    every = [record for record, _ in records.values()]
+    merged = {}
+    for name in dict.fromkeys(name for record in every for name in record):
+        values = [record[name] for record in every if name in record]
+        if name in _LARGEST:
+            merged[name] = max(values)
+        elif name in _SUMS or name.startswith("health/"):
+            merged[name] = sum(values)
+        else:
+            merged[name] = statistics.fmean(values)
+    histograms: dict[str, Any] = {}
+    for policy, (record, own) in records.items():
+        histograms |= {f"{name}/{policy}": each for name, each in own.items()}
+        merged |= {
+            f"{name}/{policy}": value
+            for name, value in record.items()
+            if not name.startswith("restored/") and name != "time_secs"
+        }
+    return merged, histograms
