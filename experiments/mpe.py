@@ -1,20 +1,26 @@
-"""Multi-particle environments (mpe2): players that move in a plane, one policy.
+"""Multi-particle environments (mpe2): players that move in a plane.
 
-spread: three players must cover three landmarks without collisions. The return of a
-player over 25 steps is -26.8 for random play and about -12.7 for a script that assigns
-landmarks. It reached -9.0 in 1,480,000 steps of the game, 400 s on 2 shared x86 cores.
-spread-central gives the game's state to the values.
+spread: three players of one policy must cover three landmarks without collisions. The
+return of a player over 25 steps is -26.8 for random play and about -12.7 for a script
+that assigns landmarks. It reached -9.0 in 1,480,000 steps of the game, 400 s on 2
+shared x86 cores. spread-central gives the game's state to the values. In spread-dqn
+each player learns its own policy by DQN.
+
+tag: three hunters of one policy chase the prey of another.
 """
 
 from impala_mp import config as config_lib
 
+_VARIANTS = ("spread", "spread-central", "spread-dqn", "tag")
+
 
 def get_config(variant="spread"):
-    game, *central = config_lib.one_of(variant, ("spread", "spread-central")).split("-")
-    config = config_lib.get_base_config()
+    game, *kinds = config_lib.one_of(variant, _VARIANTS).split("-")
+    is_dqn = kinds == ["dqn"]
+    config = config_lib.get_dqn_config() if is_dqn else config_lib.get_base_config()
     config.environment.id = f"mpe2.simple_{game}_v3:parallel_env"
-    config.environment.shows_player = True
-    config.environment.shows_state = bool(central)
+    config.environment.shows_player = game == "spread" and not is_dqn
+    config.environment.shows_state = kinds == ["central"]
     config.total_agent_steps = 6_000_000  # 2,000,000 of the game
     config.unroll_length = 25  # an episode
     config.actors.environments = 48
@@ -26,4 +32,13 @@ def get_config(variant="spread"):
     config.loss.discount_factor = 0.9
     config.optimizer.learning_rate = 5e-4
     config.optimizer.schedule = "linear"
+    if is_dqn:
+        config.environment.sharing = "each"
+        config.replay.reuse = 2.0
+        config.replay.memory_mib = 64.0
+        config.schedules.epsilon = "linear(1, 0.05, 500_000)"
+    if game == "tag":
+        config.environment.policies.hunters = "adversary_*"
+        config.environment.policies.prey = "agent_*"
+        config.total_agent_steps = 8_000_000
     return config

@@ -61,10 +61,12 @@ def _check_one(config: Any) -> list[Finding]:
     count = min(_COPIES, config.actors.environments or _COPIES)
     try:
         with contextlib.closing(factory.make(config.environment, 1)) as made:
-            spec = made.spec
-        if spec.waits:
-            findings += _judge_actions(spec.action)
-            findings += game_checker.check(config, spec)
+            played = made.specs
+        if played[0].waits:
+            findings += [
+                each for spec in played for each in _judge_actions(spec.action)
+            ]
+            findings += game_checker.check(config, played)
             return findings
         play = random_play.RandomPlay(
             config.environment,

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,38 +20,46 @@ _Finding = findings.Finding
 class _Tape(NamedTuple):
     """One play: row 0 is the reset; action t leads to row t + 1."""
 
+    players: tuple[str, ...]
     rows: list[types.TimeStep]
+    parts: list[list[types.TimeStep]]  # the same, policy by policy
     actions: list[types.Nest]
     returns: list[float]  # of all players' episodes
     num_outside: int
     step_secs: float  # mean, of one step of all games
 
 
-def check(config: Any, spec: specs.EnvironmentSpec) -> Iterator[findings.Finding]:
+def check(
+    config: Any, policies: Sequence[specs.EnvironmentSpec]
+) -> Iterator[findings.Finding]:
     """Plays games of `config.environment` at random, twice from the same seeds.
 
-    Yields a finding by subject.
+    Yields a finding by subject. `policies` are the specs of each.
 
     Raises:
       BadData: an observation or a reward cannot be learned from.
     """
-    mask = config.agent.action_mask_key or spec.action_mask
-    spec = dataclasses.replace(spec, action_mask=mask)
-    count = _GAMES * len(spec.players)
+    policies = [
+        dataclasses.replace(
+            spec, action_mask=config.agent.action_mask_key or spec.action_mask
+        )
+        for spec in policies
+    ]
+    count = _GAMES * sum(len(spec.players) for spec in policies)
     seeds = seeding.environment_seeds(seeding.sequence(config.seed, "actor"), count)
-    tape = _play(config.environment, spec, seeds)
-    yield from _judge_players(tape, spec)
-    yield _judge_masks(tape, spec)
+    tape = _play(config.environment, policies, seeds)
+    yield from _judge_players(tape)
+    yield _judge_masks(tape, policies)
     yield _judge_observations(tape)
     yield _judge_rewards(tape)
     yield _judge_episodes(tape)
-    again = _play(config.environment, spec, seeds, tape.actions)
+    again = _play(config.environment, policies, seeds, tape.actions)
     yield _judge_determinism(tape, again)
 
 
 def _play(
     environment: Any,
-    spec: specs.EnvironmentSpec,
+    policies: Sequence[specs.EnvironmentSpec],
     seeds: list[int],
     actions: list[types.Nest] | None = None,
 ) -> _Tape:
@@ -58,6 +67,7 @@ def _play(
     rng = np.random.default_rng(0)
     with contextlib.closing(factory.make(environment, len(seeds))) as made:
         rows = [_copied(made.reset(seeds))]
+        parts = [made.split(rows[-1])]
         played: list[types.Nest] = []
         returns: list[float] = []
         secs = 0.0
@@ -70,15 +80,18 @@ def _play(
             elif step >= (_MIN_STEPS if returns else _MAX_STEPS) or secs > _MAX_SECS:
                 break
             else:
-                action = _draw(spec, rows[-1], rng)
+                drawn = tuple(map(_draw, policies, parts[-1], itertools.repeat(rng)))
+                action = drawn if len(drawn) > 1 else drawn[0]
             start = time.perf_counter()
             row, end = made.step(nest.map_structure(np.array, action))
             secs += time.perf_counter() - start
             rows.append(_copied(row))
+            parts.append(made.split(rows[-1]))
             played.append(action)
             returns += end.episode_return[~np.isnan(end.episode_return)].tolist()
         mean = secs / max(1, len(played))
-        return _Tape(rows, played, returns, made.num_outside, mean)
+        outside = made.num_outside
+        return _Tape(made.players, rows, parts, played, returns, outside, mean)
 
 
 def _copied(row: types.TimeStep) -> types.TimeStep:
@@ -106,22 +119,19 @@ def _draw(
     return nest.map_structure(draw, spec.action)
 
 
-def _judge_players(
-    tape: _Tape, spec: specs.EnvironmentSpec
-) -> Iterator[findings.Finding]:
-    names = ", ".join(spec.players[:8]) + ("..." if len(spec.players) > 8 else "")
+def _judge_players(tape: _Tape) -> Iterator[findings.Finding]:
+    count = len(tape.players)
+    names = ", ".join(tape.players[:8]) + ("..." if count > 8 else "")
     acts = np.stack([row.acts for row in tape.rows])
     share = float(acts.mean())
     rate = _GAMES / tape.step_secs if tape.step_secs else 0.0
     text = (
-        f"{len(spec.players)} ({names}); {100 * share:.0f} % of their rows are"
+        f"{count} ({names}); {100 * share:.0f} % of their rows are"
         f" decisions; {rate:,.0f} moves/s by one core."
     )
     yield _Finding(findings.OK, "players", text)
     never = [
-        player
-        for p, player in enumerate(spec.players)
-        if not acts[:, p :: len(spec.players)].any()
+        player for p, player in enumerate(tape.players) if not acts[:, p::count].any()
     ]
     if never:
         text = (
@@ -136,12 +146,15 @@ def _judge_players(
         )
 
 
-def _judge_masks(tape: _Tape, spec: specs.EnvironmentSpec) -> findings.Finding:
-    if not spec.action_mask:
+def _judge_masks(
+    tape: _Tape, policies: Sequence[specs.EnvironmentSpec]
+) -> findings.Finding:
+    masked = [(k, spec) for k, spec in enumerate(policies) if spec.action_mask]
+    if not masked:
         return _Finding(findings.OK, "mask", "none; all actions are always allowed.")
-    for t, row in enumerate(tape.rows):
-        allowed = nest.at(row.observation, spec.action_mask)
-        empty = row.acts & ~(allowed != 0).any(-1)
+    for (t, parts), (k, spec) in itertools.product(enumerate(tape.parts), masked):
+        allowed = nest.at(parts[k].observation, spec.action_mask)
+        empty = parts[k].acts & ~(allowed != 0).any(-1)
         if empty.any():
             player = spec.players[int(empty.argmax()) % len(spec.players)]
             text = (

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from impala_mp import seeding
-from impala_mp.environments import factory
 from impala_mp.evaluation import diagnosis, saved_run
 from impala_mp.runtime import entry_points, lockstep, preflight, program, resources
 from impala_mp.storage import crash_file
@@ -31,7 +30,7 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
     config = builders.config(**overrides)
     shared = builders.shared(config, tmp_path)
     assert shared.cores == ((0,), ((2,), (3,)), (1,))
-    described = program._described(shared, factory.probe(config.environment))
+    described = program._described([shared])
     assert "the inference server core 1" in " ".join(described)
     assert preflight.check(config, None)
     assert "the inference server core 1" in capsys.readouterr().out
@@ -76,7 +75,7 @@ def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, ro
             seat, 0, [shared], contextlib.ExitStack()
         ),
         "lockstep": lambda: lockstep.run([shared], print, print),
-        "check": lambda: preflight._update(shared),
+        "check": lambda: preflight._update([shared]),
         "replay": lambda: diagnosis.Diagnosis(_crash(shared.config)),
     }
     with pytest.raises(_Stop):

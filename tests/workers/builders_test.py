@@ -76,7 +76,7 @@ def test_each_run_in_a_folder_has_its_number(tmp_path, monkeypatch, mode, expect
     runs = []
 
     def run(shared, folder, screen, end):
-        runs.append(shared.run)
+        runs.append(shared[0].run)
         return False
 
     monkeypatch.setattr(program, "_run", run)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from impala_mp import errors
 from impala_mp.config import validation
+from impala_mp.runtime import program
 from impala_mp.workers import intake
 from tests.support import builders
 
@@ -172,4 +173,4 @@ def test_bad_input_is_a_sentence(overrides, sentence):
 def test_a_start_that_the_replay_cannot_hold(tmp_path):
     config = builders.config(**{**_DQN, "replay.start": 10_000})
     with pytest.raises(errors.BadInput, match=r"replay.start \(10000\) is more than"):
-        builders.parts(config, tmp_path)
+        program.train(config, str(tmp_path))

@@ -263,14 +263,15 @@ def test_overrides_are_in_the_checkpoint_and_stay(tmp_path):
     parts.training.save()
     state = checkpoint.load_newest(str(tmp_path / "checkpoints"), print)
     assert state["overrides"] == {"entropy_cost": 0.5, "clip_rho_threshold": np.inf}
-    control = builders.shared(builders.config(), tmp_path).control
-    sentences = live_control.restore(control, state["overrides"])
+    values = live_control.of(builders.shared(builders.config(), tmp_path))
+    sentences = live_control.restore(values, state["overrides"])
+    control = values.control
     assert (control.get("entropy_cost"), control.get("epsilon")) == (0.5, 0.0)
     assert "entropy_cost stays 0.5, as set by impala-ctl" in sentences[0]
-    control = builders.shared(builders.config(), tmp_path).control
-    (kept,) = live_control.restore(control, state["overrides"], ["loss.entropy_cost"])
+    values = live_control.of(builders.shared(builders.config(), tmp_path))
+    (kept,) = live_control.restore(values, state["overrides"], ["loss.entropy_cost"])
     assert kept.startswith("clip_rho_threshold stays inf")
-    assert control.overrides() == {"clip_rho_threshold": np.inf}
+    assert values.control.overrides() == {"clip_rho_threshold": np.inf}
 
 
 def test_a_change_after_the_checkpoint_of_an_update_is_in_its_last_one(tmp_path):
