@@ -85,7 +85,7 @@ def train(
         files.write_atomically(os.path.join(folder, child.JOB), json.dumps(job))
         interrupted, code = _run(folder, _live_plot(path, made, folder))
         _raise_failure(os.path.join(folder, child.OUTCOME), code)
-    if interrupted and files.newest_update(os.path.join(path, "checkpoints")) < 0:
+    if interrupted and workdir_lib.newest_update(path) < 0:
         raise KeyboardInterrupt
     run = run_lib.Run(path, is_own=True)
     _ = run.agent_steps  # reads the checkpoint

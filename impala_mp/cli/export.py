@@ -1,6 +1,6 @@
 """impala-export: writes the greedy policy of a run as one file.
 
-    impala-export DIR [--format=torch|onnx] [--output=FILE]
+    impala-export DIR [--format=torch|onnx] [--output=FILE] [--policy=NAME]
 
 FILE maps the environment's observations to its actions. FILE.json describes inputs and
 outputs.
@@ -30,8 +30,11 @@ def _export() -> None:
     output = flags.DEFINE_string(
         "output",
         None,
-        "File to write; default: policy.pt2 or policy.onnx in DIR.",
+        "File to write; default: policy.pt2 or policy.onnx in DIR, or NAME.pt2.",
         flag_values=values,
+    )
+    policy = flags.DEFINE_string(
+        "policy", "", "Which of several policies to write.", flag_values=values
     )
     which = command_line.define_checkpoint(values)
     trust = command_line.define_trust(values)
@@ -40,7 +43,7 @@ def _export() -> None:
 
     checkpoint = command_line.checkpoint(which.value)
     for path in export.export(
-        folder, kind.value, output.value, trust.value, checkpoint
+        folder, kind.value, output.value, trust.value, checkpoint, policy.value
     ):
         print(path)
 

@@ -25,7 +25,7 @@ class Diagnosis:
         cuda.take_device(self._config.learner.device)
         torch.set_num_threads(crash.threads)
         seeding.seed_globals(seeding.sequence(self._config.seed, "main"))
-        environment = factory.probe(self._config.environment)
+        environment = factory.probe_all(self._config.environment)[crash.policy]
         self._policy = agent.make(self._config, environment)
         self._learner = learner.Learner(self._config, self._policy)
         self._learner.agent_steps = crash.agent_steps

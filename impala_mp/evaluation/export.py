@@ -119,14 +119,16 @@ def export(
     output: str | None,
     trust: bool = False,
     which: str | int = "newest",
+    name: str = "",
 ) -> list[str]:
     """Writes the policy of the run in `path`, and a JSON description beside it.
 
     Args:
       format_name: one of FORMATS.
-      output: a file; None: `policy` in the run's folder.
+      output: a file; None: `policy`, or `name`, in the run's folder.
       trust: True loads code that this user has not trained.
       which: newest, best, or the update of a checkpoint.
+      name: of the policy, if there are several.
 
     Returns:
       The paths of the two files.
@@ -139,14 +141,14 @@ def export(
         _check_output(output, ending)
     if format_name == "onnx":
         _check_extra()
-    run = saved_run.SavedRun(path, trust, which=which)
+    run = saved_run.SavedRun(path, trust, which=which, policy=name)
     policy, inputs = _policy_and_rows(run)
     with _silence():
         data = _made(make, policy, inputs)
         _check_equal(policy(inputs), load(data)(inputs), policy.outputs_name)
     description = describe(policy, inputs)
     description["run"] = _origin(run, format_name)
-    output = output or os.path.join(path, f"policy{ending}")
+    output = output or os.path.join(path, f"{name or 'policy'}{ending}")
     text = json.dumps(description, indent=2)
     try:
         files.write_atomically(output, data)
@@ -192,12 +194,14 @@ def _policy_and_rows(
     try:
         policy = run.agent()
         seeds = seeding.environment_seeds(run.seed(), _ROWS)
-        time_step = nest.tensors(environment.reset(seeds))
+        rows = environment.split(nest.tensors(environment.reset(seeds)))
     finally:
         environment.close()
-    module = GreedyPolicy(policy, environment.spec)
+    number = environment.policies.index(*run.policies)
+    module = GreedyPolicy(policy, environment.specs[number])
     module.eval().requires_grad_(False)
-    return module, module.rows(time_step, policy.initial_state(_ROWS))
+    count = environment.num_columns[number]
+    return module, module.rows(rows[number], policy.initial_state(count))
 
 
 def _made(

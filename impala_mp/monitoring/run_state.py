@@ -5,7 +5,7 @@ import time
 from typing import NamedTuple
 
 from impala_mp.monitoring import formats, history
-from impala_mp.storage import files
+from impala_mp.storage import workdir
 
 _SICK = "bold red"
 
@@ -210,10 +210,8 @@ def _mib(value: float | None) -> str:
 
 def checkpoint_age(folder: str) -> float | None:
     """Returns the seconds since the newest checkpoint was written; None without one."""
-    checkpoints = os.path.join(folder, "checkpoints")
     try:
-        newest = files.newest_update(checkpoints)
-        written = os.stat(os.path.join(checkpoints, str(newest))).st_mtime
+        written = os.stat(workdir.newest_checkpoint(folder)).st_mtime
     except OSError:
         return None
     return max(0.0, time.time() - written)

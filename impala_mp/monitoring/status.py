@@ -1,6 +1,5 @@
 """Report on a run from its files, as `impala-status` prints it."""
 
-import os
 import time
 from typing import Any, NamedTuple
 
@@ -197,7 +196,7 @@ def _rest(run: Run) -> list[tuple[str, str]]:
         texts.append(f"{updates:,.1f} updates/s" if updates is not None else "")
         texts.append(f"policy lag {lag}" if (lag := state.lag()) else "")
         rows.append(("speed", ", ".join(filter(None, texts))))
-    newest = files.newest_update(os.path.join(run.path, "checkpoints"))
+    newest = workdir.newest_update(run.path)
     if newest >= 0 and state.checkpoint_age_secs is not None:
         age = formats.age(state.checkpoint_age_secs)
         rows.append(("checkpoint", f"update {newest:,}, {age} ago"))

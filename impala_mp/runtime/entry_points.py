@@ -32,6 +32,7 @@ from impala_mp.workers import (
     evaluation_loop,
     inference_server,
     learner_loop,
+    learner_process,
     served_actor,
 )
 
@@ -192,7 +193,7 @@ def _learn(
     for loop in loops:
         loop.restore(report=print)
     profile = profiling.of_run(shared.folder, "learner", shared.profile_updates)
-    learner_loop.run(loops, shared.config.shutdown.deadline_secs, profile.turn)
+    learner_process.run(loops, shared.config.shutdown.deadline_secs, profile.turn)
     profile.close()
 
 

@@ -19,8 +19,9 @@ from impala_mp.algorithms import cuda
 from impala_mp.monitoring import profiling
 from impala_mp.runtime import signals
 from impala_mp.transport import control_block, shared as shared_lib
-from impala_mp.workers import actor, builders, learner_loop
+from impala_mp.workers import actor, builders, learner_loop, learner_process
 
+_LAST_TURNS = 100  # at most, after the request to stop
 _TICK_SECS = 5.0  # at most, for any interval of records
 
 
@@ -147,12 +148,17 @@ def run(
         try:
             _learn(policies, loops, actors, tick)
             shared.control.stop()
-            learner_loop.conclude(loops, actors.state_dict())
+            learner_process.conclude(loops, actors.state_dict())
             finished = all(loop.finished for loop in loops)
             end = "finished" if finished else "stopped"
         finally:
             tick(end)
     return finished
+
+
+def _are_empty(policies: Sequence[shared_lib.Shared]) -> bool:
+    """Returns whether no trajectory waits in any ring."""
+    return all((x.rings.heads() == x.rings.tails()).all() for x in policies)
 
 
 def _learn(
@@ -166,8 +172,13 @@ def _learn(
     never_waits = any(each.config.replay.reuse == math.inf for each in policies)
     profile = profiling.of_run(shared.folder, "lockstep", shared.profile_updates)
     ticked = -math.inf  # never; the clock of a machine just booted is near 0
+    left = _LAST_TURNS
     with _StopRequest(shared.control) as stop:
-        while not all(loop.finished for loop in loops) and not stop.came:
+        # What is in the rings at the end is lost, and a resumed run is another one.
+        while not all(loop.finished for loop in loops) and not (
+            stop.came and (not left or _are_empty(policies))
+        ):
+            left -= stop.came
             if never_waits:
                 actors.unroll()
             while not any([loop.ready() for loop in loops]):

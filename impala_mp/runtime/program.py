@@ -117,6 +117,12 @@ def prepare(
             config, one.environment, one.agent, num_cores, stored
         )
         return policies, chosen
+    if config.inference.mode == "server":
+        raise errors.BadInput(
+            "inference.mode=server has the parameters of one policy, and"
+            f" {len(environments)} play here ({', '.join(environments)}). Set"
+            " config.inference.mode=actor."
+        )
     count = sum(len(spec.players) for spec in environments.values())
     chosen = calibration.fill_in_several(config, count, num_cores, stored)
     policies = _policies(config, environments, num_cores)

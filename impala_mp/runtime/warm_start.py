@@ -62,7 +62,7 @@ def read(
       BadInput: there is no such checkpoint, nothing of it fits, or the folder has a run
         that began otherwise.
     """
-    begun = folder and files.newest_update(folder.checkpoints) >= 0
+    begun = folder and workdir.newest_update(folder.path) >= 0
     if not argument:
         if folder and not begun and read_lineage(folder.path):
             raise errors.BadInput(

@@ -29,6 +29,7 @@ class CrashFile(NamedTuple):
     random_state: list[torch.Tensor]  # before the step, from `random_state`
     threads: int  # of torch; they split sums, which changes the last bits
     update: int
+    policy: str = ""  # its name; "" for a single one
 
 
 def random_state(device: torch.device) -> list[torch.Tensor]:

@@ -137,7 +137,7 @@ class Workdir:
             _check_file(path)
 
     def _refuse_strangers(self) -> None:
-        if files.newest_update(self.checkpoints) >= 0:
+        if newest_update(self.path) >= 0:
             raise errors.BadInput(
                 f"--workdir={self.path} has checkpoints but no config.json. Choose"
                 " another folder."
@@ -170,7 +170,7 @@ class Workdir:
             raise self._unwritable(error) from error
 
     def _journal(self) -> None:
-        update = files.newest_update(self.checkpoints)
+        update = newest_update(self.path)
         for name, (before, after) in self._changed.items():
             line = {"time": time.time(), "update": update, "name": name}
             line |= {"from": before, "to": after, "by": "--change"}
@@ -207,7 +207,7 @@ class Workdir:
 
     def withdraw(self) -> None:
         """Removes all folders of this run, unless it has learned something."""
-        if files.newest_update(self.checkpoints) <= 0:
+        if newest_update(self.path) <= 0:
             self._undo()
 
     def _undo(self) -> None:
@@ -301,6 +301,23 @@ def _nearest(path: str) -> str:
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
+
+
+def newest_checkpoint(path: str) -> str:
+    """Returns the newest checkpoint of the run in `path`, sound or not; or "".
+
+    Of several policies it is the one with most updates.
+    """
+    folder = Workdir(path)
+    there = [folder.checkpoints_of(name) for name in folder.names_of_policies()]
+    update, newest = max((files.newest_update(each), each) for each in there)
+    return os.path.join(newest, str(update)) if update >= 0 else ""
+
+
+def newest_update(path: str) -> int:
+    """Returns the update of `newest_checkpoint`; -1 without one."""
+    newest = newest_checkpoint(path)
+    return int(os.path.basename(newest)) if newest else -1
 
 
 def is_live(path: str) -> bool:

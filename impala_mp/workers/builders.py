@@ -123,6 +123,7 @@ def make_learner(
         ),
         shared.checkpoints,
         the_replay,
+        shared.policy,
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from impala_mp.algorithms import base, cuda, replay
 from impala_mp.config import fields, live_hyperparameters, schedules
 from impala_mp.transport import (
     control_block,
-    doorbell,
     parameter_store,
     record_ring,
     trajectory_ring,
@@ -33,7 +32,6 @@ from impala_mp.workers import (
 
 _RECORDS = 200  # of a run, at least
 _RESERVED = 16  # rows of the ring of records
-_WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
 
 class NotSaved(errors.RunFailed):
@@ -58,7 +56,9 @@ class LearnerLoop:
         the_snapshots: snapshots.Writer,
         folder: str,
         the_replay: replay.Replay | None = None,
+        policy: str = "",
     ) -> None:
+        """`folder` is that of checkpoints; `policy` is the name of one of several."""
         self._config = config
         self._learner, self._batcher = the_learner, the_batcher
         slot_size = config.actors.environments
@@ -76,7 +76,7 @@ class LearnerLoop:
             config.checkpoint, folder, control, row
         )
         crashes = os.path.join(os.path.dirname(folder), "crashes")
-        self._guard = nonfinite.Guard(config, the_learner, crashes)
+        self._guard = nonfinite.Guard(config, the_learner, crashes, policy)
         self._drift = drift.DriftDetector(
             the_learner,
             self._publisher.source,
@@ -357,55 +357,3 @@ class LearnerLoop:
         self.write_record()
         self._next_record = 0  # at the next update
         return state
-
-
-def run(
-    loops: Sequence[LearnerLoop],
-    deadline_secs: float,
-    each_turn: Callable[[], None] = lambda: None,
-) -> None:
-    """Learns the policies of one process in turn, until all are finished or stopped.
-
-    All of them are saved at the same moment.
-
-    Args:
-      deadline_secs: from the request to stop; half of it is for what is in the rings.
-      each_turn: called after updates.
-
-    Raises:
-      NotSaved: a last checkpoint could not be written.
-    """
-    control, row = loops[0].control, loops[0].row
-    while not control.stopping and not all(loop.finished for loop in loops):
-        row.beat(control_block.State.WAITING_FOR_DATA)
-        if not any([loop.ready() for loop in loops]):
-            start = time.perf_counter()
-            doorbell.wait_for_any([loop.bell for loop in loops], _WAIT_SECS)
-            for loop in loops:
-                loop.updates.waited(time.perf_counter() - start)
-        if any([loop.turn() for loop in loops]):
-            each_turn()
-        if any([loop.save_is_due() for loop in loops]):
-            for loop in loops:
-                loop.save()
-    row.beat(control_block.State.STOPPING)
-    end = time.monotonic() + deadline_secs / 2.0
-    for loop in loops:
-        loop.learn_what_is_left(end)
-    conclude(loops)
-
-
-def conclude(loops: Sequence[LearnerLoop], extra: dict[str, Any] | None = None) -> None:
-    """Writes the last checkpoint and record of each policy; `extra` in the first.
-
-    Raises:
-      NotSaved: one could not be written.
-    """
-    failed = None
-    for loop in loops:
-        try:
-            loop.conclude(extra if loop is loops[0] else None)
-        except NotSaved as error:
-            failed = error
-    if failed:
-        raise failed

@@ -36,8 +36,12 @@ class _Step(NamedTuple):
 class Guard:
     """Guard of the learner; `before` and `after` are called around each update."""
 
-    def __init__(self, config: Any, the_learner: learner.Learner, folder: str) -> None:
+    def __init__(
+        self, config: Any, the_learner: learner.Learner, folder: str, policy: str = ""
+    ) -> None:
+        """`folder` is that of crash files; `policy` is the name of one of several."""
         self._config, self._learner, self._folder = config, the_learner, folder
+        self._policy = policy
         self._tensors = the_learner.tensors
         self._device = the_learner.parameters.flat.device
         self._cuda = self._device.type == "cuda"
@@ -118,6 +122,7 @@ class Guard:
             random_state=step.random_state,
             threads=torch.get_num_threads(),
             update=step.update,
+            policy=self._policy,
         )
         try:
             return crash_file.save(self._folder, crash)

@@ -9,7 +9,7 @@ import torch
 
 from impala_mp.monitoring import live_control
 from impala_mp.storage import checkpoint
-from impala_mp.workers import accounting, builders as worker_builders, learner_loop
+from impala_mp.workers import accounting, builders as worker_builders, learner_process
 from tests.support import builders, live_changes
 
 
@@ -98,8 +98,8 @@ def test_a_checkpoint_can_be_had_while_the_learner_waits(
             control.stop()
         return False
 
-    monkeypatch.setattr(learner_loop.doorbell, "wait_for_any", wait)
-    learner_loop.run([training], deadline_secs=1.0)
+    monkeypatch.setattr(learner_process.doorbell, "wait_for_any", wait)
+    learner_process.run([training], deadline_secs=1.0)
     assert there[2:] == [["1"]] * 3
     assert len(saved) == (3 if interval_secs == 0.0 else 2)  # and at the end
 

@@ -1,0 +1,64 @@
+"""One process that learns: the loops of its policies, which take turns."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from impala_mp.transport import control_block, doorbell
+from impala_mp.workers import learner_loop
+
+_WAIT_SECS = 0.2  # longest sleep between two looks at the control block
+
+
+def run(
+    loops: Sequence[learner_loop.LearnerLoop],
+    deadline_secs: float,
+    each_turn: Callable[[], None] = lambda: None,
+) -> None:
+    """Learns the policies of one process in turn, until all are finished or stopped.
+
+    All of them are saved at the same moment.
+
+    Args:
+      deadline_secs: from the request to stop; half of it is for what is in the rings.
+      each_turn: called after updates.
+
+    Raises:
+      NotSaved: a last checkpoint could not be written.
+    """
+    control, row = loops[0].control, loops[0].row
+    while not control.stopping and not all(loop.finished for loop in loops):
+        row.beat(control_block.State.WAITING_FOR_DATA)
+        if not any([loop.ready() for loop in loops]):
+            start = time.perf_counter()
+            doorbell.wait_for_any([loop.bell for loop in loops], _WAIT_SECS)
+            for loop in loops:
+                loop.updates.waited(time.perf_counter() - start)
+        if any([loop.turn() for loop in loops]):
+            each_turn()
+        if any([loop.save_is_due() for loop in loops]):
+            for loop in loops:
+                loop.save()
+    row.beat(control_block.State.STOPPING)
+    end = time.monotonic() + deadline_secs / 2.0
+    for loop in loops:
+        loop.learn_what_is_left(end)
+    conclude(loops)
+
+
+def conclude(
+    loops: Sequence[learner_loop.LearnerLoop], extra: dict[str, Any] | None = None
+) -> None:
+    """Writes the last checkpoint and record of each policy; `extra` in the first.
+
+    Raises:
+      NotSaved: one could not be written.
+    """
+    failed = None
+    for loop in loops:
+        try:
+            loop.conclude(extra if loop is loops[0] else None)
+        except learner_loop.NotSaved as error:
+            failed = error
+    if failed:
+        raise failed

@@ -1,0 +1,204 @@
+"""Several policies: each learns by its own algorithm, and nothing is lost or mixed."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from impala_mp.cli import export as export_command
+from impala_mp.evaluation import evaluate
+from impala_mp.monitoring import live_control, policy_records
+from impala_mp.runtime import program
+from impala_mp.storage import checkpoint, mailbox, metrics, workdir
+from impala_mp.workers import builders as worker_builders, learner_loop
+from tests.support import builders, lockstep_runs, runs, two_policies
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_curve")]
+_fork_server = runs.fork_server
+
+
+def _config(**overrides):
+    config = two_policies.get_config()
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+def _train(path, **overrides):
+    program.train(_config(**overrides), str(path))
+    folder = workdir.Workdir(str(path))
+    return [
+        checkpoint.load_newest(folder.checkpoints_of(name), print)
+        for name in folder.names_of_policies()
+    ]
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, monkeypatch):
+    """It is stopped in the middle: a policy that is finished learns no more."""
+    whole, step, steps = _train(tmp_path / "whole"), learner_loop.LearnerLoop.step, []
+
+    def stopped(self):
+        step(self)
+        steps.append(self)
+        if len(steps) in (9, 13, 20):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(learner_loop.LearnerLoop, "step", stopped)
+    for _ in range(4):
+        parts = _train(tmp_path / "parts")
+    for mine, theirs in zip(parts, whole, strict=True):
+        for key in ("learner", "episodes", "counts"):
+            lockstep_runs.assert_same(mine[key], theirs[key], key)
+    lockstep_runs.assert_same(parts[0]["actors"], whole[0]["actors"])
+    assert min(each["learner"]["updates"] for each in whole) >= 18
+
+
+def test_policies_begin_with_different_parameters(tmp_path):
+    config = _config()
+    config.policies = {}
+    one, other = _parts(config, tmp_path)[2]
+    pairs = zip(
+        one._learner.agent.network.parameters(),
+        other._learner.agent.network.parameters(),
+        strict=True,
+    )
+    assert any((a != b).any() for a, b in pairs)
+
+
+def _parts(config, folder):
+    """The shared memory of each policy, one actor and the loops, in this process."""
+    environments = program._probe(config)
+    policies, _ = program.prepare(config, environments, 2)
+    shared = program.allocation.allocate(policies, str(folder), 2, config)
+    seats = shared[0].topology
+    loops = [worker_builders.make_learner(seats.learner(), each) for each in shared]
+    return shared, worker_builders.make_actor(seats.actors[0], 0, shared), loops
+
+
+def test_an_actor_killed_between_two_commits_leaves_both_identities(tmp_path):
+    """One policy has the unroll and the other has not."""
+    shared, one, loops = _parts(_config(), tmp_path)
+    for each in shared:
+        os.makedirs(each.checkpoints)
+    for loop in loops:
+        loop.restore(print)
+    commit, killed = type(one.parties[1]).commit, []
+
+    class Killed(Exception):
+        pass
+
+    def dies(self, *args):
+        if self is one.parties[1] and len(killed) % 3 == 0:
+            killed.append(1)
+            raise Killed
+        killed.append(0)
+        commit(self, *args)
+
+    type(one.parties[1]).commit, deaths = dies, 0
+    try:
+        for incarnation in range(1, 101):
+            if one.has_space():
+                one.fetch()
+                try:
+                    one.guarded_unroll()
+                except Killed:
+                    deaths += 1
+                    one.close()
+                    seat = shared[0].topology.actors[0]
+                    one = worker_builders.make_actor(seat, incarnation, shared)
+            for loop in loops:
+                loop._accounts.counts()  # raises where the sum is wrong
+                loop.turn()
+    finally:
+        type(one.parties[1]).commit = commit
+        one.close()
+    assert deaths > 10
+    first, second = (loop._accounts.counts()["committed"] for loop in loops)
+    assert first > second
+
+
+def test_policies_train_in_processes_and_survive_their_learner(start, tmp_path):
+    experiment = f"{two_policies.__file__}:processes"
+    run = start("--config.total_agent_steps=10_000_000", config=experiment)
+    run.until(lambda: run.records()[-1]["updates"] > 60)
+    learner = run.until_running("learner")[0]
+    os.kill(learner["pid"], signal.SIGKILL)
+    run.until(lambda: "restart in" in run.text())
+    run.until_running("learner")
+    before = run.records()[-1]["updates"]
+    run.until(lambda: run.records()[-1]["updates"] > before + 60)
+    path = str(tmp_path / "run")
+    lines = mailbox.ask(path, {"set": {"player_1/epsilon": 0.5}}, 20.0)["lines"]
+    assert lines == ["player_1/epsilon changes from 0 to 0.5 (impala-ctl)."]
+    run.until(lambda: run.records()[-1]["live/epsilon/player_1"] == 0.5)
+    assert run.records()[-1]["live/epsilon/player_0"] == 0.0
+    run.stop()
+    last = metrics.read(path)[-1]
+    for suffix in ("", "/player_0", "/player_1"):
+        parts = ("learned", "discarded", "in_flight")
+        counts = [last[f"health/{part}{suffix}"] for part in parts]
+        assert last[f"health/committed{suffix}"] == sum(counts)
+    assert last["health/drift"] < 1e-3
+    found = evaluate.evaluate(path, 4)
+    assert {"mean/player_0", "mean/player_1"} <= found.keys()
+
+
+def test_a_finished_policy_does_not_stop_the_other(tmp_path):
+    """Its trajectories are discarded while the other still learns."""
+    config = _config(**{"runtime.mode": "processes", "actors.count": 1})
+    config.policies.player_0 = {"batch_size": 4}
+    config.policies.player_1 = {**two_policies.DQN, "batch_size": 12}
+    config.total_agent_steps = 7 * 8 * 9  # of which both have 4.5 slots
+    builders.train_in_processes(config, tmp_path)
+    last = metrics.read(str(tmp_path))[-1]
+    assert last["agent_steps/player_0"] >= 7 * 4 * 5 - 28
+    assert last["agent_steps/player_1"] >= 7 * 4 * 5 - 28
+
+
+def test_one_of_several_policies_is_exported(tmp_path, capsys, monkeypatch):
+    _train(tmp_path / "run", total_agent_steps=2 * 112)
+    path = str(tmp_path / "run")
+    argv = ["impala-export", path]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(SystemExit) as stop:
+        export_command.main()
+    assert stop.value.code == 2
+    assert "has the policies player_0, player_1" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*argv, "--policy=player_2"])
+    with pytest.raises(SystemExit):
+        export_command.main()
+    assert "has no policy 'player_2'" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*argv, "--policy=player_1"])
+    export_command.main()
+    assert json.loads((tmp_path / "run" / "player_1.pt2.json").read_text())
+
+
+def test_live_values_of_one_policy_or_of_all(tmp_path):
+    shared, one, _ = _parts(_config(), tmp_path)
+    one.close()
+    said, values = [], [live_control.of(each) for each in shared]
+    control = live_control.LiveControl(values, str(tmp_path), said.append)
+    control._answer({"set": {"epsilon": 0.25, "player_0/entropy_cost": 0.5}})
+    assert [each.control.get("epsilon") for each in shared] == [0.25, 0.25]
+    assert shared[0].control.get("entropy_cost") == 0.5
+    assert shared[1].control.get("entropy_cost") != 0.5
+    with pytest.raises(live_control.errors.BadInput, match="player_1/entropy_cost has"):
+        control._answer({"set": {"player_1/entropy_cost": 0.5}})
+    with pytest.raises(live_control.errors.BadInput, match="'player_1/epsilon'"):
+        control._answer({"set": {"player_2/epsilon": 0.5}})
+    assert len(control._answer({"get": ["player_1/epsilon"]})) == 1
+
+
+def test_records_are_merged_once_all_policies_have_one(tmp_path):
+    shared, one, loops = _parts(_config(), tmp_path)
+    one.close()
+    for each in shared:
+        os.makedirs(each.checkpoints)
+    records = policy_records.PolicyRecords(shared)
+    loops[0].restore(print)
+    assert records.read() == []
+    loops[1].restore(print)
+    ((merged, _),) = records.read()
+    assert merged["agent_steps"] == 0
+    assert {"agent_steps/player_0", "live/epsilon/player_1"} <= merged.keys()
+    assert records.read() == []
