@@ -1,4 +1,4 @@
-"""Which policy plays which players of a game, from `config.environment`."""
+"""Roster of a game: which policy plays which players, by `config.environment`."""
 
 import fnmatch
 import re

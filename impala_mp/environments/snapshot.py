@@ -32,7 +32,7 @@ _NO_STATE = (
 )
 
 
-_CONSTANTS = ("metadata", "spec")  # by Gymnasium's conventions
+_CONSTANTS = ("metadata", "spec", "specs")  # by Gymnasium's conventions, and ours
 
 
 def take(root: Any) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class VectorEnvironment:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the returns of each player are reported as: player or policy."""
+        """Names under which the returns of each player count: players or policies."""
         return self.players
 
     @property

@@ -175,17 +175,18 @@ def _learn(
     left = _LAST_TURNS
     with _StopRequest(shared.control) as stop:
         # What is in the rings at the end is lost, and a resumed run is another one.
-        while not all(loop.finished for loop in loops) and not (
+        while (going := learner_process.unfinished(loops)) and not (
             stop.came and (not left or _are_empty(policies))
         ):
             left -= stop.came
             if never_waits:
                 actors.unroll()
-            while not any([loop.ready() for loop in loops]):
+            while not any([loop.ready() for loop in going]):
                 actors.unroll()
-            due = any(loop.record_is_due() for loop in loops)
-            if any([loop.turn() for loop in loops]):
-                profile.turn()
+                learner_process.discard_for(loops, going)
+            due = any(loop.record_is_due() for loop in going)
+            learner_process.take_turns(going)
+            profile.turn()
             if any([loop.save_is_due() for loop in loops]):
                 state = actors.state_dict()
                 for loop in loops:

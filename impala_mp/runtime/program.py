@@ -61,9 +61,8 @@ def train(
     changed = [*folder.check(config, changes), *chosen]
     folder.check_unused()
     allocation.check_memory(policies, num_cores)
-    resources.check_descriptors(
-        config, allocation.make_topology(config, num_cores, len(policies))
-    )
+    seats = allocation.make_topology(config, num_cores, len(policies))
+    resources.check_descriptors(config, seats)
     found: list[str] = []
     start = read_start(start_from, folder, policies, found.append)
     saved = check_checkpoints(folder, config, list(environments), found.append)
@@ -72,17 +71,12 @@ def train(
     try:
         with signals.Ending() as end:
             try:
-                folder.open(config)
-                for each in shared:
-                    os.makedirs(each.checkpoints, exist_ok=True)
+                folder.open(config, list(environments))
                 if start:
-                    mine = policies[0].agent
-                    found += warm_start.write(start, folder, config, mine)
+                    found += warm_start.write(start, folder, config, policies[0].agent)
                 run = 0 if config.runtime.mode == "lockstep" else folder.run
-                shared = tuple(
-                    each._replace(profile_updates=profile_updates, run=run)
-                    for each in shared
-                )
+                run_facts = {"profile_updates": profile_updates, "run": run}
+                shared = tuple(each._replace(**run_facts) for each in shared)
                 kept = _carry_over(shared, saved, changes)
                 news = [*found, *changed, *kept, *_described(shared)]
                 news.append(trust.record(config, folder.path))

@@ -143,8 +143,12 @@ class Workdir:
                 " another folder."
             )
 
-    def open(self, new: config_dict.ConfigDict) -> None:
+    def open(
+        self, new: config_dict.ConfigDict, policies: Sequence[str] = ("",)
+    ) -> None:
         """Makes the folder, locks it, and writes the config into it.
+
+        `policies` are their names; "" is a single one.
 
         Raises:
           BadInput: a live run has it, or it cannot be written. Nothing is changed.
@@ -159,7 +163,8 @@ class Workdir:
             files.remove_stale(self.path)
             files.remove_stale(os.path.join(self.path, "crashes"))
             os.makedirs(self.logs, exist_ok=True)
-            os.makedirs(self.checkpoints, exist_ok=True)
+            for name in policies:
+                os.makedirs(self.checkpoints_of(name), exist_ok=True)
             self.run = self._count()
             self._journal()
             self._keep_code(new)

@@ -131,19 +131,17 @@ class LearnerLoop:
             print(alarm, flush=True)
 
     def turn(self) -> bool:
-        """Makes an update if there is a batch; returns whether it did.
-
-        A policy that is finished while others learn discards its trajectories.
-        """
+        """Makes an update if there is a batch; returns whether it did."""
         ready = self.ready()
-        if self.finished:
-            self._batcher.discard_all()
-            return False
         if self.record_is_due():
             self.write_record()
         if ready:
             self.step()
         return ready
+
+    def discard(self) -> None:
+        """Discards what is in the rings: the policy is finished, and others learn."""
+        self._batcher.discard_all()
 
     def conclude(self, extra: dict[str, Any] | None = None) -> None:
         """Writes the last checkpoint, with `extra` as in `save`, and the last record.

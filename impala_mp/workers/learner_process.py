@@ -7,11 +7,13 @@ from typing import Any
 from impala_mp.transport import control_block, doorbell
 from impala_mp.workers import learner_loop
 
+Loops = Sequence[learner_loop.LearnerLoop]
+
 _WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
 
 def run(
-    loops: Sequence[learner_loop.LearnerLoop],
+    loops: Loops,
     deadline_secs: float,
     each_turn: Callable[[], None] = lambda: None,
 ) -> None:
@@ -27,15 +29,16 @@ def run(
       NotSaved: a last checkpoint could not be written.
     """
     control, row = loops[0].control, loops[0].row
-    while not control.stopping and not all(loop.finished for loop in loops):
+    while (going := unfinished(loops)) and not control.stopping:
         row.beat(control_block.State.WAITING_FOR_DATA)
-        if not any([loop.ready() for loop in loops]):
+        if not any([loop.ready() for loop in going]):
             start = time.perf_counter()
             doorbell.wait_for_any([loop.bell for loop in loops], _WAIT_SECS)
-            for loop in loops:
+            for loop in going:
                 loop.updates.waited(time.perf_counter() - start)
-        if any([loop.turn() for loop in loops]):
+        if take_turns(going):
             each_turn()
+        discard_for(loops, going)
         if any([loop.save_is_due() for loop in loops]):
             for loop in loops:
                 loop.save()
@@ -44,6 +47,23 @@ def run(
     for loop in loops:
         loop.learn_what_is_left(end)
     conclude(loops)
+
+
+def unfinished(loops: Loops) -> Loops:
+    """Returns the loops that have more to learn."""
+    return [loop for loop in loops if not loop.finished]
+
+
+def take_turns(going: Loops) -> bool:
+    """Lets each loop make an update; returns whether one had a batch."""
+    return any([loop.turn() for loop in going])
+
+
+def discard_for(loops: Loops, going: Loops) -> None:
+    """Empties the rings of finished policies, for which the actors would wait."""
+    for loop in loops:
+        if loop not in going:
+            loop.discard()
 
 
 def conclude(
