@@ -1,5 +1,5 @@
-"""Return against reuse, with two kinds of returns: MinAtar Breakout by DQN for a million
-agent steps.
+"""Return against reuse, with two kinds of returns: MinAtar Breakout by DQN, for half a
+million agent steps.
 
 Variants: REUSE-RETURNS, with REUSE 1, 4 or 16 and RETURNS n_step or retrace. Draw the
 figure with
@@ -18,8 +18,8 @@ def get_config(variant="4-n_step"):
     reuse, returns = config_lib.one_of(variant, _VARIANTS).split("-")
     minatar = runpy.run_path(__file__.replace("reuse.py", "minatar.py"))
     config = minatar["get_config"]("Breakout-dqn")
-    config.total_agent_steps = 1_000_000
-    config.schedules.epsilon = "linear(1, 0.05, 200_000)"
+    config.total_agent_steps = 500_000
+    config.schedules.epsilon = "linear(1, 0.05, 100_000)"
     config.dqn.returns = returns
     config.replay.reuse = float(reuse)
     return config

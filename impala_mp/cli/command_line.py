@@ -25,7 +25,8 @@ from impala_mp.config import (
 from impala_mp.storage import files as files_lib
 
 # Any name is a field there; the factory compares it to the environment's arguments.
-_ENVIRONMENT_ARGUMENT = re.compile(r"(environment|evaluation)\.kwargs\.\w+")
+_OPEN = re.compile(r"(environment|evaluation)\.kwargs\.\w+|environment\.policies\.\w+")
+_OF_A_POLICY = re.compile(r"policies\.\w+\.([\w.]+)")
 
 _KINDS = {"int": int, "bool": bool}  # by absl's name of a flag's type
 
@@ -254,7 +255,8 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
     named = [a for a in arguments if a.lstrip("-").startswith("config=")]
     if not named:
         raise what.nothing()
-    fields = fields_lib.flatten(parser.parse(named[-1].split("=", 1)[1]))
+    config = parser.parse(named[-1].split("=", 1)[1])
+    fields = fields_lib.flatten(config)
     arguments = _join(
         arguments,
         lambda name: (
@@ -266,7 +268,9 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
         name = argument.lstrip("-").split("=")[0]
         if name.startswith(("config.", "noconfig.")):
             key = name.split(".", 1)[1]
-            if key not in fields and not _ENVIRONMENT_ARGUMENT.fullmatch(key):
+            if _OF_A_POLICY.fullmatch(key):
+                fields[key] = _make_place(config, key)
+            elif key not in fields and not _OPEN.fullmatch(key):
                 near = fields_lib.nearest(key, list(fields))
                 raise errors.BadInput(f"there is no field config.{key}.{near}")
 
@@ -277,6 +281,20 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
         values_lib.plain(each, kind) if each.lstrip("-")[:7] == "config." else each
         for each in arguments
     ]
+
+
+def _make_place(config: Any, key: str) -> Any:
+    """Makes the groups that the field of a policy is in; returns a value of its type.
+
+    Whether there is such a field and policy is known with the environment.
+    """
+    *groups, name = key.split(".")
+    for group in groups:
+        if group not in config:
+            config[group] = config_dict.ConfigDict()
+        config = config[group]
+    field = base_lib.BY_NAME.get(key.split(".", 2)[2])
+    return config.get(name, field.default if field else "")
 
 
 def _join(arguments: list[str], takes_value: Callable[[str], bool]) -> list[str]:
