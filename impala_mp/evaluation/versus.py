@@ -1,6 +1,7 @@
 """Games of a run's policy against another one, each side in turn."""
 
 import contextlib
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,13 +11,14 @@ import torch
 
 from impala_mp import errors, nest, specs, types
 from impala_mp.config import user_code
-from impala_mp.environments import players, sides as sides_lib, vector
+from impala_mp.environments import players, vector
 from impala_mp.evaluation import saved_run
 from impala_mp.networks import agent
 from impala_mp.workers import evaluator
 
 RANDOM, NEWEST = "random", "newest"
 _SIGNATURE = "(observation, mask) -> action"
+_NUMBER = re.compile(r"[_-]?\d+$")  # at the end of a player's name
 
 
 class Outcome(NamedTuple):
@@ -100,6 +102,25 @@ class _LineUp:
         return types.AgentOutput(action, None, None), (mine, other)
 
 
+def sides_of(players: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Returns the numbers of each side's players, by the name of the side.
+
+    Players whose names differ only in the number at their end are one side: `red_0` and
+    `red_1` beside `blue_0` and `blue_1`. If that leaves a single side, each player is
+    one: `player_0` beside `player_1`. A side of several players has their name without
+    the number, and a side of one player has the player's.
+    """
+    teams: dict[str, list[int]] = {}
+    for number, name in enumerate(players):
+        teams.setdefault(_NUMBER.sub("", name), []).append(number)
+    if len(teams) < 2:
+        return {name: (number,) for number, name in enumerate(players)}
+    return {
+        team if len(numbers) > 1 else players[numbers[0]]: tuple(numbers)
+        for team, numbers in teams.items()
+    }
+
+
 def play(
     run: saved_run.SavedRun,
     against: str,
@@ -107,7 +128,7 @@ def play(
     greedy: bool,
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Plays `games` games, as many as each side in turn; see `sides.sides`.
+    """Plays `games` games, as many as each side in turn; see `sides_of`.
 
     Args:
       against: random, newest (the newest checkpoint of the run), the folder of a run,
@@ -131,7 +152,7 @@ def play(
             " out --against."
         )
     theirs = _opponent(run, against, ours, spec, trust)
-    sides = sides_lib.sides(spec.players)
+    sides = sides_of(spec.players)
     outcomes: dict[str, Outcome] = {}
     for i, (side, members) in enumerate(sides.items()):
         if share := _share(games, i, len(sides)):
@@ -226,7 +247,7 @@ def outcome(
     for first in range(0, environment.num_envs, len(players_)):
         columns = [by_column.get(first + p, []) for p in range(len(players_))]
         for returns in zip(*columns, strict=False):
-            ours, best = _compare(returns, side, sides_lib.sides(players_))
+            ours, best = _compare(returns, side, sides_of(players_))
             own.append(ours)
             wins += ours > best
             draws += ours == best

@@ -8,10 +8,34 @@ import gymnasium
 import numpy as np
 import pytest
 
-from impala_mp.evaluation import evaluate
+from impala_mp.evaluation import evaluate, versus
 from tests.support import builders
 
-pytestmark = pytest.mark.integration
+
+@pytest.mark.parametrize(
+    ("players", "expected"),
+    [
+        # One kind: each player is a side.
+        ("player_0 player_1", {"player_0": (0,), "player_1": (1,)}),
+        ("player_1 player_2", {"player_1": (0,), "player_2": (1,)}),
+        ("p9 p10 p11", {"p9": (0,), "p10": (1,), "p11": (2,)}),
+        ("alone", {"alone": (0,)}),
+        # Several: each kind is one, also where they alternate.
+        ("red_0 red_1 blue_0 blue_1", {"red": (0, 1), "blue": (2, 3)}),
+        ("red-0 blue-0 red-10", {"red": (0, 2), "blue-0": (1,)}),
+        ("adversary_0 adversary_1 agent_0", {"adversary": (0, 1), "agent_0": (2,)}),
+        ("white black", {"white": (0,), "black": (1,)}),
+        ("first_0 second_0", {"first_0": (0,), "second_0": (1,)}),
+        # Only the number at the end is one.
+        ("team_1_a team_2_a", {"team_1_a": (0,), "team_2_a": (1,)}),
+        ("team_1_0 team_1_1 team_2_0", {"team_1": (0, 1), "team_2_0": (2,)}),
+    ],
+)
+def test_players_that_differ_in_their_number_are_one_side(players, expected):
+    found = versus.sides_of(players.split())
+    assert found == expected
+    assert list(found) == list(expected)
+
 
 # By player. Blue has more in all, and red_0 has more than any other player.
 _REWARDS = {"red_0": 3.0, "red_1": 0.0, "blue_0": 2.0, "blue_1": 2.0}
@@ -71,6 +95,7 @@ def run(tmp_path_factory):
     return str(folder)
 
 
+@pytest.mark.integration
 def test_a_side_has_what_its_players_have_together(run):
     found = evaluate.versus(run, "random", 5)
     red, blue = found["by_side"]["red"], found["by_side"]["blue"]
@@ -80,6 +105,7 @@ def test_a_side_has_what_its_players_have_together(run):
     assert (found["wins"], found["losses"], found["mean"]) == (2, 3, -0.2)
 
 
+@pytest.mark.integration
 def test_the_opponent_plays_the_whole_other_side(run):
     """Only the opponent's players always choose 1; our policy is nearly uniform."""
     _played.clear()
@@ -94,6 +120,7 @@ def test_the_opponent_plays_the_whole_other_side(run):
         assert always == {f"{theirs}_0", f"{theirs}_1"}
 
 
+@pytest.mark.integration
 def test_the_last_line_has_the_sides(run):
     command = [sys.executable, "-m", "impala_mp.cli.evaluate", run]
     done = subprocess.run(
