@@ -8,6 +8,8 @@ case "$*" in
   *atari* | *ALE/*) extras=atari ;;
   *minigrid* | *MiniGrid* | *BabyAI*) extras=minigrid ;;
   *mpe* | *pettingzoo*) extras=pettingzoo ;;
+  *foraging* | *Foraging*) extras=lbforaging ;;
+  *battle* | *magent2*) extras=magent2 ;;
   *halfcheetah* | *HalfCheetah*) extras=mujoco ;;
 esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -5,8 +5,9 @@
 
 The last line is JSON: mean, median, std, min, max, episodes, protocol; low and high are
 the 95 % interval of the mean. In a game of several players, --against lets the run's
-policy play as each of them, against the other policy as all others. `mean` is then
-wins minus losses by game, from -1 to 1, beside wins, draws, losses and by_side. A
+policy play each side, against the other policy as all others. `mean` is then wins minus
+losses by game, from -1 to 1, beside wins, draws, losses and by_side. Each player is a
+side, or each team where names show teams, as red_0, red_1, blue_0 and blue_1 do. A
 function gets the observation and the mask of actions of the player that is to act.
 """
 

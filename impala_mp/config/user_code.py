@@ -29,7 +29,10 @@ EXTRAS = {
     "MinAtar/": ("minatar.gym", "minatar"),
     "MiniGrid-": ("minigrid", "minigrid"),
     "BabyAI-": ("minigrid", "minigrid"),
+    "Foraging-": ("lbforaging", "lbforaging"),
 }
+# Packages of games that are named by their module, and the extra that installs them.
+_GAMES = {"magent2": "magent2", "mpe2": "pettingzoo", "pettingzoo": "pettingzoo"}
 
 
 def split_id(name: str) -> tuple[str, str]:
@@ -118,9 +121,12 @@ def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise
+        package = module_name.partition(".")[0]
+        cure = "put its folder on PYTHONPATH or install it."
+        if package in _GAMES:
+            cure = f"run pip install 'impala_mp[{_GAMES[package]}]'."
         raise errors.BadInput(
-            f"{field} ({name!r}): there is no module {module_name!r} to import:"
-            " put its folder on PYTHONPATH or install it."
+            f"{field} ({name!r}): there is no module {module_name!r} to import: {cure}"
         ) from error
 
 

@@ -1,8 +1,9 @@
 """Games of a run's policy against another one, each side in turn."""
 
 import contextlib
+import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from impala_mp.workers import evaluator
 
 RANDOM, NEWEST = "random", "newest"
 _SIGNATURE = "(observation, mask) -> action"
+_NUMBER = re.compile(r"[_-]?\d+$")  # at the end of a player's name
 
 
 class Outcome(NamedTuple):
@@ -25,7 +27,7 @@ class Outcome(NamedTuple):
     wins: int
     draws: int
     losses: int
-    return_mean: float  # of the player that is ours
+    return_mean: float  # of our side: the sum over its players
 
     @property
     def mean(self) -> float:
@@ -73,15 +75,17 @@ class _Scripted:
 
 
 class _LineUp:
-    """Our policy as player `side` of each game, and the opponent as all others."""
+    """Our policy as the players `side` of each game, and the opponent as all others."""
 
-    def __init__(self, ours: Any, theirs: Any, num_players: int, side: int) -> None:
+    def __init__(
+        self, ours: Any, theirs: Any, num_players: int, side: Sequence[int]
+    ) -> None:
         self._ours, self._theirs = ours, theirs
-        self.num_players, self.side = num_players, side
+        self.num_players, self._side = num_players, side
 
     def initial_state(self, count: int) -> tuple[Any, Any]:
-        column = torch.arange(count) % self.num_players
-        self._is_ours = column == self.side
+        player = torch.arange(count) % self.num_players
+        self._is_ours = torch.isin(player, torch.tensor(self._side))
         return self._ours.initial_state(count), self._theirs.initial_state(count)
 
     def step(
@@ -98,6 +102,25 @@ class _LineUp:
         return types.AgentOutput(action, None, None), (mine, other)
 
 
+def sides_of(players: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Returns the numbers of each side's players, by the name of the side.
+
+    Players whose names differ only in the number at their end are one side: `red_0` and
+    `red_1` beside `blue_0` and `blue_1`. If that leaves a single side, each player is
+    one: `player_0` beside `player_1`. A side of several players has their name without
+    the number, and a side of one player has the player's.
+    """
+    teams: dict[str, list[int]] = {}
+    for number, name in enumerate(players):
+        teams.setdefault(_NUMBER.sub("", name), []).append(number)
+    if len(teams) < 2:
+        return {name: (number,) for number, name in enumerate(players)}
+    return {
+        team if len(numbers) > 1 else players[numbers[0]]: tuple(numbers)
+        for team, numbers in teams.items()
+    }
+
+
 def play(
     run: saved_run.SavedRun,
     against: str,
@@ -105,7 +128,7 @@ def play(
     greedy: bool,
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Plays `games` games, as many as each player in turn.
+    """Plays `games` games, as many as each side in turn; see `sides_of`.
 
     Args:
       against: random, newest (the newest checkpoint of the run), the folder of a run,
@@ -129,17 +152,18 @@ def play(
             " out --against."
         )
     theirs = _opponent(run, against, ours, spec, trust)
-    count, sides = len(spec.players), {}
-    for side, player in enumerate(spec.players):
-        if share := _share(games, side, count):
-            line_up = _LineUp(ours, theirs, count, side)
-            sides[player] = _play_side(run, line_up, share, greedy)
-    every = _total(list(sides.values()))
+    sides = sides_of(spec.players)
+    outcomes: dict[str, Outcome] = {}
+    for i, (side, members) in enumerate(sides.items()):
+        if share := _share(games, i, len(sides)):
+            line_up = _LineUp(ours, theirs, len(spec.players), members)
+            outcomes[side] = _play_side(run, line_up, side, share, greedy)
+    every = _total(list(outcomes.values()))
     return {
         **_as_dict(every),
         "episodes": every.wins + every.draws + every.losses,
         "against": against,
-        "by_side": {player: _as_dict(each) for player, each in sides.items()},
+        "by_side": {side: _as_dict(each) for side, each in outcomes.items()},
     }
 
 
@@ -154,8 +178,8 @@ def _total(sides: list[Outcome]) -> Outcome:
     return Outcome(*counts, statistics.fmean(means, weights))
 
 
-def _share(games: int, side: int, num_players: int) -> int:
-    return games // num_players + (side < games % num_players)
+def _share(games: int, side: int, num_sides: int) -> int:
+    return games // num_sides + (side < games % num_sides)
 
 
 def _opponent(
@@ -190,7 +214,7 @@ def _opponent(
 
 
 def _play_side(
-    run: saved_run.SavedRun, line_up: _LineUp, share: int, greedy: bool
+    run: saved_run.SavedRun, line_up: _LineUp, side: str, share: int, greedy: bool
 ) -> Outcome:
     """Plays `share` games in which our policy plays the side of the line-up."""
     settings, count = run.config.evaluation, line_up.num_players
@@ -204,27 +228,42 @@ def _play_side(
             run.seed(),
             max_steps=settings.max_steps,
         )
-    return outcome(played, environment, line_up.side)
+    return outcome(played, environment, side)
 
 
 def outcome(
-    played: evaluator.Played, environment: vector.VectorEnvironment, side: int
+    played: evaluator.Played, environment: vector.VectorEnvironment, side: str
 ) -> Outcome:
-    """Counts games by whether player `side` has more than the best of the others."""
-    count = len(environment.spec.players)
+    """Counts games by whether `side` has more than the best of the other sides.
+
+    The return of a side is the sum of the returns of its players.
+    """
+    players_ = environment.spec.players
     by_column: dict[int, list[float]] = {}
     for column, value in zip(played.columns, played.returns, strict=True):
         by_column.setdefault(column, []).append(value)
     wins = draws = losses = 0
     own: list[float] = []
-    for first in range(0, environment.num_envs, count):
-        columns = [by_column.get(first + p, []) for p in range(count)]
+    for first in range(0, environment.num_envs, len(players_)):
+        columns = [by_column.get(first + p, []) for p in range(len(players_))]
         for returns in zip(*columns, strict=False):
-            best = max(value for p, value in enumerate(returns) if p != side)
-            own.append(returns[side])
-            wins += returns[side] > best
-            draws += returns[side] == best
-            losses += returns[side] < best
+            ours, best = _compare(returns, side, sides_of(players_))
+            own.append(ours)
+            wins += ours > best
+            draws += ours == best
+            losses += ours < best
     if not own:
         raise evaluator.NoGameEnded("no game has ended against the opponent.")
     return Outcome(wins, draws, losses, statistics.fmean(own))
+
+
+def _compare(
+    returns: Sequence[float], side: str, sides: dict[str, tuple[int, ...]]
+) -> tuple[float, float]:
+    """Returns the return of `side`, and the best one of the other sides."""
+    totals = {
+        name: sum(returns[player] for player in members)
+        for name, members in sides.items()
+    }
+    ours = totals.pop(side)
+    return ours, max(totals.values())

@@ -82,3 +82,12 @@ def test_a_factory_with_other_arguments_is_refused_before_it_is_called(name):
         user_code.load("network.torso", f"{__name__}:{name}", "(a, b) -> Module")
     found = user_code.load("network.torso", f"{__name__}:_of_two", "(a, b) -> Module")
     assert found is _of_two
+
+
+def test_a_missing_package_of_games_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "magent2", None)  # as if it were not installed
+    name = "magent2.environments.battle_v4:parallel_env"
+    with pytest.raises(errors.BadInput, match=r"pip install 'impala_mp\[magent2\]'"):
+        user_code.import_module("environment.id", name, name.partition(":")[0])
+    with pytest.raises(errors.BadInput, match="put its folder on PYTHONPATH"):
+        user_code.import_module("environment.id", "no_such:x", "no_such")

@@ -125,7 +125,7 @@ def test_wins_are_those_of_a_recount(run, monkeypatch):
         own = [
             value
             for column, value in zip(played.columns, played.returns, strict=True)
-            if column % 2 == side
+            if f"player_{column % 2}" == side
         ]
         assert (found.wins, found.losses) == (own.count(1.0), own.count(-1.0))
         assert found.return_mean == pytest.approx(np.mean(own))
