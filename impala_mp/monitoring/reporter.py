@@ -236,6 +236,7 @@ class Reporter:
         """Returns the private MiB of the processes of each role, and of the arena."""
         stores = self._shared.store.num_bytes + self._shared.snapshots.num_bytes
         arena = self._shared.rings.memory.nbytes + 3 * stores
+        arena += self._shared.learner_memory.nbytes
         found: dict[str, float] = {"memory/arena_mib": arena / 2**20}
         for status in statuses:
             if status.pid:

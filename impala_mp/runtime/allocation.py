@@ -11,6 +11,7 @@ from impala_mp.runtime import resources
 from impala_mp.transport import (
     control_block,
     inference_requests,
+    learner_memory,
     name_tables,
     parameter_store,
     record_ring,
@@ -19,7 +20,13 @@ from impala_mp.transport import (
     topology,
     trajectory_ring,
 )
-from impala_mp.workers import evaluator, learner_metrics, memory_limit, snapshots
+from impala_mp.workers import (
+    evaluator,
+    learner_metrics,
+    learner_state,
+    memory_limit,
+    snapshots,
+)
 
 _RECORDS = 256  # of the learner, between two ticks of the supervisor
 
@@ -88,6 +95,7 @@ def needed_bytes(
             + count
         )
         + replay_size(config, batch)[1]
+        + 2 * learner_state.num_bytes(config, (), num_bytes)
     )
 
 
@@ -146,6 +154,9 @@ def allocate(
         rings=trajectory_ring.TrajectoryRings(slot, count, config.actors.slots),
         store=parameter_store.ParameterStore(num_bytes, config.health.checksums),
         snapshots=snapshots.make_store(num_bytes * derived.evaluates(config)),
+        learner_memory=learner_memory.LearnerMemory(
+            learner_state.num_bytes(config, environment.players, num_bytes)
+        ),
         inference=inference_requests.InferenceBlock(count),
         names=name_tables.NameTables(count + 1, types.NUMBERS),
         learner_record=record_ring.RecordRing(
@@ -174,6 +185,7 @@ def release(shared: shared_lib.Shared) -> None:
         shared.rings,
         shared.store,
         shared.snapshots,
+        shared.learner_memory,
         shared.inference,
         shared.names,
         shared.learner_record,

@@ -203,6 +203,7 @@ def _described(
             shared.rings.memory.nbytes,
             batch_bytes,
             shared.store.num_bytes,
+            shared.learner_memory.nbytes if shared.learner_memory.num_bytes else 0,
         ),
         resources.explain_replay(
             *allocation.replay_size(shared.config, shared.batch),

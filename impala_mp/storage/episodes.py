@@ -143,6 +143,8 @@ class Writer:
 
         When they take too much memory they are lost, and counted.
         """
+        if not self._num_buffered and not durable:
+            return
         text = "".join(self._buffer)
         try:
             files.append_whole(self._file, text.encode())

@@ -9,6 +9,7 @@ from impala_mp.config import live_hyperparameters
 from impala_mp.transport import (
     control_block,
     inference_requests,
+    learner_memory,
     name_tables,
     parameter_store,
     record_ring,
@@ -37,6 +38,7 @@ class Shared(NamedTuple):
     rings: trajectory_ring.TrajectoryRings
     store: parameter_store.ParameterStore
     snapshots: parameter_store.ParameterStore  # for the evaluator
+    learner_memory: learner_memory.LearnerMemory  # for its next incarnation
     inference: inference_requests.InferenceBlock
     names: name_tables.NameTables  # of the user's numbers: of actors, and of all
     learner_record: record_ring.RecordRing
