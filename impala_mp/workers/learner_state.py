@@ -1,8 +1,8 @@
 """Learner's state in shared memory, from which its next incarnation resumes.
 
 It is that of a checkpoint without the replay. A version is written after an update once
-a hundred times the duration of a write has passed since the last one: after every
-update where a write is that cheap, and after several otherwise.
+the learner has computed a hundred times as long as a write takes: after every update
+where a write is that cheap, and after several otherwise.
 """
 
 import array
@@ -71,10 +71,14 @@ class StateCopy:
         self._memory, self._learner, self._delay_line = memory, the_learner, delay_line
         self._tensors = [*the_learner.state_tensors.values(), *delay_line.tensors]
         self._device = the_learner.parameters.flat.device
-        self._written = -math.inf  # monotonic time of the last write's end
+        self._on_cpu = self._device.type == "cpu"
+        self._views = [_as_bytes(each) for each in self._tensors if self._on_cpu]
+        # The host's own time is that of the updates only where they are on the host.
+        self._clock = time.thread_time if self._on_cpu else time.perf_counter
+        self._written = -math.inf  # time of the last write's end
         self._durations = collections.deque[float](maxlen=_DURATIONS)
-        self._pending: tuple[list[cuda.HostCopy], bytes] | None = None
-        self._begun_secs = 0.0  # time that the pending copies took so far
+        self._pending: tuple[list[cuda.HostCopy], np.ndarray] | None = None
+        self._begun_secs = 0.0  # that the pending copies took so far
 
     def look(self, numbers: Callable[[], dict[str, Any]]) -> None:
         """Writes the state if a write is due; called after each update.
@@ -82,36 +86,36 @@ class StateCopy:
         Args:
           numbers: returns the state beside tensors, as in a checkpoint.
         """
-        start = time.perf_counter()
+        start = self._clock()
         if self._pending is not None:
-            self._finish(start)
+            copies, encoded = self._pending
+            self._pending = None
+            self._write(start, [_as_bytes(copy.read()) for copy in copies], encoded)
         elif self._memory.num_bytes and self._is_due(start):
-            self._begun_secs = 0.0
+            encoded = self._encoded(numbers())
+            if self._on_cpu:
+                random = map(_as_bytes, crash_file.random_state(self._device))
+                self._write(start, [*random, *self._views], encoded)
+                return
             copies = [cuda.HostCopy(tensor) for tensor in self._random_and_tensors()]
-            self._pending = copies, self._encoded(numbers())
-            if self._device.type == "cuda":
-                self._begun_secs = time.perf_counter() - start
-            else:
-                self._finish(start)
+            self._pending = copies, encoded
+            self._begun_secs = self._clock() - start
 
     def _is_due(self, now: float) -> bool:
         secs = min(self._durations, default=0.0)
         return now - self._written >= secs / _SHARE
 
+    def _write(
+        self, start: float, pieces: list[np.ndarray], encoded: np.ndarray
+    ) -> None:
+        self._memory.write([*pieces, encoded])
+        self._written = self._clock()
+        self._durations.append(self._begun_secs + self._written - start)
+
     def _random_and_tensors(self) -> list[torch.Tensor]:
         return [*crash_file.random_state(self._device), *self._tensors]
 
-    def _finish(self, start: float) -> None:
-        """Writes the pending copies."""
-        assert self._pending is not None
-        copies, encoded = self._pending
-        self._pending = None
-        pieces = [_as_bytes(copy.read()) for copy in copies]
-        self._memory.write([*pieces, np.frombuffer(encoded, np.uint8)])
-        self._written = time.perf_counter()
-        self._durations.append(self._begun_secs + self._written - start)
-
-    def _encoded(self, numbers: dict[str, Any]) -> bytes:
+    def _encoded(self, numbers: dict[str, Any]) -> np.ndarray:
         """Returns numbers as bytes: the length of JSON, JSON, and numbers of games."""
         episodes, values = _packed(numbers["episodes"])
         text = json.dumps(
@@ -124,7 +128,8 @@ class StateCopy:
             }
         ).encode()
         text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text + values.tobytes()
+        encoded = len(text).to_bytes(8, "little") + text + values.tobytes()
+        return np.frombuffer(encoded, np.uint8)
 
     def resume(self, newer_than: int, report: Callable[[str], None]) -> dict[str, Any]:
         """Restores the state if it is whole, and of a later update than `newer_than`.

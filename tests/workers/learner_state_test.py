@@ -302,9 +302,9 @@ def test_the_replay_comes_from_the_checkpoint(tmp_path, monkeypatch):
 
 
 class _Clock:
-    now = 1.0  # a machine that was just booted
+    now = 0.0
 
-    def perf_counter(self):
+    def __call__(self):
         return self.now
 
 
@@ -318,7 +318,7 @@ def test_writes_take_a_hundredth_of_the_time(
     monkeypatch.setattr(learner_state, "_SHARE", 0.01)
     parts, clock, looks, written = _parts(tmp_path), _Clock(), [], []
     copy, memory = parts.training._copy, parts.shared.learner_memory
-    monkeypatch.setattr(learner_state, "time", clock)
+    monkeypatch.setattr(copy, "_clock", clock)
 
     def write(pieces):
         pause = 5.0 if len(written) == 4 else 0.0  # of the whole machine
@@ -348,22 +348,12 @@ def test_from_a_gpu_a_state_is_written_at_the_next_look(tmp_path, monkeypatch):
     parts = _parts(tmp_path)
     monkeypatch.setattr(learner_state.cuda, "HostCopy", _OnItsWay)
     copy = parts.training._copy
-    device = copy._device
-
-    class Cuda:
-        type = "cuda"
-
-    def random_state(unused):
-        return [torch.get_rng_state()]
-
-    monkeypatch.setattr(learner_state.crash_file, "random_state", random_state)
-    copy._device = Cuda()
+    copy._on_cpu = False
     _learn(parts, 1)
     assert parts.shared.learner_memory.latest == 0
     before = _state(parts.training)
     _learn(parts, 1)
     assert parts.shared.learner_memory.latest == 1
-    copy._device = device
     lockstep_runs.assert_same(_state(_successor(parts)), before)
 
 
