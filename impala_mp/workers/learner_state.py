@@ -25,7 +25,7 @@ from impala_mp.transport import learner_memory
 from impala_mp.workers import episode_statistics, learner, publisher
 
 _SHARE = 0.01  # of the learner's time that may go into the writes
-_DURATIONS = 8  # of writes; the shortest one counts, because a pause only adds
+_DURATIONS = 8  # of writes; their median counts, because pauses happen
 _MAX_READS = 3  # of one version; then the error may be in the state
 _DEVICE_RANDOM_BYTES = 64  # at least those of a CUDA generator
 _NUMBERS_BYTES = 2**16  # of JSON: counters, and names of the user's numbers
@@ -75,7 +75,7 @@ class StateCopy:
         self._views = [_as_bytes(each) for each in self._tensors if self._on_cpu]
         # The host's own time is that of the updates only where they are on the host.
         self._clock = time.thread_time if self._on_cpu else time.perf_counter
-        self._written = -math.inf  # time of the last write's end
+        self._due = -math.inf  # time of the next write
         self._durations = collections.deque[float](maxlen=_DURATIONS)
         self._pending: tuple[list[cuda.HostCopy], np.ndarray] | None = None
         self._begun_secs = 0.0  # that the pending copies took so far
@@ -87,11 +87,13 @@ class StateCopy:
           numbers: returns the state beside tensors, as in a checkpoint.
         """
         start = self._clock()
+        if start < self._due:
+            return
         if self._pending is not None:
             copies, encoded = self._pending
             self._pending = None
             self._write(start, [_as_bytes(copy.read()) for copy in copies], encoded)
-        elif self._memory.num_bytes and self._is_due(start):
+        elif self._memory.num_bytes:
             encoded = self._encoded(numbers())
             if self._on_cpu:
                 random = map(_as_bytes, crash_file.random_state(self._device))
@@ -101,16 +103,14 @@ class StateCopy:
             self._pending = copies, encoded
             self._begun_secs = self._clock() - start
 
-    def _is_due(self, now: float) -> bool:
-        secs = min(self._durations, default=0.0)
-        return now - self._written >= secs / _SHARE
-
     def _write(
         self, start: float, pieces: list[np.ndarray], encoded: np.ndarray
     ) -> None:
         self._memory.write([*pieces, encoded])
-        self._written = self._clock()
-        self._durations.append(self._begun_secs + self._written - start)
+        end = self._clock()
+        self._durations.append(self._begun_secs + end - start)
+        ordered = sorted(self._durations)
+        self._due = end + ordered[(len(ordered) - 1) // 2] / _SHARE
 
     def _random_and_tensors(self) -> list[torch.Tensor]:
         return [*crash_file.random_state(self._device), *self._tensors]
