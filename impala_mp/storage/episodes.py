@@ -143,7 +143,7 @@ class Writer:
 
         When they take too much memory they are lost, and counted.
         """
-        if not self._num_buffered and not durable:
+        if not durable and not any(self._buffer):  # there may be rows that had no room
             return
         text = "".join(self._buffer)
         try:
