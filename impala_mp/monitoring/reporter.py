@@ -224,6 +224,7 @@ class Reporter:
         """Returns the private MiB of the processes of each role, and of the arena."""
         arena = sum(
             each.rings.memory.nbytes
+            + each.learner_memory.nbytes
             + 3 * (each.store.num_bytes + each.snapshots.num_bytes)
             for each in self._policies
         )

@@ -12,6 +12,7 @@ from impala_mp.runtime import resources
 from impala_mp.transport import (
     control_block,
     inference_requests,
+    learner_memory,
     name_tables,
     parameter_store,
     record_ring,
@@ -20,7 +21,13 @@ from impala_mp.transport import (
     topology,
     trajectory_ring,
 )
-from impala_mp.workers import evaluator, learner_metrics, memory_limit, snapshots
+from impala_mp.workers import (
+    evaluator,
+    learner_metrics,
+    learner_state,
+    memory_limit,
+    snapshots,
+)
 
 _RECORDS = 256  # of the learner, between two ticks of the supervisor
 
@@ -113,6 +120,7 @@ def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
             + count
         )
         + replay_size(config, batch)[1]
+        + 2 * learner_state.num_bytes(config, (), num_bytes)
     )
 
 
@@ -218,6 +226,9 @@ def _allocate(
         rings=trajectory_ring.TrajectoryRings(slots.slot, count, config.actors.slots),
         store=parameter_store.ParameterStore(slots.num_bytes, config.health.checksums),
         snapshots=snapshots.make_store(slots.num_bytes * derived.evaluates(config)),
+        learner_memory=learner_memory.LearnerMemory(
+            learner_state.num_bytes(config, policy.environment.players, slots.num_bytes)
+        ),
         learner_record=record_ring.RecordRing(
             learner_metrics.record_names(config, policy.environment.players), _RECORDS
         ),
@@ -231,7 +242,8 @@ def release(policies: Sequence[shared_lib.Shared]) -> None:
     first = policies[0]
     common = first.control, first.inference, first.names, first.evaluation_record
     for each in policies:
-        for owner in (each.rings, each.store, each.snapshots, each.learner_record):
+        own = each.rings, each.store, each.snapshots, each.learner_memory
+        for owner in (*own, each.learner_record):
             owner.close()
     for owner in common:
         owner.close()

@@ -310,7 +310,11 @@ def _memory(shared: shared_lib.Shared) -> list[str]:
         holders["the target network's"] = 1
     found = [
         resources.explain_memory(
-            holders, shared.rings.memory.nbytes, batch_bytes, shared.store.num_bytes
+            holders,
+            shared.rings.memory.nbytes,
+            batch_bytes,
+            shared.store.num_bytes,
+            shared.learner_memory.nbytes if shared.learner_memory.num_bytes else 0,
         ),
         resources.explain_replay(
             *allocation.replay_size(shared.config, shared.batch),

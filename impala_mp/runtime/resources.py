@@ -147,11 +147,11 @@ def descriptors_needed(
 ) -> int:
     """Returns the supervisor's descriptors at a child's start, the most of any process.
 
-    Four blocks of memory and four a policy, with two each (Python's mmap duplicates its
+    Four blocks of memory and five a policy, with two each (Python's mmap duplicates its
     own), doorbells, two per child, and a reserve for the life pipe, a start, and the
     files of a run.
     """
-    memory, spare = 2 * (4 + 4 * num_policies), 20
+    memory, spare = 2 * (4 + 5 * num_policies), 20
     bells = num_policies * (num_actors + 1) + 1
     return num_open + memory + bells + 2 * num_children + spare
 
@@ -211,19 +211,25 @@ def _mib(count: float) -> str:
 
 
 def explain_memory(
-    holders: dict[str, int], ring_bytes: int, batch_bytes: int, parameter_bytes: int
+    holders: dict[str, int],
+    ring_bytes: int,
+    batch_bytes: int,
+    parameter_bytes: int,
+    copy_bytes: int,
 ) -> str:
     """Returns a sentence on the memory that is allocated at the start.
 
     Args:
       holders: number of copies of the parameters, by holder.
+      copy_bytes: of the copy of the learner's state; 0 if there is none.
     """
-
+    copy = f" The copy of the learner's state takes {_mib(copy_bytes)}."
     return (
         f"Memory: {_mib(ring_bytes)} of trajectory rings, {_mib(batch_bytes)} per"
         f" staging batch. The parameters are {_mib(parameter_bytes)};"
         f" {sum(holders.values())} copies:"
         f" {', '.join(f'{count} {name}' for name, count in holders.items())}."
+        f"{copy if copy_bytes else ''}"
     )
 
 

@@ -143,6 +143,8 @@ class Writer:
 
         When they take too much memory they are lost, and counted.
         """
+        if not durable and not any(self._buffer):  # there may be rows that had no room
+            return
         text = "".join(self._buffer)
         try:
             files.append_whole(self._file, text.encode())

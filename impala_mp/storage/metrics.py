@@ -83,10 +83,10 @@ class Writer:
             raise
 
     def rewind(self, agent_steps: int, time_secs: float) -> None:
-        """Removes records beyond the checkpoint that the run resumes from.
+        """Removes records beyond the state that the run resumes from.
 
-        A record of the checkpoint's own update may have been made later, when writing
-        it took long: its `time_secs` is beyond the checkpoint's.
+        A record of the state's own update may have been made later: its `time_secs` is
+        beyond the state's.
         """
         self._cut(
             lambda record: (

@@ -10,6 +10,7 @@ from impala_mp.config import live_hyperparameters
 from impala_mp.transport import (
     control_block,
     inference_requests,
+    learner_memory,
     name_tables,
     parameter_store,
     record_ring,
@@ -42,6 +43,7 @@ class Shared(NamedTuple):
     rings: trajectory_ring.TrajectoryRings
     store: parameter_store.ParameterStore
     snapshots: parameter_store.ParameterStore  # for the evaluator
+    learner_memory: learner_memory.LearnerMemory  # for its next incarnation
     learner_record: record_ring.RecordRing
     checkpoints: str  # folder
     whole: Any  # the config of the run; that above, if there is a single policy

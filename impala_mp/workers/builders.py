@@ -122,6 +122,7 @@ def make_learner(
             derived.evaluation_interval(config) if derived.evaluates(config) else 0,
         ),
         shared.checkpoints,
+        shared.learner_memory,
         the_replay,
         shared.policy,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from impala_mp import types
 from impala_mp.workers import ended_games
 
-_LAST = 100  # games
+LAST = 100  # games
 _PARTS = ("", "/min", "/max")  # of a user's number: its mean, minimum and maximum
 _ENV = "env/"
 
@@ -47,21 +47,21 @@ class _Games:
     """The last 100 games as (return, length), their numbers, and the number of all."""
 
     def __init__(self) -> None:
-        self.last = collections.deque[tuple[float, float]](maxlen=_LAST)
+        self.last = collections.deque[tuple[float, float]](maxlen=LAST)
         self.numbers: dict[str, collections.deque[float]] = {}
         self.count = 0
 
     def add(self, games: ended_games.Games, names: Sequence[str]) -> None:
         self.count += len(games.returns)
-        ends = (games.returns[-_LAST:].tolist(), games.lengths[-_LAST:].tolist())
+        ends = (games.returns[-LAST:].tolist(), games.lengths[-LAST:].tolist())
         self.last.extend(zip(*ends, strict=True))
         for name, column in zip(names, games.numbers.T, strict=True):
             values = column[~np.isnan(column)]
             if len(values):
-                self.number(name).extend(values[-_LAST:].tolist())
+                self.number(name).extend(values[-LAST:].tolist())
 
     def number(self, name: str) -> collections.deque[float]:
-        return self.numbers.setdefault(name, collections.deque(maxlen=_LAST))
+        return self.numbers.setdefault(name, collections.deque(maxlen=LAST))
 
     def return_mean(self) -> float:
         return float(np.mean([each for each, _ in self.last])) if self.last else np.nan
@@ -77,7 +77,7 @@ class Episodes:
 
     def return_mean(self) -> float:
         """Mean return of the last 100 games; NaN before there are as many."""
-        full = len(self._all.last) == _LAST
+        full = len(self._all.last) == LAST
         return self._all.return_mean() if full else np.nan
 
     def add(self, games: ended_games.Games, names: Sequence[str]) -> None:

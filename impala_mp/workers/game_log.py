@@ -13,7 +13,7 @@ from impala_mp.workers import batcher, ended_games, episode_statistics
 class GameLog:
     """Full games that the learner has learned from, each exactly once.
 
-    A checkpoint has their number. A learner that resumes from it removes later rows,
+    A saved state has their number. A learner that resumes from it removes later rows,
     because their updates are lost.
     """
 

@@ -283,6 +283,19 @@ class Learner:
             tensors["popart_batches"] = self._popart_batches
         return tensors
 
+    @property
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Tensors of its whole state, on its device; updates change them in place."""
+        groups = {
+            "optimizer": self._optimizer.state,
+            "algorithm": self._algorithm.state,
+        }
+        return {
+            "parameters": self.parameters.flat,
+            **{f"{g}/{k}": v for g, state in groups.items() for k, v in state.items()},
+            "popart_batches": self._popart_batches,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Returns parameters by name, optimizer, counters: CPU tensors and numbers."""
         network = self.agent.network.state_dict()

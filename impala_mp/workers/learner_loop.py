@@ -12,6 +12,7 @@ from impala_mp.algorithms import base, cuda, replay
 from impala_mp.config import fields, live_hyperparameters, schedules
 from impala_mp.transport import (
     control_block,
+    learner_memory,
     parameter_store,
     record_ring,
     trajectory_ring,
@@ -24,6 +25,7 @@ from impala_mp.workers import (
     game_log,
     learner,
     learner_metrics,
+    learner_state,
     nonfinite,
     publisher,
     snapshots,
@@ -55,6 +57,7 @@ class LearnerLoop:
         games: game_log.GameLog,
         the_snapshots: snapshots.Writer,
         folder: str,
+        memory: learner_memory.LearnerMemory,
         the_replay: replay.Replay | None = None,
         policy: str = "",
     ) -> None:
@@ -74,6 +77,9 @@ class LearnerLoop:
         )
         self._checkpoints = checkpoint_writer.CheckpointWriter(
             config.checkpoint, folder, control, row
+        )
+        self._copy = learner_state.StateCopy(
+            memory, the_learner, self._publisher.delay_line
         )
         crashes = os.path.join(os.path.dirname(folder), "crashes")
         self._guard = nonfinite.Guard(config, the_learner, crashes, policy)
@@ -180,6 +186,7 @@ class LearnerLoop:
         moment = self._moment()
         self._snapshots.look(moment)
         self._stop.look(*moment[1:], self._games.return_mean())
+        self._copy.look(self._flushed_numbers)
         self.row.add("finished", 1)
 
     def _update(self, batch: batcher.Batch) -> torch.Tensor:
@@ -297,36 +304,53 @@ class LearnerLoop:
             "learner": self._learner.state_dict(),
             "config": fields.to_json(self._config),
             "random_state": torch.get_rng_state(),
-            "episodes": self._games.state_dict(),
-            "stop": self._stop.state_dict(),
-            "stopped": self._stop.reason,
-            "time_secs": self._time_secs(),
+            **self._numbers(),
             "counts": counts,
-            "updates_skipped": self.updates.num_skipped,
-            "drift_alarms": self._drift.alarms,
         }
         if self._config.actors.policy_delay:
             state["delay_line"] = self._publisher.state_dict()
-        if self._batcher.intake:
-            state["intake"] = self._batcher.intake.state_dict()
         if self._refresher and self._replay and self._config.replay.save:
             self._refresher.flush()
             state["replay"] = self._replay.state_dict()
         return state
 
+    def _numbers(self) -> dict[str, Any]:
+        """Returns the part of the state that is Python's: numbers, lists, strings."""
+        numbers = {
+            "episodes": self._games.state_dict(),
+            "stop": self._stop.state_dict(),
+            "stopped": self._stop.reason,
+            "time_secs": self._time_secs(),
+            "updates_skipped": self.updates.num_skipped,
+            "drift_alarms": self._drift.alarms,
+        }
+        if self._batcher.intake:
+            numbers["intake"] = self._batcher.intake.state_dict()
+        return numbers
+
+    def _flushed_numbers(self) -> dict[str, Any]:
+        """Returns the numbers; the rows that they count are in their file."""
+        self._games.flush()
+        return self._numbers()
+
     def restore(self, report: Callable[[str], None]) -> dict[str, Any]:
-        """Resumes from the newest sound checkpoint, if any, and publishes.
+        """Resumes from an earlier incarnation's state, or a checkpoint, and publishes.
+
+        The state in shared memory counts if it is newer than the newest sound
+        checkpoint. The replay is in checkpoints only.
 
         Discards the trajectories that an earlier incarnation had taken and not learned,
         so that committed = learned + discarded + in flight holds again.
 
         Returns:
-          The checkpoint, or an empty dict.
+          The state as in a checkpoint, or an empty dict.
         """
         self._accounts.discard_lost()
         state = self._checkpoints.load_newest(report)
-        if state:
+        kept = self._copy.resume(self._checkpoints.saved_update, report)
+        if state and not kept:
             self._learner.load_state_dict(state["learner"])
+        state |= kept
         if "episodes" in state:  # missing in checkpoint 0 of a warm start
             torch.set_rng_state(state["random_state"])
             if "stop" in state:  # missing in older checkpoints

@@ -17,36 +17,41 @@ class DelayLine:
         """`flat` is any tensor; each `push` reads it."""
         self._flat = flat
         self._ring = [torch.empty_like(flat) for _ in range(delay)]
-        self._pushes = 0
+        self.pushes = 0
         self.output = torch.empty_like(flat) if delay else flat
 
     @property
     def depth(self) -> int:
         """Age of the output, in pushes."""
-        return max(0, min(self._pushes - 1, len(self._ring)))
+        return max(0, min(self.pushes - 1, len(self._ring)))
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Its memory, on the device; [] without a delay. Pushes change it in place."""
+        return [self.output, *self._ring] if self._ring else []
 
     def push(self) -> None:
         """Stores the buffer; the output moves by one push."""
         if self._ring:
-            place = self._pushes % len(self._ring)
-            late = self._pushes >= len(self._ring)
+            place = self.pushes % len(self._ring)
+            late = self.pushes >= len(self._ring)
             oldest = self._ring[place if late else 0]
-            self.output.copy_(oldest if self._pushes else self._flat)
+            self.output.copy_(oldest if self.pushes else self._flat)
             self._ring[place].copy_(self._flat)
-        self._pushes += 1
+        self.pushes += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the delayed buffers; tensors on the CPU."""
         ring = [tensor.cpu().clone() for tensor in self._ring]
         output = self.output.cpu().clone()
-        return {"pushes": self._pushes, "ring": ring, "output": output}
+        return {"pushes": self.pushes, "ring": ring, "output": output}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the state of `state_dict`."""
         self.output.copy_(state["output"])
         for mine, saved in zip(self._ring, state["ring"], strict=True):
             mine.copy_(saved)
-        self._pushes = state["pushes"]
+        self.pushes = state["pushes"]
 
 
 class Publisher:
@@ -60,8 +65,8 @@ class Publisher:
     def __init__(
         self, flat: torch.Tensor, store: parameter_store.ParameterStore, delay: int = 0
     ) -> None:
-        self._delay_line, self._store = DelayLine(flat, delay), store
-        self.source = self._delay_line.output  # buffer that versions are copies of
+        self.delay_line, self._store = DelayLine(flat, delay), store
+        self.source = self.delay_line.output  # buffer that versions are copies of
         self._pinned = torch.empty(0, dtype=torch.uint8)
         self._copied: Any = None  # event of a copy that has not been published
         if flat.is_cuda:
@@ -70,7 +75,7 @@ class Publisher:
     @property
     def newest(self) -> int:
         """Version that lag is counted from: the published one plus the delay."""
-        return self._published + self._delay_line.depth
+        return self._published + self.delay_line.depth
 
     @property
     def _published(self) -> int:
@@ -79,7 +84,7 @@ class Publisher:
 
     def publish(self) -> int:
         """Publishes the current parameters; returns the version."""
-        self._delay_line.push()
+        self.delay_line.push()
         return self.republish()
 
     def republish(self) -> int:
@@ -101,8 +106,8 @@ class Publisher:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the delayed buffers; tensors on the CPU."""
-        return self._delay_line.state_dict()
+        return self.delay_line.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the delayed buffers. `republish` publishes where they were."""
-        self._delay_line.load_state_dict(state)
+        self.delay_line.load_state_dict(state)

@@ -67,7 +67,7 @@ _DQN = f"{_CATCH.with_name('cartpole.py')}:dqn"
     [(_CATCH, ()), (_CATCH, _REPLAY), (_DQN, ())],
     ids=["plain", "replay", "dqn"],
 )
-def test_a_killed_learner_resumes_from_the_newest_checkpoint(start, config, flags):
+def test_a_killed_learner_resumes(start, config, flags):
     often = "--config.checkpoint.interval_secs=0.5"
     run = start(runs.LONG, often, *flags, config=config)
     checkpoints = run.workdir / "checkpoints"

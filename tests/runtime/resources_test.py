@@ -65,10 +65,11 @@ def test_memory_is_counted():
     assert 10.0 < reporter.private_mib(os.getpid()) < 10_000.0
     assert reporter.private_mib(2**22 + 1) == 0.0
     text = resources.explain_memory(
-        {"published": 3, "others": 3}, 3 * 2**20, 2**20, 2**19
+        {"published": 3, "others": 3}, 3 * 2**20, 2**20, 2**19, 2**21
     )
     assert "3.0 MiB of trajectory rings" in text
     assert "6 copies: 3 published, 3 others." in text
+    assert text.endswith(" The copy of the learner's state takes 2.0 MiB.")
 
 
 def test_a_replay_that_cannot_be_saved_in_time_is_reported():
