@@ -108,6 +108,11 @@ class Run:
         with _undisturbed():
             return self._saved.agent()
 
+    @functools.cached_property
+    def _agents(self) -> Any:
+        with _undisturbed():
+            return self._saved.agents()
+
     @property
     def agent_steps(self) -> int:
         """Agent steps after which the checkpoint was written."""
@@ -139,7 +144,7 @@ class Run:
         _check_episodes(episodes)
         greedy = bool(self.config.evaluation.greedy if greedy is None else greedy)
         with _undisturbed():
-            played = evaluate_lib.play(self._saved, [self._agent], episodes, greedy)
+            played = evaluate_lib.play(self._saved, self._agents, episodes, greedy)
         found = evaluate_lib.statistics_of(self._saved, played, greedy)
         names = {field.name for field in dataclasses.fields(Evaluation)} - {"returns"}
         return Evaluation(
@@ -193,7 +198,7 @@ class Run:
         file = self._file(path, "video.gif", (".gif",))
         greedy = bool(self.config.evaluation.greedy if greedy is None else greedy)
         with _undisturbed():
-            evaluate_lib.play_task(self._saved, [self._agent], 1, greedy, 0, "", file)
+            evaluate_lib.play_task(self._saved, self._agents, 1, greedy, 0, "", file)
         return Image(file)
 
     def _file(
@@ -229,7 +234,7 @@ class Run:
         with _undisturbed():
             made = self._saved.environment(1)
         with contextlib.closing(made):
-            if made.spec.waits:
+            if made.specs[0].waits:
                 raise errors.BadInput(
                     f"environment.id ({self.config.environment.id!r}) is a game, and"
                     " what its players see is joined in training. Use run.evaluate()."

@@ -1,12 +1,9 @@
 """Flag parsing, config loading and exit codes shared by all commands."""
 
-import inspect
 import io
 import os
 import re
-import runpy
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +12,11 @@ from ml_collections import config_flags
 from ml_collections.config_dict import config_dict
 
 from impala_mp import __version__, errors
-from impala_mp.cli import help as help_lib, values as values_lib, what
+from impala_mp.cli import config_file, help as help_lib, values as values_lib, what
 from impala_mp.config import (
     base as base_lib,
     fields as fields_lib,
-    presets,
-    user_code,
+    policies,
 )
 from impala_mp.storage import files as files_lib
 
@@ -29,10 +25,6 @@ _OPEN = re.compile(r"(environment|evaluation)\.kwargs\.\w+|environment\.policies
 _OF_A_POLICY = re.compile(r"policies\.\w+\.([\w.]+)")
 
 _KINDS = {"int": int, "bool": bool}  # by absl's name of a flag's type
-
-# Parts of a ConfigDict's errors.
-_UNKNOWN_KEY = re.compile("""(?:Key )?["'](.+?)["']""")
-_MEANT_KEY = re.compile('Did you mean "(.+?)"')
 
 
 def run(main: Callable[[], None]) -> None:
@@ -233,7 +225,9 @@ class _ConfigParser(flags.ArgumentParser):
         """
         if argument not in self._loaded:
             path, _, variant = argument.partition(":")
-            self._loaded[argument] = what.load(argument) or _load(path, variant)
+            self._loaded[argument] = what.load(argument) or config_file.load(
+                path, variant
+            )
         return self._loaded[argument]
 
     def flag_type(self) -> str:
@@ -261,7 +255,7 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
         arguments,
         lambda name: (
             name.startswith("config.")
-            and not isinstance(fields.get(name.removeprefix("config.")), bool)
+            and not isinstance(_known(fields, name.removeprefix("config.")), bool)
         ),
     )
     for argument in arguments:
@@ -269,7 +263,8 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
         if name.startswith(("config.", "noconfig.")):
             key = name.split(".", 1)[1]
             if _OF_A_POLICY.fullmatch(key):
-                fields[key] = _make_place(config, key)
+                fields[key] = _known(fields, key)
+                _make_place(config, key)
             elif key not in fields and not _OPEN.fullmatch(key):
                 near = fields_lib.nearest(key, list(fields))
                 raise errors.BadInput(f"there is no field config.{key}.{near}")
@@ -283,18 +278,23 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
     ]
 
 
-def _make_place(config: Any, key: str) -> Any:
-    """Makes the groups that the field of a policy is in; returns a value of its type.
+def _known(fields: dict[str, Any], key: str) -> Any:
+    """Returns the value of a field, or for that of a policy one of its type."""
+    own = _OF_A_POLICY.fullmatch(key)
+    field = base_lib.BY_NAME.get(own[1]) if own else None
+    return fields.get(key, field.default if field else None)
+
+
+def _make_place(config: Any, key: str) -> None:
+    """Makes the groups that the field of a policy is in.
 
     Whether there is such a field and policy is known with the environment.
     """
-    *groups, name = key.split(".")
-    for group in groups:
+    policies.check_name(key.split(".")[1])
+    for group in key.split(".")[:-1]:
         if group not in config:
             config[group] = config_dict.ConfigDict()
         config = config[group]
-    field = base_lib.BY_NAME.get(key.split(".", 2)[2])
-    return config.get(name, field.default if field else "")
 
 
 def _join(arguments: list[str], takes_value: Callable[[str], bool]) -> list[str]:
@@ -307,93 +307,3 @@ def _join(arguments: list[str], takes_value: Callable[[str], bool]) -> list[str]
             argument = argument if value is None else f"{argument}={value}"
         joined.append(argument)
     return joined
-
-
-def _load(path: str, variant: str) -> Any:
-    if not os.path.isfile(path):
-        folder = os.path.dirname(path) or "."
-        there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        files = [name for name in there if name.endswith(".py")]
-        raise errors.BadInput(
-            f"--config={path} does not exist. {folder} has"
-            f" {', '.join(files) or 'no experiments'}."
-        )
-    _check_python(path)
-    # Modules beside the experiment are found like those in the current folder. Without
-    # its extra, `minigrid` would be the preset of that name.
-    folder = os.path.dirname(os.path.abspath(path))
-    if folder != presets.folder():
-        user_code.add_folder(folder)
-    try:
-        config = _get_config(path, [variant] if variant else [])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if frames[-1].filename != config_dict.__file__:
-            raise  # a bug in the file
-        own = [frame for frame in frames if frame.filename != config_dict.__file__][-1]
-        raise errors.BadInput(
-            f"--config={path}: {_explain(error)} ({own.filename}, line {own.lineno})"
-        ) from error
-    _check_whole(path, config)
-    return config
-
-
-def _check_python(path: str) -> None:
-    """Raises BadInput if `path` cannot be compiled; executes nothing."""
-    try:
-        with open(path, "rb") as file:
-            compile(file.read(), path, "exec")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise errors.BadInput(
-            f"--config={path} is not a Python file with get_config(): {error}."
-        ) from error
-
-
-def _get_config(path: str, arguments: list[str]) -> Any:
-    get_config = runpy.run_path(path).get("get_config")
-    if not callable(get_config):
-        raise errors.BadInput(f"--config={path} defines no get_config().")
-    try:
-        inspect.signature(get_config).bind(*arguments)
-    except TypeError as error:
-        raise errors.BadInput(
-            f"--config={path} has no variants. Remove :{arguments[0]}."
-            if arguments
-            else f"--config={path} needs a variant. Use --config={path}:VARIANT."
-        ) from error
-    return get_config(*arguments)
-
-
-def _explain(error: Any) -> str:
-    """Turns a ConfigDict's error on a field or its value into a sentence."""
-    while isinstance(error, Exception):
-        error = error.args[0]
-    text = str(error).replace(" (reference)", "")
-    unknown = _UNKNOWN_KEY.match(text)
-    if not unknown:
-        return f"{text.partition(chr(10))[0].rstrip('.')}."
-    meant = _MEANT_KEY.search(text)
-    hint = f" Did you mean {meant[1]!r}?" if meant else ""
-    return f"there is no field {unknown[1]!r}.{hint}"
-
-
-def _check_whole(path: str, config: Any) -> None:
-    """Raises BadInput unless `config` has exactly the fields of the base config."""
-    cure = "Start from config = impala_mp.config.get_base_config()."
-    if not isinstance(config, config_dict.ConfigDict):
-        raise errors.BadInput(
-            f"--config={path}: get_config() returns {config!r:.40}, which is not a"
-            f" config. {cure}"
-        )
-    base = base_lib.get_base_config()
-    fields = fields_lib.flatten(config)
-    missing = [key for key in fields_lib.flatten(base) if fields.get(key) is None]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise errors.BadInput(
-            f"--config={path}: its config lacks {', '.join(missing[:3])}{more}. {cure}"
-        )
-    try:
-        base.update(config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise errors.BadInput(f"--config={path}: {_explain(error)}") from error

@@ -69,7 +69,7 @@ def _takes_value(argument: str) -> bool:
 
 def check_changeable(name: str) -> None:
     """Raises BadInput unless the field `name` may change during a run."""
-    field = base.BY_NAME.get(name)
+    field = base.BY_NAME.get(fields.without_policy(name))
     if field is None:
         near = fields.nearest(name, list(base.BY_NAME))
         raise errors.BadInput(f"there is no field {name!r}.{near}")

@@ -161,7 +161,13 @@ def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def without_policy(field: str) -> str:
+    """Returns the field that `policies.NAME.FIELD` is for one policy."""
+    return field.split(".", 2)[-1] if field.startswith("policies.") else field
+
+
 def is_operational(field: str) -> bool:
+    field = without_policy(field)
     return any(
         field == name or field.startswith(f"{name}.") for name in base.OPERATIONAL
     )

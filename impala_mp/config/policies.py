@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors
-from impala_mp.config import base, fields
+from impala_mp.config import base, fields, validation
 
 # Beginnings of the fields that a policy may have for itself.
 _OWN = (
@@ -53,7 +53,7 @@ def _check(path: str, names: list[str]) -> None:
             f"policies.{path} names no policy of {', '.join(names)}."
             f"{fields.nearest(name, names)}"
         )
-    if field not in base.BY_NAME:
+    if field not in base.BY_NAME and not _open_field(field):
         near = fields.nearest(field, list(base.BY_NAME))
         raise errors.BadInput(f"policies.{path}: there is no field {field!r}.{near}")
     if not field.startswith(_OWN):
@@ -62,21 +62,56 @@ def _check(path: str, names: list[str]) -> None:
         )
 
 
+def _open_field(path: str) -> str:
+    """Returns the field that takes any name and has `path` in it, or ""."""
+    return next(
+        (
+            field.name
+            for field in base.FIELDS
+            if isinstance(field.default, dict) and path.startswith(f"{field.name}.")
+        ),
+        "",
+    )
+
+
+def check_name(name: str) -> None:
+    """Refuses names of policies that a config has for itself.
+
+    Raises:
+      BadInput: with the name.
+    """
+    if hasattr(config_dict.ConfigDict, name) or name in ("min", "max"):
+        raise errors.BadInput(
+            f"a policy cannot be called {name!r}, which has a meaning already. Rename"
+            " it in config.environment.policies."
+        )
+
+
 def _of_policy(config: Any, name: str, share: float) -> Any:
     found = config.copy_and_resolve_references()
-    own = config.policies.get(name)
+    own = fields.flatten(config.policies.get(name) or config_dict.ConfigDict())
+    if own.get("batch_size") == 0:
+        raise errors.BadInput(
+            f"policies.{name}.batch_size (0) cannot be automatic: its share of"
+            " batch_size is. Set it to a number, or leave it out."
+        )
     found.total_agent_steps = math.ceil(config.total_agent_steps * share)
     found.actors.environments = round(config.actors.environments * share)
     found.batch_size = round(config.batch_size * share)
     with found.unlocked():
         found.policies = config_dict.ConfigDict()
-    for field, value in (fields.flatten(own) if own else {}).items():
+    for field, value in own.items():
         try:
-            found.update_from_flattened_dict({field: value})
+            if group := _open_field(field):
+                fields.get(found, group)[field.removeprefix(f"{group}.")] = value
+            else:
+                found.update_from_flattened_dict({field: value})
         except (TypeError, ValueError) as error:
             kind = type(base.BY_NAME[field].default).__name__
             raise errors.BadInput(
                 f"policies.{name}.{field} ({value!r}) must be of type {kind}. Set"
                 f" config.policies.{name}.{field}."
             ) from error
+    # Of the run's settings, those that this policy's algorithm does not read.
+    validation.reset_without_effect(found, kept=own)
     return found

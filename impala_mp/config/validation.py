@@ -1,6 +1,6 @@
 """Checks of a config: each field by its rules, and the relations between fields."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from impala_mp import errors
@@ -83,11 +83,18 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
 )
 
 
-def reset_without_effect(config: Any) -> None:
-    """Sets fields without an effect to their defaults; older versions had others."""
+def reset_without_effect(config: Any, kept: Collection[str] = ()) -> None:
+    """Sets fields without an effect, but for `kept`, to their defaults.
+
+    Older versions had others.
+    """
     for beginnings, _, holds in _NEEDS:
         for field in base.FIELDS:
-            if field.name.startswith(beginnings) and not holds(config):
+            if (
+                field.name.startswith(beginnings)
+                and field.name not in kept
+                and not holds(config)
+            ):
                 config.update_from_flattened_dict({field.name: field.default})
 
 

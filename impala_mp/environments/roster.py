@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from impala_mp import errors
+from impala_mp.config import policies
 
 ALL, KIND, EACH = "all", "kind", "each"
 _NAME = re.compile(r"[A-Za-z]\w*")
@@ -62,6 +63,7 @@ def deal(
         )
     return _checked(
         environment,
+        players,
         [
             Share(_clean(name), tuple(numbers))
             for name, numbers in zip(names, kinds.values(), strict=True)
@@ -75,7 +77,7 @@ def _index(values: Sequence[Any], value: Any) -> int:
 
 def kind_of(player: str) -> str:
     """Returns a player's id without the number at its end."""
-    return re.sub(r"_?\d+$", "", player) or player
+    return re.sub(r"[_-]?\d+$", "", player) or player
 
 
 def _clean(name: str) -> str:
@@ -115,12 +117,23 @@ def _by_name(environment: Any, players: Sequence[str]) -> tuple[Share, ...]:
                 f"player {player!r} is named by {by} in environment.policies"
                 f" ({dict(environment.policies)}). Name each player once."
             )
-    return _checked(environment, [Share(n, tuple(p)) for n, p in owners.items()])
+    shares = [Share(name, tuple(numbers)) for name, numbers in owners.items()]
+    return _checked(environment, players, shares)
 
 
-def _checked(environment: Any, shares: list[Share]) -> tuple[Share, ...]:
+def _checked(
+    environment: Any, players: Sequence[str], shares: list[Share]
+) -> tuple[Share, ...]:
     """Returns the shares; a single policy has no name."""
+    names = [share.policy for share in shares]
     for share in shares:
+        own = [players[number] for number in share.players]
+        if names.count(share.policy) > 1 or share.policy in {*players} - {*own}:
+            raise errors.BadInput(
+                f"policy {share.policy!r}, of {', '.join(own)}, has the name of another"
+                " policy or player. Name the policies in config.environment.policies."
+            )
+        policies.check_name(share.policy)
         if not _NAME.fullmatch(share.policy):
             raise errors.BadInput(
                 f"policy {share.policy!r} must have a name of letters, digits and _,"

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from impala_mp import errors
+from impala_mp import errors, specs
 from impala_mp.environments import episode_numbers, spaces
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
@@ -26,13 +26,14 @@ _NO_STATE = (
     type,
     gymnasium.spaces.Space,
     spaces.Interface,
+    specs.EnvironmentSpec,
     episode_numbers.EpisodeNumbers,
     enum.Enum,
     range,
 )
 
 
-_CONSTANTS = ("metadata", "spec", "specs")  # by Gymnasium's conventions, and ours
+_CONSTANTS = ("metadata", "spec")  # by Gymnasium's conventions
 
 
 def take(root: Any) -> dict[str, Any]:

@@ -190,10 +190,10 @@ def _policy_and_rows(
     run: saved_run.SavedRun,
 ) -> tuple[GreedyPolicy, Tensors]:
     """Returns the module to export, and its inputs at the start of some episodes."""
-    environment = run.environment(_ROWS)
+    environment = run.environment(_ROWS * run.num_players)
     try:
         policy = run.agent()
-        seeds = seeding.environment_seeds(run.seed(), _ROWS)
+        seeds = seeding.environment_seeds(run.seed(), environment.num_envs)
         rows = environment.split(nest.tensors(environment.reset(seeds)))
     finally:
         environment.close()

@@ -44,6 +44,11 @@ class SavedRun:
         self.config = config
         folder = workdir.Workdir(path)
         self.policies = _chosen(path, folder.names_of_policies(), policy)
+        if len(self.policies) > 1 and which != checkpoint.NEWEST:
+            raise errors.BadInput(
+                f"{path} has several policies, each with checkpoints of its own"
+                f" ({which!r} is one of a single policy). Take the newest."
+            )
         states = [_load(path, folder.checkpoints_of(x), which) for x in self.policies]
         self._states = dict(zip(self.policies, states, strict=True))
         try:
@@ -125,6 +130,13 @@ class SavedRun:
                     " version of the environment that was trained."
                 ) from error
         return list(made)
+
+    @property
+    def num_players(self) -> int:
+        """Players of a game that several policies play; else 1."""
+        if not any(self.policies):
+            return 1
+        return sum(len(spec.players) for spec in self._specs().values())
 
     def configs(self) -> list[Any]:
         """Returns the config of each policy."""

@@ -1,7 +1,7 @@
 """Games of a run's policy against another one, each side in turn."""
 
 import contextlib
-import re
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,14 +11,13 @@ import torch
 
 from impala_mp import errors, nest, specs, types
 from impala_mp.config import user_code
-from impala_mp.environments import players, vector
+from impala_mp.environments import players, roster, vector
 from impala_mp.evaluation import saved_run
 from impala_mp.networks import agent
 from impala_mp.workers import evaluator
 
 RANDOM, NEWEST = "random", "newest"
 _SIGNATURE = "(observation, mask) -> action"
-_NUMBER = re.compile(r"[_-]?\d+$")  # at the end of a player's name
 
 
 class Outcome(NamedTuple):
@@ -74,7 +73,7 @@ class _Scripted:
         return int(action)
 
 
-class _LineUp:
+class _Sides:
     """Our policy as the players `side` of each game, and the opponent as all others."""
 
     def __init__(
@@ -112,7 +111,7 @@ def sides_of(players: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """
     teams: dict[str, list[int]] = {}
     for number, name in enumerate(players):
-        teams.setdefault(_NUMBER.sub("", name), []).append(number)
+        teams.setdefault(roster.kind_of(name), []).append(number)
     if len(teams) < 2:
         return {name: (number,) for number, name in enumerate(players)}
     return {
@@ -156,7 +155,7 @@ def play(
     outcomes: dict[str, Outcome] = {}
     for i, (side, members) in enumerate(sides.items()):
         if share := _share(games, i, len(sides)):
-            line_up = _LineUp(ours, theirs, len(spec.players), members)
+            line_up = _Sides(ours, theirs, len(spec.players), members)
             outcomes[side] = _play_side(run, line_up, side, share, greedy)
     every = _total(list(outcomes.values()))
     return {
@@ -214,7 +213,7 @@ def _opponent(
 
 
 def _play_side(
-    run: saved_run.SavedRun, line_up: _LineUp, side: str, share: int, greedy: bool
+    run: saved_run.SavedRun, line_up: _Sides, side: str, share: int, greedy: bool
 ) -> Outcome:
     """Plays `share` games in which our policy plays the side of the line-up."""
     settings, count = run.config.evaluation, line_up.num_players
@@ -262,7 +261,7 @@ def _compare(
 ) -> tuple[float, float]:
     """Returns the return of `side`, and the best one of the other sides."""
     totals = {
-        name: sum(returns[player] for player in members)
+        name: math.fsum(returns[player] for player in members)
         for name, members in sides.items()
     }
     ours = totals.pop(side)

@@ -5,7 +5,7 @@ import json
 import os
 import reprlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from impala_mp import errors, specs
@@ -93,14 +93,18 @@ class LiveControl:
         self._mailbox = mailbox.Mailbox(path)
         self._log = os.path.join(path, "changes.jsonl")
         self._agent_steps = 0
+        self._by_policy: Mapping[str, float] = {}
 
-    def tick(self, agent_steps: int) -> None:
-        """Answers all pending requests.
+    def tick(
+        self, agent_steps: int, by_policy: Mapping[str, float] | None = None
+    ) -> None:
+        """Answers all pending requests, at this progress of the run and its policies.
 
         Raises:
           OSError: an answer could not be written; the other requests have theirs.
         """
         self._agent_steps, failed = agent_steps, None
+        self._by_policy = by_policy or {}
         for question in self._mailbox.take():
             try:
                 answer = {"lines": self._answer(question.message)}
@@ -121,7 +125,10 @@ class LiveControl:
             case {"set": dict(values)}:
                 changes: dict[_Target, float | None] = {}
                 for text, value in values.items():
-                    for policy, name in self._targets([text]):
+                    targets = self._targets([text])
+                    # A value of all policies is for those that read it.
+                    reads = [x for x in targets if x[1] not in x[0].live.unread]
+                    for policy, name in reads or targets:
                         _check_number(name, value)
                         policy.check(name, value)
                         changes[policy, name] = value
@@ -166,7 +173,8 @@ class LiveControl:
             for policy in self._policies
         }
         for policy, values in by_policy.items():
-            policy.check_order(values, self._agent_steps)
+            steps = self._by_policy.get(policy.name, self._agent_steps)
+            policy.check_order(values, steps)
         before = {(policy, name): policy.control.get(name) for policy, name in changes}
         for policy, values in by_policy.items():
             if values:
@@ -211,7 +219,11 @@ def restore(
 
     A field in `changes` has a new value in the config, which its override would hide.
     """
-    changed = {name.rpartition(".")[2] for name in changes}
+    changed = {
+        name.rpartition(".")[2]
+        for name in changes
+        if not name.startswith("policies.") or name.split(".")[1] == policy.name
+    }
     overrides = {k: value for k, value in overrides.items() if k not in changed}
     policy.control.override(dict(overrides))
     return [

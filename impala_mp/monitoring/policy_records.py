@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from math import nan
 from typing import Any
 
 from impala_mp.transport import shared as shared_lib
@@ -13,11 +14,19 @@ _SUMS = (
     "episode/count",
     "restored/agent_steps",
     "restored/updates",
+    "replay/size",
+    *(f"health/{name}" for name in ("committed", "learned", "discarded", "in_flight")),
+    "health/updates_skipped",
+    "health/drift_alarms",
+    "health/mixed_unrolls",
+    # Shares of the time of one process.
+    *(f"time/learner_{phase}" for phase in ("batch", "update", "publish")),
 )
 _LARGEST = (
     "time_secs",
     "restored/time_secs",
     "restored/incarnation",
+    "health/checkpoint_update",
     "health/drift",
     "lag/max",
     "lag/age_max_secs",
@@ -39,20 +48,34 @@ class PolicyRecords:
         self._newest: dict[str, Record] = {}  # by policy
 
     def read(self) -> list[Record]:
-        """Returns new records; of several policies, one of the newest of each."""
-        found = {
-            each.policy: [_taken(each, record) for record in each.learner_record.read()]
+        """Returns new records, in the order of their time.
+
+        With several policies each has the newest of every policy, and something new.
+        """
+        found = [
+            (each.policy, _taken(each, record))
             for each in self._policies
-        }
-        if len(found) == 1:
-            return next(iter(found.values()))
-        self._newest |= {
-            name: records[-1] for name, records in found.items() if records
-        }
-        if not any(found.values()) or len(self._newest) < len(found):
-            return []
+            for record in each.learner_record.read()
+        ]
+        if len(self._policies) == 1:
+            return [record for _, record in found]
+        found.sort(key=lambda pair: pair[1][0]["time_secs"])
+        merged: list[Record] = []
+        new: set[str] = set()
+        for policy, record in found:
+            if policy in new:
+                merged += self._merge()
+                new.clear()
+            self._newest[policy] = record
+            new.add(policy)
+        return [*merged, *self._merge()] if new else merged
+
+    def _merge(self) -> list[Record]:
+        """Returns the record of the run, if all policies are of one incarnation."""
         lives = {each["restored/incarnation"] for each, _ in self._newest.values()}
-        return [_merged(self._newest)] if len(lives) == 1 else []
+        if len(self._newest) < len(self._policies) or len(lives) > 1:
+            return []
+        return [_merged(self._newest)]
 
 
 def _taken(shared: shared_lib.Shared, record: dict[str, float]) -> Record:
@@ -72,10 +95,12 @@ def _merged(records: dict[str, Record]) -> Record:
     every = [record for record, _ in records.values()]
     merged = {}
     for name in dict.fromkeys(name for record in every for name in record):
-        values = [record[name] for record in every if name in record]
-        if name in _LARGEST:
+        values = [x for x in (record.get(name, nan) for record in every) if x == x]
+        if not values:
+            merged[name] = nan
+        elif name in _LARGEST:
             merged[name] = max(values)
-        elif name in _SUMS or name.startswith("health/"):
+        elif name in _SUMS:
             merged[name] = sum(values)
         else:
             merged[name] = statistics.fmean(values)

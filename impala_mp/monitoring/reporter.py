@@ -98,7 +98,13 @@ class Reporter:
         """Handles one interval; writes no record without a new update."""
         self._look_for_news()
         self._screen.processes(statuses)
-        self._guarded(self._live.tick, int(self._before.get("agent_steps", 0)))
+        steps, own = int(self._before.get("agent_steps", 0)), "agent_steps/"
+        by_policy = {
+            key.removeprefix(own): value
+            for key, value in self._before.items()
+            if key.startswith(own)
+        }
+        self._guarded(self._live.tick, steps, by_policy)
         self._guarded(self._write_health, statuses)
         self._report_failed_checkpoints()
         records = self._records.read()
@@ -283,7 +289,7 @@ def _as_integers(record: dict[str, float]) -> dict[str, float]:
     """Converts counts to integers, so that they read as counts."""
     return {
         key: int(value)
-        if key in ("agent_steps", "env_frames", "updates")
+        if key.partition("/")[0] in ("agent_steps", "env_frames", "updates")
         or (key.startswith("health/") and float(value).is_integer())
         else value
         for key, value in record.items()

@@ -150,7 +150,9 @@ def _policies(
         except errors.BadInput as error:
             if not name:
                 raise
-            raise errors.BadInput(f"policy {name!r}: {error}") from error
+            raise errors.BadInput(
+                f"policy {name!r}: {error} Its own fields: config.policies.{name}."
+            ) from error
         found.append(allocation.Policy(name, own, live, spec, made[0]))
     return found
 
@@ -258,6 +260,11 @@ def check_checkpoints(
         ]
     except checkpoint.Damaged as error:
         raise errors.BadInput(str(error)) from error
+    if len({state and state.get("num_saved") for state in states}) > 1:
+        report(
+            "The newest checkpoints of the policies are not of the same moment: a"
+            " process was killed between two of them. Each resumes from its own."
+        )
     learned = [state["learner"] for state in states if state]
     if learned:
         steps, updates = (

@@ -127,7 +127,7 @@ class ControlBlock:
         beats.fill(time.monotonic_ns())
 
     def _attach(self, memory: shared_memory.SharedArrays, policy: int) -> None:
-        self._memory, self._policy = memory, policy
+        self._memory, self.policy = memory, policy
         self._orders = memory.arrays["orders"].data.cast("B").cast("q")
         self._scheduled, self._overrides = (
             memory.arrays[name][policy].data.cast("B").cast("d")
@@ -142,7 +142,7 @@ class ControlBlock:
     @property
     def books(self) -> Counters:
         """Trajectory counts of the policy."""
-        return Counters(self._memory.arrays["books"][self._policy], BOOKS)
+        return Counters(self._memory.arrays["books"][self.policy], BOOKS)
 
     def row(self, process: int) -> ProcessRow:
         return ProcessRow(self._memory.arrays["rows"][process])
@@ -200,7 +200,7 @@ class ControlBlock:
         self._memory.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._memory, self._policy)
+        return _attach, (self._memory, self.policy)
 
 
 def _attach(memory: shared_memory.SharedArrays, policy: int) -> ControlBlock:

@@ -50,7 +50,10 @@ def wait_for_any(bells: Sequence[Doorbell], timeout_secs: float) -> None:
     if len(bells) == 1:
         bells[0].wait(timeout_secs)
         return
-    select.select(bells, (), (), timeout_secs)
+    poll = select.poll()
+    for bell in bells:
+        poll.register(bell.fileno(), select.POLLIN)
+    poll.poll(timeout_secs * 1000.0)
     for bell in bells:
         bell.wait(0.0)
 

@@ -33,6 +33,10 @@ class Accounts:
         self._num_learned += count
         self._saved = {}
 
+    def changed(self) -> None:
+        """Lets the next counts be new ones, although no update was made."""
+        self._saved = {}
+
     def saved(self, counts: dict[str, int]) -> None:
         """Fixes the counts of this update to those in its checkpoint.
 

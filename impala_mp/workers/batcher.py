@@ -125,12 +125,15 @@ class Batcher:
         """Returns the number of slots in the rings."""
         return sum(ring.num_committed() for ring in self._rings)
 
-    def discard_all(self) -> None:
-        """Discards the trajectories in the rings, which nothing learns."""
+    def discard_all(self) -> int:
+        """Discards the slots in the rings, which nothing learns; returns how many."""
+        total = 0
         for ring in self._rings:
             if count := ring.num_committed():
                 self._discarded(count * self._slot_size)
                 ring.release(count)
+                total += count
+        return total
 
     def arrive(self) -> Batch | None:
         """Copies the oldest slot into the replay, if it may enter; else returns None.

@@ -27,6 +27,7 @@ class CheckpointWriter:
         self._num_asked = control.num_saves  # checkpoints requested so far
         self.num_saved = 0
         self.saved_update = -1
+        self.is_stale = False  # counts have changed since, without an update
         self._saved_overrides: dict[str, float] = {}
         self._written = collections.deque[int](maxlen=settings.keep_last)
 
@@ -62,10 +63,10 @@ class CheckpointWriter:
             update,
             {**state, "num_saved": self.num_saved, "overrides": overrides},
             keep=bool(every) and self.num_saved % every == 0,
-            replace=replace or overrides != self._saved_overrides,
+            replace=replace or self.is_stale or overrides != self._saved_overrides,
             beat=self._row.beat_on,
         )
-        self._saved_overrides = overrides
+        self._saved_overrides, self.is_stale = overrides, False
         self._written.append(update)
         checkpoint.prune(
             self._folder, self._settings.keep_last, self._written, self._row.beat_on

@@ -50,7 +50,7 @@ class EvaluationLoop:
         self._shared, self._agents, self._row = policies[0], agents, row
         self._policies, self._environments = policies, environments
         shared = policies[0]
-        self._settings = shared.config.evaluation
+        self._settings = shared.whole.evaluation
         self._snapshots = [
             snapshots.Reader(
                 each.snapshots, flat_parameters.FlatParameters(own.network).flat
@@ -58,6 +58,7 @@ class EvaluationLoop:
             for each, own in zip(policies, agents, strict=True)
         ]
         self._moments: list[snapshots.Moment | None] = [None for _ in policies]
+        self._new: set[int] = set()  # policies with a snapshot not evaluated yet
         self._folder = shared.folder
         self._best = best_checkpoint.BestCheckpoint(shared.checkpoints)
         share = 1.0 if self._settings.interval_steps else MAX_SHARE
@@ -86,8 +87,13 @@ class EvaluationLoop:
             new or old for new, old in zip(found, self._moments, strict=True)
         ]
         moments = [moment for moment in self._moments if moment]
-        if not any(found) or len(moments) < len(found):
+        new = {k for k, moment in enumerate(found) if moment}
+        # A policy that is finished has no new ones any more.
+        is_due = bool(new & self._new) or len(new | self._new) == len(found)
+        self._new |= new
+        if not is_due or len(moments) < len(found):
             return None
+        self._new.clear()
         updates, steps, secs = zip(*moments, strict=True)
         return snapshots.Moment(sum(updates), sum(steps), max(secs))
 

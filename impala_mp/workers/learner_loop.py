@@ -147,7 +147,9 @@ class LearnerLoop:
 
     def discard(self) -> None:
         """Discards what is in the rings: the policy is finished, and others learn."""
-        self._batcher.discard_all()
+        if self._batcher.discard_all():
+            self._accounts.changed()
+            self._checkpoints.is_stale = True
 
     def conclude(self, extra: dict[str, Any] | None = None) -> None:
         """Writes the last checkpoint, with `extra` as in `save`, and the last record.

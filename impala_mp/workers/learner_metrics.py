@@ -79,6 +79,7 @@ class UpdateMeans:
         self.actions = action_counts.ActionCounts()
         self.ages: list[np.ndarray] = []  # nanoseconds, of fresh trajectories
         self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._elsewhere = 0.0
         self._skipped = 0  # updates, until the last record
 
     def timed(self, phase: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -91,6 +92,10 @@ class UpdateMeans:
     def waited(self, secs: float) -> None:
         """Counts time without a batch."""
         self._seconds["wait"] += secs
+
+    def was_elsewhere(self, secs: float) -> None:
+        """Counts time in which the process learned another policy."""
+        self._elsewhere += secs
 
     def see(self, newest: int, batch: batcher.Batch) -> int:
         """Counts the lag and age of fresh trajectories.
@@ -125,7 +130,7 @@ class UpdateMeans:
         sums = self._sums.tolist()
         count = self.num_updates or math.nan
         ages = np.concatenate(self.ages) * 1e-9 if self.ages else np.array([math.nan])
-        elapsed = max(1e-9, sum(self._seconds.values()))
+        elapsed = max(1e-9, sum(self._seconds.values()) + self._elsewhere)
         means = {
             **dict(zip(self._names, (s / count for s in sums), strict=True)),
             **self.lags.metrics(),
@@ -135,7 +140,7 @@ class UpdateMeans:
             **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
         }
         self._skipped = self.num_skipped
-        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._seconds, self._elsewhere = dict.fromkeys(PHASES, 0.0), 0.0
         self._sums.zero_()
         self.num_updates = 0
         self.lags.clear()

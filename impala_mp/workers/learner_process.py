@@ -56,7 +56,16 @@ def unfinished(loops: Loops) -> Loops:
 
 def take_turns(going: Loops) -> bool:
     """Lets each loop make an update; returns whether one had a batch."""
-    return any([loop.turn() for loop in going])
+    return any([_turn(loop, going) for loop in going])
+
+
+def _turn(loop: learner_loop.LearnerLoop, going: Loops) -> bool:
+    start = time.perf_counter()
+    updated = loop.turn()
+    for other in going:
+        if other is not loop:
+            other.updates.was_elsewhere(time.perf_counter() - start)
+    return updated
 
 
 def discard_for(loops: Loops, going: Loops) -> None:

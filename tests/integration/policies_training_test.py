@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+from math import nan
 
 import pytest
 
@@ -12,7 +15,7 @@ from impala_mp.monitoring import live_control, policy_records
 from impala_mp.runtime import program
 from impala_mp.storage import checkpoint, mailbox, metrics, workdir
 from impala_mp.workers import builders as worker_builders, learner_loop
-from tests.support import builders, lockstep_runs, runs, two_policies
+from tests.support import lockstep_runs, runs, two_policies
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_curve")]
 _fork_server = runs.fork_server
@@ -143,16 +146,21 @@ def test_policies_train_in_processes_and_survive_their_learner(start, tmp_path):
     assert {"mean/player_0", "mean/player_1"} <= found.keys()
 
 
-def test_a_finished_policy_does_not_stop_the_other(tmp_path):
-    """Its trajectories are discarded while the other still learns."""
-    config = _config(**{"runtime.mode": "processes", "actors.count": 1})
-    config.policies.player_0 = {"batch_size": 4}
-    config.policies.player_1 = {**two_policies.DQN, "batch_size": 12}
-    config.total_agent_steps = 7 * 8 * 9  # of which both have 4.5 slots
-    builders.train_in_processes(config, tmp_path)
+def test_a_finished_policy_does_not_stop_the_other(tmp_path, monkeypatch):
+    """Its trajectories are discarded from then on, and its counts go on."""
+
+    def finished(self):
+        return self._learner.updates >= (5 if self.control.policy == 0 else 30)
+
+    monkeypatch.setattr(learner_loop.LearnerLoop, "finished", property(finished))
+    first, second = _train(tmp_path, total_agent_steps=100_000)
+    assert (first["learner"]["updates"], second["learner"]["updates"]) == (5, 30)
+    counts = first["counts"]
+    assert counts["discarded"] >= 20 * 4
+    assert counts["committed"] == counts["learned"] + counts["discarded"]
+    assert counts["committed"] == second["counts"]["committed"]
     last = metrics.read(str(tmp_path))[-1]
-    assert last["agent_steps/player_0"] >= 7 * 4 * 5 - 28
-    assert last["agent_steps/player_1"] >= 7 * 4 * 5 - 28
+    assert last["health/discarded/player_0"] == counts["discarded"]
 
 
 def test_one_of_several_policies_is_exported(tmp_path, capsys, monkeypatch):
@@ -171,6 +179,32 @@ def test_one_of_several_policies_is_exported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", [*argv, "--policy=player_1"])
     export_command.main()
     assert json.loads((tmp_path / "run" / "player_1.pt2.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--config.policies.player_0.batch_size=0"], "cannot be automatic"),
+        (["--config.policies.player_0.batch_size=5"], "must be a multiple"),
+        (["--config.policies.items.algorithm=dqn"], "cannot be called 'items'"),
+        (["--config.policies.player_9.algorithm=dqn"], "names no policy"),
+        (["--config.policies.player_0.batch_size=x"], "a whole number is required"),
+        (["--config.inference.mode=server"], "has the parameters of one policy"),
+        (["--start_from=elsewhere"], "Leave out --start_from"),
+    ],
+)
+def test_bad_input_is_a_sentence(tmp_path, flags, text):
+    done = subprocess.run(
+        [sys.executable, "-m", "impala_mp.cli.train", f"--workdir={tmp_path / 'run'}"]
+        + [f"--config={two_policies.__file__}:processes", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert text in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_live_values_of_one_policy_or_of_all(tmp_path):
@@ -202,3 +236,12 @@ def test_records_are_merged_once_all_policies_have_one(tmp_path):
     assert merged["agent_steps"] == 0
     assert {"agent_steps/player_0", "live/epsilon/player_1"} <= merged.keys()
     assert records.read() == []
+    # One has learned nothing yet: its means are no numbers, and count for nothing.
+    for policy, values in ((0, (1.0, 3.0)), (1, (nan, nan))):
+        for secs, value in enumerate(values):
+            row = dict.fromkeys(shared[policy].learner_record._names, 0.0)
+            row |= {"loss/total": value, "health/learned": 2.0, "time_secs": secs}
+            shared[policy].learner_record.write(row)
+    both = records.read()
+    assert [each["loss/total"] for each, _ in both] == [1.0, 3.0]
+    assert both[-1][0]["health/learned"] == 4.0
