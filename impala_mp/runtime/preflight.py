@@ -53,7 +53,7 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
       BadInput: the config itself is not valid.
     """
     num_cores = len(os.sched_getaffinity(0))
-    validation.validate(config, num_cores)
+    live = validation.validate(config, num_cores)
     report = _Report()
     folder = workdir.Workdir(path) if path else None
     for name in ("learner", "inference"):
@@ -67,7 +67,7 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
     environments = factory.probe_all(config.environment)
     stored = folder.stored() if folder else None
     made = report.run(
-        "network", program.prepare, config, environments, num_cores, stored
+        "network", program.prepare, config, live, environments, num_cores, stored
     )
     if not made:
         return False

@@ -7,7 +7,13 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors, nest, seeding, specs
-from impala_mp.config import by_value, derived, policies as policies_lib, validation
+from impala_mp.config import (
+    by_value,
+    derived,
+    live_hyperparameters,
+    policies as policies_lib,
+    validation,
+)
 from impala_mp.environments import factory
 from impala_mp.evaluation import conclusion
 from impala_mp.monitoring import (
@@ -52,12 +58,12 @@ def train(
       ChildFailed: a process failed past its restart budget.
     """
     num_cores = len(os.sched_getaffinity(0))
-    validation.validate(config, num_cores)
+    live = validation.validate(config, num_cores)
     resources.check_devices(config)
     folder = workdir.Workdir(path)
     seeding.seed_globals(seeding.sequence(config.seed, "main"))
     environments = _probe(config)
-    policies, chosen = prepare(config, environments, num_cores, folder.stored())
+    policies, chosen = prepare(config, live, environments, num_cores, folder.stored())
     changed = [*folder.check(config, changes), *chosen]
     folder.check_unused()
     allocation.check_memory(policies, num_cores)
@@ -96,21 +102,24 @@ def train(
 
 def prepare(
     config: Any,
+    live: live_hyperparameters.LiveHyperparameters,
     environments: dict[str, specs.EnvironmentSpec],
     num_cores: int,
     stored: Any = None,
 ) -> tuple[list[allocation.Policy], list[str]]:
     """Replaces automatic fields of `config`; returns the policies, and sentences.
 
+    `live` are the live hyperparameters of the config.
+
     Raises:
       BadInput: the config cannot run, or a network cannot be made.
     """
     if len(environments) == 1:
-        (one,) = policies = _policies(config, environments, num_cores)
-        chosen = calibration.fill_in(
-            config, one.environment, one.agent, num_cores, stored
-        )
-        return policies, chosen
+        (own,) = policies_lib.of_run(config, {"": 1})
+        (spec,) = environments.values()
+        made = allocation.make_agent(own, live, spec)
+        chosen = calibration.fill_in(own, spec, made, num_cores, stored)
+        return [allocation.Policy("", own, live, spec, made)], chosen
     if config.inference.mode == "server":
         raise errors.BadInput(
             "inference.mode=server has the parameters of one policy, and"
@@ -148,8 +157,6 @@ def _policies(
                 allocation.make_agent(own, live, spec)
             ]
         except errors.BadInput as error:
-            if not name:
-                raise
             raise errors.BadInput(
                 f"policy {name!r}: {error} Its own fields: config.policies.{name}."
             ) from error

@@ -71,7 +71,7 @@ def test_policies_begin_with_different_parameters(tmp_path):
 def _parts(config, folder):
     """The shared memory of each policy, one actor and the loops, in this process."""
     environments = program._probe(config)
-    policies, _ = program.prepare(config, environments, 2)
+    policies, _ = program.prepare(config, None, environments, 2)
     shared = program.allocation.allocate(policies, str(folder), 2, config)
     seats = shared[0].topology
     loops = [worker_builders.make_learner(seats.learner(), each) for each in shared]

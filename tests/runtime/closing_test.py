@@ -93,5 +93,5 @@ def test_processes(tmp_path, monkeypatch, role, fault):
         expected if fault else contextlib.nullcontext(),
         contextlib.ExitStack() as at_end,
     ):
-        entry_points._ROLES[seat.role](seat, 0, shared, at_end)
+        entry_points._ROLES[seat.role](seat, 0, [shared], at_end)
     closing_environments.assert_each_closed_once(2)

@@ -46,7 +46,7 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
 def _crash(config):
     parts = [*crash_file.CrashFile._fields]
     text = config.to_json_best_effort()
-    known = {"config": text, "threads": torch.get_num_threads()}
+    known = {"config": text, "threads": torch.get_num_threads(), "policy": ""}
     return crash_file.CrashFile(**{**dict.fromkeys(parts), **known})
 
 

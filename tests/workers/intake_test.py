@@ -171,6 +171,8 @@ def test_bad_input_is_a_sentence(overrides, sentence):
 
 
 def test_a_start_that_the_replay_cannot_hold(tmp_path):
-    config = builders.config(**{**_DQN, "replay.start": 10_000})
+    config = builders.config(
+        **{**_DQN, "replay.start": 10_000, "evaluation.greedy": True}
+    )
     with pytest.raises(errors.BadInput, match=r"replay.start \(10000\) is more than"):
         program.train(config, str(tmp_path))

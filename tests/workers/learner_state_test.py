@@ -237,7 +237,7 @@ _PLACES = {
     "before the publication": (lambda t: (t, "publish"), 3),
     "before the write": (lambda t: (t._copy, "look"), 3),
     "in the write": (lambda t: (t._copy._memory, "_fill"), 3),
-    "after the write": (lambda t: (t._row, "add"), 4),
+    "after the write": (lambda t: (t.row, "add"), 4),
 }
 
 
@@ -251,7 +251,7 @@ def test_the_accounts_balance_wherever_the_learner_is_killed(
     where, expected = _PLACES[place]
     with monkeypatch.context() as patch:
         owner, name = where(parts.training)
-        if name == "add" and owner is parts.training._row:
+        if name == "add" and owner is parts.training.row:
             add = owner.add
             patch.setattr(
                 owner, name, lambda n, v: _kill() if n == "finished" else add(n, v)
