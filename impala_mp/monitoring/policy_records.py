@@ -28,6 +28,7 @@ _LARGEST = (
     "restored/incarnation",
     "health/checkpoint_update",
     "health/drift",
+    "episode/return_max",
     "lag/max",
     "lag/age_max_secs",
     "memory/device_mib",
@@ -40,12 +41,13 @@ class PolicyRecords:
     """Reader of the records of all policies.
 
     With several, each metric is there as NAME/POLICY. NAME alone is the sum of counts,
-    and the mean over the policies that have it of anything else.
+    and of anything else the mean over the players whose policy has it.
     """
 
     def __init__(self, policies: Sequence[shared_lib.Shared]) -> None:
         self._policies = policies
         self._newest: dict[str, Record] = {}  # by policy
+        self._num_players = {x.policy: len(x.environment.players) for x in policies}
 
     def read(self) -> list[Record]:
         """Returns new records, in the order of their time.
@@ -59,7 +61,9 @@ class PolicyRecords:
         ]
         if len(self._policies) == 1:
             return [record for _, record in found]
-        found.sort(key=lambda pair: pair[1][0]["time_secs"])
+        # A learner that resumes goes back in time.
+        order = "restored/incarnation", "time_secs"
+        found.sort(key=lambda pair: [pair[1][0][name] for name in order])
         merged: list[Record] = []
         new: set[str] = set()
         for policy, record in found:
@@ -75,7 +79,18 @@ class PolicyRecords:
         lives = {each["restored/incarnation"] for each, _ in self._newest.values()}
         if len(self._newest) < len(self._policies) or len(lives) > 1:
             return []
-        return [_merged(self._newest)]
+        return [_merged(self._newest, self._num_players)]
+
+
+def _combined(name: str, values: dict[str, float], weights: dict[str, int]) -> float:
+    """Returns the metric of a run, from those of its policies."""
+    if name in _LARGEST:
+        return max(values.values())
+    if name == "episode/return_min":
+        return min(values.values())
+    if name in _SUMS:
+        return sum(values.values())
+    return statistics.fmean(values.values(), [weights[policy] for policy in values])
 
 
 def _taken(shared: shared_lib.Shared, record: dict[str, float]) -> Record:
@@ -90,20 +105,14 @@ def _taken(shared: shared_lib.Shared, record: dict[str, float]) -> Record:
     return episode_statistics.with_names(record, names), histograms
 
 
-def _merged(records: dict[str, Record]) -> Record:
+def _merged(records: dict[str, Record], weights: dict[str, int]) -> Record:
     """Returns the record of a run, from those of its policies by name."""
-    every = [record for record, _ in records.values()]
+    every = {policy: record for policy, (record, _) in records.items()}
     merged = {}
-    for name in dict.fromkeys(name for record in every for name in record):
-        values = [x for x in (record.get(name, nan) for record in every) if x == x]
-        if not values:
-            merged[name] = nan
-        elif name in _LARGEST:
-            merged[name] = max(values)
-        elif name in _SUMS:
-            merged[name] = sum(values)
-        else:
-            merged[name] = statistics.fmean(values)
+    for name in dict.fromkeys(name for record in every.values() for name in record):
+        values = {p: record.get(name, nan) for p, record in every.items()}
+        known = {p: value for p, value in values.items() if value == value}
+        merged[name] = _combined(name, known, weights) if known else nan
     histograms: dict[str, Any] = {}
     for policy, (record, own) in records.items():
         histograms |= {f"{name}/{policy}": each for name, each in own.items()}

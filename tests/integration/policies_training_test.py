@@ -245,3 +245,10 @@ def test_records_are_merged_once_all_policies_have_one(tmp_path):
     both = records.read()
     assert [each["loss/total"] for each, _ in both] == [1.0, 3.0]
     assert both[-1][0]["health/learned"] == 4.0
+    # The process dies after a record of policy 0, and resumes at an earlier time.
+    for policy, incarnation, secs in ((0, 0, 9), (0, 1, 5), (1, 1, 5)):
+        row = dict.fromkeys(shared[policy].learner_record._names, 0.0)
+        row |= {"restored/incarnation": incarnation, "time_secs": secs}
+        shared[policy].learner_record.write(row)
+    *_, (last, _) = records.read()
+    assert (last["restored/incarnation"], last["time_secs"]) == (1, 5)
