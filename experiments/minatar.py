@@ -7,7 +7,8 @@ it makes the same number of updates in the same agent steps, at the same learnin
 GAME-impact makes two passes over each batch with IMPACT's surrogate. GAME-twice makes
 two with V-trace, which separates the effect of the surrogate from that of the pass.
 GAME-dqn and GAME-pqn learn action values, with and without replay and target network.
-GAME-iqn learns quantiles of the returns, with the settings of GAME-dqn.
+GAME-iqn learns quantiles of the returns, with the settings of GAME-dqn, but that each
+trajectory is learned twice as often.
 
 The suffix -study (GAME-study, GAME-replay-study...) makes runs differ only in their
 algorithm: each is one process and acts with parameters four updates old. Compare with
