@@ -46,8 +46,8 @@ class SavedRun:
         self.policies = _chosen(path, folder.names_of_policies(), policy)
         if len(self.policies) > 1 and which != checkpoint.NEWEST:
             raise errors.BadInput(
-                f"{path} has several policies, each with checkpoints of its own"
-                f" ({which!r} is one of a single policy). Take the newest."
+                f"{path} has several policies, whose checkpoints have different"
+                f" numbers, and {which!r} is named. Take the newest."
             )
         states = [_load(path, folder.checkpoints_of(x), which) for x in self.policies]
         self._states = dict(zip(self.policies, states, strict=True))

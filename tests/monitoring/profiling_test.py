@@ -12,7 +12,7 @@ _WARM_UP = 11  # turns before the first that is traced
 
 @pytest.fixture
 def profile(tmp_path):
-    return profiling.of_run(str(tmp_path / "checkpoints"), "learner", 3)
+    return profiling.of_run(str(tmp_path), "learner", 3)
 
 
 def _turns(profile, number):
@@ -53,7 +53,7 @@ def test_a_profile_without_a_turn_is_not_written(profile, tmp_path, capfd, turns
 
 
 def test_no_profile_says_nothing(tmp_path, capfd):
-    profile = profiling.of_run(str(tmp_path / "checkpoints"), "learner", 0)
+    profile = profiling.of_run(str(tmp_path), "learner", 0)
     _turns(profile, 30)
     profile.close()
     assert _traced(tmp_path) is None
