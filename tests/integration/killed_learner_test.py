@@ -112,6 +112,7 @@ def test_a_killed_learner_loses_one_update_at_most(start, tmp_path):
     assert len(rows) == records[-1]["episode/count"] > 0
 
 
+@pytest.mark.slow
 def test_a_learner_killed_again_and_again_loses_little(start):
     """Fast updates, of which not each one is written."""
     run = start(runs.LONG, "--config.checkpoint.interval_secs=1000")
@@ -137,6 +138,7 @@ def test_a_learner_killed_again_and_again_loses_little(start):
     assert len(rows) == records[-1]["episode/count"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_resumes_from_the_disk_only(start):
     """Its memory ends with it."""
     flags = (runs.LONG, "--config.checkpoint.interval_secs=1000")
