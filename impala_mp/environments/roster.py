@@ -139,6 +139,11 @@ def _checked(
                 f"policy {share.policy!r} must have a name of letters, digits and _,"
                 " beginning with a letter. Rename it in config.environment.policies."
             )
+    if environment.shows_player and len(shares) == len(players) > 1:
+        raise errors.BadInput(
+            "environment.shows_player has no effect where each player has its own"
+            " policy. Set config.environment.shows_player=False."
+        )
     if len(shares) == 1:
         return (shares[0]._replace(policy=""),)
     return tuple(shares)

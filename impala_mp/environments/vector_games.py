@@ -119,10 +119,18 @@ class Native:
         self.players = tuple(game.players)
         self.shares = deal(self.players, [None] * len(self.players))
         self._layouts = [
-            players.Layout(name, ids, [self._view] * len(ids), self.num_games, shows)
-            for ids, shows in (
-                (_pick(self.players, share), shows_player) for share in self.shares
+            players.Layout(
+                name,
+                _pick(self.players, share),
+                [self._view] * len(share.players),
+                self.num_games,
+                shows_player,
             )
+            for share in self.shares
+        ]
+        one = len(self.shares) == 1
+        self._mine: list[Any] = [  # of each policy among the players
+            slice(None) if one else list(share.players) for share in self.shares
         ]
         self.specs = tuple(layout.spec for layout in self._layouts)
 
@@ -144,8 +152,8 @@ class Native:
         whole = np.empty(
             (self.num_games, len(self.players), *parts[0].shape[2:]), parts[0].dtype
         )
-        for share, part in zip(self.shares, parts, strict=True):
-            whole[:, share.players] = part
+        for mine, part in zip(self._mine, parts, strict=True):
+            whole[:, mine] = part
         return whole
 
     def _checked(self, rows: Rows) -> Rows:
@@ -160,9 +168,7 @@ class Native:
                     "bad_rewards",
                     f"{name} is {each.dtype} {list(each.shape)}. Return bool {shape}",
                 )
-        for share, layout in zip(self.shares, self._layouts, strict=True):
-            one = len(self.shares) == 1
-            mine: Any = slice(None) if one else list(share.players)
+        for mine, layout in zip(self._mine, self._layouts, strict=True):
             nest.map_structure(
                 lambda row, leaf, mine=mine: np.copyto(
                     row, leaf.reshape(*shape, *leaf.shape[1:])[:, mine]

@@ -1,5 +1,6 @@
 """A run read from its folder: its config, and a checkpoint of each policy."""
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -136,7 +137,7 @@ class SavedRun:
         """Players of a game that several policies play; else 1."""
         if not any(self.policies):
             return 1
-        return sum(len(spec.players) for spec in self._specs().values())
+        return sum(len(spec.players) for spec in self._specs.values())
 
     def configs(self) -> list[Any]:
         """Returns the config of each policy."""
@@ -148,14 +149,15 @@ class SavedRun:
         """Returns the policies as the environment has them."""
         if len(self.policies) == 1:
             return list(self.policies)
-        return list(self._specs())
+        return list(self._specs)
 
+    @functools.cached_property
     def _specs(self) -> dict[str, specs.EnvironmentSpec]:
         return factory.probe_all(self.config.environment)
 
     def _layouts(self) -> list[tuple[Any, specs.EnvironmentSpec]]:
         """Returns the config and the spec of each policy."""
-        found = self._specs()
+        found = self._specs
         counts = {name: len(spec.players) for name, spec in found.items()}
         pairs = zip(
             policies_lib.of_run(self.config, counts), found.items(), strict=True

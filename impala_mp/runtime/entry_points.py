@@ -190,8 +190,7 @@ def _learn(
     cuda.take_device(shared.config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     loops = [builders.make_learner(seat, policies[number]) for number in seat.policies]
-    for loop in loops:
-        loop.restore(report=print)
+    learner_process.restore(loops, print)
     profile = profiling.of_run(shared.folder, "learner", shared.profile_updates)
     learner_process.run(loops, shared.config.shutdown.deadline_secs, profile.turn)
     profile.close()

@@ -134,7 +134,7 @@ def run(
     loops = [
         builders.make_learner(shared.topology.learner(), each) for each in policies
     ]
-    state, *_ = [loop.restore(report=report) for loop in loops]
+    state = learner_process.restore(loops, report)
     with contextlib.closing(_Actors(policies, report)) as actors:
         # Without a saved environment, the seeds of a new incarnation: the episodes of
         # the run before are not repeated.

@@ -16,7 +16,7 @@ from impala_mp.networks import description
 from impala_mp.runtime import allocation, program, resources, warm_start
 from impala_mp.storage import workdir
 from impala_mp.transport import shared as shared_lib, shared_memory
-from impala_mp.workers import builders, learner
+from impala_mp.workers import builders, learner, learner_process
 
 _MIB = 2**20
 _SPARE_MIB = 100  # of disk, for metrics and logs
@@ -251,8 +251,7 @@ def _update(policies: Sequence[shared_lib.Shared]) -> list[dict[str, float]]:
     loops = [
         builders.make_learner(shared.topology.learner(), each) for each in policies
     ]
-    for loop in loops:
-        loop.restore(report=print)
+    learner_process.restore(loops, print)
     seats = iter(shared.topology.actors)
     while not all([loop.ready() for loop in loops]):
         with contextlib.closing(builders.make_actor(next(seats), 0, policies)) as actor:

@@ -75,7 +75,7 @@ class LearnerLoop:
         self._publisher = publisher.Publisher(
             the_learner.parameters.flat, store, config.actors.policy_delay
         )
-        self._checkpoints = checkpoint_writer.CheckpointWriter(
+        self.checkpoints = checkpoint_writer.CheckpointWriter(
             config.checkpoint, folder, control, row
         )
         self._copy = learner_state.StateCopy(
@@ -149,7 +149,7 @@ class LearnerLoop:
         """Discards what is in the rings: the policy is finished, and others learn."""
         if self._batcher.discard_all():
             self._accounts.changed()
-            self._checkpoints.is_stale = True
+            self.checkpoints.is_stale = True
 
     def conclude(self, extra: dict[str, Any] | None = None) -> None:
         """Writes the last checkpoint, with `extra` as in `save`, and the last record.
@@ -163,7 +163,7 @@ class LearnerLoop:
         if not saved:
             raise NotSaved(
                 "the last checkpoint could not be written. Updates since"
-                f" update {self._checkpoints.saved_update} are lost"
+                f" update {self.checkpoints.saved_update} are lost"
             )
 
     def learn_what_is_left(self, end: float) -> None:
@@ -254,7 +254,7 @@ class LearnerLoop:
                 **{f"health/{k}": n for k, n in self._accounts.counts().items()},
                 "health/updates_skipped": self.updates.num_skipped,
                 "memory/device_mib": cuda.device_mib(self.updates.device),
-                "health/checkpoint_update": self._checkpoints.saved_update,
+                "health/checkpoint_update": self.checkpoints.saved_update,
                 **{
                     f"live/{n}": self.control.get(n) for n in live_hyperparameters.NAMES
                 },
@@ -278,7 +278,7 @@ class LearnerLoop:
     # Checkpoints.
 
     def save_is_due(self) -> bool:
-        return self._checkpoints.is_due(self._learner.updates)
+        return self.checkpoints.is_due(self._learner.updates)
 
     def save(self, extra: dict[str, Any] | None = None) -> bool:
         """Writes a checkpoint; `extra` is the state of other processes.
@@ -287,12 +287,12 @@ class LearnerLoop:
           False if it could not be written, as on a full disk. The run continues, and
           the checkpoint before stays the newest.
         """
-        self._checkpoints.begin()
+        self.checkpoints.begin()
         counts = self._accounts.counts()
         try:
             self._games.flush(durable=True)
             state = {**self._state(counts), **(extra or {})}
-            self._checkpoints.write(self._learner.updates, state, bool(extra))
+            self.checkpoints.write(self._learner.updates, state, bool(extra))
         except OSError as error:
             print(f"A checkpoint could not be written: {error}.", flush=True)
             self.control.books.add("failed_checkpoints", 1)
@@ -348,8 +348,8 @@ class LearnerLoop:
           The state as in a checkpoint, or an empty dict.
         """
         self._accounts.discard_lost()
-        state = self._checkpoints.load_newest(report)
-        kept = self._copy.resume(self._checkpoints.saved_update, report)
+        state = self.checkpoints.load_newest(report)
+        kept = self._copy.resume(self.checkpoints.saved_update, report)
         if state and not kept:
             self._learner.load_state_dict(state["learner"])
         state |= kept

@@ -12,6 +12,18 @@ Loops = Sequence[learner_loop.LearnerLoop]
 _WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
 
+def restore(loops: Loops, report: Callable[[str], None]) -> dict[str, Any]:
+    """Restores each loop; returns the state of the first, as in a checkpoint.
+
+    They count their checkpoints alike, also if a process was killed between two.
+    """
+    state, *_ = [loop.restore(report) for loop in loops]
+    most = max(loop.checkpoints.num_saved for loop in loops)
+    for loop in loops:
+        loop.checkpoints.num_saved = most
+    return state
+
+
 def run(
     loops: Loops,
     deadline_secs: float,

@@ -70,6 +70,12 @@ def test_a_player_has_exactly_one_policy(fields, text):
         _deal(**fields)
 
 
+def test_a_policy_of_one_player_is_not_shown_which_it_is():
+    with pytest.raises(errors.BadInput, match="shows_player has no effect"):
+        _deal(sharing="each", shows_player=True)
+    assert len(_deal(sharing="kind", shows_player=True)) == 2
+
+
 def test_a_kind_has_the_same_spaces():
     with pytest.raises(errors.BadInput, match="kind 'agent' with different spaces"):
         roster.deal(_environment(sharing="kind"), PLAYERS, ["a", "a", "b", "c"])

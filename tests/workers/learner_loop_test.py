@@ -70,7 +70,7 @@ def test_the_first_checkpoint_of_a_run_comes_early(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: now + 11.0)
     assert training.save_is_due()
     assert training.save()
-    training._checkpoints.saved_update = -1  # there is something new
+    training.checkpoints.saved_update = -1  # there is something new
     monkeypatch.setattr(time, "monotonic", lambda: now + 60.0)
     assert not training.save_is_due()
 

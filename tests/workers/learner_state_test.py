@@ -138,7 +138,7 @@ def test_the_next_update_is_that_of_a_learner_that_was_never_killed(tmp_path, va
 
 
 def test_the_state_of_many_games_is_kept(tmp_path):
-    """Those of several tasks, with the user's numbers, fit into the memory."""
+    """The games of several tasks, with the user's numbers, fit into the memory."""
     parts = _parts(tmp_path, **_VARIANTS["tasks"])
     _learn(parts)
     training = parts.training
