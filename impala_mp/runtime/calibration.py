@@ -79,6 +79,7 @@ def fill_in_several(
                 " measured."
             )
     automatic = [f for f in base.AUTOMATIC if fields.get(config, f) == 0]
+    _keep_sizes(config, automatic, stored)
     envs = -(-_ENVIRONMENTS // num_players) * num_players
     config.actors.environments = config.actors.environments or envs
     config.learner.micro_batches = config.learner.micro_batches or 1
@@ -88,10 +89,6 @@ def fill_in_several(
     count = _enough_slots(config, 1 if alone else num_cores)
     config.actors.count = config.actors.count or count
     _set_batch(config, automatic, stored)
-    if stored:
-        for field in ("actors.environments", "batch_size"):
-            if field in automatic:
-                config.update_from_flattened_dict({field: fields.get(stored, field)})
     if automatic:
         sentences.append(_sentence(config, automatic, " for several policies"))
     validation.check_relations(config, num_cores)
@@ -211,10 +208,7 @@ def resolve(
     torch.set_num_threads(1)
     serving = derived.server_threads(config.inference)
     left = max(1, num_cores - serving)  # for actors and learner
-    if stored:
-        for field in ("actors.environments", "batch_size"):
-            if field in automatic:
-                config.update_from_flattened_dict({field: fields.get(stored, field)})
+    _keep_sizes(config, automatic, stored)
     if config.batch_size == 0:
         step = _players(config, environment)
         most = max(step, _MAX_FRESH // step * step)
@@ -247,6 +241,14 @@ def resolve(
     if serving:
         why += f", {serving} of them for the inference server"
     return _sentence(config, automatic, why)
+
+
+def _keep_sizes(config: Any, automatic: list[str], stored: Any) -> None:
+    """Takes automatic sizes from the `stored` config of a resumed run, if any."""
+    if stored:
+        for field in ("actors.environments", "batch_size"):
+            if field in automatic:
+                config.update_from_flattened_dict({field: fields.get(stored, field)})
 
 
 def _set_batch(config: Any, automatic: list[str], stored: Any) -> None:
