@@ -1,7 +1,7 @@
 """Rains faults on a real training, lets it recover, and judges what is left.
 
     python tools/chaos.py --minutes=10 --seed=0 [--json]
-        [--env=catch|cartpole|recall|r2d2|ID]
+        [--env=catch|cartpole|recall|r2d2|spread-dqn|ID]
 
 Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
 stops and kills whole runs and resumes them from their workdir, fills the disk. With an
@@ -37,7 +37,10 @@ _KNOWN = {  # environment, experiment and its variant, target of the final retur
     # With an LSTM, whose state outlives a bad observation.
     "recall": ("Recall", "recall.py", 0.9),
     "r2d2": ("Recall", "recall.py:r2d2", 0.9),  # action values from a replay
+    # Three players, each with a policy and a replay: the mean return of a player.
+    "spread-dqn": ("mpe2.simple_spread_v3:parallel_env", "mpe.py:spread-dqn", -18.0),
 }
+_SEVERAL = ("spread-dqn",)  # policies in one run
 _DECK = {  # faults, and how often each is dealt among 41
     **{"kill_actor": 5, "kill_learner": 3, "kill_evaluator": 2},
     **{"pause_actor": 3, "pause_learner": 2, "pause_evaluator": 1},
@@ -170,7 +173,7 @@ import runpy
 
 def get_config():
     config = runpy.run_path({file!r})["get_config"](*{variant!r})
-    config.environment.id = "faults.faulty_env:Faulty-v0"
+    config.environment.id = "faults.faulty_env:{name}"
     config.environment.kwargs = dict(inner={inner!r}, control={control!r})
     return config
 """
@@ -188,6 +191,7 @@ def _experiment(env: str, base: pathlib.Path) -> str:
         _WRAPPED.format(
             file=str(_EXPERIMENTS / file),
             variant=variant,
+            name="FaultyGame" if ":" in inner else "Faulty-v0",
             inner=inner,
             control=str(base / "run" / "fault"),
         )
@@ -195,8 +199,8 @@ def _experiment(env: str, base: pathlib.Path) -> str:
     return str(path)
 
 
-def _served(seed: int) -> bool:
-    return seed % 2 == 1
+def _served(env: str, seed: int) -> bool:
+    return seed % 2 == 1 and env not in _SEVERAL
 
 
 def _kinds(
@@ -206,8 +210,10 @@ def _kinds(
     skipped = {}
     if run.disk.problem:
         skipped["fill_disk"] = run.disk.problem
-    if not _served(seed):
+    if not _served(env, seed):
         why = "each actor infers for itself: an odd --seed has an inference server"
+        if env in _SEVERAL:
+            why = "there is no inference server for several policies"
         skipped |= {kind: why for kind in _DECK if kind.endswith("_inference")}
     if env.split("/")[0] in _UNWRAPPED:
         why = f"{env} is not wrapped"
@@ -300,7 +306,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--minutes", type=_positive, default=10.0, help="that it rains (10)")
     add("--seed", type=_count, default=0, help="of the faults and of the training")
-    add("--env", default="catch", help="catch, cartpole, recall, r2d2 or an id")
+    add("--env", default="catch", help=f"{', '.join(_KNOWN)} or an id")
     add("--target", type=float, help="for the final return; by default as learned")
     add("--recovery_steps", type=_count, default=400_000, help="agent steps at the end")
     add("--workdir", type=pathlib.Path, help="to keep; else a temporary folder")
@@ -345,11 +351,12 @@ def main() -> None:
 def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
     """One run under faults in the folder `base`, and the verdict on it."""
     segments = set(os.listdir("/dev/shm"))
-    mode = "server" if _served(options.seed) else "actor"
+    mode = "server" if _served(options.env, options.seed) else "actor"
     settings = {**_SETTINGS, "seed": options.seed, "inference.mode": mode}
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     experiment = _experiment(options.env, base)
-    run = run_lib.Run(base, [f"--config={experiment}", *flags])
+    checkpoints = "policies" if options.env in _SEVERAL else "checkpoints"
+    run = run_lib.Run(base, [f"--config={experiment}", *flags], checkpoints)
     try:
         told = torment(run, options)
         found = verdict_lib.report(run, told, segments, options.target)

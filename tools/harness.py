@@ -185,21 +185,33 @@ def processes(workdir: pathlib.Path) -> list[Process]:
     return json.loads(text)["processes"]
 
 
-def trajectories(record: Record) -> dict[str, int]:
-    """Returns how many were committed, and where each of them is now."""
+def trajectories(record: Record, policy: str = "") -> dict[str, int]:
+    """Returns how many were committed, and where each of them is now.
+
+    policy: one of several; by default those of all.
+    """
     names = ("committed", "learned", "discarded", "in_flight")
-    return {name: record[f"health/{name}"] for name in names}
+    suffix = f"/{policy}" if policy else ""
+    return {name: record[f"health/{name}{suffix}"] for name in names}
+
+
+def policies(record: Record) -> list[str]:
+    """Returns the names of a run's policies, if it has several."""
+    prefix = "health/committed/"
+    return [name.removeprefix(prefix) for name in record if name.startswith(prefix)]
 
 
 def identity_holds(record: Record) -> bool:
-    """Returns whether every committed trajectory is accounted for."""
-    counts = trajectories(record)
-    return counts.pop("committed") == sum(counts.values())
+    """Returns whether every committed trajectory is accounted for, in each policy."""
+    every = [trajectories(record, policy) for policy in ["", *policies(record)]]
+    return all(counts.pop("committed") == sum(counts.values()) for counts in every)
 
 
 def is_backwards(before: Record, after: Record) -> bool:
-    """Returns whether a counter is less than in the record before."""
-    return any(after[name] < before.get(name, 0) for name in COUNTERS)
+    """Returns whether a counter is less than in the record before, in any policy."""
+    suffixes = ["", *(f"/{policy}" for policy in policies(before))]
+    names = [name + suffix for name in COUNTERS for suffix in suffixes]
+    return any(after.get(name, 0) < before.get(name, 0) for name in names)
 
 
 def never_backwards(records: list[Record]) -> bool:

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from faults import verdict, watch as watch_lib
+import harness
+from faults import faulty_env, verdict, watch as watch_lib
 from impala_mp.storage import checkpoint, metrics
 
 _TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
@@ -116,6 +118,44 @@ def test_bad_arguments_are_a_sentence():
     assert done.returncode == 2
     assert "is not a number above 0" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _of_two_policies(**changes):
+    """A record of two policies; changes: counts of the second."""
+    counts = {name: 0 for name in harness.COUNTERS}
+    counts |= {"health/committed": 6, "health/learned": 5, "health/in_flight": 1}
+    second = {f"{name}/prey": changes.get(name, n) for name, n in counts.items()}
+    return counts | {f"{name}/hunters": n for name, n in counts.items()} | second
+
+
+def test_identities_and_counters_are_those_of_each_policy():
+    fine = _of_two_policies()
+    assert harness.policies(fine) == ["hunters", "prey"]
+    assert harness.identity_holds(fine)
+    assert not harness.is_backwards(fine, _of_two_policies(agent_steps=1))
+    lost = _of_two_policies(**{"health/learned": 4})
+    assert not harness.identity_holds(lost)
+    assert harness.is_backwards(fine, lost)
+
+
+def test_a_game_commits_the_faults_of_its_process(tmp_path):
+    control = tmp_path / "fault"
+    game = faulty_env.FaultyGame("mpe2.simple_spread_v3:parallel_env", str(control))
+    game.reset(seed=0)
+    still = dict.fromkeys(game.possible_agents, 0)
+    order = tmp_path / f"fault.{os.getpid()}"
+
+    def step(fault):
+        order.write_text(fault)
+        observations, rewards, *_ = game.step(still)
+        assert not order.exists()
+        return [*rewards.values(), *np.concatenate([*observations.values()])]
+
+    assert np.isfinite(step("")).all()
+    assert np.isnan(step("nan_reward")).any()
+    assert np.isnan(step("nan_observation")).any()
+    with pytest.raises(RuntimeError, match="raises"):
+        step("raises")
 
 
 def test_records_are_read_once_whatever_becomes_of_the_file(

@@ -1,10 +1,12 @@
-"""Vector environment with faults on request: chaos.py gives it to the actors.
+"""Environments with faults on request: chaos.py gives them to the actors.
 
-It wraps the built-in Catch or Recall, or the Gymnasium id `inner`. A file named
+The vector environment wraps the built-in Catch or Recall, or the Gymnasium id `inner`;
+the game wraps one of PettingZoo's in parallel, MODULE:FACTORY. A file named
 `<control>.<pid>` that contains the name of a fault orders it from the process `pid`
 only. The file is removed when the fault is committed.
 """
 
+import importlib
 import os
 import time
 from typing import Any
@@ -24,16 +26,10 @@ class FaultyVectorEnv(gymnasium.vector.VectorWrapper):
 
     def __init__(self, num_envs: int, inner: str = "Catch", control: str = "") -> None:
         super().__init__(_make(inner, num_envs))
-        self._order = f"{control}.{os.getpid()}"
+        self._control = control
 
     def step(self, actions: np.ndarray) -> tuple[Any, ...]:
-        fault = self._take_order()
-        if fault == "raises":
-            raise RuntimeError("chaos: this environment raises")
-        while fault == "hangs":
-            time.sleep(3600.0)
-        if fault == "leaks":
-            _leaked.append(b"\xff" * _LEAK_BYTES)
+        fault = _commit(self._control)
         observation, reward, *rest = self.env.step(actions)
         if fault == "nan_reward":
             reward = _spoiled(reward)
@@ -41,13 +37,50 @@ class FaultyVectorEnv(gymnasium.vector.VectorWrapper):
             observation = _spoiled(observation)
         return observation, reward, *rest
 
-    def _take_order(self) -> str:
-        if not os.path.exists(self._order):
-            return ""
-        with open(self._order) as file:
-            fault = file.read()
-        os.unlink(self._order)
-        return fault
+
+class FaultyGame:
+    """Passes calls to `inner` until an order comes to one of the process's games."""
+
+    def __init__(self, inner: str, control: str = "") -> None:
+        module, _, factory = inner.partition(":")
+        self._game = getattr(importlib.import_module(module), factory)()
+        self._control = control
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._game, name)
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, ...]:
+        fault = _commit(self._control)
+        observations, rewards, *rest = self._game.step(actions)
+        if fault == "nan_reward":
+            rewards = dict.fromkeys(rewards, np.nan)
+        if fault == "nan_observation":
+            observations = {name: _spoiled(x) for name, x in observations.items()}
+        return observations, rewards, *rest
+
+
+def _commit(control: str) -> str:
+    """Returns the fault that is ordered from this process; "": none.
+
+    Those of the data are left to the caller.
+    """
+    fault = _take_order(f"{control}.{os.getpid()}")
+    if fault == "raises":
+        raise RuntimeError("chaos: this environment raises")
+    while fault == "hangs":
+        time.sleep(3600.0)
+    if fault == "leaks":
+        _leaked.append(b"\xff" * _LEAK_BYTES)
+    return fault
+
+
+def _take_order(path: str) -> str:
+    if not os.path.exists(path):
+        return ""
+    with open(path) as file:
+        fault = file.read()
+    os.unlink(path)
+    return fault
 
 
 def _make(inner: str, num_envs: int) -> gymnasium.vector.VectorEnv[Any, Any, Any]:

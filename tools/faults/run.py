@@ -81,11 +81,14 @@ class Disk:
 class Run:
     """A training that goes on through any number of supervisors."""
 
-    def __init__(self, base: pathlib.Path, arguments: list[str]) -> None:
+    def __init__(
+        self, base: pathlib.Path, arguments: list[str], checkpoints: str
+    ) -> None:
+        """checkpoints: the folder in the run's that has them all."""
         self.folder = base / "run"
         self.token = uuid.uuid4().hex
         self.watch = watch_lib.Watch(self.folder)
-        self.disk = Disk(self.folder / "checkpoints")
+        self.disk = Disk(self.folder / checkpoints)
         self.problems: list[str] = []
         self.overtaken = 0  # wounds whose run ended before they had healed
         self._arguments = arguments

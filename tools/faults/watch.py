@@ -60,7 +60,7 @@ class FullDisk:
 
 
 def _checkpoints(folder: pathlib.Path) -> set[str]:
-    return {name for name in os.listdir(folder) if name.isdigit()}
+    return {str(path) for path in folder.rglob("*") if path.name.isdigit()}
 
 
 class Watch:
