@@ -1,12 +1,16 @@
-"""MiniGrid-MemoryS7-v0: the agent must choose the object that it saw at the start.
+"""MiniGrid: MemoryS7, where the agent must choose the object that it saw at the start.
 
 Observations are a Dict of the view, 3x3 cells, and the direction. The constant mission
 is left out. MiniGrid's default view of 7x7 cells needs no memory: from the fork, facing
 back, all three objects are visible. Only three of the seven actions are used: left,
 right, forward. Episodes have at most 245 steps. The return is 1 - 0.9 steps/245 for the
 right object, 0 for the wrong one. Variants: lstm (default), gtrxl, none, which has no
-memory, and r2d2, which learns action values with the LSTM. Run it from the repository's
-root, where its factories are found by name.
+memory, and r2d2, which learns action values with the LSTM.
+
+The variants doorkey and keycorridor are DoorKey-8x8 and KeyCorridorS3R1, with the
+default view, all actions and the LSTM: a key opens the door to the goal, or to a ball
+that must be picked up. Run it from the repository's root, where its factories are found
+by name.
 """
 
 import pathlib
@@ -25,14 +29,16 @@ _FOLDERS = pathlib.Path(__file__).resolve().parts
 _INSTALLED = _FOLDERS[-3] == "impala_mp"  # as a preset of the package
 _HERE = "impala_mp.experiments.minigrid" if _INSTALLED else "experiments.minigrid"
 _CORES = {"lstm": f"{_HERE}:make_lstm", "gtrxl": "gtrxl", "none": "none"}
+_KEYS = ("doorkey", "keycorridor")  # tasks with a key
 
 
 def get_config(variant="lstm"):
-    if config_lib.one_of(variant, (*_CORES, "r2d2")) == "r2d2":
+    task = variant if variant in _KEYS else "memory"
+    if config_lib.one_of(variant, (*_CORES, "r2d2", *_KEYS)) == "r2d2":
         config = _r2d2()
     else:
-        config = _impact(variant)
-    config.environment.id = f"{_HERE}:make_memory"
+        config = _impact("lstm" if variant in _KEYS else variant)
+    config.environment.id = f"{_HERE}:make_{task}"
     config.environment.ignored = ("mission",)
     # Another object changes two of three hundred planes, and rarely. The agent has to
     # compare two objects, seen steps apart. So each plane is divided by its deviation,
@@ -81,6 +87,18 @@ def _impact(variant):
 
 
 def make_memory(agent_view_size=3, render_mode=None):
+    return _make("MemoryS7-v0", 3, agent_view_size, render_mode)
+
+
+def make_doorkey(agent_view_size=7, render_mode=None):
+    return _make("DoorKey-8x8-v0", 7, agent_view_size, render_mode)
+
+
+def make_keycorridor(agent_view_size=7, render_mode=None):
+    return _make("KeyCorridorS3R1-v0", 7, agent_view_size, render_mode)
+
+
+def _make(name, num_actions, agent_view_size, render_mode):
     if agent_view_size < 3 or agent_view_size % 2 == 0:
         raise errors.BadInput(
             f"agent_view_size ({agent_view_size}) must be odd and at least 3. Set"
@@ -88,7 +106,7 @@ def make_memory(agent_view_size=3, render_mode=None):
         )
     try:
         env = gymnasium.make(
-            "minigrid:MiniGrid-MemoryS7-v0",
+            f"minigrid:MiniGrid-{name}",
             disable_env_checker=True,
             agent_view_size=agent_view_size,
             render_mode=render_mode,
@@ -102,7 +120,7 @@ def make_memory(agent_view_size=3, render_mode=None):
     image = spaces.Box(0, 1, shape, np.uint8)
     seen = spaces.Dict({**env.observation_space, "image": image})
     env = wrappers.TransformObservation(env, _with_planes, seen)
-    return wrappers.TransformAction(env, int, spaces.Discrete(3))
+    return wrappers.TransformAction(env, int, spaces.Discrete(num_actions))
 
 
 def _with_planes(observation):
