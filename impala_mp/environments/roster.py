@@ -80,6 +80,25 @@ def kind_of(player: str) -> str:
     return re.sub(r"[_-]?\d+$", "", player) or player
 
 
+def sides_of(players: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Returns the numbers of each side's players, by the name of the side.
+
+    Players whose names differ only in the number at their end are one side: `red_0` and
+    `red_1` beside `blue_0` and `blue_1`. If that leaves a single side, each player is
+    one: `player_0` beside `player_1`. A side of several players has their name without
+    the number, and a side of one player has the player's.
+    """
+    teams: dict[str, list[int]] = {}
+    for number, name in enumerate(players):
+        teams.setdefault(kind_of(name), []).append(number)
+    if len(teams) < 2:
+        return {name: (number,) for number, name in enumerate(players)}
+    return {
+        team if len(numbers) > 1 else players[numbers[0]]: tuple(numbers)
+        for team, numbers in teams.items()
+    }
+
+
 def _clean(name: str) -> str:
     found = re.sub(r"\W", "_", name)
     return found if _NAME.fullmatch(found) else f"p{found}"

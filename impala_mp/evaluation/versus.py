@@ -1,4 +1,4 @@
-"""Games of a run's policy against another one, each side in turn."""
+"""Games of a run's policies against others, each side in turn."""
 
 import contextlib
 import math
@@ -14,7 +14,7 @@ from impala_mp.config import user_code
 from impala_mp.environments import players, roster, vector
 from impala_mp.evaluation import saved_run
 from impala_mp.networks import agent
-from impala_mp.workers import evaluator
+from impala_mp.workers import evaluator, line_up
 
 RANDOM, NEWEST = "random", "newest"
 _SIGNATURE = "(observation, mask) -> action"
@@ -74,17 +74,15 @@ class _Scripted:
 
 
 class _Sides:
-    """Our policy as the players `side` of each game, and the opponent as all others."""
+    """Our policy as some of its players, and the opponent's as the others."""
 
-    def __init__(
-        self, ours: Any, theirs: Any, num_players: int, side: Sequence[int]
-    ) -> None:
+    def __init__(self, ours: Any, theirs: Any, is_ours: Sequence[bool]) -> None:
+        """is_ours: whether ours plays it, of each player in a game."""
         self._ours, self._theirs = ours, theirs
-        self.num_players, self._side = num_players, side
+        self.plays = torch.tensor(is_ours)
 
     def initial_state(self, count: int) -> tuple[Any, Any]:
-        player = torch.arange(count) % self.num_players
-        self._is_ours = torch.isin(player, torch.tensor(self._side))
+        self._is_ours = self.plays.repeat(count // len(self.plays))
         return self._ours.initial_state(count), self._theirs.initial_state(count)
 
     def step(
@@ -101,25 +99,6 @@ class _Sides:
         return types.AgentOutput(action, None, None), (mine, other)
 
 
-def sides_of(players: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Returns the numbers of each side's players, by the name of the side.
-
-    Players whose names differ only in the number at their end are one side: `red_0` and
-    `red_1` beside `blue_0` and `blue_1`. If that leaves a single side, each player is
-    one: `player_0` beside `player_1`. A side of several players has their name without
-    the number, and a side of one player has the player's.
-    """
-    teams: dict[str, list[int]] = {}
-    for number, name in enumerate(players):
-        teams.setdefault(roster.kind_of(name), []).append(number)
-    if len(teams) < 2:
-        return {name: (number,) for number, name in enumerate(players)}
-    return {
-        team if len(numbers) > 1 else players[numbers[0]]: tuple(numbers)
-        for team, numbers in teams.items()
-    }
-
-
 def play(
     run: saved_run.SavedRun,
     against: str,
@@ -127,7 +106,7 @@ def play(
     greedy: bool,
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Plays `games` games, as many as each side in turn; see `sides_of`.
+    """Plays `games` games, as many as each side in turn; see `roster.sides_of`.
 
     Args:
       against: random, newest (the newest checkpoint of the run), the folder of a run,
@@ -141,22 +120,26 @@ def play(
     Raises:
       BadInput: it is no game, or the opponent does not fit.
     """
-    ours = run.agent()
     with contextlib.closing(run.environment(1)) as made:
-        spec = made.spec
-    if len(spec.players) < 2:
+        layouts, players_ = made.specs, made.players
+    if len(players_) < 2:
         raise errors.BadInput(
             f"against ({against!r}) needs a game of several players, and"
             f" environment.id ({run.config.environment.id!r}) has a single one. Leave"
             " out --against."
         )
-    theirs = _opponent(run, against, ours, spec, trust)
-    sides = sides_of(spec.players)
+    ours = run.agents()
+    theirs = _opponents(run, against, ours, layouts, trust)
+    sides = roster.sides_of(players_)
     outcomes: dict[str, Outcome] = {}
-    for i, (side, members) in enumerate(sides.items()):
+    for i, (side, numbers) in enumerate(sides.items()):
         if share := _share(games, i, len(sides)):
-            line_up = _Sides(ours, theirs, len(spec.players), members)
-            outcomes[side] = _play_side(run, line_up, side, share, greedy)
+            members = {players_[number] for number in numbers}
+            policies = [
+                _Sides(one, other, [name in members for name in spec.players])
+                for one, other, spec in zip(ours, theirs, layouts, strict=True)
+            ]
+            outcomes[side] = _play_side(run, policies, side, share, greedy)
     every = _total(list(outcomes.values()))
     return {
         **_as_dict(every),
@@ -181,46 +164,60 @@ def _share(games: int, side: int, num_sides: int) -> int:
     return games // num_sides + (side < games % num_sides)
 
 
-def _opponent(
+def _opponents(
     run: saved_run.SavedRun,
     against: str,
-    ours: agent.Agent,
-    spec: specs.EnvironmentSpec,
+    ours: Sequence[agent.Agent],
+    layouts: tuple[specs.EnvironmentSpec, ...],
     trust: bool,
-) -> Any:
+) -> Sequence[Any]:
+    """Returns what plays in place of each policy."""
     if against == RANDOM:
-        return evaluator.RandomPolicy(ours, spec.action)
+        return [
+            evaluator.RandomPolicy(own, spec.action)
+            for own, spec in zip(ours, layouts, strict=True)
+        ]
     if against == NEWEST:
-        return saved_run.SavedRun(run.path, config=run.config).agent()
+        return saved_run.SavedRun(run.path, config=run.config).agents()
     if ":" in against and not against.startswith((".", "/")):
         function = user_code.load("against", against, _SIGNATURE)
-        if not isinstance(spec.action, specs.DiscreteSpec):
-            raise errors.BadInput(
-                f"against ({against!r}) is a function, and the actions are"
-                f" {spec.action}. It needs one Discrete action. Name a run instead."
-            )
-        return _Scripted(against, function, spec)
+        for spec in layouts:
+            if not isinstance(spec.action, specs.DiscreteSpec):
+                raise errors.BadInput(
+                    f"against ({against!r}) is a function, and the actions are"
+                    f" {spec.action}. It needs one Discrete action. Name a run instead."
+                )
+        return [_Scripted(against, function, spec) for spec in layouts]
     other = saved_run.SavedRun(against, trust)
-    policy = other.agent()
+    policies = other.agents()
     with contextlib.closing(other.environment(1)) as made:
-        theirs = made.spec
-    if theirs != spec:
+        theirs = made.specs
+    if theirs != layouts:
         raise errors.BadInput(
-            f"against ({against!r}) plays another game: {theirs} instead of {spec}."
-            " Name a run of the same game."
+            f"against ({against!r}) plays another game, or with other policies: "
+            f"{_text(theirs)} instead of {_text(layouts)}. Name a run of the same game."
         )
-    return policy
+    return policies
+
+
+def _text(layouts: tuple[specs.EnvironmentSpec, ...]) -> str:
+    return "; ".join(map(str, layouts))
 
 
 def _play_side(
-    run: saved_run.SavedRun, line_up: _Sides, side: str, share: int, greedy: bool
+    run: saved_run.SavedRun,
+    policies: Sequence[_Sides],
+    side: str,
+    share: int,
+    greedy: bool,
 ) -> Outcome:
-    """Plays `share` games in which our policy plays the side of the line-up."""
-    settings, count = run.config.evaluation, line_up.num_players
+    """Plays `share` games in which the run plays the side."""
+    settings = run.config.evaluation
+    count = sum(len(policy.plays) for policy in policies)
     copies = max(1, min(share, settings.environments // count))
     with contextlib.closing(run.environment(copies * count)) as environment:
         played = evaluator.evaluate(
-            line_up,  # type: ignore[arg-type]
+            line_up.of(policies, environment),
             environment,
             share * count,
             greedy,
@@ -237,7 +234,7 @@ def outcome(
 
     The return of a side is the sum of the returns of its players.
     """
-    players_ = environment.spec.players
+    players_ = environment.players
     by_column: dict[int, list[float]] = {}
     for column, value in zip(played.columns, played.returns, strict=True):
         by_column.setdefault(column, []).append(value)
@@ -246,7 +243,7 @@ def outcome(
     for first in range(0, environment.num_envs, len(players_)):
         columns = [by_column.get(first + p, []) for p in range(len(players_))]
         for returns in zip(*columns, strict=False):
-            ours, best = _compare(returns, side, sides_of(players_))
+            ours, best = _compare(returns, side, roster.sides_of(players_))
             own.append(ours)
             wins += ours > best
             draws += ours == best

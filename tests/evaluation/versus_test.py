@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from impala_mp.environments import roster
 from impala_mp.evaluation import evaluate, versus
 from tests.support import builders
 
@@ -32,7 +33,7 @@ from tests.support import builders
     ],
 )
 def test_players_that_differ_in_their_number_are_one_side(players, expected):
-    found = versus.sides_of(players.split())
+    found = roster.sides_of(players.split())
     assert found == expected
     assert list(found) == list(expected)
 
@@ -78,12 +79,14 @@ def always_one(observation, mask):
     return 1
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+@pytest.fixture(scope="module", params=["all", "kind"])
+def run(tmp_path_factory, request):
+    """Of one policy, or of one a team."""
     folder = tmp_path_factory.mktemp("run")
     config = builders.config(
         **{
             "environment.id": f"{__name__}:Teams",
+            "environment.sharing": request.param,
             "actors.environments": 4,
             "batch_size": 4,
             "total_agent_steps": 100,

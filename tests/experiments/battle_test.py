@@ -5,8 +5,7 @@ import pytest
 
 from experiments import battle as experiment
 from impala_mp import types
-from impala_mp.environments import factory
-from impala_mp.evaluation import versus
+from impala_mp.environments import factory, roster
 
 pytest.importorskip("magent2")
 
@@ -32,7 +31,7 @@ def test_six_fight_six_and_the_dead_stay_out():
     rng = np.random.default_rng(0)
     environment = factory.make(experiment.get_config().environment, 12)
     assert environment.spec.action.num_actions == len(_MOVES) + len(_ATTACKS)
-    teams = versus.sides_of(environment.spec.players)
+    teams = roster.sides_of(environment.spec.players)
     assert teams == {"red": tuple(range(6)), "blue": tuple(range(6, 12))}
     time_step = environment.reset(range(12))
     dead = np.zeros(12, bool)
