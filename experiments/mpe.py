@@ -6,8 +6,11 @@ that assigns landmarks. It reached -9.0 in 1,480,000 steps of the game, 400 s on
 shared x86 cores. spread-central gives the game's state to the values. In spread-dqn
 each player learns its own policy by DQN.
 
-tag: three hunters of one policy chase the prey of another.
+tag: three hunters of one policy chase the prey of another. A script is an opponent of
+each: impala-eval DIR --against=experiments.mpe:chase_or_flee
 """
+
+import numpy as np
 
 from impala_mp import config as config_lib
 
@@ -42,3 +45,18 @@ def get_config(variant="spread"):
         config.environment.policies.prey = "agent_*"
         config.total_agent_steps = 8_000_000
     return config
+
+
+def chase_or_flee(observation, mask):
+    """Moves hunters of tag towards the prey, and the prey away from the nearest hunter.
+
+    After its own velocity and place, and two obstacles, a player sees where the others
+    are; a hunter sees the prey's velocity as well.
+    """
+    others = observation[8:14].reshape(3, 2)
+    if len(observation) == 16:
+        direction = others[-1]
+    else:
+        direction = -others[np.linalg.norm(others, axis=1).argmin()]
+    axis = int(np.abs(direction).argmax())
+    return 1 + 2 * axis + int(direction[axis] > 0)
