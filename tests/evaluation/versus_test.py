@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from impala_mp.environments import roster
-from impala_mp.evaluation import evaluate, versus
+from impala_mp.evaluation import evaluate
 from tests.support import builders
 
 
