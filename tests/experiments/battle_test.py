@@ -1,4 +1,4 @@
-"""Battle: its players, its teams, and that the dead are out."""
+"""Battle: its players, its teams, that the dead are out, and that it is magent2's."""
 
 import numpy as np
 import pytest
@@ -48,3 +48,50 @@ def test_six_fight_six_and_the_dead_stay_out():
         if dead.all():  # the winners' episodes end with the last of the others
             break
     assert dead.all()
+
+
+def _names(env, there):
+    return [name in there for name in env.possible_agents]
+
+
+@pytest.mark.parametrize("max_cycles", [12, 200])  # fights are over after some 40
+def test_games_are_those_of_parallel_env(max_cycles):
+    from magent2.environments import battle_v4
+
+    rng, seed = np.random.default_rng(1), 3
+    games = experiment.Battle(2, max_cycles=max_cycles)
+    rows = games.reset(seed)
+    own = np.random.SeedSequence(seed).generate_state(2)[1] >> 1
+    env = battle_v4.parallel_env(map_size=16, max_cycles=max_cycles)
+    seen, _ = env.reset(seed=int(own))
+    deaths = ends = late = 0
+    while ends < 3:
+        present = _names(env, seen)
+        assert rows.present[1].tolist() == present
+        np.testing.assert_array_equal(rows.observation[1][present], [*seen.values()])
+        acts = _names(env, env.agents)
+        assert rows.acts[1].tolist() == acts
+        if not env.agents:
+            ends += 1
+            seen, _ = env.reset()
+            rows = games.step(np.zeros((2, 12), int))
+            assert not rows.reward[1].any()
+            continue
+        # In the first move of a game parallel_env gives red's actions to blue.
+        actions = np.array([_fight(own, 6, rng) for own in rows.observation[1]])
+        if len(env.agents) == 12:
+            actions[6:] = actions[:6]
+        names = env.possible_agents
+        moves = {names[i]: int(actions[i]) for i in np.flatnonzero(acts)}
+        seen, rewards, terminated, truncated, _ = env.step(moves)
+        rows = games.step(np.stack([actions, actions]))
+        there = _names(env, seen)
+        for mine, theirs in (
+            (rows.reward, rewards),
+            (rows.terminated, terminated),
+            (rows.truncated, truncated),
+        ):
+            np.testing.assert_allclose(mine[1][there], [*theirs.values()], rtol=1e-6)
+        deaths += sum(terminated.values())
+        late += sum(truncated.values())
+    assert late > 3 if max_cycles == 12 else deaths > 3 and not late
