@@ -199,8 +199,8 @@ def _experiment(env: str, base: pathlib.Path) -> str:
     return str(path)
 
 
-def _served(env: str, seed: int) -> bool:
-    return seed % 2 == 1 and env not in _SEVERAL
+def _served(seed: int) -> bool:
+    return seed % 2 == 1
 
 
 def _kinds(
@@ -210,10 +210,8 @@ def _kinds(
     skipped = {}
     if run.disk.problem:
         skipped["fill_disk"] = run.disk.problem
-    if not _served(env, seed):
+    if not _served(seed):
         why = "each actor infers for itself: an odd --seed has an inference server"
-        if env in _SEVERAL:
-            why = "there is no inference server for several policies"
         skipped |= {kind: why for kind in _DECK if kind.endswith("_inference")}
     if env.split("/")[0] in _UNWRAPPED:
         why = f"{env} is not wrapped"
@@ -351,7 +349,7 @@ def main() -> None:
 def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
     """One run under faults in the folder `base`, and the verdict on it."""
     segments = set(os.listdir("/dev/shm"))
-    mode = "server" if _served(options.env, options.seed) else "actor"
+    mode = "server" if _served(options.seed) else "actor"
     settings = {**_SETTINGS, "seed": options.seed, "inference.mode": mode}
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     experiment = _experiment(options.env, base)

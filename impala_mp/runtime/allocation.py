@@ -173,7 +173,7 @@ def allocate(
     common = dict[str, Any](
         whole=whole or config,
         topology=seats,
-        inference=inference_requests.InferenceBlock(count),
+        inference=inference_requests.InferenceBlock(count, len(policies)),
         names=name_tables.NameTables(count + len(policies), types.NUMBERS),
         evaluation_record=record_ring.RecordRing(
             evaluator.record_names(_evaluated(policies))

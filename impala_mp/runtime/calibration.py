@@ -52,7 +52,7 @@ def fill_in(
     devices = resources.choose_devices(config, count)
     if devices:
         validation.check_relations(config, num_cores)
-    games = _round_to_games(config, environment)
+    games = _round_to_games(config, len(environment.players))
     precisions = choose_precisions(config, environment, stored)
     numbers = resolve(config, environment, num_cores, stored)
     if games or numbers or config.learner.device != "cpu":
@@ -70,7 +70,7 @@ def fill_in_several(
     Raises:
       BadInput: what was chosen does not go with other fields.
     """
-    sentences = [_round_to_multiple(config, num_players, num_players)]
+    sentences = [_round_to_games(config, num_players)]
     for group in ("learner", "inference"):
         if config[group].precision == precision.AUTO:
             config[group].precision = precision.FLOAT32
@@ -80,7 +80,8 @@ def fill_in_several(
             )
     automatic = [f for f in base.AUTOMATIC if fields.get(config, f) == 0]
     _keep_sizes(config, automatic, stored)
-    envs = -(-_ENVIRONMENTS // num_players) * num_players
+    step = _step(config, num_players)
+    envs = -(-_ENVIRONMENTS // step) * step
     config.actors.environments = config.actors.environments or envs
     config.learner.micro_batches = config.learner.micro_batches or 1
     if not config.batch_size:
@@ -134,7 +135,7 @@ def _faster_precision(
       The precision and the reason.
     """
     torch.set_num_threads(1)
-    tried, least = copy.deepcopy(config), _players(config, environment)
+    tried, least = copy.deepcopy(config), _step(config, len(environment.players))
     tried.actors.environments = config.actors.environments or max(least, _ENVIRONMENTS)
     if not tried.batch_size:
         _set_fresh(tried, tried.actors.environments)
@@ -155,22 +156,17 @@ def _faster_precision(
     return chosen, f"{what} takes {each}"
 
 
-def _players(config: Any, environment: specs.EnvironmentSpec) -> int:
+def _step(config: Any, num_players: int) -> int:
     """Returns what the number of environments of an actor must be a multiple of.
 
     Each player of a game counts. An actor of a server steps two halves.
     """
-    return len(environment.players) * (2 if config.inference.mode == "server" else 1)
+    return num_players * (2 if config.inference.mode == "server" else 1)
 
 
-def _round_to_games(config: Any, environment: specs.EnvironmentSpec) -> str:
+def _round_to_games(config: Any, num_players: int) -> str:
     """Rounds the environments of an actor up to whole games; returns a sentence."""
-    step = _players(config, environment)
-    return _round_to_multiple(config, step, len(environment.players))
-
-
-def _round_to_multiple(config: Any, step: int, num_players: int) -> str:
-    envs = config.actors.environments
+    envs, step = config.actors.environments, _step(config, num_players)
     if envs % step == 0:
         return ""
     rounded = -(-envs // step) * step
@@ -210,7 +206,7 @@ def resolve(
     left = max(1, num_cores - serving)  # for actors and learner
     _keep_sizes(config, automatic, stored)
     if config.batch_size == 0:
-        step = _players(config, environment)
+        step = _step(config, len(environment.players))
         most = max(step, _MAX_FRESH // step * step)
         _set_fresh(config, config.actors.environments or most)
     if config.actors.environments == 0:
@@ -368,7 +364,7 @@ def _update_secs(config: Any, environment: specs.EnvironmentSpec) -> float:
 def _cheapest_size(config: Any, environment: specs.EnvironmentSpec) -> int:
     """Returns the smallest number of environments within 5 % of the lowest cost."""
     fresh = derived.num_fresh(config) or config.batch_size
-    step = _players(config, environment)
+    step = _step(config, len(environment.players))
     divisors = [
         n
         for n in range(step, min(fresh, _MAX_ENVIRONMENTS) + 1, step)

@@ -138,7 +138,7 @@ def _act(
     torch.set_num_threads(shared.config.actors.threads)
     the_actor: actor.Actor | served_actor.ServedActor
     if shared.config.inference.mode == "server":
-        the_actor = _act_served(seat, incarnation, shared)
+        the_actor = _act_served(seat, incarnation, policies)
     else:
         the_actor = builders.make_actor(seat, incarnation, policies)
     at_end.callback(the_actor.close)
@@ -150,12 +150,14 @@ def _act(
 
 
 def _act_served(
-    seat: topology.Seat, incarnation: int, shared: shared_lib.Shared
+    seat: topology.Seat, incarnation: int, policies: Policies
 ) -> served_actor.ServedActor:
     """Returns an actor of the inference server, started."""
+    shared = policies[0]
     config, row = shared.config, shared.row(seat)
     node = shared.seeds("actor", seat.index, incarnation)
-    size = config.actors.environments // inference_requests.SEATS
+    columns = sum(each.config.actors.environments for each in policies)
+    size = columns // inference_requests.SEATS
     with contextlib.ExitStack() as after_failure:
         halves = []
         for _ in range(inference_requests.SEATS):
@@ -163,13 +165,13 @@ def _act_served(
             after_failure.callback(halves[-1].close)
         made = served_actor.ServedActor(
             halves,
-            shared.rings.ring(seat.index),
+            [each.rings.ring(seat.index) for each in policies],
             shared.inference,
             shared.control,
             row,
             seat.index,
             incarnation,
-            seeding.EnvironmentSeeds(node, config.actors.environments),
+            seeding.EnvironmentSeeds(node, columns),
             shared.run,
         )
         made.publish_names(shared.actor_names[seat.index])
@@ -231,22 +233,12 @@ def _infer(
 ) -> None:
     shared = policies[0]
     settings, row = shared.config.inference, shared.row(seat)
-    actors = shared.topology.actors
     resources.take_cores(shared.cores.server)
     cuda.take_device(settings.device)
     torch.set_num_threads(settings.threads)
     node = shared.seeds("inference", 0, incarnation)
-    inference_server.InferenceServer(
-        shared.config,
-        shared.environment,
-        [shared.rings.ring(each.index) for each in actors],
-        shared.inference,
-        shared.store,
-        shared.control,
-        row,
-        [shared.row(each) for each in actors],
-        seeding.torch_seed(node),
-    ).run()
+    server = inference_server.InferenceServer(policies, row, seeding.torch_seed(node))
+    server.run()
     row.beat(control_block.State.STOPPING)
 
 

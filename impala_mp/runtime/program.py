@@ -120,12 +120,6 @@ def prepare(
         made = allocation.make_agent(own, live, spec)
         chosen = calibration.fill_in(own, spec, made, num_cores, stored)
         return [allocation.Policy("", own, live, spec, made)], chosen
-    if config.inference.mode == "server":
-        raise errors.BadInput(
-            "inference.mode=server has the parameters of one policy, and"
-            f" {len(environments)} play here ({', '.join(environments)}). Set"
-            " config.inference.mode=actor."
-        )
     count = sum(len(spec.players) for spec in environments.values())
     chosen = calibration.fill_in_several(config, count, num_cores, stored)
     policies = _policies(config, environments, num_cores)

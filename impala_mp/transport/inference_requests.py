@@ -1,8 +1,9 @@
 """Requests for inference: the rows of slots that wait for an action.
 
-Each seat is half of an actor's environments. The actor writes `slot` and `row`, then
-increments `requested`. The server writes the agent's output of the row, then `version`,
-then `answered`. Each word has one writer; doorbells are hints.
+Each seat is half of an actor's environments, as one policy plays them. The actor
+writes `slot` and `row`, then increments `requested`. The server writes the agent's
+output of the row, then `version`, then `answered`. Each word has one writer; doorbells
+are hints.
 """
 
 from typing import Any, NamedTuple
@@ -69,17 +70,22 @@ class Seat:
 
 
 class InferenceBlock:
-    """Seats of all actors, and the server's doorbell. Picklable to a child."""
+    """Seats of all actors, a pair for each policy, and the server's doorbell.
 
-    def __init__(self, num_actors: int) -> None:
-        spec = specs.array_spec((num_actors, SEATS, 2 * _LINE), np.int64)
+    Picklable to a child.
+    """
+
+    def __init__(self, num_actors: int, num_policies: int = 1) -> None:
+        shape = num_policies, num_actors, SEATS, 2 * _LINE
+        spec = specs.array_spec(shape, np.int64)
         self._attach(shared_memory.SharedArrays(spec), doorbell.Doorbell())
 
     def _attach(self, memory: shared_memory.SharedArrays, bell: doorbell.Doorbell):  # type: ignore[no-untyped-def]
         self._memory, self.server_doorbell = memory, bell
 
-    def seats(self, actor: int) -> list[Seat]:
-        return [Seat(words) for words in self._memory.arrays[actor]]
+    def seats(self, actor: int, policy: int = 0) -> list[Seat]:
+        """Returns the seats of an actor's halves, for one of the policies."""
+        return [Seat(words) for words in self._memory.arrays[policy, actor]]
 
     def close(self) -> None:
         self._memory.close()

@@ -5,18 +5,19 @@ output into the same rows. Core states stay on its device.
 """
 
 import time
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
-from impala_mp import nest, specs, types
+from impala_mp import nest, types
 from impala_mp.config import schedules
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.transport import (
     control_block,
     inference_requests,
     parameter_store,
-    trajectory_ring,
+    shared as shared_lib,
     trajectory_slot,
 )
 
@@ -26,7 +27,7 @@ _GRACE_SECS = 1.0  # and
 _PATIENCE = 4.0  # times the longest that this actor has taken so far
 
 
-class _Policy:
+class _Version:
     """Agent with one version of the parameters, on the server's device."""
 
     def __init__(
@@ -59,22 +60,24 @@ class _Client:
 
     def __init__(
         self,
+        actor: int,
         seat: inference_requests.Seat,
         slots: list[types.Trajectory],
         row: control_block.ProcessRow,
         state: agent.CoreState,
         epsilon_exponents: list[float],
     ) -> None:
+        self.actor = actor  # its number
         self.seat, self.control_row, self.state = seat, row, state
         self.epsilon_exponents = epsilon_exponents  # of its environments
         self.slots = [trajectory_slot.of_slot(slot) for slot in slots]
-        self.policy: _Policy | None = None  # of the current unroll
+        self.policy: _Version | None = None  # of the current unroll
         self.version = 0  # that it began with
         self.incarnation = -1
         self.answered_at = time.monotonic()
         self.longest_secs = 0.0  # from an answer to the next row of the same unroll
 
-    def holds(self, policy: _Policy) -> bool:
+    def holds(self, policy: _Version) -> bool:
         """Returns whether the actor lives and will request more rows with `policy`.
 
         A late actor does not count. If it requests a row after all, its unroll starts
@@ -93,7 +96,7 @@ class _Client:
         limit = _GRACE_SECS + _PATIENCE * self.longest_secs
         return waited > limit and self.seat.pending() is None
 
-    def begin(self, policy: _Policy, incarnation: int) -> None:
+    def begin(self, policy: _Version, incarnation: int) -> None:
         """Begins an unroll."""
         if incarnation != self.incarnation:
             self.longest_secs = 0.0
@@ -118,82 +121,55 @@ class _Work(NamedTuple):
         return self.client.slots[self.request.slot]
 
 
-class InferenceServer:
-    """Server with two versions of the parameters, so that no unroll sees two policies.
+class _PolicyServer:
+    """Server of one policy, with two versions of its parameters.
 
-    Unrolls begin with the newer version. The older one is replaced once all unrolls
-    that began with it are complete. Actors that seem to hang are not waited for.
+    So no unroll sees two versions. Unrolls begin with the newer one. The older one is
+    replaced once all unrolls that began with it are complete. Actors that seem to hang
+    are not waited for.
     """
 
     def __init__(
-        self,
-        config: Any,
-        environment: specs.EnvironmentSpec,
-        rings: list[trajectory_ring.TrajectoryRing],
-        block: inference_requests.InferenceBlock,
-        store: parameter_store.ParameterStore,
-        control: control_block.ControlBlock,
-        row: control_block.ProcessRow,
-        actor_rows: list[control_block.ProcessRow],
-        seed: int,
+        self, shared: shared_lib.Shared, actor_rows: Sequence[control_block.ProcessRow]
     ) -> None:
-        device = config.inference.device
-        policies = [agent.make(config, environment) for _ in range(2)]
-        for each in policies:
+        config, store = shared.config, shared.store
+        self._device = device = config.inference.device
+        agents = [agent.make(config, shared.environment) for _ in range(2)]
+        for each in agents:
             each.precision = config.inference.precision
-        generator = torch.Generator(device).manual_seed(seed)
-        self._newer, self._older = (_Policy(each, store, device) for each in policies)
-        self._store, self._control, self._row = store, control, row
-        self._device, self._generator = device, generator
-        self._rings, self._bell = rings, block.server_doorbell
-        size = rings[0].slots[0].header.actor.shape[0] // inference_requests.SEATS
-        self._size = size
-        exponents = schedules.rungs(config.actors, len(rings))
+        self._newer, self._older = (_Version(each, store, device) for each in agents)
+        self._store, self._control = store, shared.control
+        self._size = config.actors.environments // inference_requests.SEATS
+        exponents = schedules.rungs(config.actors, len(actor_rows))
         self._on_a_ladder = config.actors.epsilon_ladder > 0.0
-        self._clients = [
-            [
-                _Client(
-                    seat,
-                    [trajectory_slot.half(slot, index) for slot in ring.slots],
-                    actor_rows[i],
-                    policies[0].initial_state(size, device),
-                    exponents[i][index * size : (index + 1) * size],
-                )
-                for index, seat in enumerate(block.seats(i))
-            ]
-            for i, ring in enumerate(rings)
-        ]
+        self._clients = []
+        for i, row in enumerate(actor_rows):
+            slots = shared.rings.ring(i).slots
+            for half, seat in enumerate(shared.inference.seats(i, shared.number)):
+                own = exponents[i][half * self._size : (half + 1) * self._size]
+                halves = [trajectory_slot.half(slot, half) for slot in slots]
+                state = agents[0].initial_state(self._size, device)
+                self._clients.append(_Client(i, seat, halves, row, state, own))
 
-    def run(self) -> None:
-        """Serves until the run stops."""
-        while not self._control.stopping:
-            self._refresh()
-            if not self._newer.version:
-                self._row.beat(control_block.State.WAITING_FOR_DATA)
-                self._bell.wait(0.005)
-            elif self.serve():
-                self._row.add("finished", 1)
-            else:
-                self._row.beat(control_block.State.WAITING_FOR_DATA)
-                self._bell.wait(_WAIT_SECS)
+    def refresh(self) -> bool:
+        """Fetches newer parameters if no unroll uses the older ones.
 
-    def _refresh(self) -> None:
-        """Fetches newer parameters if no unroll uses the older ones."""
-        if self._store.latest <= self._newer.version or any(
-            client.holds(self._older) for clients in self._clients for client in clients
-        ):
-            return
-        if self._older.fetch():
+        Returns whether there are any to act with.
+        """
+        is_newer = self._store.latest > self._newer.version
+        if is_newer and not self._is_needed() and self._older.fetch():
             self._newer, self._older = self._older, self._newer
+        return self._newer.version > 0
 
-    @torch.inference_mode()
-    def serve(self) -> int:
-        """Answers the pending requests; returns their number."""
-        self._row.beat(control_block.State.RUNNING)
+    def _is_needed(self) -> bool:
+        """Returns whether an unroll that began with the older version goes on."""
+        return any(client.holds(self._older) for client in self._clients)
+
+    def serve(self, generator: torch.Generator) -> list[int]:
+        """Answers the pending requests; returns the actors that made them."""
         work = [
             _Work(client, request)
-            for clients in self._clients
-            for client in clients
+            for client in self._clients
             if (request := client.seat.pending())
         ]
         groups: dict[int, list[_Work]] = {}
@@ -201,14 +177,11 @@ class InferenceServer:
             if self._begin(each):
                 groups.setdefault(id(each.client.policy), []).append(each)
         for group in groups.values():
-            self._forward(group)
-        for i, clients in enumerate(self._clients):
-            if any(each.client in clients for each in work):
-                self._rings[i].wake_actor()
-        return len(work)
+            self._forward(group, generator)
+        return [each.client.actor for each in work]
 
     def _begin(self, work: _Work) -> bool:
-        """Assigns a policy to an unroll; returns False if the row cannot be served."""
+        """Assigns a version to an unroll; returns False if the row cannot be served."""
         client, request = work
         incarnation = client.control_row.get("incarnation")
         if request.row == 0:
@@ -220,7 +193,7 @@ class InferenceServer:
             return False
         return True
 
-    def _forward(self, group: list[_Work]) -> None:
+    def _forward(self, group: list[_Work], generator: torch.Generator) -> None:
         policy = group[0].client.policy
         assert policy is not None
         rows = [work.slot.time_steps[work.request.row] for work in group]
@@ -234,7 +207,7 @@ class InferenceServer:
             state,
             epsilon=self._epsilon(group),
             temperature=self._control.get("temperature"),
-            generator=self._generator,
+            generator=generator,
         )
         output = nest.map_structure(lambda leaf: leaf.cpu(), output)
         for i, work in enumerate(group):
@@ -256,6 +229,53 @@ class InferenceServer:
             return epsilon
         each = [epsilon**x for work in group for x in work.client.epsilon_exponents]
         return torch.tensor(each, dtype=torch.float64)
+
+
+class InferenceServer:
+    """Server of all policies: it answers an actor once each of them has its rows."""
+
+    def __init__(
+        self,
+        policies: Sequence[shared_lib.Shared],
+        row: control_block.ProcessRow,
+        seed: int,
+    ) -> None:
+        """`row` is the server's."""
+        first = policies[0]
+        actors = first.topology.actors
+        actor_rows = [first.row(seat) for seat in actors]
+        self._servers = [_PolicyServer(each, actor_rows) for each in policies]
+        device = first.config.inference.device
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._control, self._row = first.control, row
+        self._bell = first.inference.server_doorbell
+        # An actor waits at the doorbell of its first ring.
+        self._rings = [first.rings.ring(seat.index) for seat in actors]
+
+    def run(self) -> None:
+        """Serves until the run stops."""
+        while not self._control.stopping:
+            if not self.refresh():
+                self._row.beat(control_block.State.WAITING_FOR_DATA)
+                self._bell.wait(0.005)
+            elif self.serve():
+                self._row.add("finished", 1)
+            else:
+                self._row.beat(control_block.State.WAITING_FOR_DATA)
+                self._bell.wait(_WAIT_SECS)
+
+    def refresh(self) -> bool:
+        """Fetches newer parameters; returns whether every policy has some."""
+        return all([each.refresh() for each in self._servers])
+
+    @torch.inference_mode()
+    def serve(self) -> int:
+        """Answers the pending requests; returns their number."""
+        self._row.beat(control_block.State.RUNNING)
+        served = [i for each in self._servers for i in each.serve(self._generator)]
+        for actor in dict.fromkeys(served):
+            self._rings[actor].wake_actor()
+        return len(served)
 
 
 def _concatenate(rows: list[types.TimeStep], device: str) -> types.TimeStep:

@@ -1,7 +1,8 @@
 """Actor whose actions come from the inference server."""
 
+import operator
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from impala_mp.transport import (
 )
 from impala_mp.workers import actor, party
 
+_Slots = tuple[trajectory_slot.SlotRows, ...]  # half of a slot, of each policy
+
 
 class ServedActor(actor.RingActor):
-    """Actor that asks the inference server for actions.
+    """Actor that asks the inference server for actions of each policy.
 
     It steps two halves of its environments in turn: one is emulated while the other
     is inferred.
@@ -26,7 +29,7 @@ class ServedActor(actor.RingActor):
     def __init__(
         self,
         halves: list[vector.VectorEnvironment],
-        ring: trajectory_ring.TrajectoryRing,
+        rings: Sequence[trajectory_ring.TrajectoryRing],
         block: inference_requests.InferenceBlock,
         control: control_block.ControlBlock,
         row: control_block.ProcessRow,
@@ -35,22 +38,28 @@ class ServedActor(actor.RingActor):
         new_seeds: Callable[[], list[int]],
         run: int = 0,
     ) -> None:
+        """`rings` are the actor's, one of each policy."""
         numbers = halves[0].numbers
         for each in halves:
             each.numbers = numbers
-        self._writer, self._ring = party.RingWriter(ring), ring
+        writers = [party.RingWriter(ring) for ring in rings]
         super().__init__(
-            [self._writer], control, row, index, incarnation, new_seeds, numbers, run
+            writers, control, row, index, incarnation, new_seeds, numbers, run
         )
-        self._environments = halves
-        self._seats, self._bell = block.seats(index), block.server_doorbell
+        self._environments, self._bell = halves, block.server_doorbell
+        # By policy, slot and half; by half and policy.
         self._slots = [
             [
-                trajectory_slot.of_slot(trajectory_slot.half(slot, h))
-                for h in range(len(halves))
+                [
+                    trajectory_slot.of_slot(trajectory_slot.half(slot, h))
+                    for h in range(len(halves))
+                ]
+                for slot in ring.slots
             ]
-            for slot in ring.slots
+            for ring in rings
         ]
+        seats = [block.seats(index, number) for number in range(len(rings))]
+        self._seats = list(zip(*seats, strict=True))
         self._time_steps: list[types.TimeStep] = []
 
     def reset(self) -> None:
@@ -72,46 +81,61 @@ class ServedActor(actor.RingActor):
                 each_unroll()
 
     def unroll(self) -> bool:
-        """Fills one slot and commits it; returns False if it has to start over."""
-        index = self._ring.open_index()
-        halves = self._slots[index]
-        for h, slot in enumerate(halves):
-            trajectory_slot.write(slot.time_step_arrays[0], self._time_steps[h])
-            self._request(h, index, 0)
-        num_steps = len(halves[0].outputs)
+        """Fills a slot of each ring and commits them; returns False to start over."""
+        indices = [writer.ring.open_index() for writer in self._writers]
+        # By half, then by policy.
+        halves: list[_Slots] = list(
+            zip(*map(operator.getitem, self._slots, indices), strict=True)
+        )
+        for h, slots in enumerate(halves):
+            first = self._environments[h].split(self._time_steps[h])
+            for slot, own in zip(slots, first, strict=True):
+                trajectory_slot.write(slot.time_step_arrays[0], own)
+            self._request(h, indices, 0)
+        num_steps = len(halves[0][0].outputs)
         for t in range(num_steps):
-            for h, slot in enumerate(halves):
+            for h, slots in enumerate(halves):
                 if self._await(h) <= 0:
                     return False
-                self._step(h, slot, t)
+                self._step(h, slots, t)
                 if t + 1 < num_steps:
-                    self._request(h, index, t + 1)
+                    self._request(h, indices, t + 1)
         self._commit(self._environments)
         return True
 
-    def _request(self, half: int, slot: int, row: int) -> None:
-        self._seats[half].request(slot, row)
+    def _request(self, half: int, indices: Sequence[int], row: int) -> None:
+        for seat, index in zip(self._seats[half], indices, strict=True):
+            seat.request(index, row)
         self._bell.ring()
 
     def _await(self, half: int) -> int:
-        """Returns the version that acted; 0 if the run stops; or START_OVER."""
+        """Returns a version that acted; 0 if the run stops; or START_OVER."""
         start = time.perf_counter_ns()
-        version = self._seats[half].answer()
-        while not version and not self._control.stopping:
+        answers = [seat.answer() for seat in self._seats[half]]
+        while not all(answers) and not self._control.stopping:
             self._row.beat(control_block.State.WAITING_FOR_INFERENCE)
-            self._ring.wait_to_be_woken(actor.WAIT_SECS)
-            version = self._seats[half].answer()
+            # The server rings here.
+            self._writers[0].ring.wait_to_be_woken(actor.WAIT_SECS)
+            answers = [seat.answer() for seat in self._seats[half]]
         self._row.add("inference_ns", time.perf_counter_ns() - start)
-        return version
+        return min(answers)
 
-    def _step(self, half: int, slot: trajectory_slot.SlotRows, t: int) -> None:
-        row = self._row
+    def _step(self, half: int, slots: _Slots, t: int) -> None:
+        row, environment = self._row, self._environments[half]
         row.beat(control_block.State.RUNNING)
         start = time.perf_counter_ns()
-        time_step, episode_end = self._environments[half].step(slot.actions[t])
-        trajectory_slot.write(slot.time_step_arrays[t + 1], time_step)
-        self._writer.write_end(slot.episode_ends[t], t, episode_end)
+        actions = [slot.actions[t] for slot in slots]
+        time_step, end = environment.step(actions[0] if len(actions) == 1 else actions)
+        for writer, slot, own, its_end in zip(
+            self._writers,
+            slots,
+            environment.split(time_step),
+            environment.split_end(end),
+            strict=True,
+        ):
+            trajectory_slot.write(slot.time_step_arrays[t + 1], own)
+            writer.write_end(slot.episode_ends[t], t, its_end)
         # Copied at once, so that an unroll that starts over begins with the latest row.
         nest.map_structure(np.copyto, self._time_steps[half], time_step)
         row.add("environment_ns", time.perf_counter_ns() - start)
-        row.add("agent_steps", self._environments[half].num_envs)
+        row.add("agent_steps", environment.num_envs)

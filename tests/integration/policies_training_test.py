@@ -9,6 +9,7 @@ from math import nan
 
 import pytest
 
+import harness
 from impala_mp.cli import export as export_command
 from impala_mp.evaluation import evaluate
 from impala_mp.monitoring import live_control, policy_records
@@ -120,28 +121,49 @@ def test_an_actor_killed_between_two_commits_leaves_both_identities(tmp_path):
     assert first > second
 
 
-def test_policies_train_in_processes_and_survive_their_learner(start, tmp_path):
-    experiment = f"{two_policies.__file__}:processes"
-    run = start("--config.total_agent_steps=10_000_000", config=experiment)
+def _start(start, *flags):
+    endless = "--config.total_agent_steps=10_000_000"
+    run = start(endless, *flags, config=f"{two_policies.__file__}:processes")
     run.until(lambda: run.records()[-1]["updates"] > 60)
-    learner = run.until_running("learner")[0]
-    os.kill(learner["pid"], signal.SIGKILL)
+    return run
+
+
+def _kill(run, role):
+    """Kills a process, and waits until both policies have learned more."""
+    os.kill(run.until_running(role)[0]["pid"], signal.SIGKILL)
     run.until(lambda: "restart in" in run.text())
-    run.until_running("learner")
+    run.until_running(role)
     before = run.records()[-1]["updates"]
     run.until(lambda: run.records()[-1]["updates"] > before + 60)
+
+
+def _check_end(path):
+    """Checks that nothing is lost or mixed up."""
+    last = metrics.read(path)[-1]
+    assert {*harness.policies(last)} == {"player_0", "player_1"}
+    assert harness.identity_holds(last)
+    assert last["health/drift"] < 1e-3
+    assert last["health/mixed_unrolls"] == 0
+
+
+def test_one_server_infers_for_all_policies_and_is_replaced(start, tmp_path):
+    run = _start(start, "--config.inference.mode=server")
+    _kill(run, "inference")
+    run.stop()
+    _check_end(str(tmp_path / "run"))
+    assert "2 the inference server's" in run.text()
+
+
+def test_policies_train_in_processes_and_survive_their_learner(start, tmp_path):
+    run = _start(start)
+    _kill(run, "learner")
     path = str(tmp_path / "run")
     lines = mailbox.ask(path, {"set": {"player_1/epsilon": 0.5}}, 20.0)["lines"]
     assert lines == ["player_1/epsilon changes from 0 to 0.5 (impala-ctl)."]
     run.until(lambda: run.records()[-1]["live/epsilon/player_1"] == 0.5)
     assert run.records()[-1]["live/epsilon/player_0"] == 0.0
     run.stop()
-    last = metrics.read(path)[-1]
-    for suffix in ("", "/player_0", "/player_1"):
-        parts = ("learned", "discarded", "in_flight")
-        counts = [last[f"health/{part}{suffix}"] for part in parts]
-        assert last[f"health/committed{suffix}"] == sum(counts)
-    assert last["health/drift"] < 1e-3
+    _check_end(path)
     found = evaluate.evaluate(path, 4)
     assert {"mean/player_0", "mean/player_1"} <= found.keys()
 
@@ -186,7 +208,6 @@ def test_one_of_several_policies_is_exported(tmp_path, capsys, monkeypatch):
     [
         (["--config.policies.player_0.batch_size=0"], "cannot be automatic"),
         (["--config.policies.items.algorithm=dqn"], "cannot be called 'items'"),
-        (["--config.inference.mode=server"], "has the parameters of one policy"),
         (["--start_from=elsewhere"], "Leave out --start_from"),
     ],
 )

@@ -41,7 +41,7 @@ class Served:
         settings = self.config.environment
         made = served_actor.ServedActor(
             [factory.make(settings, 2) for _ in range(2)],
-            self.shared.rings.ring(index),
+            [self.shared.rings.ring(index)],
             self.shared.inference,
             self.shared.control,
             self.rows[index],
@@ -52,18 +52,16 @@ class Served:
         made.reset()
         return made
 
+    @property
+    def policy(self):
+        """The server's part for the only policy."""
+        (only,) = self.server._servers
+        return only
+
     def start_server(self):
         shared = self.shared
         return inference_server.InferenceServer(
-            self.config,
-            shared.environment,
-            [shared.rings.ring(i) for i in range(2)],
-            shared.inference,
-            shared.store,
-            shared.control,
-            shared.row(*shared.topology.of("inference")),
-            self.rows,
-            0,
+            [shared], shared.row(*shared.topology.of("inference")), 0
         )
 
     @contextlib.contextmanager
@@ -72,7 +70,7 @@ class Served:
 
         def serve():
             while not end.is_set():
-                self.server._refresh()
+                self.server.refresh()
                 if not self.server.serve():
                     end.wait(0.0005)
 

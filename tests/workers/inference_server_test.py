@@ -25,7 +25,7 @@ def _served_seat(tmp_path):
     """A server that has its first parameters, and actor 0's first seat."""
     served = served_lib.Served(tmp_path)
     served.training.publish()
-    served.server._refresh()
+    served.server.refresh()
     return served, served.shared.inference.seats(0)[0]
 
 
@@ -67,11 +67,11 @@ def test_a_server_acts_in_the_precision_of_inference(tmp_path):
 def test_the_drift_test_sees_halves_that_are_mixed_up(tmp_path):
     served = served_lib.Served(tmp_path)
     served.training.publish()
-    clients = served.server._clients[0]
+    clients = served.policy._clients
     states = [c.state for c in clients]
     _drift(served, 1)
     clients[0].state, clients[1].state = clients[1].state, states[0]
-    begin = served.server._begin
+    begin = served.policy._begin
 
     def late(work):  # takes the state of the row before last
         before = work.client.state
@@ -80,7 +80,7 @@ def test_the_drift_test_sees_halves_that_are_mixed_up(tmp_path):
             work.client.state = tuple(torch.zeros_like(leaf) for leaf in before)
         return done
 
-    served.server._begin = late
+    served.policy._begin = late
     worst, _ = _drift(served, 3)
     assert worst > 1e-4
 
@@ -116,17 +116,17 @@ def test_a_version_that_changes_within_an_unroll_shows(tmp_path):
     """Forged: the server forgets which policy an unroll began with."""
     served = served_lib.Served(tmp_path)
     served.training.publish()
-    begin = served.server._begin
+    begin = served.policy._begin
 
     def forgetful(work):
-        if work.client is served.server._clients[0][1] and work.request.row == 3:
+        if work.client is served.policy._clients[1] and work.request.row == 3:
             served.training.publish()
-            served.server._older.fetch()
-            work.client.policy = served.server._older
+            served.policy._older.fetch()
+            work.client.policy = served.policy._older
             work.client.version = 2
         return begin(work)
 
-    served.server._begin = forgetful
+    served.policy._begin = forgetful
     with served.serving():
         assert served.actors[0].unroll()
     versions = served.shared.rings.ring(0).peek(0).parameter_version
@@ -171,18 +171,18 @@ def test_a_new_incarnation_of_an_actor_is_not_answered_for_the_old_one(tmp_path)
 def test_a_dead_actor_does_not_hold_the_parameters_back(tmp_path):
     served = served_lib.Served(tmp_path)
     served.training.publish()
-    served.server._refresh()
+    served.server.refresh()
     for seat in served.shared.inference.seats(0):
         seat.request(0, 0)
     served.server.serve()  # in an unroll with version 1
     for version in (2, 3):
         served.training.publish()
-        served.server._refresh()
-        assert served.server._newer.version == 2
+        served.server.refresh()
+        assert served.policy._newer.version == 2
         del version
     served.rows[0].beat(0)  # the supervisor saw it die
-    served.server._refresh()
-    assert served.server._newer.version == 3
+    served.server.refresh()
+    assert served.policy._newer.version == 3
 
 
 def test_an_actor_that_was_taken_for_dead_starts_over(tmp_path):
@@ -194,7 +194,7 @@ def test_an_actor_that_was_taken_for_dead_starts_over(tmp_path):
     served.rows[0].beat(0)  # as an actor's row reads until its first heartbeat
     for _ in range(2):
         served.training.publish()
-        served.server._refresh()
+        served.server.refresh()
     served.rows[0].beat(2)
     seat.request(0, 1)
     served.server.serve()
@@ -211,12 +211,12 @@ def test_an_actor_that_hangs_does_not_hold_the_parameters_back(tmp_path, now):
         served.server.serve()
         for _ in range(2):  # the first lies beside the version in use
             served.training.publish()
-            served.server._refresh()
+            served.server.refresh()
         now[0] += secs
-        served.server._refresh()
-        newest = served.server._newer.version
+        served.server.refresh()
+        newest = served.policy._newer.version
         seat.request(0, 1)
-        served.server._refresh()
+        served.server.refresh()
         served.server.serve()
         return seat.answer(), newest == served.shared.store.latest
 
@@ -240,7 +240,7 @@ def test_an_actor_that_waits_for_the_server_is_not_late(tmp_path, now):
     for _ in range(2):
         now[0] += 100.0  # the server was suspended
         served.training.publish()
-        served.server._refresh()
+        served.server.refresh()
     served.server.serve()
     assert seat.answer() == 1
 
