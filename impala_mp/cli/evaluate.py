@@ -49,12 +49,20 @@ def _evaluate() -> None:
         "Opponent in a game: random, newest, DIR or module:function.",
         flag_values=values,
     )
+    policy = flags.DEFINE_string(
+        "policy", "", "Which member of a population plays.", flag_values=values
+    )
     which = command_line.define_checkpoint(values)
     trust = command_line.define_trust(values)
     folder = command_line.parse_run(values, str(__doc__), "impala-eval DIR")
     from impala_mp.evaluation import evaluate
 
     if against.value:
+        if policy.value:
+            raise errors.BadInput(
+                f"--policy={policy.value} does not go with --against: a member of a"
+                " population plays no game of several players. Leave out one of them."
+            )
         if video.value:
             raise errors.BadInput(
                 f"--video={video.value} does not go with --against, which plays many"
@@ -77,6 +85,7 @@ def _evaluate() -> None:
         video=video.value,
         trust=trust.value,
         which=command_line.checkpoint(which.value),
+        policy=policy.value,
     )
     print(json.dumps(result))
 
