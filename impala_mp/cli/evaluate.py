@@ -58,16 +58,7 @@ def _evaluate() -> None:
     from impala_mp.evaluation import evaluate
 
     if against.value:
-        if policy.value:
-            raise errors.BadInput(
-                f"--policy={policy.value} does not go with --against: a member of a"
-                " population plays no game of several players. Leave out one of them."
-            )
-        if video.value:
-            raise errors.BadInput(
-                f"--video={video.value} does not go with --against, which plays many"
-                " games at once. Leave out one of them."
-            )
+        _refuse_with_against(policy=policy.value, video=video.value)
         result = evaluate.versus(
             folder,
             against.value,
@@ -88,6 +79,19 @@ def _evaluate() -> None:
         policy=policy.value,
     )
     print(json.dumps(result))
+
+
+def _refuse_with_against(**values: str | None) -> None:
+    reasons = {
+        "policy": "by which a member of a population plays alone",
+        "video": "because many games are played at once",
+    }
+    for name, reason in reasons.items():
+        if values[name]:
+            raise errors.BadInput(
+                f"--{name}={values[name]} does not go with --against, {reason}. Leave"
+                " out one of them."
+            )
 
 
 def main() -> None:

@@ -52,9 +52,14 @@ def check(config: Any) -> None:
         )
     if config.policies:
         raise errors.BadInput(
-            f"policies ({', '.join(config.policies)}) have fields of their own, and the"
+            f"config.policies has fields of {', '.join(config.policies)}, and the"
             " members of a population have one config. Set config.population.ranges,"
             " or config.population.size=0."
+        )
+    if config.inference.mode == "server":
+        raise errors.BadInput(
+            f"inference.mode=server has no population ({size} members). Set"
+            " config.inference.mode=actor."
         )
     if len(derived.task_names(config.environment)) > 1:
         raise errors.BadInput(
@@ -103,7 +108,7 @@ def starts(config: Any) -> list[dict[str, float]]:
     """Returns the first live values of each member.
 
     Those of a range are spread over it evenly in their logarithm: the first range in
-    the order of the members, and each other one in an order of its own draw.
+    the order of the members, and each other one in an order that is drawn.
     """
     size = config.population.size
     found: list[dict[str, float]] = [{} for _ in range(size)]

@@ -40,7 +40,7 @@ class Population:
         path: str,
         report: Callable[[str], None],
     ) -> None:
-        """Gives members without live values of their own their first ones."""
+        """Sets the first live values of members that have none yet."""
         self._config, self._path = policies[0].whole, path
         self._names = [each.policy for each in policies]
         self._controls = [each.control for each in policies]

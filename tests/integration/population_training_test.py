@@ -191,7 +191,7 @@ def test_each_order_is_obeyed_once_though_the_learner_is_killed(start, tmp_path)
     ("overrides", "start_from", "text"),
     [
         ({"environment.id": "Connect"}, "", "needs an environment of a single player"),
-        ({"inference.mode": "server"}, "", "has the parameters of one policy"),
+        ({"inference.mode": "server"}, "", "has no population"),
         ({}, "elsewhere", "Leave out --start_from"),
     ],
 )
