@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from impala_mp import errors
 from impala_mp.evaluation import saved_run, versus as versus_lib
 from impala_mp.storage import evaluations
 from impala_mp.workers import evaluator, film as film_lib, line_up
@@ -49,6 +50,11 @@ def versus(
 ) -> dict[str, Any]:
     """Plays a checkpoint in `path` against another policy; see `versus.play`."""
     run = saved_run.SavedRun(path, trust, which=which)
+    if run.num_members:
+        raise errors.BadInput(
+            f"--against={against} needs a game of several players, and {path} has a"
+            " population, whose members play alone. Leave it out."
+        )
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     return versus_lib.play(run, against, games, greedy, trust)
 

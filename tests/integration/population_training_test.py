@@ -130,6 +130,8 @@ def test_members_are_shown_evaluated_exported_and_played(tmp_path, capsys, monke
     assert (alone["episodes"], "best" in alone) == (4, False)
     with pytest.raises(program.errors.BadInput, match="no policy 'member_7'"):
         evaluate.evaluate(path, 4, policy="member_7")
+    with pytest.raises(program.errors.BadInput, match="members play alone"):
+        evaluate.versus(path, "random", 4)
     with pytest.raises(program.errors.BadInput, match=r"Name one .* --policy"):
         player.play(path, 1, None, False, None)
     player.play(path, 1, None, False, None, policy="member_2")
