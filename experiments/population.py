@@ -1,6 +1,6 @@
 """CartPole-v1 by four members of a population, with learning rates of 1e-5 to 1e-1.
 
-The worst member copies the best, every 40,000 of its steps. The best member reaches the
+The worst member copies the best, every 20,000 of its steps. The best member reaches the
 maximum of 500. The variant alone is one run at the lowest of the learning rates, which
 learns next to nothing in as many steps.
 """
@@ -9,7 +9,7 @@ from impala_mp import config as config_lib
 
 _LOWEST, _HIGHEST = 1e-5, 1e-1  # learning rates
 _SIZE = 4
-_STEPS = 400_000  # of a member
+_STEPS = 200_000  # of a member
 
 
 def get_config(variant="population"):
@@ -30,6 +30,6 @@ def get_config(variant="population"):
         config.total_agent_steps = _SIZE * _STEPS
         config.actors.count = _SIZE
         config.population.size = _SIZE
-        config.population.interval = 40_000
+        config.population.interval = 20_000
         config.population.ranges.learning_rate_factor = (1.0, _HIGHEST / _LOWEST)
     return config
