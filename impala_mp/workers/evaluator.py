@@ -69,7 +69,10 @@ class Played(NamedTuple):
     columns: list[int]  # of the environment
 
     def by_label(
-        self, suffix: str, labels: tuple[str, ...], policies: tuple[str, ...]
+        self,
+        suffix: str,
+        labels: tuple[str, ...],
+        policies: tuple[str, ...] = ("",),
     ) -> dict[str, "Played"]:
         """Returns the games by the suffix of their metrics; labels without are out.
 
