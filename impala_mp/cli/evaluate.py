@@ -49,17 +49,16 @@ def _evaluate() -> None:
         "Opponent in a game: random, newest, DIR or module:function.",
         flag_values=values,
     )
+    policy = flags.DEFINE_string(
+        "policy", "", "Which member of a population plays.", flag_values=values
+    )
     which = command_line.define_checkpoint(values)
     trust = command_line.define_trust(values)
     folder = command_line.parse_run(values, str(__doc__), "impala-eval DIR")
     from impala_mp.evaluation import evaluate
 
     if against.value:
-        if video.value:
-            raise errors.BadInput(
-                f"--video={video.value} does not go with --against, which plays many"
-                " games at once. Leave out one of them."
-            )
+        _refuse_with_against(policy=policy.value, video=video.value)
         result = evaluate.versus(
             folder,
             against.value,
@@ -77,8 +76,22 @@ def _evaluate() -> None:
         video=video.value,
         trust=trust.value,
         which=command_line.checkpoint(which.value),
+        policy=policy.value,
     )
     print(json.dumps(result))
+
+
+def _refuse_with_against(**values: str | None) -> None:
+    reasons = {
+        "policy": "by which a member of a population plays alone",
+        "video": "because many games are played at once",
+    }
+    for name, reason in reasons.items():
+        if values[name]:
+            raise errors.BadInput(
+                f"--{name}={values[name]} does not go with --against, {reason}. Leave"
+                " out one of them."
+            )
 
 
 def main() -> None:

@@ -44,6 +44,9 @@ def _play() -> None:
         lower_bound=0.0,
         flag_values=values,
     )
+    policy = flags.DEFINE_string(
+        "policy", "", "Which member of a population plays.", flag_values=values
+    )
     which = command_line.define_checkpoint(values)
     trust = command_line.define_trust(values)
     folder = command_line.parse_run(values, str(__doc__), "impala-play DIR")
@@ -58,6 +61,7 @@ def _play() -> None:
             delay_secs.value,
             trust=trust.value,
             which=command_line.checkpoint(which.value),
+            policy=policy.value,
         )
     except (KeyboardInterrupt, errors.Interrupted) as error:
         if getattr(error, "code", 0) not in (0, 128 + signal.SIGINT):

@@ -34,6 +34,42 @@ GROUPS = (
         *(_field(name, "", f"schedule of {live.name}") for name, live in LIVE.items()),
         changeable=True,
     ),
+    _group(
+        "population",
+        "Population-based training: members are policies of one config, and the worst"
+        " copy the best.",
+        _field("size", 0, "members; 0: no population", at_least=0),
+        _field(
+            "interval",
+            100_000,
+            "agent steps of a member between two rounds",
+            at_least=1,
+        ),
+        _field(
+            "quantile",
+            0.25,
+            "share of the members that copies, and share that is copied; at least one"
+            " member",
+            above=0,
+            between=(0, 0.5),
+        ),
+        _field(
+            "factors",
+            (0.8, 1.25),
+            "factors on the live values of a copy, one of which is drawn",
+            schema.positive_numbers(),
+        ),
+        *(
+            _field(
+                f"ranges.{name}",
+                (),
+                f"lowest and highest value of {live.name}; members begin spread over"
+                " it; empty: it is the same for all",
+                schema.range_or_empty(),
+            )
+            for name, live in LIVE.items()
+        ),
+    ),
 )
 FIELDS = tuple(field for group in GROUPS for field in group.fields)
 BY_NAME = {field.name: field for field in FIELDS}

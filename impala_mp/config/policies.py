@@ -22,7 +22,8 @@ def of_run(config: Any, num_players: Mapping[str, int]) -> list[Any]:
     """Returns the config of each policy: `config` itself for a single one.
 
     That of one of several has its share of total_agent_steps, of the environments of an
-    actor and of batch_size, by its share of the players.
+    actor and of batch_size, by its share of the players. That of a population's member
+    has its share of total_agent_steps and of the actors.
 
     Args:
       num_players: of each policy, by its name.
@@ -30,6 +31,8 @@ def of_run(config: Any, num_players: Mapping[str, int]) -> list[Any]:
     Raises:
       BadInput: a field is of no policy, or not one that a policy may have for itself.
     """
+    if config.population.size:
+        return [_of_member(config) for _ in num_players]
     own = fields.flatten(config.policies)
     for path in own:
         _check(path, list(num_players))
@@ -85,6 +88,15 @@ def check_name(name: str) -> None:
             f"a policy cannot be called {name!r}, which has a meaning already. Rename"
             " it in config.environment.policies."
         )
+
+
+def _of_member(config: Any) -> Any:
+    found, size = config.copy_and_resolve_references(), config.population.size
+    found.total_agent_steps = math.ceil(config.total_agent_steps / size)
+    found.actors.count = config.actors.count // size
+    found.population.size = 0  # it is not one itself
+    validation.reset_without_effect(found)
+    return found
 
 
 def _of_policy(config: Any, name: str, share: float) -> Any:

@@ -142,6 +142,25 @@ def _is_number_or_empty(text: str) -> bool:
         return False
 
 
+def positive_numbers() -> Rule:
+    """Makes a rule for one or more finite numbers above 0."""
+    return Rule("one or more finite numbers above 0", _are_positive)
+
+
+def _are_positive(values: Any) -> bool:
+    return bool(values) and all(
+        isinstance(x, (int, float)) and 0.0 < x < math.inf for x in values
+    )
+
+
+def range_or_empty() -> Rule:
+    """Makes a rule for no number, or two above 0 that ascend."""
+    return Rule(
+        "empty or two finite numbers above 0 that ascend",
+        lambda x: not x or (len(x) == 2 and _are_positive(x) and x[0] < x[1]),
+    )
+
+
 def _at_least(low: float) -> Rule:
     return number(f"at least {low:g}", lambda x: x >= low)
 

@@ -4,7 +4,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from impala_mp import errors
-from impala_mp.config import base, derived, fields as fields_lib, live_hyperparameters
+from impala_mp.config import (
+    base,
+    derived,
+    fields as fields_lib,
+    live_hyperparameters,
+    population,
+)
 
 
 def _require(holds: bool, sentence: str) -> None:
@@ -80,6 +86,12 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
         lambda c: c.loss.baseline == "huber",
     ),
     (("loss.popart_beta",), "loss.popart=True", lambda c: c.loss.popart),
+    (
+        ("population.interval", "population.quantile", "population.factors")
+        + ("population.ranges.",),
+        "population.size above 1",
+        lambda c: c.population.size > 0,
+    ),
 )
 
 
@@ -176,6 +188,7 @@ def check_relations(config: Any, num_cores: int) -> None:
         f" environment.id ({config.environment.id!r}). Set config.actors.count.",
     )
     _check_replay(config)
+    population.check(config)
     _check_effects(config)
     _check_batch(config, derived.num_actors(config.actors, num_cores))
 

@@ -178,6 +178,11 @@ class VectorEnvironment:
         """The policy of each player of game 0, and its column among the policy's."""
         return [(0, player) for player in range(len(self.players))]
 
+    def num_episodes(self, episodes: int) -> int:
+        """Returns the episodes of an evaluation of `episodes`: those of whole games."""
+        count = len(self.players)
+        return -(-episodes // count) * count
+
     def split(self, time_step: types.TimeStep) -> list[types.TimeStep]:
         """Returns the time steps of each policy's columns."""
         return [time_step]

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -39,17 +40,20 @@ def conclude(name: str, path: str, config: Any, agents: Agents) -> None:
     run.agents(agents)
     if run.stopped:
         print(f"\nThe run ended before total_agent_steps: {run.stopped}.")
-    print(f"\nFinal evaluation: {_final(run, agents)}", flush=True)
+    text, member = _final(run, agents)
+    print(f"\nFinal evaluation: {text}", flush=True)
     folder = shlex.quote(path)
     best = _best(run, agents[0]) if len(agents) == 1 else ""
     lines = {
         "Run": path,
         "Best checkpoint": best,
         "Learning curve": _learning_curve(run, agents, name),
-        "Film": _film(run, agents),
+        "Best member": member,
+        "Film": _film(*_alone(run, agents, member)),
         "TensorBoard": f"{command('tensorboard')} --logdir={folder}",
         "Evaluate again": (
             f"{command('impala-eval')} --workdir={folder} --episodes=100"
+            + (f" --policy={member}" if member else "")
         ),
     }
     _show_in_tensorboard(run)
@@ -68,10 +72,13 @@ def command(name: str) -> str:
 # The final evaluation.
 
 
-def _final(run: saved_run.SavedRun, agents: Agents) -> str:
-    """Plays greedy and sampled games, and keeps both; returns the result in words.
+def _final(run: saved_run.SavedRun, agents: Agents) -> tuple[str, str]:
+    """Plays greedy and sampled games, and keeps both.
 
     Action values give a greedy policy alone.
+
+    Returns:
+      The result in words, and the best member of a population or "".
     """
     lines: dict[str, Any] = {}
     by_value = all(map(derived.learns_action_values, run.configs()))
@@ -82,24 +89,41 @@ def _final(run: saved_run.SavedRun, agents: Agents) -> str:
             line = evaluate.as_line(run, played, evaluations.FINAL, greedy, run.seed())
             lines[line["policy"]] = line
     except evaluator.NoGameEnded as error:
-        return f"none; {error}"
+        return f"none; {error}", ""
     greedy_first = bool(run.config.evaluation.greedy)
     order = sorted(lines, reverse=not greedy_first)  # greedy, sampled
     sentence = _difference(lines)
     with _reported("The final evaluation"):
         for kind in order:
             evaluations.append(run.path, lines[kind])
-        final = {**lines, "sentence": sentence}
+        final: dict[str, Any] = {**lines, "sentence": sentence}
+        if run.num_members:
+            final["best_member"] = evaluate.best_member(lines[order[0]])
         evaluations.write_final(run.path, final)
     chosen, *others = (lines[kind] for kind in order)
     rest = "".join(f"; {each['policy']} {_number(each['mean'])}" for each in others)
     protocol = evaluator.protocol(run.evaluation_environment, greedy_first)
-    return (
+    text = (
         f"mean return {_number(chosen['mean'])}, 95 % interval"
         f" {_number(chosen['low'])} to {_number(chosen['high'])}, standard deviation"
         f" {_number(chosen['std'])}, over {chosen['episodes']} episodes ({protocol})"
         f"{rest}.{sentence and f' {sentence}'}"
     )
+    if not run.num_members:
+        return text, ""
+    best = evaluate.best_member(chosen)
+    mean = statistics.fmean(chosen["returns"][best])
+    return f"{text} The best member is {best}, with {_number(mean)}.", best
+
+
+def _alone(
+    run: saved_run.SavedRun, agents: Agents, member: str
+) -> tuple[saved_run.SavedRun, Agents]:
+    """Returns the run and the agent of one member, or all without one."""
+    if not member:
+        return run, agents
+    alone = saved_run.SavedRun(run.path, config=run.config, policy=member)
+    return alone, [agents[run.names.index(member)]]
 
 
 def _difference(lines: dict[str, Any]) -> str:
@@ -212,7 +236,7 @@ def _add_random_policy(run: saved_run.SavedRun, agents: Agents) -> None:
                 settings.max_steps,
                 lambda sentence: None,
             )
-            by_task |= played.by_label(suffix, environment.labels)
+            by_task |= played.by_label(suffix, environment.labels, environment.policies)
     # Games that ended in time alone would be the short ones.
     if time.monotonic() < end and all(each.returns for each in by_task.values()):
         line = evaluate.as_line(run, by_task, evaluations.PROGRESS, False, seed)

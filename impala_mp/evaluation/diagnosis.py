@@ -25,7 +25,10 @@ class Diagnosis:
         cuda.take_device(self._config.learner.device)
         torch.set_num_threads(crash.threads)
         seeding.seed_globals(seeding.sequence(self._config.seed, "main"))
-        environment = factory.probe_all(self._config.environment)[crash.policy]
+        environments = factory.probe_all(self._config.environment)
+        # Members of a population play the same one.
+        only = next(iter(environments.values()))
+        environment = environments.get(crash.policy, only)
         self._policy = agent.make(self._config, environment)
         self._learner = learner.Learner(self._config, self._policy)
         self._learner.agent_steps = crash.agent_steps

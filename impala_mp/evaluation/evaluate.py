@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from impala_mp import errors
 from impala_mp.evaluation import saved_run, versus as versus_lib
 from impala_mp.storage import evaluations
 from impala_mp.workers import evaluator, film as film_lib, line_up
@@ -20,10 +21,12 @@ def evaluate(
     video: str | None = None,
     trust: bool = False,
     which: str | int = "newest",
+    policy: str = "",
 ) -> dict[str, Any]:
     """Evaluates a checkpoint in `path`; returns the statistics by name.
 
-    `trust` and `which` are those of `SavedRun`.
+    `trust`, `which` and `policy` are those of `SavedRun`; a policy is a member of a
+    population.
 
     Raises:
       BadInput: there is no run, no valid checkpoint, or its code is not trusted.
@@ -31,7 +34,8 @@ def evaluate(
     """
     if video:
         film_lib.check(video)
-    run = saved_run.SavedRun(path, trust, which=which)
+    run = saved_run.SavedRun(path, trust, which=which, policy=policy)
+    run.check_plays_alone(policy)
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     return statistics_of(run, play(run, run.agents(), episodes, greedy, video), greedy)
 
@@ -46,6 +50,11 @@ def versus(
 ) -> dict[str, Any]:
     """Plays a checkpoint in `path` against another policy; see `versus.play`."""
     run = saved_run.SavedRun(path, trust, which=which)
+    if run.num_members:
+        raise errors.BadInput(
+            f"--against={against} needs a game of several players, and {path} has a"
+            " population, whose members play alone. Leave it out."
+        )
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     return versus_lib.play(run, against, games, greedy, trust)
 
@@ -60,8 +69,15 @@ def statistics_of(
     return {
         **{name: line[name] for name in names},
         **{f"mean{k}": statistics.fmean(v.returns) for k, v in several.items()},
+        **({"best": best_member(line)} if run.num_members > 1 else {}),
         "protocol": evaluator.protocol(run.evaluation_environment, greedy),
     }
+
+
+def best_member(line: dict[str, Any]) -> str:
+    """Returns the member of a population with the highest mean return in a line."""
+    returns: dict[str, list[float]] = line["returns"]
+    return max(returns, key=lambda member: statistics.fmean(returns[member]))
 
 
 def as_line(
@@ -145,4 +161,4 @@ def play_task(
         raise evaluator.NoGameEnded(f"no game has ended. {' '.join(warnings)}")
     for sentence in warnings:
         print(sentence, file=sys.stderr)
-    return played.by_label(suffix, environment.labels)
+    return played.by_label(suffix, environment.labels, environment.policies)

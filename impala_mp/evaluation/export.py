@@ -197,7 +197,8 @@ def _policy_and_rows(
         rows = environment.split(nest.tensors(environment.reset(seeds)))
     finally:
         environment.close()
-    number = environment.policies.index(*run.policies)
+    several = len(environment.policies) > 1
+    number = environment.policies.index(*run.policies) if several else 0
     module = GreedyPolicy(policy, environment.specs[number])
     module.eval().requires_grad_(False)
     count = environment.num_columns[number]

@@ -26,6 +26,7 @@ def play(
     sleep: Callable[[float], None] = time.sleep,
     trust: bool = False,
     which: str | int = "newest",
+    policy: str = "",
 ) -> None:
     """Shows `episodes` of each task of the run in `path`.
 
@@ -35,11 +36,18 @@ def play(
       sleep: waits for a number of seconds.
       trust: True loads code that this user has not trained.
       which: newest, best, or the update of a checkpoint.
+      policy: member of a population.
 
     Raises:
       BadInput: there is no run, no valid checkpoint, or no display for a window.
     """
-    run = saved_run.SavedRun(path, trust, which=which)
+    run = saved_run.SavedRun(path, trust, which=which, policy=policy)
+    run.check_plays_alone(policy)
+    if run.num_members > 1:
+        raise errors.BadInput(
+            f"{path} has the members {', '.join(run.policies)}. Name one of them with"
+            " --policy."
+        )
     greedy = run.config.evaluation.greedy if greedy is None else greedy
     console = console or rich.console.Console()
     if delay_secs is None:

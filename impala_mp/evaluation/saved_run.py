@@ -10,7 +10,7 @@ import numpy as np
 
 from impala_mp import errors, seeding, specs
 from impala_mp.config import derived, policies as policies_lib
-from impala_mp.environments import factory, vector
+from impala_mp.environments import factory, members, vector
 from impala_mp.networks import agent as agent_lib
 from impala_mp.storage import checkpoint, trust as trust_lib, workdir
 from impala_mp.workers import memory_limit
@@ -86,12 +86,11 @@ class SavedRun:
         They draw the same global random numbers each time.
         """
         seeding.seed_globals(seeding.sequence(self.config.seed, "main", 1 + task))
-        return factory.make(
-            self.evaluation_environment,
-            num_envs,
-            training=False,
-            render_mode=render_mode,
-            task=task,
+        settings, arguments = self.evaluation_environment, {"render_mode": render_mode}
+        if self.num_members == 1:
+            return factory.make(settings, num_envs, training=False, **arguments)
+        return members.make(
+            self.config, settings, num_envs, training=False, task=task, **arguments
         )
 
     def agent(self) -> agent_lib.Agent:
@@ -120,7 +119,7 @@ class SavedRun:
         if not made:
             seeding.seed_globals(seeding.sequence(self.config.seed, "main"))
             made = [_make(config, spec) for config, spec in self._layouts()]
-        for name, policy in zip(self._order(), made, strict=True):
+        for name, policy in zip(self.names, made, strict=True):
             try:
                 load_parameters(policy, self._states[name])
             except (RuntimeError, TypeError) as error:
@@ -133,9 +132,33 @@ class SavedRun:
         return list(made)
 
     @property
+    def num_members(self) -> int:
+        """Members of a population that were loaded; 0 without one."""
+        return len(self.policies) if self.config.population.size else 0
+
+    def check_plays_alone(self, policy: str) -> None:
+        """Refuses one of several policies that play together.
+
+        Raises:
+          BadInput: `policy` is one, and not a member of a population.
+        """
+        if policy and not self.config.population.size:
+            raise errors.BadInput(
+                f"--policy={policy} plays no game alone: {self.path} has no population."
+                " Leave it out."
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Policies in the order of the environment's and of `agents`."""
+        if len(self.policies) == 1:
+            return list(self.policies)
+        return list(self._specs)
+
+    @property
     def num_players(self) -> int:
         """Players of a game that several policies play; else 1."""
-        if not any(self.policies):
+        if not any(self.policies) or self.num_members:
             return 1
         return sum(len(spec.players) for spec in self._specs.values())
 
@@ -145,15 +168,9 @@ class SavedRun:
             return [self.config]
         return [config for config, _ in self._layouts()]
 
-    def _order(self) -> list[str]:
-        """Returns the policies as the environment has them."""
-        if len(self.policies) == 1:
-            return list(self.policies)
-        return list(self._specs)
-
     @functools.cached_property
     def _specs(self) -> dict[str, specs.EnvironmentSpec]:
-        return factory.probe_all(self.config.environment)
+        return members.probe(self.config)
 
     def _layouts(self) -> list[tuple[Any, specs.EnvironmentSpec]]:
         """Returns the config and the spec of each policy."""

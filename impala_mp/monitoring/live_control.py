@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from impala_mp import errors, specs
-from impala_mp.config import fields, live_hyperparameters, schedules
+from impala_mp.config import fields, live_hyperparameters, population, schedules
 from impala_mp.storage import files, mailbox
 from impala_mp.transport import control_block, shared as shared_lib
+
+POPULATION = "population"  # a source of values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,6 +24,7 @@ class Policy:
     control: control_block.ControlBlock
     live: live_hyperparameters.LiveHyperparameters
     action: specs.ActionSpec
+    of_population: tuple[str, ...] = ()  # values that the population sets
 
     def label(self, name: str) -> str:
         """Returns what the user calls one of its values."""
@@ -30,7 +33,7 @@ class Policy:
     def source(self, name: str) -> str:
         """Returns where a value comes from."""
         if name in self.control.overrides():
-            return "impala-ctl"
+            return POPULATION if name in self.of_population else "impala-ctl"
         return "schedule" if name in self.live.texts else "config"
 
     def describe(self, name: str) -> str:
@@ -56,6 +59,18 @@ class Policy:
         if name == "epsilon":
             specs.check_epsilon(self.action, value)
 
+    def check_unset(self, name: str) -> None:
+        """Refuses to unset a value that the population sets.
+
+        Raises:
+          BadInput: with the name and the cure.
+        """
+        if name in self.of_population:
+            raise errors.BadInput(
+                f"{self.label(name)} is set by the population, and the config has no"
+                f" value for it. Set one: impala-ctl DIR set {self.label(name)}=VALUE."
+            )
+
     def check_order(self, values: dict[str, float | None], agent_steps: float) -> None:
         """Refuses thresholds that do not fit together, once `values` are changed."""
         merged = {**self.control.overrides(), **values}
@@ -71,7 +86,13 @@ class Policy:
 
 def of(shared: shared_lib.Shared) -> Policy:
     """Returns the live values of a policy in shared memory."""
-    return Policy(shared.policy, shared.control, shared.live, shared.environment.action)
+    return Policy(
+        shared.policy,
+        shared.control,
+        shared.live,
+        shared.environment.action,
+        tuple(population.ranges(shared.whole)) if shared.population else (),
+    )
 
 
 _Target = tuple[Policy, str]  # a live value of one policy
@@ -134,7 +155,10 @@ class LiveControl:
                         changes[policy, name] = value
                 return self._change(changes)
             case {"unset": list(names)}:
-                return self._change(dict.fromkeys(self._targets(names)))
+                targets = self._targets(names)
+                for policy, name in targets:
+                    policy.check_unset(name)
+                return self._change(dict.fromkeys(targets))
         raise errors.BadInput(
             f"{reprlib.repr(message)} is not a request. Use get, set or unset."
         )
@@ -164,6 +188,14 @@ class LiveControl:
             if text in (name, policy.label(name))
         ]
 
+    def set_for_population(self, policy: str, values: dict[str, float]) -> None:
+        """Sets live values of one policy, which were chosen within their bounds."""
+        (own,) = (each for each in self._policies if each.name == policy)
+        before = {name: own.control.get(name) for name in values}
+        own.control.override(dict(values))
+        for name, value in before.items():
+            self._log_change(own, name, value, POPULATION)
+
     def _change(self, changes: dict[_Target, float | None]) -> list[str]:
         """Makes all of the changes or none of them."""
         if self._policies[0].control.stopping:
@@ -182,9 +214,13 @@ class LiveControl:
         self._policies[0].control.ask_for_save()
         return [self._log_change(*target, value) for target, value in before.items()]
 
-    def _log_change(self, policy: Policy, name: str, before: float) -> str:
+    def _log_change(
+        self, policy: Policy, name: str, before: float, by: str = "impala-ctl"
+    ) -> str:
         after, label = policy.control.get(name), policy.label(name)
-        sentence = f"{label} changes from {before:.6g} to {after:.6g} (impala-ctl)."
+        sentence = f"{label} changes from {before:.6g} to {after:.6g} ({by})."
+        if name not in policy.control.overrides():
+            by = policy.source(name)
         self._report(sentence)
         line = {
             "time": time.time(),
@@ -192,7 +228,7 @@ class LiveControl:
             "name": label,
             "from": before,
             "to": after,
-            "by": policy.source(name),
+            "by": by,
         }
         try:
             files.append(self._log, json.dumps(line) + "\n")
@@ -201,12 +237,12 @@ class LiveControl:
         return sentence
 
     def not_from_config(self) -> list[str]:
-        """Returns `name = value (source)` of values that are not the config's."""
+        """Returns `name = value (source)` of values that were scheduled or set."""
         return [
             policy.describe(name)
             for policy in self._policies
             for name in live_hyperparameters.NAMES
-            if policy.source(name) != "config"
+            if policy.source(name) not in ("config", POPULATION)
         ]
 
 
@@ -226,10 +262,11 @@ def restore(
     }
     overrides = {k: value for k, value in overrides.items() if k not in changed}
     policy.control.override(dict(overrides))
+    by_hand = {k: v for k, v in overrides.items() if k not in policy.of_population}
     return [
         f"{policy.label(name)} stays {value:.6g}, as set by impala-ctl. To return to"
         f" the config's value: impala-ctl DIR unset {policy.label(name)}."
-        for name, value in overrides.items()
+        for name, value in by_hand.items()
     ]
 
 

@@ -77,6 +77,29 @@ SECTIONS = (
         ),
     ),
     metric_table.Section(
+        "Population",
+        (
+            _Metric(
+                "population/copies",
+                "copies",
+                "Times that a member has copied another.",
+            ),
+            _Metric(
+                "population/order",
+                "round",
+                "Round of a member's last copy; 0 without one.",
+            ),
+            _Metric(
+                "population/score",
+                "return",
+                "Mean return of a member at its last round: of at most 100 games since"
+                " its last copy, NaN below 20.",
+                "A number at each round.",
+                "NaN: raise config.population.interval.",
+            ),
+        ),
+    ),
+    metric_table.Section(
         "Time",
         (
             _Metric(

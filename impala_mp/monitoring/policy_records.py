@@ -19,6 +19,7 @@ _SUMS = (
     "health/updates_skipped",
     "health/drift_alarms",
     "health/mixed_unrolls",
+    "population/copies",
     # Shares of the time of one process.
     *(f"time/learner_{phase}" for phase in ("batch", "update", "publish")),
 )

@@ -18,6 +18,7 @@ from impala_mp.monitoring import (
     live_control,
     metric_docs,
     policy_records,
+    population,
 )
 from impala_mp.storage import metrics
 from impala_mp.transport import shared as shared_lib
@@ -74,6 +75,11 @@ class Reporter:
         self._live = live_control.LiveControl(
             [live_control.of(each) for each in policies], path, screen.message
         )
+        self._population: population.Population | None = None
+        if shared.population:
+            self._population = population.Population(
+                policies, shared.population, self._live, path, screen.message
+            )
         self._learned = 0  # trajectories
         self._watcher = findings.Watcher(fields.flatten(shared.whole))
         self._evaluation: dict[str, float] = {}
@@ -105,6 +111,7 @@ class Reporter:
             if key.startswith(own)
         }
         self._guarded(self._live.tick, steps, by_policy)
+        self.look_at_population()
         self._guarded(self._write_health, statuses)
         self._report_failed_checkpoints()
         records = self._records.read()
@@ -158,6 +165,11 @@ class Reporter:
             derived.server_threads(self._shared.config.inference),
         )
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
+
+    def look_at_population(self) -> None:
+        """Decides a round of the population if one is complete."""
+        if self._population:
+            self._guarded(self._population.look)
 
     def _look_for_news(self) -> None:
         learned = sum(each.get("learned") for each in self._books)

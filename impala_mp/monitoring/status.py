@@ -14,6 +14,7 @@ from impala_mp.monitoring import (
     formats,
     health as health_lib,
     history,
+    population,
     run_state,
 )
 from impala_mp.storage import evaluations, files, metrics, workdir
@@ -165,6 +166,7 @@ def _learning(run: Run, ascii_only: bool) -> list[tuple[str, str]]:
         at = f"{formats.number(best.value)} at {formats.short(best.agent_steps)} steps"
         rows.append(("best", f"{at} ({kind})"))
     rows += _evaluations(run, "+-" if ascii_only else "±")
+    rows += population.rows(run.path, record)
     rows += [(label, value) for label, value, _ in run.state.users()]
     return rows
 

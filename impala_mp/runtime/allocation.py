@@ -15,6 +15,7 @@ from impala_mp.transport import (
     learner_memory,
     name_tables,
     parameter_store,
+    population_block,
     record_ring,
     shared as shared_lib,
     shared_memory,
@@ -25,6 +26,7 @@ from impala_mp.workers import (
     evaluator,
     learner_metrics,
     learner_state,
+    member,
     memory_limit,
     snapshots,
 )
@@ -153,6 +155,7 @@ def make_topology(
         evaluator=derived.evaluates(config),
         inference=config.inference.mode == "server",
         num_policies=num_policies,
+        apart=config.population.size > 0,
     )
 
 
@@ -165,13 +168,13 @@ def allocate(
       folder: of checkpoints, or of the policies if there are several.
       whole: config of the run; None: that of its only policy.
     """
-    config = policies[0].config
+    config = whole or policies[0].config
     seats = make_topology(config, num_cores, len(policies))
     count = len(seats.actors)
     threads = derived.learner_threads(config, num_cores)
     control = control_block.ControlBlock(len(seats.seats), len(policies))
     common = dict[str, Any](
-        whole=whole or config,
+        whole=config,
         topology=seats,
         inference=inference_requests.InferenceBlock(count, len(policies)),
         names=name_tables.NameTables(count + len(policies), types.NUMBERS),
@@ -187,8 +190,10 @@ def allocate(
             derived.server_threads(config.inference),
         ),
     )
+    if size := config.population.size:
+        common["population"] = population_block.PopulationBlock(size)
     return tuple(
-        _allocate(each, number, control.of(number), folder, count, common)
+        _allocate(each, number, control.of(number), folder, common)
         for number, each in enumerate(policies)
     )
 
@@ -206,11 +211,14 @@ def _allocate(
     number: int,
     control: control_block.ControlBlock,
     folder: str,
-    count: int,
     common: dict[str, Any],
 ) -> shared_lib.Shared:
-    """Allocates the memory of one policy, with rings of `count` actors."""
+    """Allocates the memory of one policy."""
     config, slots = policy.config, policy.layouts()
+    count = len(common["topology"].actors_of(number))
+    metrics = learner_metrics.record_names(config, policy.environment.players)
+    if "population" in common:
+        metrics += member.METRICS
     if policy.name:
         folder = os.path.join(folder, policy.name, "checkpoints")
     for name, value in policy.live.initial().items():
@@ -229,9 +237,7 @@ def _allocate(
         learner_memory=learner_memory.LearnerMemory(
             learner_state.num_bytes(config, policy.environment.players, slots.num_bytes)
         ),
-        learner_record=record_ring.RecordRing(
-            learner_metrics.record_names(config, policy.environment.players), _RECORDS
-        ),
+        learner_record=record_ring.RecordRing(metrics, _RECORDS),
         checkpoints=folder,
         **common,
     )
@@ -240,7 +246,9 @@ def _allocate(
 def release(policies: Sequence[shared_lib.Shared]) -> None:
     """Frees the memory of all policies."""
     first = policies[0]
-    common = first.control, first.inference, first.names, first.evaluation_record
+    common = [first.control, first.inference, first.names, first.evaluation_record]
+    if first.population:
+        common.append(first.population)
     for each in policies:
         own = each.rings, each.store, each.snapshots, each.learner_memory
         for owner in (*own, each.learner_record):

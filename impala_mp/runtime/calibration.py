@@ -87,7 +87,8 @@ def fill_in_several(
     if not config.batch_size:
         _set_fresh(config, config.actors.environments)
     alone = config.runtime.mode == "lockstep"
-    count = _enough_slots(config, 1 if alone else num_cores)
+    size = config.population.size or 1  # members, each with its own actors
+    count = size * _enough_slots(config, 1 if alone else max(1, num_cores // size))
     config.actors.count = config.actors.count or count
     _set_batch(config, automatic, stored)
     if automatic:
@@ -250,7 +251,8 @@ def _keep_sizes(config: Any, automatic: list[str], stored: Any) -> None:
 def _set_batch(config: Any, automatic: list[str], stored: Any) -> None:
     """Makes an automatic batch an unroll of each environment, within the limit."""
     if "batch_size" in automatic and not stored:
-        envs, count = config.actors.environments, config.actors.count
+        envs = config.actors.environments
+        count = config.actors.count // (config.population.size or 1)
         _set_fresh(config, envs * max(1, min(count, _MAX_FRESH // envs)))
 
 

@@ -15,7 +15,7 @@ import torch
 from impala_mp import errors, seeding
 from impala_mp.algorithms import cuda
 from impala_mp.config import derived, user_code
-from impala_mp.environments import factory
+from impala_mp.environments import factory, members
 from impala_mp.monitoring import profiling
 from impala_mp.networks import agent
 from impala_mp.runtime import life_pipe, process_end, resources, signals, streams
@@ -212,7 +212,8 @@ def _evaluate(
     environments = {}
     suffixes = derived.task_suffixes(shared.config.environment)
     for task, suffix in enumerate(suffixes):
-        environments[suffix] = factory.make(
+        environments[suffix] = members.make(
+            shared.whole,
             derived.evaluation_environment(shared.config),
             min(settings.environments, settings.training_episodes),
             training=False,

@@ -116,6 +116,7 @@ def run(
     policies: Sequence[shared_lib.Shared],
     report: Callable[[str], None],
     tick: Callable[[str], None],
+    each_turn: Callable[[], None] = lambda: None,
 ) -> bool:
     """Trains; returns True when the training is finished, False when it was stopped.
 
@@ -123,6 +124,7 @@ def run(
       report: called with sentences for the user.
       tick: called with the state of the run (running, or at the end finished, stopped
         or failed), with every record and every few seconds.
+      each_turn: called after updates.
 
     Raises:
       NotSaved: the last checkpoint could not be written.
@@ -146,7 +148,8 @@ def run(
         del state  # it keeps the checkpoint's file open, which may be removed
         end = "failed"
         try:
-            _learn(policies, loops, actors, tick)
+            each_turn()  # with the restored state
+            _learn(policies, loops, actors, tick, each_turn)
             shared.control.stop()
             learner_process.conclude(loops, actors.state_dict())
             finished = all(loop.finished for loop in loops)
@@ -166,6 +169,7 @@ def _learn(
     loops: Sequence[learner_loop.LearnerLoop],
     actors: _Actors,
     tick: Callable[[str], None],
+    each_turn: Callable[[], None],
 ) -> None:
     """Learns until the run is finished or a signal comes."""
     shared = policies[0]
@@ -187,6 +191,8 @@ def _learn(
             due = any(loop.record_is_due() for loop in going)
             learner_process.take_turns(going)
             profile.turn()
+            each_turn()
+            learner_process.obey(loops)
             if any([loop.save_is_due() for loop in loops]):
                 state = actors.state_dict()
                 for loop in loops:

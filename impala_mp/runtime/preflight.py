@@ -11,7 +11,7 @@ import torch
 from impala_mp import errors
 from impala_mp.algorithms import cuda
 from impala_mp.config import derived, user_code, validation
-from impala_mp.environments import checker, factory
+from impala_mp.environments import checker, members
 from impala_mp.networks import description
 from impala_mp.runtime import allocation, program, resources, warm_start
 from impala_mp.storage import workdir
@@ -64,7 +64,7 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
     if report.failed:
         report.add(checker.WARNING, "the rest", "skipped until this is fixed.")
         return False
-    environments = factory.probe_all(config.environment)
+    environments = members.probe(config)
     stored = folder.stored() if folder else None
     made = report.run(
         "network", program.prepare, config, live, environments, num_cores, stored
@@ -97,7 +97,7 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
         saved = sum(map(_checkpoint_bytes, policies))
         _check_disk(report, config.checkpoint.keep_last + 1, saved, folder)
     if not report.failed:
-        report.run("a batch", _learn, report, policies, num_cores)
+        report.run("a batch", _learn, report, config, policies, num_cores)
     return not report.failed
 
 
@@ -199,11 +199,14 @@ def _check_disk(
 
 
 def _learn(
-    report: _Report, policies: Sequence[allocation.Policy], num_cores: int
+    report: _Report,
+    config: Any,
+    policies: Sequence[allocation.Policy],
+    num_cores: int,
 ) -> None:
     """Plays one batch with fresh parameters, through real slots, and learns it."""
     quiet = [each._replace(config=_without_files(each.config)) for each in policies]
-    shared = allocation.allocate(quiet, "", num_cores)
+    shared = allocation.allocate(quiet, "", num_cores, config)
     try:
         records = _update(shared)
     finally:

@@ -14,7 +14,7 @@ from impala_mp.config import (
     policies as policies_lib,
     validation,
 )
-from impala_mp.environments import factory
+from impala_mp.environments import members
 from impala_mp.evaluation import conclusion
 from impala_mp.monitoring import (
     display,
@@ -120,7 +120,8 @@ def prepare(
         made = allocation.make_agent(own, live, spec)
         chosen = calibration.fill_in(own, spec, made, num_cores, stored)
         return [allocation.Policy("", own, live, spec, made)], chosen
-    count = sum(len(spec.players) for spec in environments.values())
+    every = sum(len(spec.players) for spec in environments.values())
+    count = 1 if config.population.size else every
     chosen = calibration.fill_in_several(config, count, num_cores, stored)
     policies = _policies(config, environments, num_cores)
     parameters = [x for each in policies for x in each.agent.network.parameters()]
@@ -192,9 +193,9 @@ def _probe(config: Any) -> dict[str, specs.EnvironmentSpec]:
     Raises:
       BadInput: it cannot be made, or the policy cannot play that of evaluations.
     """
-    environment = factory.probe_all(config.environment)
+    environment = members.probe(config)
     if config.evaluation.kwargs:
-        other = factory.probe_all(derived.evaluation_environment(config))
+        other = members.probe(config, derived.evaluation_environment(config))
         if other != environment:
             raise errors.BadInput(
                 f"evaluation.kwargs ({dict(config.evaluation.kwargs)}) change what the"
@@ -285,22 +286,25 @@ def check_checkpoints(
 def _described(policies: Sequence[shared_lib.Shared]) -> list[str]:
     """Returns sentences on the inputs and outputs, the cores and the memory."""
     shared = policies[0]
+    different = policies[:1] if shared.population else policies
     return [
-        *(text for each in policies for text in _inputs(each)),
+        *(text for each in different for text in _inputs(each)),
         resources.explain_cores(
             shared.cores,
             shared.learner_threads,
             derived.server_threads(shared.config.inference),
         ),
-        *(text for each in policies for text in _memory(each)),
+        *(text for each in different for text in _memory(each)),
         resources.cpu_limit(),
     ]
 
 
 def _inputs(shared: shared_lib.Shared) -> list[str]:
     lines = description.sentences(shared.config, shared.environment)
+    if shared.population or not shared.policy:
+        return lines
     players = ", ".join(shared.environment.players)
-    return [f"Policy {shared.policy} plays {players}."] * bool(shared.policy) + lines
+    return [f"Policy {shared.policy} plays {players}.", *lines]
 
 
 def _memory(shared: shared_lib.Shared) -> list[str]:
@@ -310,7 +314,8 @@ def _memory(shared: shared_lib.Shared) -> list[str]:
     if shared.config.inference.mode == "server":
         holders["the inference server's"] = 2
     else:
-        holders["the actors'"] = len(shared.cores.actors)
+        count = len(shared.topology.actors_of(shared.number))
+        holders["the actors'"] = count
     if derived.evaluates(shared.config):
         holders["snapshots for the evaluator"] = 3
         holders["the evaluator's"] = 1
@@ -331,7 +336,8 @@ def _memory(shared: shared_lib.Shared) -> list[str]:
         ),
     ]
     if shared.policy:
-        found = [f"Policy {shared.policy}: {text}" for text in found if text]
+        whose = "Each member" if shared.population else f"Policy {shared.policy}"
+        found = [f"{whose}: {text}" for text in found if text]
     return found
 
 
@@ -346,7 +352,10 @@ def _run(
     try:
         if shared[0].config.runtime.mode == "lockstep":
             finished = lockstep.run(
-                shared, screen.message, lambda state: reporter.tick([_alone(state)])
+                shared,
+                screen.message,
+                lambda state: reporter.tick([_alone(state)]),
+                reporter.look_at_population,
             )
             end.saved()
             return finished

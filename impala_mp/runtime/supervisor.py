@@ -21,7 +21,7 @@ from impala_mp.runtime import (
     restart_policy,
     signals,
 )
-from impala_mp.transport import shared as shared_lib
+from impala_mp.transport import shared as shared_lib, topology
 
 _TICK_SECS = 5.0  # at most, for any interval of records
 _EVALUATOR_SECS = 5.0  # until its start, so that short runs do without
@@ -323,22 +323,25 @@ class Supervisor:
             return
         actors = [self._children[seat.row] for seat in self._shared.topology.actors]
         left = [each for each in actors if not each.lost]
-        if child not in actors or not self._can_do_without(len(left) - 1):
+        rest = [each.seat for each in left if each is not child]
+        if child not in actors or not self._are_enough(rest):
             raise ChildFailed(
                 f"{sentence}. Its output ({child.log}):\n{child.output()}"
             )
         child.lost = True
         self._report(
-            f"{sentence}. See {child.log}. THE RUN CONTINUES WITH {len(left) - 1}"
+            f"{sentence}. See {child.log}. THE RUN CONTINUES WITH {len(rest)}"
             f" ACTORS (config.health.min_actors={self._health.min_actors})."
         )
 
-    def _can_do_without(self, num_left: int) -> bool:
-        """Returns whether `num_left` actors are allowed and can fill a batch."""
-        return num_left >= max(1, self._health.min_actors) and all(
-            num_left * config.actors.slots * config.actors.environments
-            >= derived.num_fresh(config)
-            for config in (each.config for each in self._policies)
+    def _are_enough(self, left: Sequence[topology.Seat]) -> bool:
+        """Returns whether these actors are allowed, and fill a batch of each policy."""
+        return len(left) >= max(1, self._health.min_actors) and all(
+            sum(each.number in seat.policies for seat in left)
+            * each.config.actors.slots
+            * each.config.actors.environments
+            >= derived.num_fresh(each.config)
+            for each in self._policies
         )
 
     # The end.

@@ -33,6 +33,7 @@ _APPENDED = (
     "lock",
     "metrics.jsonl",
     "changes.jsonl",
+    "population.jsonl",
     "episodes.csv",
     "evaluations.jsonl",
 )

@@ -13,6 +13,7 @@ from impala_mp.transport import (
     learner_memory,
     name_tables,
     parameter_store,
+    population_block,
     record_ring,
     topology as topology_lib,
     trajectory_ring,
@@ -57,6 +58,7 @@ class Shared(NamedTuple):
     run: int = (
         0  # number of the run in its folder; 0 in lockstep, which is deterministic
     )
+    population: population_block.PopulationBlock | None = None  # if there is one
 
     @property
     def folder(self) -> str:
@@ -66,8 +68,9 @@ class Shared(NamedTuple):
 
     @property
     def actor_names(self) -> list[name_tables.NameTable]:
-        """Tables of the user's numbers that each actor has."""
-        return self.names.tables[: len(self.topology.actors)]
+        """Tables of the user's numbers that each of the policy's actors has."""
+        seats = self.topology.actors_of(self.number)
+        return [self.names.tables[seat.index] for seat in seats]
 
     @property
     def learner_names(self) -> name_tables.NameTable:

@@ -1,7 +1,8 @@
 """Topology of a run: one seat per process, with its row, its rings and its doorbell.
 
 Each policy has a parameter store and a set of rings. Ring i of each set is written by
-actor i and read by one learner: the one with that policy and with the actor's rank.
+the policy's actor i and read by one learner: the one with that policy and with the
+actor's rank.
 Learners, actors and the inference server have one doorbell each.
 """
 
@@ -13,7 +14,7 @@ class Seat:
     """One place in the run. The processes of a seat follow each other."""
 
     role: str  # learner, actor, evaluator or inference
-    index: int  # among the seats of its role; for an actor the number of its rings
+    index: int  # among the seats of its role
     row: int  # in the control block
     policies: tuple[int, ...] = (0,)  # that it acts with, or learns
     rank: int = 0  # of a learner, or of the learners that read this actor's rings
@@ -45,12 +46,16 @@ class Topology:
         (seat,) = (s for s in self.learners if policy in s.policies and s.rank == rank)
         return seat
 
+    def actors_of(self, policy: int = 0) -> tuple[Seat, ...]:
+        """Returns the actors that act with a policy, by the numbers of its rings."""
+        return tuple(seat for seat in self.actors if policy in seat.policies)
+
     def rings(self, policy: int = 0, rank: int = 0) -> tuple[int, ...]:
         """Returns the numbers of the policy's rings that one rank reads."""
         return tuple(
-            seat.index
-            for seat in self.actors
-            if policy in seat.policies and seat.rank == rank
+            number
+            for number, seat in enumerate(self.actors_of(policy))
+            if seat.rank == rank
         )
 
 
@@ -61,12 +66,14 @@ def make(
     num_policies: int = 1,
     num_groups: int = 1,
     num_ranks: int = 1,
+    apart: bool = False,
 ) -> Topology:
     """Deals out the seats: learners first, then actors, evaluator, inference server.
 
     Args:
       num_actors: each acts with every policy, and is dealt to one rank. The actors of
         a rank are neighbours.
+      apart: actor i acts with policy i alone, modulo their number.
       evaluator: whether there is one.
       inference: whether there is an inference server.
       num_policies: dealt to the groups in turn.
@@ -79,7 +86,10 @@ def make(
         for group in range(num_groups)
         for rank in range(num_ranks)
     ]
-    actors = [(everything, i * num_ranks // num_actors) for i in range(num_actors)]
+    actors = [
+        ((i % num_policies,) if apart else everything, i * num_ranks // num_actors)
+        for i in range(num_actors)
+    ]
     dealt = [
         *(("learner", i, *each) for i, each in enumerate(learners)),
         *(("actor", i, *each) for i, each in enumerate(actors)),

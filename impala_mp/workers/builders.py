@@ -24,6 +24,7 @@ from impala_mp.workers import (
     intake,
     learner,
     learner_loop,
+    member,
     party,
     snapshots,
 )
@@ -33,18 +34,19 @@ def make_actor(
     seat: topology.Seat, incarnation: int, policies: Sequence[shared_lib.Shared]
 ) -> actor.Actor:
     """Returns the actor of one seat, its environments started; close it at the end."""
-    common, index = policies[0], seat.index
-    config, row = common.config, common.row(seat)
-    node = common.seeds("actor", index, incarnation)
+    own = [policies[number] for number in seat.policies]
+    common, config = own[0], own[0].config
+    row, node = common.row(seat), common.seeds("actor", seat.index, incarnation)
+    index = common.topology.actors_of(common.number).index(seat)  # of its rings
     with contextlib.ExitStack() as after_failure:
         environment = factory.make(
             config.environment,
-            sum(each.config.actors.environments for each in policies),
+            sum(each.config.actors.environments for each in own),
             task=index,
         )
         after_failure.callback(environment.close)
         the_actor = actor.Actor(
-            [_make_party(each, index) for each in policies],
+            [_make_party(each, index) for each in own],
             environment,
             common.control,
             row,
@@ -65,7 +67,7 @@ def _make_party(shared: shared_lib.Shared, index: int) -> party.Party:
     config = shared.config
     policy = agent.make(config, shared.environment)
     policy.precision = config.inference.precision
-    num_actors = len(shared.topology.actors)
+    num_actors = len(shared.topology.actors_of(shared.number))
     return party.Party(
         policy,
         shared.rings.ring(index),
@@ -99,6 +101,13 @@ def make_learner(
         intake.Intake(config.replay, the_replay) if config.replay.reuse else None,
     )
     the_learner = learner.Learner(config, agent.make(config, shared.environment))
+    games = game_log.GameLog(
+        config,
+        shared.environment.players,
+        os.path.dirname(shared.checkpoints),
+        shared.actor_names,
+        shared.learner_names,
+    )
     return learner_loop.LearnerLoop(
         config,
         shared.live,
@@ -109,13 +118,7 @@ def make_learner(
         shared.control,
         row,
         shared.learner_record,
-        game_log.GameLog(
-            config,
-            shared.environment.players,
-            os.path.dirname(shared.checkpoints),
-            shared.actor_names,
-            shared.learner_names,
-        ),
+        games,
         snapshots.Writer(
             the_learner.parameters.flat,
             shared.snapshots,
@@ -125,7 +128,18 @@ def make_learner(
         shared.learner_memory,
         the_replay,
         shared.policy,
+        _make_member(shared, the_learner, games),
     )
+
+
+def _make_member(
+    shared: shared_lib.Shared, the_learner: learner.Learner, games: game_log.GameLog
+) -> member.Member | None:
+    """Returns the policy as a member of the population, or None without one."""
+    if shared.population is None:
+        return None
+    interval = shared.whole.population.interval
+    return member.Member(shared.population, shared.number, interval, the_learner, games)
 
 
 def _make_replay(

@@ -27,20 +27,26 @@ class CheckpointWriter:
         self._num_asked = control.num_saves  # checkpoints requested so far
         self.num_saved = 0
         self.saved_update = -1
-        self.is_stale = False  # counts have changed since, without an update
+        self.is_stale = False  # the state has changed since, without an update
+        self._must_save = False
         self._saved_overrides: dict[str, float] = {}
         self._written = collections.deque[int](maxlen=settings.keep_last)
 
     def is_due(self, update: int) -> bool:
         """Returns whether the learner should save now, after update `update`."""
-        if self._control.num_saves != self._num_asked:
+        if self._control.num_saves != self._num_asked or self._must_save:
             self._num_asked = self._control.num_saves
+            self._must_save = False
             return True
         elapsed = time.monotonic() - self._saved
         interval = self._settings.interval_secs
         if not self.num_saved:
             interval = min(interval, _FIRST_SECS)
         return elapsed >= interval and self.saved_update != update  # something is new
+
+    def require(self) -> None:
+        """Makes a checkpoint due, because the state has changed without an update."""
+        self.is_stale = self._must_save = True
 
     def begin(self) -> None:
         """Notes that a checkpoint is being written, which may fail."""

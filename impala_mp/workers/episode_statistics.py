@@ -75,10 +75,16 @@ class Episodes:
         self._all = _Games()
         self._by_task = {suffix: _Games() for suffix in suffixes}
 
-    def return_mean(self) -> float:
-        """Mean return of the last 100 games; NaN before there are as many."""
-        full = len(self._all.last) == LAST
-        return self._all.return_mean() if full else np.nan
+    def return_mean(self, least: int = LAST) -> float:
+        """Mean return of the last 100 games; NaN with fewer than `least`."""
+        enough = len(self._all.last) >= least
+        return self._all.return_mean() if enough else np.nan
+
+    def forget(self) -> None:
+        """Removes the last games; their number stays."""
+        for games in (self._all, *self._by_task.values()):
+            games.last.clear()
+            games.numbers.clear()
 
     def add(self, games: ended_games.Games, names: Sequence[str]) -> None:
         """Adds the games that ended in a batch; `names` are those of their numbers."""
@@ -93,7 +99,7 @@ class Episodes:
     def metrics(self, names: Sequence[str]) -> dict[str, float]:
         """Returns the metrics under episode/, and those under env/ by column."""
         if not self._all.last:
-            return {"episode/count": 0}
+            return {"episode/count": self._all.count}
         returns, lengths = zip(*self._all.last, strict=True)
         found = {
             "episode/return_mean": self._all.return_mean(),

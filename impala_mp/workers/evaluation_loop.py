@@ -192,7 +192,8 @@ class EvaluationLoop:
                 self._each_step,
                 self._settings.max_steps,
             )
-            yield from played.by_label(suffix, environment.labels).items()
+            by_label = played.by_label(suffix, environment.labels, environment.policies)
+            yield from by_label.items()
 
     def _keep(
         self,

@@ -68,15 +68,23 @@ class Played(NamedTuple):
     numbers: dict[str, list[float]]  # the user's, of the games that have them
     columns: list[int]  # of the environment
 
-    def by_label(self, suffix: str, labels: tuple[str, ...]) -> dict[str, "Played"]:
+    def by_label(
+        self,
+        suffix: str,
+        labels: tuple[str, ...],
+        policies: tuple[str, ...] = ("",),
+    ) -> dict[str, "Played"]:
         """Returns the games by the suffix of their metrics; labels without are out.
 
         Args:
           suffix: that of the task, which is the only one without metrics by label.
           labels: those of the environment, one a player.
+          policies: of the environment, each of which has metrics.
         """
         names = tuple(dict.fromkeys(labels))
         suffixes = derived.suffixes_of_players(names) or (suffix,)
+        if len(policies) > 1:
+            suffixes = tuple(f"/{name}" for name in names)
         if len(suffixes) == 1 or not self.returns:
             return {suffix: self}
         numbers = np.array([names.index(label) for label in labels])
@@ -169,7 +177,8 @@ def evaluate(
 
     Every copy plays a fixed share, because taking the first games to end would favour
     short ones. A game of several players has an episode of each, and `episodes` are
-    rounded up to whole games. After bad data all copies restart.
+    rounded up to whole games. Each member of a population plays as many. After bad data
+    all copies restart.
 
     Args:
       each_step: called before each step; False ends the evaluation early.
@@ -178,7 +187,7 @@ def evaluate(
       epsilon: share of uniformly random actions.
     """
     num_envs, count = environment.num_envs, len(environment.players)
-    episodes = -(-episodes // count) * count
+    episodes = environment.num_episodes(episodes)
     generator = torch.Generator().manual_seed(seeding.torch_seed(seed))
     new_seeds = seeding.EnvironmentSeeds(seed, num_envs)
     games = _Games(episodes, num_envs, max_steps)

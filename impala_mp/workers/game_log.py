@@ -57,6 +57,14 @@ class GameLog:
         """Mean return of the last 100 games; NaN before there are as many."""
         return self._statistics.return_mean()
 
+    def recent_return(self, least: int) -> float:
+        """Mean return of the last games, 100 at most; NaN with fewer than `least`."""
+        return self._statistics.return_mean(least)
+
+    def forget(self) -> None:
+        """Removes the last games from statistics: another policy plays from now on."""
+        self._statistics.forget()
+
     def flush(self, durable: bool = False) -> None:
         """Writes the rows so far."""
         if self._rows:

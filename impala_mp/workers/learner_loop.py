@@ -26,6 +26,7 @@ from impala_mp.workers import (
     learner,
     learner_metrics,
     learner_state,
+    member,
     nonfinite,
     publisher,
     snapshots,
@@ -60,8 +61,10 @@ class LearnerLoop:
         memory: learner_memory.LearnerMemory,
         the_replay: replay.Replay | None = None,
         policy: str = "",
+        the_member: member.Member | None = None,
     ) -> None:
         """`folder` is that of checkpoints; `policy` is the name of one of several."""
+        self.member = the_member
         self._config = config
         self._learner, self._batcher = the_learner, the_batcher
         slot_size = config.actors.environments
@@ -188,6 +191,8 @@ class LearnerLoop:
         moment = self._moment()
         self._snapshots.look(moment)
         self._stop.look(*moment[1:], self._games.return_mean())
+        if self.member:
+            self.member.look(self.finished)
         self._copy.look(self._flushed_numbers)
         self.row.add("finished", 1)
 
@@ -248,6 +253,7 @@ class LearnerLoop:
                     self.control.get("learning_rate_factor")
                 ),
                 **self._games.metrics(),
+                **(self.member.metrics() if self.member else {}),
                 "health/drift": self._drift.worst,
                 "health/drift_alarms": self._drift.alarms,
                 "health/mixed_unrolls": self.updates.lags.mixed_unrolls,
@@ -298,6 +304,8 @@ class LearnerLoop:
             self.control.books.add("failed_checkpoints", 1)
             return False
         self._accounts.saved(counts)
+        if self.member:
+            self.member.saved()
         return True
 
     def _state(self, counts: dict[str, int]) -> dict[str, Any]:
@@ -328,6 +336,8 @@ class LearnerLoop:
         }
         if self._batcher.intake:
             numbers["intake"] = self._batcher.intake.state_dict()
+        if self.member:
+            numbers["population"] = self.member.state_dict()
         return numbers
 
     def _flushed_numbers(self) -> dict[str, Any]:
@@ -370,6 +380,8 @@ class LearnerLoop:
         moment = self._moment()
         self._snapshots.restore(moment.agent_steps)
         self._stop.look(*moment[1:], self._games.return_mean())
+        if self.member:
+            self.member.restore(state.get("population"), self.finished)
         self._restored = {f"restored/{k}": v for k, v in self._progress().items()}
         self._restored["restored/incarnation"] = self.row.get("incarnation")
         if "delay_line" in state:

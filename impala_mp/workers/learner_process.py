@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from impala_mp.transport import control_block, doorbell
-from impala_mp.workers import learner_loop
+from impala_mp.workers import learner_loop, member
 
 Loops = Sequence[learner_loop.LearnerLoop]
 
@@ -50,6 +50,7 @@ def run(
                 loop.updates.waited(time.perf_counter() - start)
         if take_turns(going):
             each_turn()
+        obey(loops)
         discard_for(loops, going)
         if any([loop.save_is_due() for loop in loops]):
             for loop in loops:
@@ -78,6 +79,19 @@ def _turn(loop: learner_loop.LearnerLoop, going: Loops) -> bool:
         if other is not loop:
             other.updates.was_elsewhere(time.perf_counter() - start)
     return updated
+
+
+def obey(loops: Loops) -> None:
+    """Lets members of a population copy others, if there are orders to.
+
+    Each is saved then, and all others with it.
+    """
+    for loop, copied in zip(
+        loops, member.obey([each.member for each in loops]), strict=True
+    ):
+        if copied:
+            loop.publish()
+            loop.checkpoints.require()
 
 
 def discard_for(loops: Loops, going: Loops) -> None:

@@ -12,6 +12,7 @@ from impala_mp.workers import (
     episode_statistics,
     evaluator,
     learner_metrics,
+    member,
     policy_lag,
 )
 
@@ -93,7 +94,7 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def known(written):
     """Keys of these runs, and names that other runs write."""
-    keys = set().union(*written.values())
+    keys = set().union(*written.values(), member.METRICS)
     for change in _VARIANTS:
         config = _config(change)
         keys |= set(learner_metrics.record_names(config, ("",))) - _INTERNAL

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from impala_mp import config as config_lib, specs, types
-from impala_mp.environments import bad_data, episode_numbers, factory
+from impala_mp.environments import bad_data, episode_numbers, factory, vector
 from impala_mp.networks import agent
 from impala_mp.workers import evaluator
 from tests.support import builders
@@ -35,6 +35,8 @@ class _Lengths:
             (~over).astype(np.float32),
             np.zeros((self.num_envs, 10, 5), np.float32),
         )
+
+    num_episodes = vector.VectorEnvironment.num_episodes
 
     def step(self, action):
         self._age += 1
