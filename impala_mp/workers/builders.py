@@ -9,7 +9,7 @@ import torch
 from impala_mp import seeding
 from impala_mp.algorithms import replay
 from impala_mp.config import derived, schedules
-from impala_mp.environments import factory
+from impala_mp.environments import league_games, vector
 from impala_mp.networks import agent
 from impala_mp.transport import (
     control_block,
@@ -21,7 +21,9 @@ from impala_mp.workers import (
     actor,
     batcher,
     game_log,
+    guests,
     intake,
+    league,
     learner,
     learner_loop,
     party,
@@ -37,12 +39,13 @@ def make_actor(
     config, row = common.config, common.row(seat)
     node = common.seeds("actor", index, incarnation)
     with contextlib.ExitStack() as after_failure:
-        environment = factory.make(
-            config.environment,
+        environment = league_games.make(
+            config,
             sum(each.config.actors.environments for each in policies),
             task=index,
         )
         after_failure.callback(environment.close)
+        generator = torch.Generator().manual_seed(seeding.torch_seed(node))
         the_actor = actor.Actor(
             [_make_party(each, index) for each in policies],
             environment,
@@ -51,8 +54,9 @@ def make_actor(
             index,
             incarnation,
             seeding.EnvironmentSeeds(node, environment.num_envs),
-            torch.Generator().manual_seed(seeding.torch_seed(node)),
+            generator,
             common.run,
+            _make_guests(common, index, environment, generator),
         )
         the_actor.publish_names(common.actor_names[index])
         row.beat(control_block.State.RESETTING)
@@ -62,18 +66,46 @@ def make_actor(
 
 
 def _make_party(shared: shared_lib.Shared, index: int) -> party.Party:
-    config = shared.config
-    policy = agent.make(config, shared.environment)
-    policy.precision = config.inference.precision
-    num_actors = len(shared.topology.actors)
     return party.Party(
-        policy,
+        _acting_agent(shared),
         shared.rings.ring(index),
         shared.store,
         shared.control,
-        config.actors.environments,
-        schedules.rungs(config.actors, num_actors)[index],
+        shared.config.actors.environments,
+        _rungs(shared, index),
     )
+
+
+def _make_guests(
+    shared: shared_lib.Shared,
+    index: int,
+    environment: vector.VectorEnvironment,
+    generator: torch.Generator,
+) -> guests.Guests | None:
+    """Returns the guests of a league, or None without one."""
+    if not isinstance(environment, league_games.LeagueEnvironment):
+        return None
+    return guests.Guests(
+        (_acting_agent(shared), _acting_agent(shared)),
+        shared.league,
+        environment,
+        shared.control,
+        _rungs(shared, index),
+        shared.config.unroll_length,
+        generator,
+    )
+
+
+def _acting_agent(shared: shared_lib.Shared) -> agent.Agent:
+    policy = agent.make(shared.config, shared.environment)
+    policy.precision = shared.config.inference.precision
+    return policy
+
+
+def _rungs(shared: shared_lib.Shared, index: int) -> list[float]:
+    """Returns the places of an actor's columns on the ladder."""
+    num_actors = len(shared.topology.actors)
+    return schedules.rungs(shared.config.actors, num_actors)[index]
 
 
 def make_learner(
@@ -115,6 +147,7 @@ def make_learner(
             os.path.dirname(shared.checkpoints),
             shared.actor_names,
             shared.learner_names,
+            _make_league(shared, the_learner, row),
         ),
         snapshots.Writer(
             the_learner.parameters.flat,
@@ -125,6 +158,22 @@ def make_learner(
         shared.learner_memory,
         the_replay,
         shared.policy,
+    )
+
+
+def _make_league(
+    shared: shared_lib.Shared,
+    the_learner: learner.Learner,
+    row: control_block.ProcessRow,
+) -> league.League | None:
+    if not derived.has_league(shared.config):
+        return None
+    return league.League(
+        shared.config.league,
+        os.path.dirname(shared.checkpoints),
+        shared.league,
+        the_learner,
+        row.beat_on,
     )
 
 
