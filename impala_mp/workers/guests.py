@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from impala_mp import nest, types
+from impala_mp import nest, specs, types
 from impala_mp.environments import league_games
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.transport import control_block, league_memory
@@ -56,7 +56,7 @@ class Guests:
         self._alike = bool((exponents == exponents[0]).all())
         self._num_steps, self._generator = num_steps, generator
         self._state = policies[0].initial_state(count)
-        self._actions: types.Nest = None
+        self._actions = specs.example_actions(environment.spec.action, count)
         self._time_step: types.TimeStep = None  # type: ignore[assignment]
         games = environment.num_with_guests
         self._newer = 0  # index of the guest that games begin with
@@ -87,8 +87,10 @@ class Guests:
         if self._waits.any():
             self._seat()
         of_column = np.repeat(self._of_game, self._environment.guests_a_game)
+        # What a guest without a memory sees while it waits, it need not look at.
+        looks = self._time_step.acts | bool(self._state)
         for index in (0, 1):
-            columns = np.flatnonzero(of_column == index)
+            columns = np.flatnonzero((of_column == index) & looks)
             if len(columns):
                 self._act(self._guests[index].agent, columns, generator)
         return self._actions
@@ -110,18 +112,10 @@ class Guests:
             temperature=self._control.get("temperature"),
             generator=generator,
         )
-        actions = nest.map_structure(torch.Tensor.numpy, output.action)
-        if self._actions is None:
-            self._actions = nest.map_structure(
-                lambda leaf: np.zeros(
-                    (len(self._exponents), *leaf.shape[1:]), leaf.dtype
-                ),
-                actions,
-            )
         for mine, new in zip(
-            nest.flatten(self._actions), nest.flatten(actions), strict=True
+            nest.flatten(self._actions), nest.flatten(output.action), strict=True
         ):
-            mine[columns] = new
+            mine[columns] = new.numpy()
         for stored, leaf in zip(self._state, state, strict=True):
             stored[places] = leaf
 
