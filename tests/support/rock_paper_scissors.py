@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from impala_mp import types
 from impala_mp.environments import vector_games
 
 
@@ -41,19 +42,16 @@ class RockPaperScissors:
         )
 
 
-def chances(parameters, agent):
-    """Probabilities of the three actions, by the parameters of a network."""
-    agent.network.load_state_dict(parameters)
-    seen = torch.ones(1, 1)
-    from impala_mp import types
-
+def chances(snapshot, policy):
+    """Probabilities of the three actions in a snapshot, with an agent for them."""
+    policy.network.load_state_dict(snapshot["learner"]["parameters"])
     row = types.TimeStep(
         step_type=torch.zeros(1, dtype=torch.uint8),
         reward=torch.zeros(1),
         discount=torch.ones(1),
-        observation=seen,
+        observation=torch.ones(1, 1),
         acts=torch.ones(1, dtype=torch.bool),
     )
     with torch.inference_mode():
-        logits, *_ = agent.look(row, agent.initial_state(1))
+        logits, *_ = policy.look(row, policy.initial_state(1))
     return torch.softmax(logits[0], -1).numpy()

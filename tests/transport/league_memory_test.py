@@ -80,13 +80,17 @@ class _Unprotected(league_memory.LeagueMemory):
 def test_the_test_sees_a_memory_that_tears():
     memory = _Unprotected(1, _SIZE)
     into = np.empty(_SIZE, np.uint8)
-    deadline = time.monotonic() + _DEADLINE_SECS
     with (
         forks.child(_write_for_ever, memory, 1),
         pytest.raises((AssertionError, RuntimeError), match="is torn"),
     ):
-        while time.monotonic() < deadline:
-            _read_all(memory, into)
+        _read_for_ever(memory, into)
+
+
+def _read_for_ever(memory, into):
+    deadline = time.monotonic() + _DEADLINE_SECS
+    while time.monotonic() < deadline:
+        _read_all(memory, into)
 
 
 def _die_at(memory, step, version):
