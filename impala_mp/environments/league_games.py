@@ -114,7 +114,7 @@ class LeagueEnvironment(vector.VectorEnvironment):
 
     @property
     def own_columns_of_guests(self) -> np.ndarray:
-        """For each column of a guest, the policy's first column in its game."""
+        """The policy's first column in the game of each column of a guest."""
         first = self._alone.size + self.side_size * np.arange(self.num_with_guests)
         return np.repeat(first, self.guests_a_game)
 

@@ -14,7 +14,7 @@ from ml_collections import config_dict
 
 from impala_mp import errors
 from impala_mp.config import by_value, fields, validation
-from impala_mp.storage import files, machine, snapshot_file, trust
+from impala_mp.storage import files, machine, trust
 
 _MAX_CONFIG_BYTES = 2**20
 # What a run writes there beside the files that it replaces as a whole.
@@ -27,7 +27,7 @@ _FOLDERS = (
     "tensorboard",  # of older versions
     "films",
     "policies",
-    snapshot_file.FOLDER,
+    "league",
     by_value.FOLDER,
 )
 _APPENDED = (

@@ -75,7 +75,7 @@ class Guests:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a guest. The learner takes the first snapshot."""
+        """True if there is a guest. The learner takes the first snapshot."""
         return self._guests[self._newer].version > 0
 
     def begin(self) -> int:

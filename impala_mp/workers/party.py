@@ -89,7 +89,7 @@ class Party(RingWriter):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the network holds a whole version."""
+        """True if the network holds a whole version."""
         return self.parameters.version > 0
 
     def begin(self) -> int:

@@ -144,8 +144,9 @@ def test_moves_go_to_their_columns():
     assert sorted(taken[0]) == sorted([*ours, *theirs])
 
 
-def test_a_snapshot_repeats_the_next_steps():
-    environment, other = _make("Connect", 12), _make("Connect", 12)
+@pytest.mark.parametrize("name", ["Connect", SKIRMISH])
+def test_a_snapshot_repeats_the_next_steps(name):
+    environment, other = _make(name, 12), _make(name, 12)
     row = environment.reset(list(range(12)))
     other.reset(list(range(12)))
     rng = np.random.default_rng(2)

@@ -41,23 +41,27 @@ def _files(folder):
     return {path.name: path.read_bytes() for path in paths}
 
 
-@pytest.mark.parametrize("overrides", [_MEMORY, _BY_VALUE], ids=["vtrace", "dqn"])
+@pytest.mark.parametrize(
+    "overrides",
+    [_MEMORY, pytest.param(_BY_VALUE, marks=pytest.mark.slow)],
+    ids=["vtrace", "dqn"],
+)
 def test_a_game_is_trained_against_snapshots(tmp_path, overrides):
-    fields = {"total_agent_steps": 4_000, "health.drift_interval": 1}
+    fields = {"total_agent_steps": 3_000, "health.drift_interval": 1}
     config = builders.config(**_LEAGUE, **fields, **overrides)
     builders.train_in_processes(config, tmp_path)
     records = metrics.read(str(tmp_path))
     last = records[-1]
     assert last["health/drift_alarms"] == last["health/mixed_unrolls"] == 0
     assert any(record.get("health/drift", np.nan) >= 0.0 for record in records)
-    assert last["league/games"] > 20
+    assert last["league/games"] > 10
     assert last["league/size"] == 4
     for player in ("player_0", "player_1"):
         assert f"episode/return_mean/{player}" in last
     table = json.loads((tmp_path / "league.json").read_text())
     counted = [sum(x[k] for k in ("wins", "draws", "losses")) for x in _all(table)]
     assert sum(counted) == last["league/games"]
-    assert table["snapshots"][-1]["version"] == last["league/newest"] >= 8
+    assert table["snapshots"][-1]["version"] == last["league/newest"] >= 6
     assert list(_files(tmp_path)) == sorted(
         f"{version}.pt" for version in range(1, int(last["league/newest"]) + 1)
     )
@@ -139,6 +143,7 @@ def test_results_are_a_recount_of_all_slots(tmp_path, monkeypatch):
     assert sum(table["past"].values()) == 0
 
 
+@pytest.mark.slow
 def test_killed_actors_and_learners_lose_no_identity(start, tmp_path):
     flags = [f"--config.{name}={value}" for name, value in _LEAGUE.items()]
     run = start(runs.LONG, *flags, "--config.actors.count=2")
