@@ -50,8 +50,8 @@ def _four(config):
     config.total_agent_steps = 20_000_000
     config.network.torso = "mlp"
     config.network.hidden_sizes = (256, 256)
-    config.actors.environments = 128
-    config.batch_size = 128
+    config.actors.environments = 256
+    config.batch_size = 256
     config.unroll_length = 20
     config.league.every = 500_000
     config.league.size = 16

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from impala_mp import types
+from impala_mp import errors, types
 from impala_mp.config import league
 from impala_mp.networks import flat_parameters
 from impala_mp.storage import files, snapshot_file
@@ -187,6 +187,9 @@ class League:
         """Continues from a state, or begins without one; fills the memory.
 
         Without a snapshot the present parameters become the first.
+
+        Raises:
+          RunFailed: it could not be written.
         """
         self._records = [league.Record(**each) for each in state.get("snapshots", ())]
         self._past = list(state.get("past", {}).values()) or self._past
@@ -206,6 +209,10 @@ class League:
         self._fill()
         if not self._records:
             self._freeze(self._learner.agent_steps)
+        if not self._records:  # the actors would wait for ever
+            raise errors.RunFailed(
+                f"the first snapshot of the league cannot be written to {self._folder}"
+            )
 
     def _fill(self) -> None:
         """Brings the snapshots of the records from their files into the memory."""

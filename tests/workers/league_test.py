@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import types
+from impala_mp import errors, types
 from impala_mp.config import league as rules
 from impala_mp.environments import factory
 from impala_mp.networks import agent
@@ -226,6 +226,13 @@ def test_a_full_disk_costs_a_snapshot_and_nothing_else(tmp_path, capsys, monkeyp
     made.add(_game(), 150)
     made.add(_game(), 200)
     assert _versions(made) == [1, 2]
+
+
+def test_without_a_first_snapshot_the_run_fails(tmp_path):
+    (tmp_path / "league").write_text("a file in place of the folder")
+    made = _make(tmp_path)
+    with pytest.raises(errors.RunFailed, match="first snapshot of the league cannot"):
+        made.restore({})
 
 
 def test_elo_of_snapshots_rises_with_their_wins(tmp_path):
