@@ -146,9 +146,9 @@ def test_moves_go_to_their_columns():
 
 @pytest.mark.parametrize("name", ["Connect", SKIRMISH])
 def test_a_snapshot_repeats_the_next_steps(name):
-    environment, other = _make(name, 12), _make(name, 12)
-    row = environment.reset(list(range(12)))
-    other.reset(list(range(12)))
+    environment, other = _make(name, 48), _make(name, 48)
+    row = environment.reset(list(range(48)))
+    other.reset(list(range(48)))
     rng = np.random.default_rng(2)
     for _ in range(23):
         row, _ = environment.step(_random_moves(environment, row, rng))
