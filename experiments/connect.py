@@ -2,7 +2,11 @@
 
 tictactoe ends with a policy against which the best answer gains nothing, in 60 s on 2
 shared x86 cores: python tools/best_response.py DIR. tictactoe-pettingzoo is the same
-through PettingZoo's environment.
+through PettingZoo's environment. four is connect four with a league: in half of the
+games a snapshot of the policy plays the other side. To compare it with others:
+
+    impala-eval DIR --against=random
+    impala-eval DIR --against=impala_mp.environments.minimax:play
 """
 
 from impala_mp import config as config_lib
@@ -11,8 +15,14 @@ ENVIRONMENT = "Connect"
 
 
 def get_config(game="tictactoe"):
-    game = config_lib.one_of(game, ("tictactoe", "tictactoe-pettingzoo"))
+    game = config_lib.one_of(game, ("tictactoe", "tictactoe-pettingzoo", "four"))
     config = config_lib.get_impala_config()
+    config.loss.reduction = "mean"
+    config.optimizer.schedule = "linear"
+    config.optimizer.clip_norm = 0.5
+    config.evaluation.greedy = True
+    if game == "four":
+        return _four(config)
     if game == "tictactoe":
         config.environment.id = "Connect"
         config.environment.kwargs.rows = 3
@@ -27,13 +37,30 @@ def get_config(game="tictactoe"):
     config.actors.environments = 32
     config.batch_size = 32
     config.unroll_length = 16
-    config.loss.reduction = "mean"
     # Much entropy at first: a policy that is sure too early never tries a cure.
     config.schedules.entropy_cost = "linear(0.15, 0.01, 3_500_000)"
     config.loss.discount_factor = 1.0
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.schedule = "linear"
-    config.optimizer.clip_norm = 0.5
     config.actors.epsilon = 0.3  # every position must be met, also after a blunder
-    config.evaluation.greedy = True
+    return config
+
+
+def _four(config):
+    config.environment.id = "Connect"
+    config.total_agent_steps = 20_000_000
+    config.network.torso = "mlp"
+    config.network.hidden_sizes = (256, 256)
+    config.actors.environments = 256
+    config.batch_size = 256
+    config.unroll_length = 20
+    config.league.every = 500_000
+    config.league.size = 16
+    config.league.share = 0.5
+    config.league.draw = "hard"
+    config.schedules.entropy_cost = "linear(0.03, 0.003, 18_000_000)"
+    config.loss.discount_factor = 0.99
+    config.vtrace.lambda_ = 0.95
+    config.optimizer.learning_rate = 1e-3
+    config.actors.epsilon = 0.03
+    config.evaluation.during_training = False  # the mean of both sides is 0
     return config

@@ -38,6 +38,16 @@ class AgentOutput(NamedTuple):
     baseline: Nest  # float32
 
 
+class LeagueGame(NamedTuple):
+    """Whom the newest policy plays in a row's game, and what came of it."""
+
+    player: Nest  # int32 [T, B], number of the player in the column
+    opponent: Nest  # int64 [T, B], version of the snapshot; 0: the newest policy itself
+    # float32 [T, B]: 1 won, 1/2 drawn, 0 lost, where a game against a snapshot is over,
+    # in the first column of a side; NaN elsewhere
+    result: Nest
+
+
 class EpisodeEnd(NamedTuple):
     """Full-game statistics at transitions that end a game; NaN and 0 elsewhere.
 
@@ -48,6 +58,7 @@ class EpisodeEnd(NamedTuple):
     episode_return: Nest  # float32 [T, B], undiscounted and unclipped
     episode_length: Nest  # int32 [T, B], agent steps
     numbers: Nest  # float64 [T, B, NUMBERS], the user's, by column; or NaN
+    game: Nest = ()  # a LeagueGame; () without a league
 
 
 class Header(NamedTuple):

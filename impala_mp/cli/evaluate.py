@@ -1,13 +1,14 @@
 """impala-eval: plays full games with a checkpoint of a run.
 
     impala-eval DIR [--episodes=100] [--checkpoint=best] [--greedy] [--video=FILE.gif]
-    impala-eval DIR --against=random | newest | DIR | module:function
+    impala-eval DIR --against=random | newest | snapshot:N | DIR | module:function
 
 The last line is JSON: mean, median, std, min, max, episodes, protocol; low and high are
 the 95 % interval of the mean. In a game of several players, --against lets the run's
 policy play each side, against the other policy as all others. `mean` is then wins minus
 losses by game, from -1 to 1, beside wins, draws, losses and by_side. Each player is a
-side, or each team where names show teams, as red_0, red_1, blue_0 and blue_1 do. A
+side, or each team where names show teams, as red_0, red_1, blue_0 and blue_1 do.
+snapshot:N is one of the run's league; of another run name its file, DIR/league/N.pt. A
 function gets the observation and the mask of actions of the player that is to act.
 """
 
@@ -46,7 +47,7 @@ def _evaluate() -> None:
     against = flags.DEFINE_string(
         "against",
         None,
-        "Opponent in a game: random, newest, DIR or module:function.",
+        "Opponent in a game: random, newest, snapshot:N, DIR or module:function.",
         flag_values=values,
     )
     policy = flags.DEFINE_string(

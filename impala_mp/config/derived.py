@@ -108,6 +108,16 @@ def has_replay(config: Any) -> bool:
     return config.replay.ratio > 0 or config.replay.reuse > 0
 
 
+def has_league(config: Any) -> bool:
+    """Returns whether snapshots of the policy play in its games."""
+    return bool(config.league.every)
+
+
+def num_frozen(config: Any) -> int:
+    """Returns the number of snapshots that a league holds; 0 without one."""
+    return int(config.league.size) if has_league(config) else 0
+
+
 def num_replayed(config: Any) -> int:
     """Returns the number of trajectories of a batch that the replay provides."""
     if config.replay.reuse:

@@ -2,7 +2,7 @@
 
 import math
 
-from impala_mp.config import schema
+from impala_mp.config import league, schema
 
 _field, _group = schema.field, schema.group
 
@@ -223,6 +223,22 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("micro_batches", 1, "parts of a batch: same update, less memory;"
             " 0 (auto): the fastest number of parts",
             at_least=0, operational=True, automatic=True),
+    ),
+    _group("league", "Games against frozen snapshots of the policy itself.",
+        _field("every", 0, "agent steps from a snapshot to the next; 0: no league",
+            at_least=0),
+        _field("threshold", 0.0, "win rate against each snapshot at which the next is"
+            f" taken at once, after {league.MIN_GAMES} games with each; 0: never",
+            schema.number("at least 0 and below 1", lambda x: 0.0 <= x < 1.0)),
+        _field("size", 16, "snapshots that play; the newest half, and of older ones"
+            " fewer the older they are", at_least=1, at_most=256),
+        _field("share", 0.5, "share of an actor's games in which snapshots play the"
+            " other sides; in the rest the newest policy plays all", above=0,
+            at_most=1),
+        _field("draw", league.HARD, "how often a snapshot plays, by the win rate p"
+            " against it; hard: (1-p)^2, even: p(1-p), uniform: alike, latest: the"
+            " newest alone", one_of=league.DRAWS),
+        changeable=True,
     ),
     _group("replay", "Experience replay.",
         _field("ratio", 0.0, "share of a batch that is replayed; 0: no replay",

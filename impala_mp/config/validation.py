@@ -92,6 +92,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
         "population.size above 1",
         lambda c: c.population.size > 0,
     ),
+    (("league.",), "league.every above 0", derived.has_league),
 )
 
 
@@ -198,6 +199,12 @@ def _check_server(config: Any) -> None:
         config.runtime.mode == "processes",
         "inference.mode=server needs processes, and runtime.mode is lockstep. Set"
         " config.inference.mode=actor.",
+    )
+    _require(
+        not derived.has_league(config),
+        f"league.every ({config.league.every}) needs actors with their own networks,"
+        " and inference.mode is server. Set config.inference.mode=actor, or"
+        " config.league.every=0.",
     )
     envs = config.actors.environments
     _require(

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,9 +15,11 @@ from impala_mp.config import user_code
 from impala_mp.environments import players, roster, vector
 from impala_mp.evaluation import saved_run
 from impala_mp.networks import agent
+from impala_mp.storage import snapshot_file
 from impala_mp.workers import evaluator, line_up
 
 RANDOM, NEWEST = "random", "newest"
+_SNAPSHOT = "snapshot:"  # before the version of one in the run's league
 _SIGNATURE = "(observation, mask) -> action"
 
 
@@ -109,13 +112,13 @@ def play(
     """Plays `games` games, as many as each side in turn; see `roster.sides_of`.
 
     Args:
-      against: random, newest (the newest checkpoint of the run), the folder of a run,
-        or "module:function", a function of the observation and the mask of the player
-        that is to act.
+      against: random, newest (the newest checkpoint of the run), snapshot:N (of its
+        league), the folder of a run, the file of a snapshot, or "module:function", a
+        function of the observation and the mask of the player that is to act.
       trust: True loads code in that folder that this user has not trained.
 
     Returns:
-      mean, wins, draws and losses of the run's side, and the same by side.
+      As `play_both`, and `against`.
 
     Raises:
       BadInput: it is no game, or the opponent does not fit.
@@ -130,6 +133,26 @@ def play(
         )
     ours = run.agents()
     theirs = _opponents(run, against, ours, layouts, trust)
+    return {**play_both(run, ours, theirs, games, greedy), "against": against}
+
+
+def play_both(
+    run: saved_run.SavedRun,
+    ours: Sequence[Any],
+    theirs: Sequence[Any],
+    games: int,
+    greedy: bool,
+) -> dict[str, Any]:
+    """Plays `games` games in the run's environment, as many as each side in turn.
+
+    Args:
+      ours, theirs: what plays in place of each policy.
+
+    Returns:
+      mean, wins, draws and losses of our side, and the same by side.
+    """
+    with contextlib.closing(run.environment(1)) as made:
+        layouts, players_ = made.specs, made.players
     sides = roster.sides_of(players_)
     outcomes: dict[str, Outcome] = {}
     for i, (side, numbers) in enumerate(sides.items()):
@@ -144,9 +167,59 @@ def play(
     return {
         **_as_dict(every),
         "episodes": every.wins + every.draws + every.losses,
-        "against": against,
         "by_side": {side: _as_dict(each) for side, each in outcomes.items()},
     }
+
+
+class Entrant(NamedTuple):
+    """A run or a snapshot of one, that plays against others."""
+
+    run: saved_run.SavedRun
+    agents: list[agent.Agent]
+    layouts: tuple[specs.EnvironmentSpec, ...]
+
+
+def entrant(path: str, trust: bool = False) -> Entrant:
+    """Reads the folder of a run, or a snapshot of its league, DIR/league/N.pt.
+
+    `trust` loads code in that folder that this user has not trained.
+
+    Raises:
+      BadInput: there is none, or it cannot be used.
+    """
+    folder, version = path, ""
+    if path.endswith(".pt") and os.path.isfile(path):
+        league, version = os.path.split(os.path.abspath(path))
+        folder = os.path.dirname(league)
+    run = saved_run.SavedRun(folder, trust)
+    agents = run.agents()
+    if version:
+        _load_snapshot(run, agents, version.removesuffix(".pt"))
+    with contextlib.closing(run.environment(1)) as made:
+        return Entrant(run, agents, made.specs)
+
+
+def _load_snapshot(
+    run: saved_run.SavedRun, agents: Sequence[agent.Agent], version: str
+) -> None:
+    """Loads the parameters of a snapshot into the only policy of the run.
+
+    Raises:
+      BadInput: there is no such snapshot, or it cannot be read.
+    """
+    folder = os.path.join(run.path, snapshot_file.FOLDER)
+    there = snapshot_file.versions(folder)
+    if version not in map(str, there):
+        raise errors.BadInput(
+            f"{run.path} has no snapshot {version!r} of a league. It has"
+            f" {', '.join(map(str, there)) or 'none'}. Name one of them."
+        )
+    try:
+        state = snapshot_file.read(folder, int(version))
+    except snapshot_file.Damaged as error:
+        raise errors.BadInput(str(error)) from error
+    (policy,) = agents  # several have no league
+    saved_run.load_parameters(policy, state)
 
 
 def _as_dict(outcome: Outcome) -> dict[str, float]:
@@ -179,6 +252,10 @@ def _opponents(
         ]
     if against == NEWEST:
         return saved_run.SavedRun(run.path, config=run.config).agents()
+    if against.startswith(_SNAPSHOT):
+        agents = saved_run.SavedRun(run.path, config=run.config).agents()
+        _load_snapshot(run, agents, against.removeprefix(_SNAPSHOT))
+        return agents
     if ":" in against and not against.startswith((".", "/")):
         function = user_code.load("against", against, _SIGNATURE)
         for spec in layouts:
@@ -188,10 +265,7 @@ def _opponents(
                     f" {spec.action}. It needs one Discrete action. Name a run instead."
                 )
         return [_Scripted(against, function, spec) for spec in layouts]
-    other = saved_run.SavedRun(against, trust)
-    policies = other.agents()
-    with contextlib.closing(other.environment(1)) as made:
-        theirs = made.specs
+    _, policies, theirs = entrant(against, trust)
     if theirs != layouts:
         raise errors.BadInput(
             f"against ({against!r}) plays another game, or with other policies: "

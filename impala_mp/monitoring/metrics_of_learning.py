@@ -120,6 +120,31 @@ SECTIONS = (
         ),
     ),
     metric_table.Section(
+        "League",
+        (
+            _Metric("league/size", "snapshots", "Snapshots that play."),
+            _Metric("league/newest", "version", "Version of the newest snapshot."),
+            _Metric(
+                "league/elo",
+                "points",
+                "Elo of the policy; the first snapshot has 0.",
+                "Rises; exploration is included.",
+                "Flat: a lower config.league.every, or another config.league.draw.",
+            ),
+            _Metric("league/games", "games", "Games learned against snapshots."),
+            _Metric(
+                "league/win_rate",
+                "share",
+                "Mean over the snapshots of the last games won against each; a draw"
+                " counts 1/2.",
+                "Above 0.5.",
+            ),
+            _Metric("league/win_rate_min", "share", "Lowest of these win rates."),
+            _Metric("league/win_rate_newest", "share", "That of the newest snapshot."),
+            _Metric("league/win_rate_oldest", "share", "That of the oldest snapshot."),
+        ),
+    ),
+    metric_table.Section(
         "Loss",
         (
             _Metric("loss/total", "loss", "Sum of all terms, as it is differentiated."),

@@ -12,6 +12,7 @@ from impala_mp.runtime import resources
 from impala_mp.transport import (
     control_block,
     inference_requests,
+    league_memory,
     learner_memory,
     name_tables,
     parameter_store,
@@ -31,6 +32,7 @@ from impala_mp.workers import (
     snapshots,
 )
 
+GUESTS = 2  # networks of the league in each actor
 _RECORDS = 256  # of the learner, between two ticks of the supervisor
 
 
@@ -73,8 +75,19 @@ def layouts(
             (config.batch_size, derived.num_predecessors(config)),
         )
     )
+    if derived.has_league(config):
+        slot, batch = _with_league(slot), _with_league(batch)
     num_bytes = flat_parameters.ParameterLayout(policy.network).num_bytes
     return Layouts(slot, batch, num_bytes)
+
+
+def _with_league(trajectory: types.Trajectory) -> types.Trajectory:
+    """Adds the layout of what a league writes of its games."""
+    end = trajectory.episode_end
+    game = types.LeagueGame(
+        *(specs.array_spec(trajectory.shape, x) for x in ("int32", "int64", "float32"))
+    )
+    return trajectory._replace(episode_end=end._replace(game=game))
 
 
 def check_memory(policies: Sequence[Policy], num_cores: int) -> int:
@@ -112,7 +125,8 @@ def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
     return (
         _ring_bytes(config, slot, num_cores)
         + sum(leaf.nbytes for leaf in nest.flatten(batch))
-        # Store, learner and optimizer, snapshots and evaluator, target network, actors.
+        # Store, learner and optimizer, snapshots and evaluator, target network, actors,
+        # the league and its guests.
         + num_bytes
         * (
             3
@@ -120,6 +134,8 @@ def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
             + 4 * derived.evaluates(config)
             + derived.has_target_network(config)
             + count
+            + derived.num_frozen(config)
+            + GUESTS * count * derived.has_league(config)
         )
         + replay_size(config, batch)[1]
         + 2 * learner_state.num_bytes(config, (), num_bytes)
@@ -234,6 +250,7 @@ def _allocate(
         rings=trajectory_ring.TrajectoryRings(slots.slot, count, config.actors.slots),
         store=parameter_store.ParameterStore(slots.num_bytes, config.health.checksums),
         snapshots=snapshots.make_store(slots.num_bytes * derived.evaluates(config)),
+        league=league_memory.LeagueMemory(derived.num_frozen(config), slots.num_bytes),
         learner_memory=learner_memory.LearnerMemory(
             learner_state.num_bytes(config, policy.environment.players, slots.num_bytes)
         ),
@@ -250,7 +267,7 @@ def release(policies: Sequence[shared_lib.Shared]) -> None:
     if first.population:
         common.append(first.population)
     for each in policies:
-        own = each.rings, each.store, each.snapshots, each.learner_memory
+        own = each.rings, each.store, each.snapshots, each.league, each.learner_memory
         for owner in (*own, each.learner_record):
             owner.close()
     for owner in common:

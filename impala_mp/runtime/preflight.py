@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -206,11 +207,13 @@ def _learn(
 ) -> None:
     """Plays one batch with fresh parameters, through real slots, and learns it."""
     quiet = [each._replace(config=_without_files(each.config)) for each in policies]
-    shared = allocation.allocate(quiet, "", num_cores, config)
-    try:
-        records = _update(shared)
-    finally:
-        allocation.release(shared)
+    with tempfile.TemporaryDirectory() as folder:  # for a league's first snapshot
+        place = os.path.join(folder, "checkpoints")
+        shared = allocation.allocate(quiet, place, num_cores, config)
+        try:
+            records = _update(shared)
+        finally:
+            allocation.release(shared)
     for each, metrics in zip(quiet, records, strict=True):
         _report_update(report, each, metrics)
 

@@ -14,7 +14,7 @@ from impala_mp.config import (
     policies as policies_lib,
     validation,
 )
-from impala_mp.environments import members
+from impala_mp.environments import league_games, members
 from impala_mp.evaluation import conclusion
 from impala_mp.monitoring import (
     display,
@@ -114,6 +114,7 @@ def prepare(
     Raises:
       BadInput: the config cannot run, or a network cannot be made.
     """
+    league_games.check(config, environments)
     if len(environments) == 1:
         (own,) = policies_lib.of_run(config, {"": 1})
         (spec,) = environments.values()
@@ -321,6 +322,9 @@ def _memory(shared: shared_lib.Shared) -> list[str]:
         holders["the evaluator's"] = 1
     if derived.has_target_network(shared.config):
         holders["the target network's"] = 1
+    if derived.has_league(shared.config):
+        holders["the league's"] = derived.num_frozen(shared.config)
+        holders["its guests'"] = allocation.GUESTS * len(shared.cores.actors)
     found = [
         resources.explain_memory(
             holders,

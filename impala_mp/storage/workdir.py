@@ -27,6 +27,7 @@ _FOLDERS = (
     "tensorboard",  # of older versions
     "films",
     "policies",
+    "league",
     by_value.FOLDER,
 )
 _APPENDED = (

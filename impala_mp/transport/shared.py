@@ -10,6 +10,7 @@ from impala_mp.config import live_hyperparameters
 from impala_mp.transport import (
     control_block,
     inference_requests,
+    league_memory,
     learner_memory,
     name_tables,
     parameter_store,
@@ -44,6 +45,7 @@ class Shared(NamedTuple):
     rings: trajectory_ring.TrajectoryRings
     store: parameter_store.ParameterStore
     snapshots: parameter_store.ParameterStore  # for the evaluator
+    league: league_memory.LeagueMemory  # snapshots that play; no slots without a league
     learner_memory: learner_memory.LearnerMemory  # for its next incarnation
     learner_record: record_ring.RecordRing
     checkpoints: str  # folder

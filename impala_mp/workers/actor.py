@@ -8,7 +8,7 @@ import torch
 
 from impala_mp.environments import bad_data, episode_numbers, vector
 from impala_mp.transport import control_block, name_tables
-from impala_mp.workers import party as party_lib
+from impala_mp.workers import guests as guests_lib, party as party_lib
 
 _UNROLL_BITS, _INCARNATION_BITS = 32, 16  # of the number of an unroll; then the run
 _MAX_BAD_IN_A_ROW = 100  # unrolls; then the actor fails
@@ -121,13 +121,20 @@ class Actor(RingActor):
         new_seeds: Callable[[], list[int]],
         generator: torch.Generator,
         run: int = 0,
+        guests: guests_lib.Guests | None = None,
     ) -> None:
-        """`parties` are those of the policies that play the environment."""
+        """`parties` are those of the policies that play the environment.
+
+        With a league there is a single policy, and `guests` play the other columns.
+        """
         numbers = environment.numbers
         super().__init__(
             parties, control, row, index, incarnation, new_seeds, numbers, run
         )
-        self.parties, self._environment = parties, environment
+        self.parties: list[party_lib.Party | guests_lib.Guests] = [*parties]
+        if guests is not None:
+            self.parties.append(guests)
+        self._environment = environment
         self._generator = generator
 
     def reset(self) -> None:
@@ -144,7 +151,7 @@ class Actor(RingActor):
             if not self._wait_for_space():
                 continue
             self.fetch()
-            if all(party.parameters.version for party in self.parties):
+            if all(party.is_ready for party in self.parties):
                 if self.guarded_unroll():
                     each_unroll()
             else:

@@ -177,7 +177,9 @@ class Batcher:
         self.num_released += self.num_fresh
         if self.intake:
             self.intake.learn(len(arrays.header.actor))
-        ends = types.EpisodeEnd(*(x[:, : self.num_fresh] for x in arrays.episode_end))
+        ends = nest.map_structure(
+            lambda leaf: leaf[:, : self.num_fresh], arrays.episode_end
+        )
         trajectory, on_device = stage.device
         return Batch(
             trajectory,

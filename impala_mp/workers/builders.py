@@ -9,7 +9,7 @@ import torch
 from impala_mp import seeding
 from impala_mp.algorithms import replay
 from impala_mp.config import derived, schedules
-from impala_mp.environments import factory
+from impala_mp.environments import league_games, vector
 from impala_mp.networks import agent
 from impala_mp.transport import (
     control_block,
@@ -21,7 +21,9 @@ from impala_mp.workers import (
     actor,
     batcher,
     game_log,
+    guests,
     intake,
+    league,
     learner,
     learner_loop,
     member,
@@ -39,12 +41,13 @@ def make_actor(
     row, node = common.row(seat), common.seeds("actor", seat.index, incarnation)
     index = common.topology.actors_of(common.number).index(seat)  # of its rings
     with contextlib.ExitStack() as after_failure:
-        environment = factory.make(
-            config.environment,
+        environment = league_games.make(
+            config,
             sum(each.config.actors.environments for each in own),
             task=index,
         )
         after_failure.callback(environment.close)
+        generator = torch.Generator().manual_seed(seeding.torch_seed(node))
         the_actor = actor.Actor(
             [_make_party(each, index) for each in own],
             environment,
@@ -53,8 +56,9 @@ def make_actor(
             index,
             incarnation,
             seeding.EnvironmentSeeds(node, environment.num_envs),
-            torch.Generator().manual_seed(seeding.torch_seed(node)),
+            generator,
             common.run,
+            _make_guests(common, index, environment, generator),
         )
         the_actor.publish_names(common.actor_names[index])
         row.beat(control_block.State.RESETTING)
@@ -64,18 +68,46 @@ def make_actor(
 
 
 def _make_party(shared: shared_lib.Shared, index: int) -> party.Party:
-    config = shared.config
-    policy = agent.make(config, shared.environment)
-    policy.precision = config.inference.precision
-    num_actors = len(shared.topology.actors_of(shared.number))
     return party.Party(
-        policy,
+        _acting_agent(shared),
         shared.rings.ring(index),
         shared.store,
         shared.control,
-        config.actors.environments,
-        schedules.rungs(config.actors, num_actors)[index],
+        shared.config.actors.environments,
+        _rungs(shared, index),
     )
+
+
+def _make_guests(
+    shared: shared_lib.Shared,
+    index: int,
+    environment: vector.VectorEnvironment,
+    generator: torch.Generator,
+) -> guests.Guests | None:
+    """Returns the guests of a league, or None without one."""
+    if not isinstance(environment, league_games.LeagueEnvironment):
+        return None
+    return guests.Guests(
+        (_acting_agent(shared), _acting_agent(shared)),
+        shared.league,
+        environment,
+        shared.control,
+        _rungs(shared, index),
+        shared.config.unroll_length,
+        generator,
+    )
+
+
+def _acting_agent(shared: shared_lib.Shared) -> agent.Agent:
+    policy = agent.make(shared.config, shared.environment)
+    policy.precision = shared.config.inference.precision
+    return policy
+
+
+def _rungs(shared: shared_lib.Shared, index: int) -> list[float]:
+    """Returns the places of an actor's columns on the ladder."""
+    num_actors = len(shared.topology.actors_of(shared.number))
+    return schedules.rungs(shared.config.actors, num_actors)[index]
 
 
 def make_learner(
@@ -107,6 +139,7 @@ def make_learner(
         os.path.dirname(shared.checkpoints),
         shared.actor_names,
         shared.learner_names,
+        _make_league(shared, the_learner, row),
     )
     return learner_loop.LearnerLoop(
         config,
@@ -140,6 +173,22 @@ def _make_member(
         return None
     interval = shared.whole.population.interval
     return member.Member(shared.population, shared.number, interval, the_learner, games)
+
+
+def _make_league(
+    shared: shared_lib.Shared,
+    the_learner: learner.Learner,
+    row: control_block.ProcessRow,
+) -> league.League | None:
+    if not derived.has_league(shared.config):
+        return None
+    return league.League(
+        shared.config.league,
+        os.path.dirname(shared.checkpoints),
+        shared.league,
+        the_learner,
+        row.beat_on,
+    )
 
 
 def _make_replay(

@@ -22,14 +22,24 @@ class Games(NamedTuple):
 class Groups(NamedTuple):
     """Groups of columns: by task, or by player of a game.
 
-    Actor i plays task i, column j is of player j, modulo their numbers.
+    Actor i plays task i, column j is of player j, modulo their numbers. With a league
+    the trajectory has the players.
     """
 
     num_tasks: int
     num_players: int = 1
 
-    def of(self, header: types.Header, columns: np.ndarray) -> np.ndarray:
-        """Returns the groups of columns of a batch, int64."""
+    def of(
+        self,
+        header: types.Header,
+        end: types.EpisodeEnd,
+        rows: np.ndarray,
+        columns: np.ndarray,
+    ) -> np.ndarray:
+        """Returns the groups of games that end in rows and columns of a batch."""
+        if self.num_players > 1 and end.game:  # a league gives columns other players
+            changing: np.ndarray = end.game.player[rows, columns]
+            return changing
         if self.num_players > 1:
             players: np.ndarray = header.column[columns] % self.num_players
             return players
@@ -67,7 +77,7 @@ class EndedGames:
         return Games(
             end.episode_return[rows, columns],
             end.episode_length[rows, columns],
-            self._groups.of(batch.header, columns),
+            self._groups.of(batch.header, end, rows, columns),
             self._numbers(end, batch.header, rows, columns),
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 from impala_mp.config import derived
 from impala_mp.storage import episodes
 from impala_mp.transport import name_tables
-from impala_mp.workers import batcher, ended_games, episode_statistics
+from impala_mp.workers import batcher, ended_games, episode_statistics, league
 
 
 class GameLog:
@@ -24,11 +24,13 @@ class GameLog:
         folder: str,
         of_actors: Sequence[name_tables.NameTable],
         own: name_tables.NameTable,
+        the_league: league.League | None = None,
     ) -> None:
         """`folder` is the run's; the tables have the names of the user's numbers.
 
-        `players` are those of the environment's spec.
+        `players` are those of the environment's spec. The league takes its results.
         """
+        self._league = the_league
         suffixes = derived.episode_suffixes(config.environment, players)
         num_tasks = len(derived.task_names(config.environment))
         named = len(derived.suffixes_of_players(players))
@@ -48,10 +50,13 @@ class GameLog:
         self._statistics.add(games, names)
         if self._rows:
             self._rows.add(agent_steps, time_secs, *games, names)
+        if self._league:
+            self._league.add(batch.episode_end.game, agent_steps)
 
     def metrics(self) -> dict[str, float]:
         """Returns the metrics of the last games."""
-        return self._statistics.metrics(self._games.names)
+        of_league = self._league.metrics() if self._league else {}
+        return {**self._statistics.metrics(self._games.names), **of_league}
 
     def return_mean(self) -> float:
         """Mean return of the last 100 games; NaN before there are as many."""
@@ -66,14 +71,17 @@ class GameLog:
         self._statistics.forget()
 
     def flush(self, durable: bool = False) -> None:
-        """Writes the rows so far."""
+        """Writes the rows so far, and the league's results."""
         if self._rows:
             self._rows.flush(durable)
+        if self._league:
+            self._league.flush()
 
     def state_dict(self) -> dict[str, Any]:
         rows = self._rows.num_rows if self._rows else 0
         names = list(self._games.names)
-        return {**self._statistics.state_dict(), "names": names, "rows": rows}
+        own = {"league": self._league.state_dict()} if self._league else {}
+        return {**self._statistics.state_dict(), "names": names, "rows": rows, **own}
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Continues from the state of a checkpoint, or begins without one."""
@@ -83,3 +91,5 @@ class GameLog:
         self._games.add_names(state.get("names", ()))
         if self._rows:
             self._rows.rewind(state.get("rows", 0), self._games.names)
+        if self._league:
+            self._league.restore(state.get("league", {}))

@@ -15,6 +15,7 @@ from impala_mp.workers import (
     batcher,
     episode_statistics,
     intake,
+    league,
     learner,
     policy_lag,
 )
@@ -60,6 +61,7 @@ def record_names(config: Any, players: tuple[str, ...]) -> tuple[str, ...]:
     """
     replayed = replay.METRICS if derived.has_replay(config) else ()
     replayed += intake.METRICS if config.replay.reuse else ()
+    replayed += league.METRICS if derived.has_league(config) else ()
     suffixes = derived.episode_suffixes(config.environment, players)
     by_task = episode_statistics.task_names(suffixes)
     numbers = episode_statistics.number_names(suffixes)

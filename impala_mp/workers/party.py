@@ -26,6 +26,8 @@ class RingWriter:
         """Writes row `t` of the open slot; the user's numbers where a game ends."""
         row.episode_return[...] = end.episode_return
         row.episode_length[...] = end.episode_length
+        if row.game:
+            trajectory_slot.write(row.game, end.game)
         if end.numbers is None:
             return
         if not self._has_numbers:  # rows before have none, and were left unwritten
@@ -84,6 +86,11 @@ class Party(RingWriter):
         reader.fetch()
         row.add("fetches", reader.num_fetches - fetches)
         row.add("torn_reads", reader.num_torn - torn)
+
+    @property
+    def is_ready(self) -> bool:
+        """True if the network holds a whole version."""
+        return self.parameters.version > 0
 
     def begin(self) -> int:
         """Opens a slot with the core state and row 0; returns its number of steps."""

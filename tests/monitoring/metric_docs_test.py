@@ -49,7 +49,13 @@ def _iqn(config):
     config.algorithm = "iqn"
 
 
-_VARIANTS = (_plain, _impact_with_replay, _tasks, _dqn, _iqn)
+def _league(config):
+    config.environment.id = "Connect"
+    config.network.torso = "mlp"
+    config.league.every = 100
+
+
+_VARIANTS = (_plain, _impact_with_replay, _tasks, _dqn, _iqn, _league)
 
 
 def _config(change):

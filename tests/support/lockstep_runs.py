@@ -87,5 +87,17 @@ VARIANTS = {
         "network.last_action": True,
         "network.last_reward": True,
     },
+    "league": {
+        "environment.id": "Connect",
+        "network.torso": "mlp",
+        "network.hidden_sizes": (8,),
+        "network.core": "lstm",
+        "network.core_size": 8,
+        "network.last_action": True,
+        "actors.environments": 4,
+        "actors.epsilon": 0.2,
+        "league.every": 400,
+        "league.size": 3,
+    },
     "popart": {"loss.popart": True, "loss.popart_beta": 0.1, "loss.baseline": "huber"},
 }
