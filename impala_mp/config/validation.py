@@ -4,7 +4,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from impala_mp import errors
-from impala_mp.config import base, derived, fields as fields_lib, live_hyperparameters
+from impala_mp.config import (
+    base,
+    derived,
+    fields as fields_lib,
+    live_hyperparameters,
+    ranks,
+)
 
 
 def _require(holds: bool, sentence: str) -> None:
@@ -177,6 +183,8 @@ def check_relations(config: Any, num_cores: int) -> None:
     )
     _check_replay(config)
     _check_effects(config)
+    if config.learner.ranks > 1:
+        ranks.check(config)
     _check_batch(config, derived.num_actors(config.actors, num_cores))
 
 

@@ -50,7 +50,8 @@ class Policy(NamedTuple):
     agent: agent.Agent
 
     def layouts(self) -> Layouts:
-        return layouts(self.config, self.environment, self.agent)
+        config = derived.of_rank(self.config)
+        return layouts(config, self.environment, self.agent)
 
 
 def layouts(
@@ -106,17 +107,18 @@ def _ring_bytes(config: Any, slot: types.Trajectory, num_cores: int) -> int:
 def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
     """Returns the bytes of rings, batch, replay and parameters, in all processes."""
     slot, batch, num_bytes = slots
+    ranks = config.learner.ranks
     count = derived.num_actors(config.actors, num_cores)
     return (
         _ring_bytes(config, slot, num_cores)
-        + sum(leaf.nbytes for leaf in nest.flatten(batch))
+        + ranks * sum(leaf.nbytes for leaf in nest.flatten(batch))
         # Store, learner and optimizer, snapshots and evaluator, target network, actors.
         + num_bytes
         * (
             3
-            + 4
+            + 4 * ranks
             + 4 * derived.evaluates(config)
-            + derived.has_target_network(config)
+            + ranks * derived.has_target_network(config)
             + count
         )
         + replay_size(config, batch)[1]
@@ -125,7 +127,7 @@ def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
 
 
 def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
-    """Returns the trajectories and bytes of the replay in `config.replay`.
+    """Returns the trajectories and bytes of the replays of all ranks.
 
     Raises:
       BadInput: less than a batch or a slot fits into it.
@@ -133,7 +135,8 @@ def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
     if not derived.has_replay(config):
         return 0, 0
     settings, each = config.replay, replay.trajectory_bytes(batch)
-    capacity = derived.replay_capacity(config, each)
+    own = derived.replay_capacity(derived.of_rank(config), each)
+    capacity = own * config.learner.ranks
     if settings.start > capacity:
         raise errors.BadInput(
             f"replay.start ({settings.start}) is more than the {capacity} trajectories"
@@ -153,6 +156,7 @@ def make_topology(
         evaluator=derived.evaluates(config),
         inference=config.inference.mode == "server",
         num_policies=num_policies,
+        num_ranks=config.learner.ranks,
     )
 
 
@@ -169,12 +173,13 @@ def allocate(
     seats = make_topology(config, num_cores, len(policies))
     count = len(seats.actors)
     threads = derived.learner_threads(config, num_cores)
-    control = control_block.ControlBlock(len(seats.seats), len(policies))
+    ranks = config.learner.ranks
+    control = control_block.ControlBlock(len(seats.seats), len(policies), ranks)
     common = dict[str, Any](
         whole=whole or config,
         topology=seats,
         inference=inference_requests.InferenceBlock(count, len(policies)),
-        names=name_tables.NameTables(count + len(policies), types.NUMBERS),
+        names=name_tables.NameTables(count + len(policies) * ranks, types.NUMBERS),
         evaluation_record=record_ring.RecordRing(
             evaluator.record_names(_evaluated(policies))
         ),
@@ -185,10 +190,11 @@ def allocate(
             config.actors.threads,
             threads,
             derived.server_threads(config.inference),
+            ranks,
         ),
     )
     return tuple(
-        _allocate(each, number, control.of(number), folder, count, common)
+        _allocate(each, number, control.of(number), folder, common)
         for number, each in enumerate(policies)
     )
 
@@ -206,11 +212,11 @@ def _allocate(
     number: int,
     control: control_block.ControlBlock,
     folder: str,
-    count: int,
     common: dict[str, Any],
 ) -> shared_lib.Shared:
-    """Allocates the memory of one policy, with rings of `count` actors."""
+    """Allocates the memory of one policy."""
     config, slots = policy.config, policy.layouts()
+    readers = [seat.rank for seat in common["topology"].actors]
     if policy.name:
         folder = os.path.join(folder, policy.name, "checkpoints")
     for name, value in policy.live.initial().items():
@@ -223,7 +229,9 @@ def _allocate(
         environment=policy.environment,
         batch=slots.batch,
         control=control,
-        rings=trajectory_ring.TrajectoryRings(slots.slot, count, config.actors.slots),
+        rings=trajectory_ring.TrajectoryRings(
+            slots.slot, len(readers), config.actors.slots, readers
+        ),
         store=parameter_store.ParameterStore(slots.num_bytes, config.health.checksums),
         snapshots=snapshots.make_store(slots.num_bytes * derived.evaluates(config)),
         learner_memory=learner_memory.LearnerMemory(

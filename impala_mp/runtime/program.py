@@ -12,6 +12,7 @@ from impala_mp.config import (
     derived,
     live_hyperparameters,
     policies as policies_lib,
+    ranks,
     validation,
 )
 from impala_mp.environments import factory
@@ -120,6 +121,7 @@ def prepare(
         made = allocation.make_agent(own, live, spec)
         chosen = calibration.fill_in(own, spec, made, num_cores, stored)
         return [allocation.Policy("", own, live, spec, made)], chosen
+    ranks.check_policies(config, len(environments))
     count = sum(len(spec.players) for spec in environments.values())
     chosen = calibration.fill_in_several(config, count, num_cores, stored)
     policies = _policies(config, environments, num_cores)
@@ -181,7 +183,7 @@ def _carry_over(
     """Restores the overrides and counts of checkpoints; returns sentences."""
     kept = []
     for each, (overrides, counts) in zip(shared, saved, strict=True):
-        accounting.carry_over(each.control.books, counts)
+        accounting.carry_over(each.control.books[0], counts)
         kept += live_control.restore(live_control.of(each), overrides, changes)
     return kept
 

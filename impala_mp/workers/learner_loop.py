@@ -15,7 +15,6 @@ from impala_mp.transport import (
     learner_memory,
     parameter_store,
     record_ring,
-    trajectory_ring,
 )
 from impala_mp.workers import (
     accounting,
@@ -49,7 +48,8 @@ class LearnerLoop:
         live: live_hyperparameters.LiveHyperparameters,
         the_learner: learner.Learner,
         the_batcher: batcher.Batcher,
-        rings: trajectory_ring.TrajectoryRings,
+        the_accounts: accounting.Accounts,
+        num_actors: int,
         store: parameter_store.ParameterStore,
         control: control_block.ControlBlock,
         row: control_block.ProcessRow,
@@ -64,10 +64,7 @@ class LearnerLoop:
         """`folder` is that of checkpoints; `policy` is the name of one of several."""
         self._config = config
         self._learner, self._batcher = the_learner, the_batcher
-        slot_size = config.actors.environments
-        self._accounts = accounting.Accounts(
-            rings, the_batcher, control.books, slot_size
-        )
+        self._accounts = the_accounts
         self.control = control
         self.row, self.bell = row, the_batcher.bell
         self._record, self._replay = the_record, the_replay
@@ -88,7 +85,7 @@ class LearnerLoop:
             self._publisher.source,
             config.health.drift_interval,
             control,
-            schedules.rungs(config.actors, len(rings.heads())),
+            schedules.rungs(config.actors, num_actors),
         )
         self._schedules = live.scheduled()
         self._games, self._snapshots = games, the_snapshots
@@ -101,6 +98,8 @@ class LearnerLoop:
         self._next_record = 0  # agent steps
         self._seconds_before = 0.0  # of the runs before, in this folder
         self._restored: dict[str, float] = {}
+        # Of several ranks, of which this is the first; None for a single one.
+        self.rank_metrics: Callable[[], dict[str, float]] | None = None
 
     @property
     def finished(self) -> bool:
@@ -171,8 +170,12 @@ class LearnerLoop:
         while not self.finished and self.ready() and time.monotonic() < end:
             self.step()
 
-    def step(self) -> None:
-        """Makes one update and publishes it. The rings must contain a batch."""
+    def step(self, live: base.Live | None = None) -> None:
+        """Makes one update and publishes it. The rings must contain a batch.
+
+        Args:
+          live: hyperparameters that the ranks agreed on; None: the present ones.
+        """
         self.row.beat(control_block.State.RUNNING)
         if self._replay:
             progress = self._learner.agent_steps / self._config.total_agent_steps
@@ -180,7 +183,8 @@ class LearnerLoop:
         batch = self.updates.timed("batch", self._batcher.take)
         if batch.num_fresh:
             self._look(batch)
-        self.updates.add(self.updates.timed("update", self._update, batch))
+        live = live or self._live()
+        self.updates.add(self.updates.timed("update", self._update, batch, live))
         if batch.num_fresh:
             self._games.add(batch, self._learner.agent_steps, self._time_secs())
             self._accounts.learned(batch.num_fresh)
@@ -188,11 +192,22 @@ class LearnerLoop:
         moment = self._moment()
         self._snapshots.look(moment)
         self._stop.look(*moment[1:], self._games.return_mean())
-        self._copy.look(self._flushed_numbers)
+        if self.rank_metrics is None:
+            self.keep()
         self.row.add("finished", 1)
 
-    def _update(self, batch: batcher.Batch) -> torch.Tensor:
-        live = base.Live(*map(self.control.get, base.Live._fields))
+    def keep(self) -> None:
+        """Copies the state into shared memory, if that is due."""
+        self._copy.look(self._flushed_numbers)
+
+    def add_games(self, rows: list[list[float]], names: list[str]) -> None:
+        """Adds the games of another rank's share of the last update."""
+        self._games.add_rows(rows, names, self._learner.agent_steps, self._time_secs())
+
+    def _live(self) -> base.Live:
+        return base.Live(*map(self.control.get, base.Live._fields))
+
+    def _update(self, batch: batcher.Batch, live: base.Live) -> torch.Tensor:
         self._guard.before()
         metrics = self._learner.update(batch.trajectory, live, batch.sample)
         if self._refresher:
@@ -258,6 +273,7 @@ class LearnerLoop:
                 **{
                     f"live/{n}": self.control.get(n) for n in live_hyperparameters.NAMES
                 },
+                **(self.rank_metrics() if self.rank_metrics else {}),
             }
         )
         self._games.flush()
@@ -295,7 +311,7 @@ class LearnerLoop:
             self.checkpoints.write(self._learner.updates, state, bool(extra))
         except OSError as error:
             print(f"A checkpoint could not be written: {error}.", flush=True)
-            self.control.books.add("failed_checkpoints", 1)
+            self.control.books[0].add("failed_checkpoints", 1)
             return False
         self._accounts.saved(counts)
         return True

@@ -53,6 +53,12 @@ NAMES = (
 )
 
 
+OF_RANKS = (
+    "ranks/waited_share",  # of the time, of the rank that waits most for its batches
+    "ranks/last",  # its number
+)
+
+
 def record_names(config: Any, players: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names of all numbers in the learner's record.
 
@@ -63,6 +69,7 @@ def record_names(config: Any, players: tuple[str, ...]) -> tuple[str, ...]:
     suffixes = derived.episode_suffixes(config.environment, players)
     by_task = episode_statistics.task_names(suffixes)
     numbers = episode_statistics.number_names(suffixes)
+    replayed += OF_RANKS if config.learner.ranks > 1 else ()
     return (*NAMES, *by_task, *numbers, *replayed, *learner.metric_names(config))
 
 

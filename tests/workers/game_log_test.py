@@ -50,7 +50,7 @@ def _learn(parts, updates):
 
 def _record(parts):
     record = parts.shared.learner_record.read()[-1]
-    names = parts.shared.learner_names.names()
+    names = parts.shared.learner_names[0].names()
     return episode_statistics.with_names(record, names)
 
 

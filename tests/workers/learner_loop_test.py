@@ -182,7 +182,7 @@ def test_no_trajectory_is_older_than_the_limit_and_no_actor_blocks(tmp_path, lim
         parts.training._accounts.counts()
     assert parts.training._learner.updates > 10
     if limit == 0:
-        assert parts.shared.control.books.get("discarded") > 0
+        assert parts.shared.control.books[0].get("discarded") > 0
 
 
 def test_accounting_and_checkpoints_of_training(tmp_path):
