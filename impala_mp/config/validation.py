@@ -9,7 +9,7 @@ from impala_mp.config import (
     derived,
     fields as fields_lib,
     live_hyperparameters,
-    ranks,
+    rank_shares,
 )
 
 
@@ -184,7 +184,7 @@ def check_relations(config: Any, num_cores: int) -> None:
     _check_replay(config)
     _check_effects(config)
     if config.learner.ranks > 1:
-        ranks.check(config)
+        rank_shares.check(config)
     _check_batch(config, derived.num_actors(config.actors, num_cores))
 
 

@@ -157,6 +157,7 @@ class Reporter:
             self._num_cores,
             self._device,
             derived.server_threads(self._shared.config.inference),
+            self._shared.config.learner.ranks,
         )
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
 

@@ -141,7 +141,10 @@ def _check_cores(
     ranks = config.learner.ranks
     plan = resources.plan(cores, count, config.actors.threads, threads, serving, ranks)
     explained = resources.explain_cores(plan, threads, serving)
-    text = " ".join([f"{num_cores} available.", explained, *chosen]).rstrip()
+    shares = resources.explain_ranks(config)
+    text = " ".join(
+        filter(None, [f"{num_cores} available.", explained, shares, *chosen])
+    )
     if count * config.actors.threads + ranks * threads + serving > 2 * num_cores:
         text += " There are over twice as many threads. Set config.actors.count=auto."
         report.add(checker.WARNING, "cores", text)

@@ -12,7 +12,7 @@ from impala_mp.config import (
     derived,
     live_hyperparameters,
     policies as policies_lib,
-    ranks,
+    rank_shares,
     validation,
 )
 from impala_mp.environments import factory
@@ -121,7 +121,7 @@ def prepare(
         made = allocation.make_agent(own, live, spec)
         chosen = calibration.fill_in(own, spec, made, num_cores, stored)
         return [allocation.Policy("", own, live, spec, made)], chosen
-    ranks.check_policies(config, len(environments))
+    rank_shares.check_policies(config, len(environments))
     count = sum(len(spec.players) for spec in environments.values())
     chosen = calibration.fill_in_several(config, count, num_cores, stored)
     policies = _policies(config, environments, num_cores)
@@ -294,6 +294,7 @@ def _described(policies: Sequence[shared_lib.Shared]) -> list[str]:
             shared.learner_threads,
             derived.server_threads(shared.config.inference),
         ),
+        resources.explain_ranks(shared.config),
         *(text for each in policies for text in _memory(each)),
         resources.cpu_limit(),
     ]
@@ -308,7 +309,8 @@ def _inputs(shared: shared_lib.Shared) -> list[str]:
 def _memory(shared: shared_lib.Shared) -> list[str]:
     """Returns sentences on the memory of one policy."""
     batch_bytes = sum(leaf.nbytes for leaf in nest.flatten(shared.batch))
-    holders = {"published": 3, "the learner's (beside gradient and optimizer)": 1}
+    ranks = shared.config.learner.ranks
+    holders = {"published": 3, "the learner's (beside gradient and optimizer)": ranks}
     if shared.config.inference.mode == "server":
         holders["the inference server's"] = 2
     else:
@@ -317,7 +319,7 @@ def _memory(shared: shared_lib.Shared) -> list[str]:
         holders["snapshots for the evaluator"] = 3
         holders["the evaluator's"] = 1
     if derived.has_target_network(shared.config):
-        holders["the target network's"] = 1
+        holders["the target network's"] = ranks
     found = [
         resources.explain_memory(
             holders,

@@ -67,6 +67,18 @@ def explain_cores(
     )
 
 
+def explain_ranks(config: Any) -> str:
+    """Returns a sentence on the shares of the learner's ranks; "" for a single one."""
+    ranks, size = config.learner.ranks, config.batch_size
+    if ranks == 1:
+        return ""
+    actors = config.actors.count // ranks
+    return (
+        f"Learner: {ranks} ranks; each learns {size // ranks} of the {size}"
+        f" trajectories of a batch, those of {actors} actor{'s' * (actors > 1)}."
+    )
+
+
 def take_cores(cores: tuple[int, ...], niceness: int = 0) -> None:
     """Binds this process to `cores`; without any, raises its niceness.
 
