@@ -111,6 +111,7 @@ def choose_devices(config: Any, num_parameters: int) -> list[str]:
             config[name].device, why = _choose_device(num_parameters)
             device = f"{name}.device = {config[name].device} (auto)"
             sentences.append(f"{device}: {why}.")
+    _check_gpus(config)
     return sentences
 
 
@@ -137,6 +138,11 @@ def check_devices(config: Any) -> None:
     """Raises BadInput unless the devices of `config` are available."""
     for name in ("learner", "inference"):
         check_device(f"{name}.device", config[name].device)
+    _check_gpus(config)
+
+
+def _check_gpus(config: Any) -> None:
+    """Raises BadInput unless each of several ranks has a GPU, or none needs one."""
     ranks, device = config.learner.ranks, config.learner.device
     if ranks > 1 and device == "cuda" and _num_gpus() < ranks:
         raise errors.BadInput(

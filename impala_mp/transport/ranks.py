@@ -75,8 +75,7 @@ class Group:
             self._words = _gloo(distributed, store, rank, size)
             self._tensors = self._words
             if torch.device(device).type == "cuda":
-                nccl = distributed.PrefixStore("nccl", store)
-                self._tensors = distributed.ProcessGroupNCCL(nccl, rank, size)
+                self._tensors = _nccl(distributed, store, rank, size)
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -130,3 +129,10 @@ def _gloo(distributed: Any, store: Any, rank: int, size: int) -> Any:
     options._devices = [kind.create_device(hostname=_HOST)]
     options._timeout, options._threads = _NEVER, _THREADS
     return kind(store, rank, size, options)
+
+
+def _nccl(distributed: Any, store: Any, rank: int, size: int) -> Any:
+    kind = distributed.ProcessGroupNCCL
+    options = kind.Options()
+    options._timeout = _NEVER
+    return kind(distributed.PrefixStore("nccl", store), rank, size, options)

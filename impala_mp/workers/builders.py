@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import seeding
+from impala_mp import errors, seeding
 from impala_mp.algorithms import cuda, replay
 from impala_mp.config import derived, schedules
 from impala_mp.environments import factory
@@ -118,7 +118,9 @@ def make_rank(
     the_replay = _make_replay(shared, seat, config)
     the_batcher = _make_batcher(seat, shared, config, the_replay)
     accounted = _accounted(seat, shared, the_batcher)
-    the_learner = learner.Learner(config, agent.make(config, shared.environment), group)
+    policy = agent.make(config, shared.environment)
+    _check_torso(config, policy)
+    the_learner = learner.Learner(config, policy, group)
     if seat.rank == 0:
         the_accounts = accounting.SharedAccounts(*accounted)
         loop = _make_loop(
@@ -144,6 +146,21 @@ def make_rank(
         shared.store,
         the_replay,
     )
+
+
+def _check_torso(config: Any, policy: agent.Agent) -> None:
+    """Refuses a custom torso whose statistics would be those of a rank's share.
+
+    Raises:
+      BadInput: it has a method `adapt`.
+    """
+    torso = config.network.torso
+    if ":" in torso and hasattr(policy.network.torso, "adapt"):
+        raise errors.BadInput(
+            f"network.torso ({torso!r}) adapts to the batches that it sees, and"
+            f" learner.ranks ({config.learner.ranks}) see different ones. Set"
+            " config.learner.ranks=1, or remove its method adapt."
+        )
 
 
 def _seed_learner(shared: shared_lib.Shared, number: int) -> None:

@@ -5,7 +5,7 @@ import threading
 from impala_mp.transport import control_block, ranks
 
 
-def run(size, function):
+def run(size, function, device="cpu"):
     """Calls `function(group)` for each rank, all at once; returns results by rank."""
     meeting, control = ranks.Rendezvous(), control_block.ControlBlock(size)
     results, failures = [None] * size, []
@@ -13,7 +13,7 @@ def run(size, function):
     def one(rank):
         try:
             row = control.row(rank)
-            group = ranks.Group(meeting.port, "0/0", rank, size, row)
+            group = ranks.Group(meeting.port, "0/0", rank, size, row, device)
             results[rank] = function(group)
         except BaseException as error:
             failures.append(error)

@@ -17,7 +17,7 @@ def _run(folder, **overrides):
     """As a supervisor starts it: with the newest checkpoint's counts, and restored."""
     parts = builders.parts(builders.config(**overrides), folder)
     state = checkpoint.load_newest(str(folder), print) or {}
-    accounting.carry_over(parts.shared.control.books, state.get("counts", {}))
+    accounting.carry_over(parts.shared.control.books[0], state.get("counts", {}))
     parts.training.restore(print)
     return parts
 
