@@ -219,6 +219,8 @@ class ChildProcess:
     def end_with(self, other: "ChildProcess") -> None:
         """Kills the process, if there is one, and waits for the restart of `other`."""
         if self.process is not None:
+            self._send(signal.SIGKILL)
+            self.process.join(_GONE_SECS)
             self.close()
             self.deaths += 1
         self.row.beat(control_block.State.NOT_STARTED)

@@ -93,7 +93,7 @@ class SharedAccounts(Accounts):
     agreed: dict[str, int] = {}  # of all ranks, before the next update
 
     def own(self) -> dict[str, int]:
-        """Returns the number of its own trajectories by outcome."""
+        """Returns the number of this rank's trajectories by outcome."""
         return super().counts()
 
     def counts(self) -> dict[str, int]:
@@ -101,13 +101,13 @@ class SharedAccounts(Accounts):
         return self.agreed
 
     def saved(self, counts: dict[str, int]) -> None:
-        """Does nothing: `counts` are fixed until the next update."""
+        """Leaves `counts` as they are: they are fixed until the next update."""
 
 
 def carry_over(books: control_block.Counters, counts: dict[str, int]) -> None:
     """Restores a checkpoint's `counts`; the supervisor calls it before any learner.
 
-    `books` are those of the first rank, whatever ranks the trajectories were of.
+    `books` are those of the first rank, which takes over the trajectories of all.
     """
     books.set("carried_over", counts.get("committed", 0))
     books.set("learned", counts.get("learned", 0))

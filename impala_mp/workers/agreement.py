@@ -30,7 +30,7 @@ class Words(NamedTuple):
     checksum: float  # of its parameters, at every 20th update; else 0
     num_games: float  # that ended in its last batch
     mixed_unrolls: float
-    waited_secs: float  # without a batch, of its own
+    waited_secs: float  # without its share of a batch
     committed: float  # trajectories of its actors, as in `accounting`
     learned: float
     discarded: float
@@ -45,17 +45,17 @@ class Agreed(NamedTuple):
 
     @property
     def goes(self) -> bool:
-        """Whether all ranks have a batch."""
+        """True if all ranks have a batch."""
         return all(each.is_ready for each in self.ranks)
 
     @property
     def stops(self) -> bool:
-        """Whether a rank was asked to stop."""
+        """True if a rank was asked to stop."""
         return any(each.is_stopping for each in self.ranks)
 
     @property
     def is_over(self) -> bool:
-        """Whether no update follows."""
+        """True if no update follows."""
         return bool(self.ranks[0].is_over)
 
     @property

@@ -59,7 +59,7 @@ class Learner:
     def __init__(
         self, config: Any, policy: agent.Agent, peers: batch_parts.Peers | None = None
     ) -> None:
-        """With `peers`, `config` is that of one rank, and an update that of all."""
+        """`config` is that of one rank if there are `peers`; updates are of all."""
         self._config = config
         self.rank, self.num_ranks = (peers.rank, peers.size) if peers else (0, 1)
         self.agent = policy
@@ -125,7 +125,7 @@ class Learner:
 
     @property
     def guilt(self) -> torch.Tensor:
-        """Whether this rank's part of the update was not finite, and how many were."""
+        """1 if this rank's part of the update was not finite; how many were not."""
         return self._ranks.guilt if self._ranks else torch.zeros(2)
 
     def learning_rate(self, factor: float = 1.0) -> float:

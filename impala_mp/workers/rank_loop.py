@@ -28,7 +28,7 @@ from impala_mp.workers import (
     policy_lag,
 )
 
-_WAIT_SECS = 0.2  # longest wait for a batch before the others are told
+_WAIT_SECS = 0.2  # longest wait for a batch before the others learn of it
 
 
 class Follower:
@@ -48,7 +48,7 @@ class Follower:
         store: parameter_store.ParameterStore,
         the_replay: replay.Replay | None = None,
     ) -> None:
-        """`config` is that of the rank; `the_accounts` are of its own rings."""
+        """`config` is that of the rank; `the_accounts` are of its rings."""
         self._config, self.group = config, group
         self._learner, self._batcher = the_learner, the_batcher
         self._accounts, self.control, self.row = the_accounts, control, row
