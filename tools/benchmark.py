@@ -9,6 +9,7 @@ for `row`. With `train` go the parts that its limit is made of. Apart stand
     python tools/benchmark.py health [--secs=60] [--config=...]
     python tools/benchmark.py learn  [--target_return=475] [--config=...]
     python tools/benchmark.py memory [--updates=10000] [--config=...]
+    python tools/benchmark.py ranks  [--config=...]
 
 Every number is min/median/max of repeats after a warm-up. An agent step is one
 decision; environment frames are emulator frames.
@@ -56,7 +57,7 @@ _UPDATES = flags.DEFINE_integer(
 
 _PARTS = ("transport", "parameters", "vtrace", "environment", "inference", "actor")
 _WHOLE = (*_PARTS, "learner", "row", "train")
-_APART = ("health", "learn", "memory")
+_APART = ("health", "learn", "memory", "ranks")
 _OF_TRAIN = ("environment", "inference", "learner")  # what its limit is made of
 
 
@@ -79,7 +80,7 @@ def _subjects() -> list[str]:
 
 def _functions() -> dict:
     """Returns the function of a subject; its module imports torch."""
-    from benchmarks import parts, trainings, transport
+    from benchmarks import parts, ranks, trainings, transport
 
     return {
         "transport": transport.transport,
@@ -94,6 +95,7 @@ def _functions() -> dict:
         "health": trainings.health,
         "learn": trainings.learn,
         "memory": trainings.memory,
+        "ranks": ranks.learner_ranks,
     }
 
 

@@ -73,7 +73,9 @@ deep=--config=experiments/atari.py:Pong-deep
 bench() { # NAME SECONDS arguments...
   part "$1" "$2" "$python" tools/benchmark.py "${@:3}" --json
 }
-part tests 120 "$python" -m pytest -q tests/gpu/learner_test.py
+# Of learner ranks one GPU shows a single one; two need two GPUs.
+part tests 120 "$python" -m pytest -q tests/gpu/learner_test.py \
+    tests/workers/rank_twin_test.py::test_a_single_rank_is_the_plain_learner_bit_for_bit
 bench learner_float32 50 learner --repeats=2 "$deep" "${exact[@]}"
 bench learner_bfloat16_graph 60 learner vtrace --repeats=2 "$deep" "${fast[@]}"
 bench memory 60 memory --updates=3000 --config=experiments/catch.py "${fast[@]}"

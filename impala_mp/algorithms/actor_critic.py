@@ -34,13 +34,15 @@ class Critic:
     Learners of action values use its settings, tasks and scale alone.
     """
 
-    def __init__(self, config: Any, policy: agent.Agent) -> None:
+    def __init__(self, config: Any, policy: agent.Agent, num_ranks: int = 1) -> None:
+        """`config` has the batch of one of `num_ranks` learner ranks."""
         self.loss, self.vtrace, self.replay = config.loss, config.vtrace, config.replay
         self.distribution, self.network = policy.distribution, policy.network
         self.popart = popart.head(policy.network)
         self.num_tasks = len(derived.task_names(config.environment))
-        # Replayed transitions of a whole batch.
-        self.num_replayed = config.unroll_length * derived.num_replayed(config)
+        # Replayed transitions of a whole batch, that of all ranks.
+        replayed = derived.num_replayed(config) * num_ranks
+        self.num_replayed = config.unroll_length * replayed
 
     def begin(
         self,

@@ -55,6 +55,15 @@ class Loss(NamedTuple):
 Unroll = Callable[[types.Trajectory], types.Nest]
 
 
+# Returns the tensors of all learner ranks, by rank: [ranks, *shape].
+Gather = Callable[[torch.Tensor], torch.Tensor]
+
+
+def alone(tensor: torch.Tensor) -> torch.Tensor:
+    """Gathers from a single learner."""
+    return tensor.unsqueeze(0)
+
+
 class Algorithm(Protocol):
     """The algorithm that `config.algorithm` names."""
 

@@ -56,9 +56,11 @@ class ImpactAlgorithm:
         settings: Any,
         critic: actor_critic.Critic,
         target: target_network.TargetNetwork,
+        gather: base.Gather = base.alone,
     ) -> None:
         """`settings` is config.impact."""
         self._settings, self._critic, self._target = settings, critic, target
+        self._gather = gather
         self.state = {"target": target.flat}
 
     def references(
@@ -85,7 +87,8 @@ class ImpactAlgorithm:
             )
             for batch, each in zip(batches, found, strict=True)
         ]
-        count, total = torch.stack(squares).sum(0).unbind(-1)
+        whole = self._gather(torch.stack(squares).sum(0)).sum(0)
+        count, total = whole.unbind(-1)
         scale = (total / count.clamp(min=1.0)).sqrt().clamp(min=_MIN_SCALE).float()
         return [each._replace(scale=scale) for each in found]
 

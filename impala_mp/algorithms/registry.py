@@ -24,23 +24,28 @@ _ALGORITHMS: dict[str, type[Any]] = {
 
 
 def make(
-    config: Any, policy: agent.Agent, online: flat_parameters.FlatParameters
+    config: Any,
+    policy: agent.Agent,
+    online: flat_parameters.FlatParameters,
+    gather: base.Gather = base.alone,
+    num_ranks: int = 1,
 ) -> base.Algorithm:
     """Builds the algorithm that `config.algorithm` names.
 
     Args:
       online: the parameters of `policy`, which the learner changes in place.
+      gather: from all of `num_ranks` learner ranks, each with a batch of `config`.
     """
     target = None
     if derived.has_target_network(config):
         target = target_network.TargetNetwork(config.target, online)
-    critic = actor_critic.Critic(config, policy)
+    critic = actor_critic.Critic(config, policy, num_ranks)
     if config.algorithm == "dqn":
         return dqn.DQNAlgorithm(config.dqn, critic, target)
     if config.algorithm == "iqn":
         return iqn.IQNAlgorithm(config.dqn, config.iqn.kappa, critic, target)
     if target is not None:
-        return impact.ImpactAlgorithm(config.impact, critic, target)
+        return impact.ImpactAlgorithm(config.impact, critic, target, gather)
     return impala.VTraceAlgorithm(critic)
 
 

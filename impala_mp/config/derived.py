@@ -97,10 +97,23 @@ def server_threads(inference: Any) -> int:
 
 
 def learner_threads(config: Any, num_cores: int) -> int:
-    """Returns the number in `config.learner`, or the cores that nothing else takes."""
+    """Returns the threads of a rank in `config.learner`, or its share of free cores."""
     taken = num_actors(config.actors, num_cores) + server_threads(config.inference)
-    threads: int = config.learner.threads or max(1, num_cores - taken)
+    left = (num_cores - taken) // config.learner.ranks
+    threads: int = config.learner.threads or max(1, left)
     return threads
+
+
+def of_rank(config: Any) -> Any:
+    """Returns the config of one of several ranks: its share of batch and replay."""
+    ranks = config.learner.ranks
+    if ranks == 1:
+        return config
+    own = config.copy_and_resolve_references()
+    with own.unlocked():
+        own.batch_size //= ranks
+        own.replay.memory_mib /= ranks
+    return own
 
 
 def has_replay(config: Any) -> bool:

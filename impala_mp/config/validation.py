@@ -10,6 +10,7 @@ from impala_mp.config import (
     fields as fields_lib,
     live_hyperparameters,
     population,
+    rank_shares,
 )
 
 
@@ -191,6 +192,8 @@ def check_relations(config: Any, num_cores: int) -> None:
     _check_replay(config)
     population.check(config)
     _check_effects(config)
+    if config.learner.ranks > 1:
+        rank_shares.check(config)
     _check_batch(config, derived.num_actors(config.actors, num_cores))
 
 

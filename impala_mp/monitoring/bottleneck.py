@@ -11,6 +11,7 @@ def explain(
     num_cores: int,
     device: str,
     server_threads: int = 0,
+    num_ranks: int = 1,
 ) -> str:
     """Returns one or two sentences; "" while the numbers are missing.
 
@@ -29,9 +30,12 @@ def explain(
         f" {inference:.3g} ms of inference."
     )
     if waits > _IDLE and waits >= actors_wait:
-        free = num_cores - num_actors - (device == "cpu") - server_threads
+        learning = num_ranks if device == "cpu" else 0
+        free = num_cores - num_actors - learning - server_threads
+        last = _last_rank(record, num_actors, num_ranks)
         return (
-            f"The learner waited {100 * waits:.0f} % of its time for data. {costs}"
+            f"The learner waited {100 * waits:.0f} % of its time for data.{last}"
+            f" {costs}"
             f" {_more_actors(waits, num_actors, free, num_cores)}"
         )
     if actors_wait > _IDLE:
@@ -42,6 +46,20 @@ def explain(
             f" {_enough(actors_wait, num_actors)} of {num_actors} actors would do."
         )
     return f"Actors and learner keep each other busy. {costs}"
+
+
+def _last_rank(record: dict[str, float], num_actors: int, num_ranks: int) -> str:
+    """Returns a sentence on the rank that the others wait for; "" for a single one."""
+    waited = record.get("ranks/waited_share", math.nan)
+    if not waited > _IDLE:
+        return ""
+    rank, share = int(record["ranks/last"]), num_actors // num_ranks
+    first, last = rank * share, (rank + 1) * share - 1
+    actors = f"actors {first} to {last}" if last > first else f"actor {first}"
+    return (
+        f" Rank {rank} had no batch in {100 * waited:.0f} % of the time; {actors} fill"
+        " it."
+    )
 
 
 def brief(record: dict[str, float]) -> str:
@@ -84,7 +102,11 @@ def explain_stall(quiet_secs: float, processes: list[tuple[str, str]]) -> str:
         states = counts.setdefault(role, {})
         words = state.replace("_", " ")
         states[words] = states.get(words, 0) + 1
-    learner = next(iter(counts.get("learner", {"unknown": 1})))
+    learners = [state for role, state in processes if role == "learner"]
+    ranks = [state.replace("_", " ") for state in learners] or ["unknown"]
+    learner = ranks[0]
+    if len(ranks) > 1:
+        learner = ", ".join(f"{state} (rank {i})" for i, state in enumerate(ranks))
     others = [
         f"{role}s: {', '.join(f'{n} {state}' for state, n in states.items())}"
         for role, states in counts.items()

@@ -120,6 +120,14 @@ SECTIONS = (
                 "share",
                 "Learner's time spent publishing.",
             ),
+            _Metric(
+                "ranks/waited_share",
+                "share",
+                "Time without a batch of the learner rank that waits most.",
+                "Like that of the others.",
+                "High: its actors are slower; see ranks/last and logs/.",
+            ),
+            _Metric("ranks/last", "rank", "Learner rank that waits most."),
             _Metric("time/actor_environment", "share", "Actors' time in environments."),
             _Metric("time/actor_inference", "share", "Actors' time in inference."),
             _Metric(
@@ -230,6 +238,13 @@ SECTIONS = (
                 "Trajectories in which more than one version acted.",
                 "0, or there is a defect.",
                 "Report it, with the run.",
+            ),
+            _Metric(
+                "health/rank_mismatches",
+                "restarts",
+                "Restarts of all learner ranks, because one was not like the others.",
+                "0, or there is a defect.",
+                "Report it, with the log of the learner.",
             ),
             _Metric(
                 "health/drift",

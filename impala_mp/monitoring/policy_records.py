@@ -102,7 +102,7 @@ def _taken(shared: shared_lib.Shared, record: dict[str, float]) -> Record:
     num_actions = getattr(shared.environment.action, "num_actions", 0)
     if taken := action_counts.take(record, num_actions):
         histograms[action_counts.HISTOGRAM] = action_counts.raw(taken)
-    names = shared.learner_names.names()
+    names = shared.learner_names[0].names()
     return episode_statistics.with_names(record, names), histograms
 
 

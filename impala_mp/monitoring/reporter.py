@@ -27,12 +27,13 @@ from impala_mp.workers import learner_metrics
 _STALL_SECS = 20.0  # without an update; then a stall is reported
 _SPLIT = ("environment", "inference", "wait")
 # Counters that restart with the supervisor; the metrics add the earlier runs.
-_CARRIED = (
+_CARRIED = {
     "health/restarts",
     "health/bad_data",
     "health/observations_outside",
     "health/torn_reads_retried",
-)
+    "health/rank_mismatches",
+}
 
 
 class _OnceAMinute:
@@ -62,7 +63,7 @@ class Reporter:
         self._shared = shared = policies[0]
         self._run = run
         self._records = policy_records.PolicyRecords(policies)
-        self._books = [each.control.books for each in policies]
+        self._books = [books for each in policies for books in each.control.books]
         self._actor_rows = [shared.row(seat) for seat in shared.topology.actors]
         self._failed_checkpoints = 0
         self._news = time.monotonic()  # time of the last update
@@ -163,6 +164,7 @@ class Reporter:
             self._num_cores,
             self._device,
             derived.server_threads(self._shared.config.inference),
+            self._shared.config.learner.ranks,
         )
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
 
@@ -270,7 +272,11 @@ class Reporter:
             ),
             "health/torn_reads_retried": sum(r.get("torn_reads") for r in rows),
         }
-        for name in _CARRIED:
+        if self._shared.config.learner.ranks > 1:
+            found["health/rank_mismatches"] = sum(
+                books.get("rank_mismatches") for books in self._books
+            )
+        for name in found.keys() & _CARRIED:
             found[name] += self._carried.get(name, 0)
         return found
 

@@ -116,14 +116,16 @@ class FlatParameters:
         """The trainable parameters, float32 [num_trainable]."""
         return self.flat.view(torch.float32)[: self.layout.num_trainable]
 
-    def attach_gradients(self) -> torch.Tensor:
+    def attach_gradients(self, tail: int = 0) -> torch.Tensor:
         """Gives every trainable parameter a view of one flat gradient; returns it.
 
-        It is float32 [num_trainable]. Autograd adds into it in place. The caller zeros
-        it between updates.
+        It is float32 [num_trainable + tail]; the tail is the caller's. Autograd adds
+        into it in place. The caller zeros it between updates.
         """
-        flat = torch.zeros_like(self.flat)
+        size = self.layout.num_trainable + tail
+        num_bytes = max(self.layout.num_bytes, 4 * size)
+        flat = torch.zeros(num_bytes, dtype=torch.uint8, device=self.flat.device)
         for tensor, view in zip(self.tensors, self.layout.views(flat), strict=True):
             if tensor.requires_grad:
                 tensor.grad = view
-        return flat.view(torch.float32)[: self.layout.num_trainable]
+        return flat.view(torch.float32)[:size]

@@ -5,6 +5,8 @@ evaluation) frozen with the parameters. So actor and learner see the same number
 same version. Only the learner updates them, with the data of all actors.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -36,6 +38,8 @@ class Normaliser(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(shape, dtype=dtype))
         self.register_buffer("variance", torch.ones(shape))
+        # Of learner ranks: a tensor of all of them, [ranks, *shape]; None: one learns.
+        self.gather: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """[N, *shape] -> [N, *shape], float32; only clipped before the first update."""
@@ -54,13 +58,36 @@ class Normaliser(nn.Module):
         `finite` is a scalar 0 or 1; with 0 nothing changes. An element whose variance
         exceeds float32 (values of about 1e20) keeps its statistics.
         """
-        share = len(inputs) / (self.count + len(inputs)) * finite
-        share = share.to(self.mean.dtype)
+        size = len(inputs)
         batch_variance, batch_mean = torch.var_mean(inputs, 0, correction=0)
+        if self.gather is not None:
+            size, batch_variance, batch_mean = _pooled(
+                size, *map(self.gather, (batch_variance, batch_mean))
+            )
+        share = size / (self.count + size) * finite
+        share = share.to(self.mean.dtype)
         delta = batch_mean - self.mean
         growth = batch_variance - self.variance + delta.square() * (1.0 - share)
         growth = growth.float()
         is_sane, zero = growth.isfinite(), growth.new_zeros(())
         self.mean.add_(torch.where(is_sane, delta * share, zero))
         self.variance.add_(torch.where(is_sane, growth * share, zero))
-        self.count.add_(len(inputs) * finite)
+        self.count.add_(size * finite)
+
+
+def _pooled(
+    size: int, variances: torch.Tensor, means: torch.Tensor
+) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Returns size, variance and mean of ranks' batches of `size` each, as of one."""
+    mean = means.double().mean(0)
+    between = (means.double() - mean).square().mean(0)
+    variance = variances.double().mean(0) + between
+    whole = size * len(means)
+    return whole, variance.to(variances.dtype), mean.to(means.dtype)
+
+
+def pool(network: nn.Module, gather: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Lets the statistics of a network be those of the batches of all ranks."""
+    for module in network.modules():
+        if isinstance(module, Normaliser):
+            module.gather = gather

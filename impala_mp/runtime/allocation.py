@@ -54,7 +54,8 @@ class Policy(NamedTuple):
     agent: agent.Agent
 
     def layouts(self) -> Layouts:
-        return layouts(self.config, self.environment, self.agent)
+        config = derived.of_rank(self.config)
+        return layouts(config, self.environment, self.agent)
 
 
 def layouts(
@@ -121,18 +122,19 @@ def _ring_bytes(config: Any, slot: types.Trajectory, num_cores: int) -> int:
 def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
     """Returns the bytes of rings, batch, replay and parameters, in all processes."""
     slot, batch, num_bytes = slots
+    ranks = config.learner.ranks
     count = derived.num_actors(config.actors, num_cores)
     return (
         _ring_bytes(config, slot, num_cores)
-        + sum(leaf.nbytes for leaf in nest.flatten(batch))
+        + ranks * sum(leaf.nbytes for leaf in nest.flatten(batch))
         # Store, learner and optimizer, snapshots and evaluator, target network, actors,
         # the league and its guests.
         + num_bytes
         * (
             3
-            + 4
+            + 4 * ranks
             + 4 * derived.evaluates(config)
-            + derived.has_target_network(config)
+            + ranks * derived.has_target_network(config)
             + count
             + derived.num_frozen(config)
             + GUESTS * count * derived.has_league(config)
@@ -143,7 +145,7 @@ def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
 
 
 def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
-    """Returns the trajectories and bytes of the replay in `config.replay`.
+    """Returns the trajectories and bytes of the replays of all ranks.
 
     Raises:
       BadInput: less than a batch or a slot fits into it.
@@ -151,7 +153,8 @@ def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:
     if not derived.has_replay(config):
         return 0, 0
     settings, each = config.replay, replay.trajectory_bytes(batch)
-    capacity = derived.replay_capacity(config, each)
+    own = derived.replay_capacity(derived.of_rank(config), each)
+    capacity = own * config.learner.ranks
     if settings.start > capacity:
         raise errors.BadInput(
             f"replay.start ({settings.start}) is more than the {capacity} trajectories"
@@ -172,6 +175,7 @@ def make_topology(
         inference=config.inference.mode == "server",
         num_policies=num_policies,
         apart=config.population.size > 0,
+        num_ranks=config.learner.ranks,
     )
 
 
@@ -188,12 +192,13 @@ def allocate(
     seats = make_topology(config, num_cores, len(policies))
     count = len(seats.actors)
     threads = derived.learner_threads(config, num_cores)
-    control = control_block.ControlBlock(len(seats.seats), len(policies))
+    ranks = config.learner.ranks
+    control = control_block.ControlBlock(len(seats.seats), len(policies), ranks)
     common = dict[str, Any](
         whole=config,
         topology=seats,
         inference=inference_requests.InferenceBlock(count, len(policies)),
-        names=name_tables.NameTables(count + len(policies), types.NUMBERS),
+        names=name_tables.NameTables(count + len(policies) * ranks, types.NUMBERS),
         evaluation_record=record_ring.RecordRing(
             evaluator.record_names(_evaluated(policies))
         ),
@@ -204,6 +209,7 @@ def allocate(
             config.actors.threads,
             threads,
             derived.server_threads(config.inference),
+            ranks,
         ),
     )
     if size := config.population.size:
@@ -231,7 +237,7 @@ def _allocate(
 ) -> shared_lib.Shared:
     """Allocates the memory of one policy."""
     config, slots = policy.config, policy.layouts()
-    count = len(common["topology"].actors_of(number))
+    readers = [seat.rank for seat in common["topology"].actors_of(number)]
     metrics = learner_metrics.record_names(config, policy.environment.players)
     if "population" in common:
         metrics += member.METRICS
@@ -247,7 +253,9 @@ def _allocate(
         environment=policy.environment,
         batch=slots.batch,
         control=control,
-        rings=trajectory_ring.TrajectoryRings(slots.slot, count, config.actors.slots),
+        rings=trajectory_ring.TrajectoryRings(
+            slots.slot, len(readers), config.actors.slots, readers
+        ),
         store=parameter_store.ParameterStore(slots.num_bytes, config.health.checksums),
         snapshots=snapshots.make_store(slots.num_bytes * derived.evaluates(config)),
         league=league_memory.LeagueMemory(derived.num_frozen(config), slots.num_bytes),

@@ -8,7 +8,7 @@ import re
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from impala_mp.config import user_code
@@ -59,11 +59,14 @@ class ChildProcess:
         self._hung = ""  # why they were given
         self._excused = (0, 0.0)  # heartbeat, and seconds left out of the silence since
         self._pidfd = -1
+        # Whether a rank of the learner may still come, for which others wait.
+        self.may_wait: Callable[[], bool] = lambda: False
 
     @property
     def name(self) -> str:
         role = self.seat.role
-        return role if role == "learner" else f"{role} {self.seat.index}"
+        alone = role == "learner" and len(self._shared.topology.learners) == 1
+        return role if alone else f"{role} {self.seat.index}"
 
     @property
     def title(self) -> str:
@@ -127,7 +130,10 @@ class ChildProcess:
         return self.row.state.name.lower()
 
     def _limit(self) -> float:
-        limit: float = self._health[_LIMITS.get(self.row.state, "hang_secs")]
+        state = self.row.state
+        if state == control_block.State.WAITING_FOR_RANKS and self.may_wait():
+            return math.inf
+        limit: float = self._health[_LIMITS.get(state, "hang_secs")]
         return limit
 
     def _silent_for(self, seconds: float) -> bool:
@@ -209,6 +215,20 @@ class ChildProcess:
         )
         if isinstance(self.verdict, restart_policy.Wait):
             self.restart_at = now + self.verdict.secs
+
+    def end_with(self, other: "ChildProcess") -> None:
+        """Kills the process, if there is one, and waits for the restart of `other`."""
+        if self.process is not None:
+            self._send(signal.SIGKILL)
+            self.process.join(_GONE_SECS)
+            self.close()
+            self.deaths += 1
+        self.row.beat(control_block.State.NOT_STARTED)
+        self.reason = self.error = ""
+        if other.reason:
+            self.reason = f"ended, because {other.name} {other.reason}"
+        self.incarnation, self.restart_at = other.incarnation, other.restart_at
+        self._orders, self._hung, self.done = [], "", False
 
     def close(self) -> None:
         """Kills the process if it still lives, and releases it.

@@ -23,6 +23,7 @@ from impala_mp.storage import files
 from impala_mp.transport import (
     control_block,
     inference_requests,
+    ranks,
     shared as shared_lib,
     topology,
 )
@@ -33,6 +34,7 @@ from impala_mp.workers import (
     inference_server,
     learner_loop,
     learner_process,
+    rank_loop,
     served_actor,
 )
 
@@ -41,7 +43,7 @@ Policies = Sequence[shared_lib.Shared]  # one of each; the run's parts are the s
 END = signal.SIGUSR2  # from the supervisor, to a process that hangs
 
 # Exit codes for the supervisor. An environment may exit with any other code.
-BAD_INPUT, RUN_FAILED, NOT_SAVED = 211, 212, 213
+BAD_INPUT, RUN_FAILED, NOT_SAVED, PEERS_LOST = 211, 212, 213, 214
 CAUSE = "Cause: "  # begins the line of a log that the supervisor reports
 
 
@@ -78,6 +80,9 @@ def main(
             _print_cause(str(error))
             is_unsaved = isinstance(error, learner_loop.NotSaved)
             code = NOT_SAVED if is_unsaved else RUN_FAILED
+        except ranks.PeersLost as error:
+            _print_cause(str(error))
+            code = PEERS_LOST
         except BaseException as error:  # an environment may call sys.exit
             traceback.print_exc()
             _print_cause(_explain(error))
@@ -188,13 +193,28 @@ def _learn(
     at_end: contextlib.ExitStack,
 ) -> None:
     shared = policies[0]
-    resources.take_cores(shared.cores.learner)
-    cuda.take_device(shared.config.learner.device)
+    resources.take_cores(shared.cores.learners[seat.rank])
     torch.set_num_threads(shared.learner_threads)
+    if shared.config.learner.ranks > 1:
+        _learn_with_others(seat, incarnation, shared)
+        return
+    cuda.take_device(shared.config.learner.device)
     loops = [builders.make_learner(seat, policies[number]) for number in seat.policies]
     learner_process.restore(loops, print)
     profile = profiling.of_run(shared.folder, "learner", shared.profile_updates)
     learner_process.run(loops, shared.config.shutdown.deadline_secs, profile.turn)
+    profile.close()
+
+
+def _learn_with_others(
+    seat: topology.Seat, incarnation: int, shared: shared_lib.Shared
+) -> None:
+    """Learns as one of several ranks."""
+    member = builders.make_rank(seat, shared, incarnation)
+    member.start(print)
+    turns = shared.profile_updates if seat.rank == 0 else 0
+    profile = profiling.of_run(shared.folder, "learner", turns)
+    rank_loop.run(member, shared.config.shutdown.deadline_secs, profile.turn)
     profile.close()
 
 

@@ -139,10 +139,14 @@ def _check_cores(
     threads = derived.learner_threads(config, num_cores)
     cores = sorted(os.sched_getaffinity(0))
     serving = derived.server_threads(config.inference)
-    plan = resources.plan(cores, count, config.actors.threads, threads, serving)
+    ranks = config.learner.ranks
+    plan = resources.plan(cores, count, config.actors.threads, threads, serving, ranks)
     explained = resources.explain_cores(plan, threads, serving)
-    text = " ".join([f"{num_cores} available.", explained, *chosen]).rstrip()
-    if count * config.actors.threads + threads + serving > 2 * num_cores:
+    shares = resources.explain_ranks(config)
+    text = " ".join(
+        filter(None, [f"{num_cores} available.", explained, shares, *chosen])
+    )
+    if count * config.actors.threads + ranks * threads + serving > 2 * num_cores:
         text += " There are over twice as many threads. Set config.actors.count=auto."
         report.add(checker.WARNING, "cores", text)
     else:
@@ -205,8 +209,11 @@ def _learn(
     policies: Sequence[allocation.Policy],
     num_cores: int,
 ) -> None:
-    """Plays one batch with fresh parameters, through real slots, and learns it."""
-    quiet = [each._replace(config=_without_files(each.config)) for each in policies]
+    """Plays one batch with fresh parameters, through real slots, and learns it.
+
+    Of several ranks, it is the share of one.
+    """
+    quiet = [each._replace(config=_alone(each.config)) for each in policies]
     with tempfile.TemporaryDirectory() as folder:  # for a league's first snapshot
         place = os.path.join(folder, "checkpoints")
         shared = allocation.allocate(quiet, place, num_cores, config)
@@ -218,8 +225,11 @@ def _learn(
         _report_update(report, each, metrics)
 
 
-def _without_files(config: Any) -> Any:
-    config = config.copy_and_resolve_references()
+def _alone(config: Any) -> Any:
+    """Returns a config that one process learns from, without files."""
+    ranks = config.learner.ranks
+    config = derived.of_rank(config).copy_and_resolve_references()
+    config.learner.ranks, config.actors.count = 1, config.actors.count // ranks
     config.health.max_crash_files, config.logging.episodes = 0, False
     return config
 

@@ -12,6 +12,7 @@ from impala_mp.config import (
     derived,
     live_hyperparameters,
     policies as policies_lib,
+    rank_shares,
     validation,
 )
 from impala_mp.environments import league_games, members
@@ -121,6 +122,7 @@ def prepare(
         made = allocation.make_agent(own, live, spec)
         chosen = calibration.fill_in(own, spec, made, num_cores, stored)
         return [allocation.Policy("", own, live, spec, made)], chosen
+    rank_shares.check_policies(config, len(environments))
     every = sum(len(spec.players) for spec in environments.values())
     count = 1 if config.population.size else every
     chosen = calibration.fill_in_several(config, count, num_cores, stored)
@@ -183,7 +185,7 @@ def _carry_over(
     """Restores the overrides and counts of checkpoints; returns sentences."""
     kept = []
     for each, (overrides, counts) in zip(shared, saved, strict=True):
-        accounting.carry_over(each.control.books, counts)
+        accounting.carry_over(each.control.books[0], counts)
         kept += live_control.restore(live_control.of(each), overrides, changes)
     return kept
 
@@ -295,6 +297,7 @@ def _described(policies: Sequence[shared_lib.Shared]) -> list[str]:
             shared.learner_threads,
             derived.server_threads(shared.config.inference),
         ),
+        resources.explain_ranks(shared.config),
         *(text for each in different for text in _memory(each)),
         resources.cpu_limit(),
     ]
@@ -311,7 +314,8 @@ def _inputs(shared: shared_lib.Shared) -> list[str]:
 def _memory(shared: shared_lib.Shared) -> list[str]:
     """Returns sentences on the memory of one policy."""
     batch_bytes = sum(leaf.nbytes for leaf in nest.flatten(shared.batch))
-    holders = {"published": 3, "the learner's (beside gradient and optimizer)": 1}
+    ranks = shared.config.learner.ranks
+    holders = {"published": 3, "the learner's (beside gradient and optimizer)": ranks}
     if shared.config.inference.mode == "server":
         holders["the inference server's"] = 2
     else:
@@ -321,7 +325,7 @@ def _memory(shared: shared_lib.Shared) -> list[str]:
         holders["snapshots for the evaluator"] = 3
         holders["the evaluator's"] = 1
     if derived.has_target_network(shared.config):
-        holders["the target network's"] = 1
+        holders["the target network's"] = ranks
     if derived.has_league(shared.config):
         holders["the league's"] = derived.num_frozen(shared.config)
         holders["its guests'"] = allocation.GUESTS * len(shared.cores.actors)

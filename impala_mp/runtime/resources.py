@@ -25,36 +25,57 @@ def plan(
     actor_threads: int,
     learner_threads: int,
     server_threads: int = 0,
+    num_ranks: int = 1,
 ) -> shared.Cores:
-    """Assigns a core to every thread, or none if there are too few."""
-    threads = [learner_threads, server_threads, *[actor_threads] * num_actors]
+    """Assigns a core to every thread, or none if there are too few.
+
+    Each of the learner's ranks has `learner_threads`.
+    """
+    ranks = [learner_threads] * num_ranks
+    threads = [*ranks, server_threads, *[actor_threads] * num_actors]
     if sum(threads) > len(cores):
-        return shared.Cores((), ((),) * num_actors)
+        return shared.Cores(((),) * num_ranks, ((),) * num_actors)
     ends = itertools.accumulate(threads)
-    learner, server, *actors = (
+    found = [
         tuple(cores[end - count : end])
         for count, end in zip(threads, ends, strict=True)
-    )
-    return shared.Cores(learner, tuple(actors), server)
+    ]
+    learners, (server, *actors) = found[:num_ranks], found[num_ranks:]
+    return shared.Cores(tuple(learners), tuple(actors), server)
 
 
 def explain_cores(
     cores: shared.Cores, learner_threads: int, server_threads: int = 0
 ) -> str:
     """Returns a sentence on which process has which cores."""
-    count = len(cores.actors)
-    if cores.learner:
+    count, num_ranks = len(cores.actors), len(cores.learners)
+    if cores.learners[0]:
+        ranks = f", {num_ranks} ranks," if num_ranks > 1 else ""
         server = (
             f" the inference server {_cores(cores.server)}," if server_threads else ""
         )
         return (
-            f"Cores: the learner has {_cores(cores.learner)},{server} and"
+            f"Cores: the learner{ranks} has"
+            f" {_cores(tuple(itertools.chain(*cores.learners)))},{server} and"
             f" {count} actors {_cores(tuple(itertools.chain(*cores.actors)))}."
         )
     server = f", {server_threads} inference" if server_threads else ""
+    learning = learner_threads * num_ranks
     return (
-        f"Cores: {count} actors{server} and {learner_threads} learner threads share"
+        f"Cores: {count} actors{server} and {learning} learner threads share"
         f" {len(os.sched_getaffinity(0))} cores; the learner goes first."
+    )
+
+
+def explain_ranks(config: Any) -> str:
+    """Returns a sentence on the shares of the learner's ranks; "" for a single one."""
+    ranks, size = config.learner.ranks, config.batch_size
+    if ranks == 1:
+        return ""
+    actors = config.actors.count // ranks
+    return (
+        f"Learner: {ranks} ranks; each learns {size // ranks} of the {size}"
+        f" trajectories of a batch, those of {actors} actor{'s' * (actors > 1)}."
     )
 
 
@@ -90,6 +111,7 @@ def choose_devices(config: Any, num_parameters: int) -> list[str]:
             config[name].device, why = _choose_device(num_parameters)
             device = f"{name}.device = {config[name].device} (auto)"
             sentences.append(f"{device}: {why}.")
+    _check_gpus(config)
     return sentences
 
 
@@ -116,6 +138,18 @@ def check_devices(config: Any) -> None:
     """Raises BadInput unless the devices of `config` are available."""
     for name in ("learner", "inference"):
         check_device(f"{name}.device", config[name].device)
+    _check_gpus(config)
+
+
+def _check_gpus(config: Any) -> None:
+    """Raises BadInput unless each of several ranks has a GPU, or none needs one."""
+    ranks, device = config.learner.ranks, config.learner.device
+    if ranks > 1 and device == "cuda" and _num_gpus() < ranks:
+        raise errors.BadInput(
+            f"learner.ranks ({ranks}) need a GPU each, and {_num_gpus()} CUDA devices"
+            f" are visible. Set config.learner.ranks to {_num_gpus()}, or"
+            " config.learner.device=cpu."
+        )
 
 
 def check_device(field: str, device: str) -> None:
@@ -143,7 +177,11 @@ def check_device(field: str, device: str) -> None:
 
 
 def descriptors_needed(
-    num_actors: int, num_children: int, num_open: int, num_policies: int = 1
+    num_actors: int,
+    num_children: int,
+    num_open: int,
+    num_policies: int = 1,
+    num_ranks: int = 1,
 ) -> int:
     """Returns the supervisor's descriptors at a child's start, the most of any process.
 
@@ -152,7 +190,7 @@ def descriptors_needed(
     files of a run.
     """
     memory, spare = 2 * (4 + 5 * num_policies), 20
-    bells = num_policies * (num_actors + 1) + 1
+    bells = num_policies * (num_actors + num_ranks) + 1
     return num_open + memory + bells + 2 * num_children + spare
 
 
@@ -166,9 +204,8 @@ def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
     if config.runtime.mode == "lockstep":
         children = 0
     num_policies = len(the_topology.learner().policies)
-    number = descriptors_needed(
-        count, children, len(os.listdir("/proc/self/fd")), num_policies
-    )
+    num_open, ranks = len(os.listdir("/proc/self/fd")), config.learner.ranks
+    number = descriptors_needed(count, children, num_open, num_policies, ranks)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY and number > limit:
         raise errors.BadInput(

@@ -18,6 +18,7 @@ from impala_mp.runtime import (
     death_reports,
     entry_points,
     life_pipe,
+    rank_group,
     restart_policy,
     signals,
 )
@@ -45,6 +46,7 @@ class Supervisor:
         tick: Callable[[list[health.Status]], None],
     ) -> None:
         """Calls `report` with sentences for the user, and `tick` every few seconds."""
+        self._meeting, policies = rank_group.meet(policies)
         self._policies, self._report, self._tick = policies, report, tick
         self._shared = shared = policies[0]
         self._health = shared.config.health
@@ -58,6 +60,8 @@ class Supervisor:
             )
             for seat in shared.topology.seats
         ]
+        learners = [self._children[each.row] for each in shared.topology.learners]
+        self._ranks = rank_group.RankGroup(learners)
         self._learner = self._children[shared.topology.learner().row]
         self._context = multiprocessing.get_context("forkserver")
         self._deaths = death_reports.DeathReports(report)
@@ -251,8 +255,10 @@ class Supervisor:
 
     def _reap(self, child: child_process.ChildProcess) -> None:
         """Records a death and acts on it."""
+        if child in self._ranks:
+            child = self._ranks.cause(child)
         code = child.reap()
-        if code == 0 and child is self._learner:
+        if code == 0 and child in self._ranks:
             child.done = True
             return
         if code == entry_points.BAD_INPUT:
@@ -275,6 +281,8 @@ class Supervisor:
         self._stop_at_the_same_error(child)
         self._stop_without_progress(child)
         self._deaths.add(child, child.verdict.secs)
+        if child in self._ranks:
+            self._ranks.end_with(child)
 
     def _stop_at_the_same_error(self, child: child_process.ChildProcess) -> None:
         """Raises ChildFailed if all actors die of one error before the first update.
@@ -288,7 +296,11 @@ class Supervisor:
             and child.error
             and len(signatures) == 1
             and sum(each.deaths for each in actors) > 1
-            and not any(each.control.books.get("learned") for each in self._policies)
+            and not any(
+                books.get("learned")
+                for each in self._policies
+                for books in each.control.books
+            )
         ):
             raise ChildFailed(
                 "every actor has died of the same error before the first update"
@@ -335,13 +347,14 @@ class Supervisor:
         )
 
     def _are_enough(self, left: Sequence[topology.Seat]) -> bool:
-        """Returns whether these actors are allowed, and fill a batch of each policy."""
+        """Returns whether these actors are allowed, and fill each learner's share."""
         return len(left) >= max(1, self._health.min_actors) and all(
-            sum(each.number in seat.policies for seat in left)
+            sum(each.number in seat.policies and seat.rank == rank for seat in left)
             * each.config.actors.slots
             * each.config.actors.environments
-            >= derived.num_fresh(each.config)
+            >= derived.num_fresh(each.config) / each.config.learner.ranks
             for each in self._policies
+            for rank in range(each.config.learner.ranks)
         )
 
     # The end.

@@ -24,6 +24,7 @@ class State(enum.IntEnum):
     STOPPING = 5
     WAITING_FOR_INFERENCE = 6
     RESETTING = 7  # the environment's first reset, which may take long
+    WAITING_FOR_RANKS = 8  # of several that learn: for another one
 
 
 # States before a process has done anything for the run.
@@ -47,12 +48,13 @@ COUNTERS = (
     "observations_outside",  # outside of their space, but used
     "finished",  # unrolls, updates, evaluations or batches of requests, by role
 )
-# Words of a policy's books. The process that learns the policy alone writes them.
+# Words of a policy's books, of which each rank that learns it alone writes its own.
 BOOKS = (
     "carried_over",  # trajectories of the runs before
     "learned",  # trajectories
     "discarded",  # trajectories
     "failed_checkpoints",
+    "rank_mismatches",  # starts of all ranks, because one was not like the others
 )
 
 _LINE = 8  # int64 words of a cache line
@@ -109,14 +111,16 @@ class ControlBlock:
     The supervisor writes the override of a user, or NaN.
     """
 
-    def __init__(self, num_processes: int, num_policies: int = 1) -> None:
+    def __init__(
+        self, num_processes: int, num_policies: int = 1, num_ranks: int = 1
+    ) -> None:
         """Allocates the block; this object has the live values of policy 0."""
         columns = -(-len(COUNTERS) // _LINE) * _LINE  # whole cache lines a row
         live = specs.array_spec((num_policies, len(_INDEX)), np.float64)
         spec = {
             "orders": specs.array_spec((3,), np.int64),
             "rows": specs.array_spec((num_processes, columns), np.int64),
-            "books": specs.array_spec((num_policies, _LINE), np.int64),
+            "books": specs.array_spec((num_policies, num_ranks, _LINE), np.int64),
             "scheduled": live,
             "overrides": live,
         }
@@ -140,9 +144,9 @@ class ControlBlock:
         return _attach(self._memory, policy)
 
     @property
-    def books(self) -> Counters:
-        """Trajectory counts of the policy."""
-        return Counters(self._memory.arrays["books"][self.policy], BOOKS)
+    def books(self) -> list[Counters]:
+        """Trajectory counts of the policy, by rank."""
+        return [Counters(x, BOOKS) for x in self._memory.arrays["books"][self.policy]]
 
     def row(self, process: int) -> ProcessRow:
         return ProcessRow(self._memory.arrays["rows"][process])

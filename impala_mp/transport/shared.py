@@ -24,7 +24,7 @@ from impala_mp.transport import (
 class Cores(NamedTuple):
     """Cores by role; an empty tuple leaves the choice to the kernel."""
 
-    learner: tuple[int, ...]
+    learners: tuple[tuple[int, ...], ...]  # by rank
     actors: tuple[tuple[int, ...], ...]
     server: tuple[int, ...] = ()  # of the inference server, if any
 
@@ -56,6 +56,7 @@ class Shared(NamedTuple):
     evaluation_record: record_ring.RecordRing
     learner_threads: int
     cores: Cores
+    port: int = 0  # where the ranks of the learner meet, if there are several
     profile_updates: int = 0
     run: int = (
         0  # number of the run in its folder; 0 in lockstep, which is deterministic
@@ -75,9 +76,11 @@ class Shared(NamedTuple):
         return [self.names.tables[seat.index] for seat in seats]
 
     @property
-    def learner_names(self) -> name_tables.NameTable:
-        """Table of the user's numbers in the policy's games."""
-        return self.names.tables[len(self.topology.actors) + self.number]
+    def learner_names(self) -> list[name_tables.NameTable]:
+        """Tables of the user's numbers in the policy's games, by rank."""
+        num_ranks = len(self.control.books)
+        first = len(self.topology.actors) + self.number * num_ranks
+        return self.names.tables[first : first + num_ranks]
 
     def row(self, seat: topology_lib.Seat) -> control_block.ProcessRow:
         """Returns the words of one seat's processes."""

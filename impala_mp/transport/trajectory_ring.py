@@ -7,6 +7,7 @@ incarnation starts over at `head`. Nothing has to be reclaimed.
 """
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -134,10 +135,20 @@ class TrajectoryRing:
 class TrajectoryRings:
     """Memory and doorbells of all rings. Picklable to a child."""
 
-    def __init__(self, slot: types.Trajectory, num_actors: int, num_slots: int) -> None:
+    def __init__(
+        self,
+        slot: types.Trajectory,
+        num_actors: int,
+        num_slots: int,
+        ranks: Sequence[int] = (),
+    ) -> None:
+        """`ranks` are those that read the rings, by actor; none named: a single one."""
         spec = ring_spec(slot, num_actors, num_slots)
         self.memory = shared_memory.SharedArrays(spec)
-        self.learner_doorbell = doorbell.Doorbell()
+        self._ranks = tuple(ranks) or (0,) * num_actors
+        self.learner_doorbells = [
+            doorbell.Doorbell() for _ in range(1 + max(self._ranks))
+        ]
         self.actor_doorbells = [doorbell.Doorbell() for _ in range(num_actors)]
 
     def ring(self, actor: int) -> TrajectoryRing:
@@ -146,7 +157,7 @@ class TrajectoryRings:
             arrays.words[actor],
             nest.map_structure(lambda leaf: leaf[actor], arrays.slots),
             self.actor_doorbells[actor],
-            self.learner_doorbell,
+            self.learner_doorbells[self._ranks[actor]],
         )
 
     def heads(self) -> np.ndarray:
@@ -159,10 +170,10 @@ class TrajectoryRings:
 
     def wake_all(self) -> None:
         """Wakes all waiting processes, so that they read the control block."""
-        for bell in (self.learner_doorbell, *self.actor_doorbells):
+        for bell in (*self.learner_doorbells, *self.actor_doorbells):
             bell.ring()
 
     def close(self) -> None:
         self.memory.close()
-        for bell in (self.learner_doorbell, *self.actor_doorbells):
+        for bell in (*self.learner_doorbells, *self.actor_doorbells):
             bell.close()

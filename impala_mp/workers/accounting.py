@@ -5,7 +5,10 @@ Counts start with the first run in a workdir, and a checkpoint keeps them. For a
 run, trajectories that were committed but not learned by then count as discarded.
 """
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from impala_mp.transport import control_block, trajectory_ring
 from impala_mp.workers import batcher
@@ -17,12 +20,14 @@ class Accounts:
     def __init__(
         self,
         rings: trajectory_ring.TrajectoryRings,
+        numbers: Sequence[int],
         the_batcher: batcher.Batcher,
         books: control_block.Counters,
         slot_size: int,
     ) -> None:
-        """`slot_size`: trajectories per slot of the rings."""
+        """`numbers`: of the rings that it reads; `slot_size`: trajectories per slot."""
         self._rings, self._batcher, self._books = rings, the_batcher, books
+        self._numbers = list(numbers)
         self._slot_size = slot_size
         self._num_learned = 0  # trajectories of this incarnation
         self._saved: dict[str, int] = {}
@@ -56,7 +61,7 @@ class Accounts:
         """
         if self._saved:
             return self._saved
-        heads, tails = self._rings.heads(), self._rings.tails()
+        heads, tails = self._own(self._rings.heads()), self._own(self._rings.tails())
         staged = self._batcher.num_released - self._num_learned
         counts = {
             "committed": self._since_the_first_run(heads),
@@ -70,15 +75,39 @@ class Accounts:
 
     def discard_lost(self) -> None:
         """Discards what an earlier incarnation took but did not learn; at its start."""
-        taken = self._since_the_first_run(self._rings.tails())
+        taken = self._since_the_first_run(self._own(self._rings.tails()))
         self._books.set("discarded", taken - self._books.get("learned"))
+
+    def _own(self, words: np.ndarray) -> np.ndarray:
+        """Returns those of the rings that this learner reads."""
+        return words[self._numbers]
 
     def _since_the_first_run(self, slots: Any) -> int:
         """Returns trajectories of all runs; `slots` are those of this run, by ring."""
         return self._books.get("carried_over") + int(slots.sum()) * self._slot_size
 
 
+class SharedAccounts(Accounts):
+    """Accounts of the first of several ranks: it reports those of all."""
+
+    agreed: dict[str, int] = {}  # of all ranks, before the next update
+
+    def own(self) -> dict[str, int]:
+        """Returns the number of this rank's trajectories by outcome."""
+        return super().counts()
+
+    def counts(self) -> dict[str, int]:
+        """Returns the number of all ranks' trajectories by outcome."""
+        return self.agreed
+
+    def saved(self, counts: dict[str, int]) -> None:
+        """Leaves `counts` as they are: they are fixed until the next update."""
+
+
 def carry_over(books: control_block.Counters, counts: dict[str, int]) -> None:
-    """Restores a checkpoint's `counts`; the supervisor calls it before any learner."""
+    """Restores a checkpoint's `counts`; the supervisor calls it before any learner.
+
+    `books` are those of the first rank, which takes over the trajectories of all.
+    """
     books.set("carried_over", counts.get("committed", 0))
     books.set("learned", counts.get("learned", 0))

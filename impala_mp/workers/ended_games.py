@@ -19,6 +19,19 @@ class Games(NamedTuple):
     numbers: np.ndarray  # float64 [G, names], NaN where a game has none
 
 
+_ROW = 3  # numbers of a row before the user's
+ROW = _ROW + types.NUMBERS
+
+
+def rows(games: Games) -> list[list[float]]:
+    """Returns games as rows of ROW numbers, NaN where a game has none."""
+    found = np.full((len(games.returns), ROW), np.nan)
+    found[:, 0], found[:, 1], found[:, 2] = games.returns, games.lengths, games.tasks
+    found[:, _ROW : _ROW + games.numbers.shape[1]] = games.numbers
+    listed: list[list[float]] = found.tolist()
+    return listed
+
+
 class Groups(NamedTuple):
     """Groups of columns: by task, or by player of a game.
 
@@ -79,6 +92,22 @@ class EndedGames:
             end.episode_length[rows, columns],
             self._groups.of(batch.header, end, rows, columns),
             self._numbers(end, batch.header, rows, columns),
+        )
+
+    def of_rows(self, rows: Sequence[Sequence[float]], names: Sequence[str]) -> Games:
+        """Returns games that another process found, whose numbers have `names`."""
+        columns = [self._column(name) for name in names]
+        found = np.array(rows, np.float64).reshape(len(rows), -1)
+        numbers = np.full((len(rows), len(self.names)), np.nan)
+        for theirs, own in enumerate(columns):
+            if own >= 0:
+                numbers[:, own] = found[:, _ROW + theirs]
+        returns, lengths, tasks = found[:, :_ROW].T
+        return Games(
+            returns.astype(np.float32),
+            lengths.astype(np.int32),
+            tasks.astype(np.int64),
+            numbers,
         )
 
     def _numbers(

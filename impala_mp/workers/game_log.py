@@ -10,6 +10,13 @@ from impala_mp.transport import name_tables
 from impala_mp.workers import batcher, ended_games, episode_statistics, league
 
 
+def groups(config: Any, players: tuple[str, ...]) -> ended_games.Groups:
+    """Returns the groups of the games in a run of `config`; as in `GameLog`."""
+    num_tasks = len(derived.task_names(config.environment))
+    named = len(derived.suffixes_of_players(players))
+    return ended_games.Groups(num_tasks, max(1, named))
+
+
 class GameLog:
     """Full games that the learner has learned from, each exactly once.
 
@@ -32,10 +39,7 @@ class GameLog:
         """
         self._league = the_league
         suffixes = derived.episode_suffixes(config.environment, players)
-        num_tasks = len(derived.task_names(config.environment))
-        named = len(derived.suffixes_of_players(players))
-        groups = ended_games.Groups(num_tasks, max(1, named))
-        self._games = ended_games.EndedGames(of_actors, own, groups)
+        self._games = ended_games.EndedGames(of_actors, own, groups(config, players))
         self._statistics = episode_statistics.Episodes(suffixes)
         self._rows: episodes.Writer | None = None
         if config.logging.episodes:
@@ -45,13 +49,30 @@ class GameLog:
 
     def add(self, batch: batcher.Batch, agent_steps: int, time_secs: float) -> None:
         """Adds the games that ended in a batch; the progress is that at its end."""
-        games = self._games.find(batch)
+        self._add(self._games.find(batch), agent_steps, time_secs)
+        if self._league:
+            self._league.add(batch.episode_end.game, agent_steps)
+
+    def add_rows(
+        self,
+        rows: Sequence[Sequence[float]],
+        names: Sequence[str],
+        agent_steps: int,
+        time_secs: float,
+    ) -> None:
+        """Adds the games of another rank, as `ended_games.rows` gives them.
+
+        `names` are those of its columns.
+        """
+        self._add(self._games.of_rows(rows, names), agent_steps, time_secs)
+
+    def _add(
+        self, games: ended_games.Games, agent_steps: int, time_secs: float
+    ) -> None:
         names = self._games.names
         self._statistics.add(games, names)
         if self._rows:
             self._rows.add(agent_steps, time_secs, *games, names)
-        if self._league:
-            self._league.add(batch.episode_end.game, agent_steps)
 
     def metrics(self) -> dict[str, float]:
         """Returns the metrics of the last games."""

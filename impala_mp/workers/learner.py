@@ -10,10 +10,16 @@ import torch
 from impala_mp import errors, nest, types
 from impala_mp.algorithms import base, cuda, optimizers, registry
 from impala_mp.config import derived
-from impala_mp.networks import agent, flat_parameters, popart, precision
+from impala_mp.networks import (
+    agent,
+    flat_parameters,
+    normalisation,
+    popart,
+    precision,
+)
 from impala_mp.storage import crash_file
+from impala_mp.workers import batch_parts
 
-_Work = tuple[types.Trajectory, types.Sample | None]
 # A micro-batch, its sample and the algorithm's reference.
 _Part = tuple[types.Trajectory, types.Sample | None, Any]
 _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [B]
@@ -50,8 +56,12 @@ def _popart_names(config: Any) -> tuple[str, ...]:
 class Learner:
     """Owns the parameters, the optimizer and the counters."""
 
-    def __init__(self, config: Any, policy: agent.Agent) -> None:
+    def __init__(
+        self, config: Any, policy: agent.Agent, peers: batch_parts.Peers | None = None
+    ) -> None:
+        """`config` is that of one rank if there are `peers`; updates are of all."""
         self._config = config
+        self.rank, self.num_ranks = (peers.rank, peers.size) if peers else (0, 1)
         self.agent = policy
         device = config.learner.device
         policy.network.to(device)
@@ -65,11 +75,14 @@ class Learner:
             cache_enabled=not config.learner.cuda_graph,
         )
         self.parameters = flat_parameters.FlatParameters(policy.network, device)
-        self._gradient = self.parameters.attach_gradients()
-        self._optimizer = optimizers.make(config.optimizer, self.parameters.trainable)
-        self._algorithm = registry.make(config, policy, self.parameters)
-        self._popart = popart.head(policy.network)
         num_tasks = len(derived.task_names(config.environment))
+        self._attach_gradients(peers, len(metric_names(config)), 3 * num_tasks)
+        self._optimizer = optimizers.make(config.optimizer, self.parameters.trainable)
+        gather = self._ranks.gather if self._ranks else base.alone
+        self._algorithm = registry.make(
+            config, policy, self.parameters, gather, self.num_ranks
+        )
+        self._popart = popart.head(policy.network)
         # Of value targets, and how many batches PopArt has seen.
         self._moments = torch.zeros(num_tasks, 3, dtype=torch.float64, device=device)
         self._popart_batches = torch.zeros(num_tasks, device=device)
@@ -77,7 +90,7 @@ class Learner:
             *(torch.zeros((), device=device) for _ in base.Live._fields)
         )
         self._learning_rate = torch.zeros((), device=device)
-        self._compute: Callable[[_Work], _Done] = self._update
+        self._compute: Callable[[batch_parts.Work], _Done] = self._update
         if config.learner.cuda_graph:
             self._compute = cuda.GraphedCallable(
                 self._update, lambda work: work[0].time_step.reward.data_ptr()
@@ -95,6 +108,25 @@ class Learner:
         self.priorities: torch.Tensor | None = None  # [B] of a step, with replay
         self.updates = 0
         self.agent_steps = 0
+
+    def _attach_gradients(
+        self, peers: batch_parts.Peers | None, num_metrics: int, num_moments: int
+    ) -> None:
+        self._ranks: batch_parts.RankSum | None = None
+        if peers is None:
+            self._gradient = self.parameters.attach_gradients()
+            return
+        tail = batch_parts.tail_size(num_metrics, num_moments, peers.size)
+        whole = self.parameters.attach_gradients(tail)
+        num_trainable = self.parameters.layout.num_trainable
+        self._gradient = whole[:num_trainable]
+        self._ranks = batch_parts.RankSum(peers, whole, num_trainable, num_metrics)
+        normalisation.pool(self.agent.network, self._ranks.gather)
+
+    @property
+    def guilt(self) -> torch.Tensor:
+        """1 if this rank's part of the update was not finite; how many were not."""
+        return self._ranks.guilt if self._ranks else torch.zeros(2)
 
     def learning_rate(self, factor: float = 1.0) -> float:
         """Returns the learning rate at the agent steps learned so far."""
@@ -125,7 +157,8 @@ class Learner:
         (metrics, self.raw_metrics), self.priorities = self._compute((batch, sample))
         self.updates += 1
         rows, size = batch.shape
-        self.agent_steps += rows * (size - derived.num_replayed(self._config))
+        fresh = size - derived.num_replayed(self._config)
+        self.agent_steps += rows * fresh * self.num_ranks
         self._algorithm.after_update(self.updates)
         return metrics
 
@@ -145,19 +178,21 @@ class Learner:
         (part,) = self._referred([(batch, sample)])
         return self._algorithm.loss(*part, self.unroll, self._live, count)
 
-    def _referred(self, parts: list[_Work]) -> list[_Part]:
+    def _referred(self, parts: list[batch_parts.Work]) -> list[_Part]:
         batches = [batch for batch, _ in parts]
         references = self._algorithm.references(batches, self.unroll, self._live)
         return [(*part, each) for part, each in zip(parts, references, strict=True)]
 
-    def _update(self, work: _Work) -> _Done:
+    def _update(self, work: batch_parts.Work) -> _Done:
         """Makes the update on the device; never waits for the host.
 
         Returns:
           Metrics, float32 [2, len(metric_names)]: with zeros for skipped steps, and
           raw. Priorities [B], or None.
         """
-        parts = _split(*work, self._config.learner.micro_batches)
+        parts = batch_parts.split(*work, self._config.learner.micro_batches)
+        if self._ranks:
+            self._ranks.begin()
         referred = self._referred(parts)
         passes = [self._step(referred) for _ in range(self._config.learner.passes)]
         metrics, priorities = passes[-1]
@@ -181,15 +216,27 @@ class Learner:
 
     def _step(self, parts: list[_Part]) -> _Done:
         """Makes one pass over a batch and its step; returns the same as `_update`."""
-        index = self.metric_index
+        metrics, priorities = self._add_up(parts)
+        return self._take(metrics), priorities
+
+    def _add_up(self, parts: list[_Part]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Adds up gradient, metrics and moments over micro-batches, and over ranks."""
         self._gradient.zero_()
-        count = sum(math.prod(part[0].shape) for part in parts)
-        metrics = torch.zeros(len(index), device=self._gradient.device)
+        count = sum(math.prod(part[0].shape) for part in parts) * self.num_ranks
+        metrics = torch.zeros(len(self.metric_index), device=self._gradient.device)
         priorities = []
         for part in parts:
             part_metrics, part_priorities = self._accumulate(part, count)
             metrics += part_metrics
             priorities.append(part_priorities)
+        if self._ranks:
+            total = self.metric_index[TOTAL]
+            metrics = self._ranks.add_up(metrics, self._moments, total)
+        return metrics, None if parts[0][1] is None else torch.cat(priorities)
+
+    def _take(self, metrics: torch.Tensor) -> torch.Tensor:
+        """Takes the step of the gradient; returns metrics, clean and raw."""
+        index = self.metric_index
         norms = torch.stack([self._gradient[part].norm() for part in self._parts])
         metrics[self._norm_metrics] += norms
         norm = self._gradient.norm()
@@ -215,8 +262,7 @@ class Learner:
         # The metrics of a skipped step would spoil the means.
         clean = (metrics * finite).nan_to_num_(0.0, 0.0, 0.0)
         clean[index[SKIPPED_SHARE]] += 1.0 - finite
-        both = torch.stack([clean, metrics])
-        return both, None if parts[0][1] is None else torch.cat(priorities)
+        return torch.stack([clean, metrics])
 
     def _accumulate(
         self, part: _Part, count: int
@@ -337,39 +383,3 @@ class Learner:
                 torch.cuda.set_rng_state(saved, device)
         self.updates = state["updates"]
         self.agent_steps = state["agent_steps"]
-
-
-def _split(
-    batch: types.Trajectory, sample: types.Sample | None, parts: int
-) -> list[_Work]:
-    """Returns micro-batches: views along B."""
-    if parts == 1:
-        return [(batch, sample)]
-    size = batch.shape[1] // parts
-
-    def part(start: int) -> _Work:
-        def cut(axis: int, leaf: torch.Tensor) -> torch.Tensor:
-            return leaf.narrow(axis, start, size)
-
-        words = None
-        if sample is not None:
-            words = types.Sample(*(cut(0, leaf) for leaf in sample))
-        cut_batch = nest.map_batch(cut, batch._replace(before=()))
-        return cut_batch._replace(before=_cut_before(batch, start, size)), words
-
-    return [part(index * size) for index in range(parts)]
-
-
-def _cut_before(batch: types.Trajectory, start: int, size: int) -> types.Nest:
-    """Returns the predecessors of `size` columns, or () if none of them has any."""
-    if not batch.before:
-        return ()
-    num_fresh = batch.shape[1] - len(batch.before.there)
-    first, end = max(start, num_fresh) - num_fresh, start + size - num_fresh
-    if end <= first:
-        return ()
-
-    def cut(axis: int, leaf: torch.Tensor) -> torch.Tensor:
-        return leaf.narrow(axis, first, end - first)
-
-    return nest.map_batch(cut, batch.before, axes=types.BATCH_AXIS.before)

@@ -15,7 +15,6 @@ from impala_mp.transport import (
     learner_memory,
     parameter_store,
     record_ring,
-    trajectory_ring,
 )
 from impala_mp.workers import (
     accounting,
@@ -33,9 +32,6 @@ from impala_mp.workers import (
     stop_rules,
 )
 
-_RECORDS = 200  # of a run, at least
-_RESERVED = 16  # rows of the ring of records
-
 
 class NotSaved(errors.RunFailed):
     """The last checkpoint could not be written: some updates are lost."""
@@ -50,7 +46,8 @@ class LearnerLoop:
         live: live_hyperparameters.LiveHyperparameters,
         the_learner: learner.Learner,
         the_batcher: batcher.Batcher,
-        rings: trajectory_ring.TrajectoryRings,
+        the_accounts: accounting.Accounts,
+        num_actors: int,
         store: parameter_store.ParameterStore,
         control: control_block.ControlBlock,
         row: control_block.ProcessRow,
@@ -67,10 +64,7 @@ class LearnerLoop:
         self.member = the_member
         self._config = config
         self._learner, self._batcher = the_learner, the_batcher
-        slot_size = config.actors.environments
-        self._accounts = accounting.Accounts(
-            rings, the_batcher, control.books, slot_size
-        )
+        self._accounts = the_accounts
         self.control = control
         self.row, self.bell = row, the_batcher.bell
         self._record, self._replay = the_record, the_replay
@@ -91,7 +85,7 @@ class LearnerLoop:
             self._publisher.source,
             config.health.drift_interval,
             control,
-            schedules.rungs(config.actors, len(rings.heads())),
+            schedules.rungs(config.actors, num_actors),
         )
         self._schedules = live.scheduled()
         self._games, self._snapshots = games, the_snapshots
@@ -100,10 +94,12 @@ class LearnerLoop:
             learner.metric_names(config), config.learner.device
         )
         self._means: dict[str, float] = {}  # of the last record
-        self._started = self._recorded = time.monotonic()
-        self._next_record = 0  # agent steps
+        self._started = time.monotonic()
+        self._due = learner_metrics.RecordTimes(config, the_record)
         self._seconds_before = 0.0  # of the runs before, in this folder
         self._restored: dict[str, float] = {}
+        # Of several ranks, of which this is the first; None for a single one.
+        self.rank_metrics: Callable[[], dict[str, float]] | None = None
 
     @property
     def finished(self) -> bool:
@@ -174,8 +170,12 @@ class LearnerLoop:
         while not self.finished and self.ready() and time.monotonic() < end:
             self.step()
 
-    def step(self) -> None:
-        """Makes one update and publishes it. The rings must contain a batch."""
+    def step(self, live: base.Live | None = None) -> None:
+        """Makes one update and publishes it. The rings must contain a batch.
+
+        Args:
+          live: hyperparameters that the ranks agreed on; None: the present ones.
+        """
         self.row.beat(control_block.State.RUNNING)
         if self._replay:
             progress = self._learner.agent_steps / self._config.total_agent_steps
@@ -183,7 +183,8 @@ class LearnerLoop:
         batch = self.updates.timed("batch", self._batcher.take)
         if batch.num_fresh:
             self._look(batch)
-        self.updates.add(self.updates.timed("update", self._update, batch))
+        live = live or self._live()
+        self.updates.add(self.updates.timed("update", self._update, batch, live))
         if batch.num_fresh:
             self._games.add(batch, self._learner.agent_steps, self._time_secs())
             self._accounts.learned(batch.num_fresh)
@@ -193,11 +194,22 @@ class LearnerLoop:
         self._stop.look(*moment[1:], self._games.return_mean())
         if self.member:
             self.member.look(self.finished)
-        self._copy.look(self._flushed_numbers)
+        if self.rank_metrics is None:
+            self.keep()
         self.row.add("finished", 1)
 
-    def _update(self, batch: batcher.Batch) -> torch.Tensor:
-        live = base.Live(*map(self.control.get, base.Live._fields))
+    def keep(self) -> None:
+        """Copies the state into shared memory, if that is due."""
+        self._copy.look(self._flushed_numbers)
+
+    def add_games(self, rows: list[list[float]], names: list[str]) -> None:
+        """Adds the games of another rank's share of the last update."""
+        self._games.add_rows(rows, names, self._learner.agent_steps, self._time_secs())
+
+    def _live(self) -> base.Live:
+        return base.Live(*map(self.control.get, base.Live._fields))
+
+    def _update(self, batch: batcher.Batch, live: base.Live) -> torch.Tensor:
         self._guard.before()
         metrics = self._learner.update(batch.trajectory, live, batch.sample)
         if self._refresher:
@@ -225,14 +237,11 @@ class LearnerLoop:
         """Returns whether a record is due, by time or by progress.
 
         To be asked before an update, so that the last one of a run is in its last
-        record. The last rows of the ring are left to records that cannot wait.
+        record.
         """
         if not self.updates.num_updates:
             return False
-        elapsed = time.monotonic() - self._recorded
-        if self._learner.agent_steps >= self._next_record:
-            return self._record.free > _RESERVED
-        return elapsed >= self._config.logging.interval_secs and self._record.free > 2
+        return self._due.is_due(self._learner.agent_steps)
 
     def write_record(self) -> None:
         """Publishes progress and means. Waits for the device.
@@ -264,12 +273,11 @@ class LearnerLoop:
                 **{
                     f"live/{n}": self.control.get(n) for n in live_hyperparameters.NAMES
                 },
+                **(self.rank_metrics() if self.rank_metrics else {}),
             }
         )
         self._games.flush()
-        self._recorded = time.monotonic()
-        interval = max(1, self._config.total_agent_steps // _RECORDS)
-        self._next_record = (self._learner.agent_steps // interval + 1) * interval
+        self._due.written(self._learner.agent_steps)
 
     def _progress(self) -> dict[str, float]:
         return self._moment()._asdict()
@@ -301,7 +309,7 @@ class LearnerLoop:
             self.checkpoints.write(self._learner.updates, state, bool(extra))
         except OSError as error:
             print(f"A checkpoint could not be written: {error}.", flush=True)
-            self.control.books.add("failed_checkpoints", 1)
+            self.control.books[0].add("failed_checkpoints", 1)
             return False
         self._accounts.saved(counts)
         if self.member:
@@ -391,5 +399,5 @@ class LearnerLoop:
             self.publish()
         self._publisher.flush()
         self.write_record()
-        self._next_record = 0  # at the next update
+        self._due.hurry()  # at the next update
         return state

@@ -10,6 +10,7 @@ import torch
 
 from impala_mp.algorithms import replay
 from impala_mp.config import derived, live_hyperparameters
+from impala_mp.transport import record_ring
 from impala_mp.workers import (
     action_counts,
     batcher,
@@ -19,6 +20,9 @@ from impala_mp.workers import (
     learner,
     policy_lag,
 )
+
+_RECORDS = 200  # of a run, at least
+_RESERVED = 16  # rows of the ring of records
 
 PHASES = ("wait", "batch", "update", "publish")
 
@@ -54,6 +58,12 @@ NAMES = (
 )
 
 
+OF_RANKS = (
+    "ranks/waited_share",  # of the time, of the rank that waits most for its batches
+    "ranks/last",  # its number
+)
+
+
 def record_names(config: Any, players: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names of all numbers in the learner's record.
 
@@ -65,6 +75,7 @@ def record_names(config: Any, players: tuple[str, ...]) -> tuple[str, ...]:
     suffixes = derived.episode_suffixes(config.environment, players)
     by_task = episode_statistics.task_names(suffixes)
     numbers = episode_statistics.number_names(suffixes)
+    replayed += OF_RANKS if config.learner.ranks > 1 else ()
     return (*NAMES, *by_task, *numbers, *replayed, *learner.metric_names(config))
 
 
@@ -149,3 +160,33 @@ class UpdateMeans:
         self.actions.clear()
         self.ages = []
         return means
+
+
+class RecordTimes:
+    """Times of a learner's records: by time, and by progress."""
+
+    def __init__(self, config: Any, ring: record_ring.RecordRing) -> None:
+        self._interval_secs = config.logging.interval_secs
+        self._interval = max(1, config.total_agent_steps // _RECORDS)
+        self._ring = ring
+        self._next = 0  # agent steps
+        self._written = time.monotonic()
+
+    def is_due(self, agent_steps: int) -> bool:
+        """Returns whether a record is due.
+
+        The last rows of the ring are left to records that cannot wait.
+        """
+        if agent_steps >= self._next:
+            return self._ring.free > _RESERVED
+        elapsed = time.monotonic() - self._written
+        return elapsed >= self._interval_secs and self._ring.free > 2
+
+    def written(self, agent_steps: int) -> None:
+        """Counts from the record that was just written."""
+        self._written = time.monotonic()
+        self._next = (agent_steps // self._interval + 1) * self._interval
+
+    def hurry(self) -> None:
+        """Makes a record due at once."""
+        self._next = 0

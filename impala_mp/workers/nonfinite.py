@@ -28,6 +28,7 @@ class _Step(NamedTuple):
     agent_steps: int
     random_state: list[torch.Tensor]
     skipped: cuda.HostCopy  # share of the passes; 0: none
+    guilt: cuda.HostCopy  # of this rank, and of how many
     raw_metrics: torch.Tensor
     live: base.Live
     update: int
@@ -78,8 +79,8 @@ class Guard:
         raw = raw.clone() if self._cuda else raw  # a graph's next replay overwrites it
         tensors = self._before[0] if self._keeps else self._tensors
         before = tensors, self._agent_steps, self._random_state
-        update = self._learner.updates
-        self._pending.append(_Step(batch, *before, skipped, raw, live, update))
+        guilt, update = cuda.HostCopy(self._learner.guilt), self._learner.updates
+        self._pending.append(_Step(batch, *before, skipped, guilt, raw, live, update))
         if len(self._pending) > self._cuda:
             self._judge(self._pending.popleft())
 
@@ -88,7 +89,10 @@ class Guard:
             self._in_a_row = 0
             return
         self._in_a_row += 1
-        self._newest = self._keep(step) or self._newest
+        own, most = step.guilt.read().tolist()
+        # Of several ranks those whose part was bad, or the first if only the sum was.
+        if own or not (most or self._learner.rank):
+            self._newest = self._keep(step) or self._newest
         sentence = (
             f"the loss or the gradient of update {step.update} is not finite; the step"
             f" was skipped.{self._see()}"

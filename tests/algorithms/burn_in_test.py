@@ -12,7 +12,7 @@ from impala_mp.algorithms import base, replay
 from impala_mp.environments import factory
 from impala_mp.networks import agent
 from impala_mp.runtime import program
-from impala_mp.workers import learner
+from impala_mp.workers import batch_parts, learner
 from tests.support import builders, lockstep_runs
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ def test_micro_batches_have_the_predecessors_of_their_columns(parts):
     sample = types.Sample(*torch.ones(2, batch.shape[1]))
     with torch.no_grad():
         whole = made.unroll(batch)
-        cut = [made.unroll(part) for part, _ in learner._split(batch, sample, parts)]
+        cut = [made.unroll(part) for part, _ in batch_parts.split(batch, sample, parts)]
     for each, *found in zip(whole, *cut, strict=True):
         torch.testing.assert_close(torch.cat(found, 1), each)
 

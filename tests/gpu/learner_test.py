@@ -144,7 +144,7 @@ def test_batches_on_the_gpu_are_those_of_the_rings(tmp_path):
     config = builders.config(**{"learner.device": "cuda"})
     parts = builders.parts(config, tmp_path)
     rings = [parts.shared.rings.ring(i) for i in range(2)]
-    bell, spec = parts.shared.rings.learner_doorbell, parts.shared.batch
+    bell, spec = parts.shared.rings.learner_doorbells[0], parts.shared.batch
     made = batcher.Batcher(rings, bell, spec, "cuda")
     parts.training.publish()
     parts.training._publisher.flush()

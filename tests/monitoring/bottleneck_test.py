@@ -74,6 +74,27 @@ def test_a_stall_names_the_waiting_processes():
     )
 
 
+def test_a_rank_without_a_batch_is_named_with_its_actors():
+    record = {
+        "time/learner_wait": 0.5,
+        "time/actor_wait": 0.1,
+        "time/environment_step_ms": 4.1,
+        "time/inference_step_ms": 0.25,
+        "ranks/waited_share": 0.4,
+        "ranks/last": 1.0,
+    }
+    text = bottleneck.explain(record, 8, 16, "cpu", num_ranks=2)
+    assert "Rank 1 had no batch in 40 % of the time; actors 4 to 7 fill it." in text
+    assert "6 cores are free" in text
+    record["ranks/waited_share"] = 0.05
+    assert "Rank" not in bottleneck.explain(record, 8, 16, "cpu", num_ranks=2)
+    stalled = [("learner", "waiting_for_ranks"), ("learner", "waiting_for_data")]
+    assert (
+        "The learner is waiting for ranks (rank 0), waiting for data (rank 1);"
+        in bottleneck.explain_stall(21.4, [*stalled, ("actor", "starting")])
+    )
+
+
 def test_nothing_is_reported_before_there_are_numbers():
     assert bottleneck.explain({}, 1, 2, "cpu") == ""
     assert _explain(float("nan"), 0.0) == ""

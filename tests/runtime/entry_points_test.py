@@ -29,7 +29,7 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
     overrides = {"inference.mode": "server", "actors.environments": 2}
     config = builders.config(**overrides)
     shared = builders.shared(config, tmp_path)
-    assert shared.cores == ((0,), ((2,), (3,)), (1,))
+    assert shared.cores == (((0,),), ((2,), (3,)), (1,))
     described = program._described([shared])
     assert "the inference server core 1" in " ".join(described)
     assert preflight.check(config, None)

@@ -13,7 +13,7 @@ from impala_mp.environments import catch
 from impala_mp.monitoring import status
 from impala_mp.runtime import launch, lockstep, program, signals, streams
 from impala_mp.storage import metrics
-from impala_mp.workers import learner_loop
+from impala_mp.workers import learner_loop, learner_metrics
 from tests.support import live_changes, lockstep_runs
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_curve")]
@@ -126,7 +126,7 @@ def test_its_one_process_is_in_health_json(
 ):
     """At the start, at the end, every few seconds, and with each record."""
     monkeypatch.setattr(lockstep, "_TICK_SECS", tick_secs)
-    monkeypatch.setattr(learner_loop, "_RECORDS", records)
+    monkeypatch.setattr(learner_metrics, "_RECORDS", records)
     booted, real = time.monotonic() - uptime_secs, time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() - booted)
     step, seen = learner_loop.LearnerLoop.step, []

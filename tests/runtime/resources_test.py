@@ -25,11 +25,12 @@ def test_every_thread_has_a_core_of_its_own(
 ):
     threads = (actors, actor_threads, learner_threads, server_threads)
     plan = resources.plan(cores, *threads)
-    taken = [*plan.learner, *plan.server, *(c for each in plan.actors for c in each)]
+    (learner,) = plan.learners
+    taken = [*learner, *plan.server, *(c for each in plan.actors for c in each)]
     wanted = actors * actor_threads + learner_threads + server_threads
     assert len(taken) == len(set(taken)) == wanted
     assert set(taken) <= set(cores)
-    assert len(plan.learner) == learner_threads
+    assert len(learner) == learner_threads
     assert len(plan.server) == server_threads
     assert [len(each) for each in plan.actors] == [actor_threads] * actors
 
@@ -37,7 +38,7 @@ def test_every_thread_has_a_core_of_its_own(
 @pytest.mark.parametrize(("actors", "serving"), [(2, 0), (1, 1)])
 def test_too_few_cores_are_shared(actors, serving):
     plan = resources.plan([0, 1], actors, 1, 1, serving)
-    assert plan == ((), ((),) * actors, ())
+    assert plan == (((),), ((),) * actors, ())
     assert "the learner goes first" in resources.explain_cores(plan, 1, serving)
 
 

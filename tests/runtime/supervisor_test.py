@@ -81,7 +81,7 @@ def test_the_same_error_of_all_actors_ends_a_run_that_has_learned_nothing(watche
     ],
 )
 def test_other_deaths_are_restarted(watcher, errors, learned):
-    watcher._shared.control.books.add("learned", learned)
+    watcher._shared.control.books[0].add("learned", learned)
     for child, error in zip(_actors(watcher), errors, strict=True):
         _fail(watcher, child, error)
 

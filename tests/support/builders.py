@@ -74,7 +74,7 @@ def parts(config, checkpoints):
 
 def make_batcher(shared):
     rings = [shared.rings.ring(number) for number in shared.topology.rings()]
-    bell = shared.rings.learner_doorbell
+    bell = shared.rings.learner_doorbells[0]
     return batcher.Batcher(rings, bell, shared.batch, "cpu")
 
 

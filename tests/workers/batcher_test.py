@@ -79,7 +79,7 @@ def test_ring_batch_and_replay_are_laid_out_by_the_agents_output_spec():
         batch_spec, 8, 2, 2.0, builders.config().replay, np.random.SeedSequence(0)
     )
     made = batcher.Batcher(
-        [ring], rings.learner_doorbell, batch_spec, "cpu", the_replay=stored
+        [ring], rings.learner_doorbells[0], batch_spec, "cpu", the_replay=stored
     )
     written = [_q_output(2, t) for t in range(5)]
     slot = trajectory_slot.of_slot(ring.slots[ring.open_index()])

@@ -6,7 +6,11 @@ import pytest
 
 from impala_mp.environments import catch
 from impala_mp.storage import episodes
-from impala_mp.workers import builders as worker_builders, episode_statistics
+from impala_mp.workers import (
+    builders as worker_builders,
+    ended_games,
+    episode_statistics,
+)
 from tests.support import builders
 
 
@@ -50,7 +54,7 @@ def _learn(parts, updates):
 
 def _record(parts):
     record = parts.shared.learner_record.read()[-1]
-    names = parts.shared.learner_names.names()
+    names = parts.shared.learner_names[0].names()
     return episode_statistics.with_names(record, names)
 
 
@@ -163,3 +167,24 @@ def test_a_reader_that_is_late_loses_no_record(tmp_path):
     updates = [r["updates"] for r in parts.shared.learner_record.read()]
     assert updates[-1] == 300
     assert updates[:-1] == list(range(1, len(updates)))
+
+
+def test_games_of_another_rank_are_rows_with_its_numbers(tmp_path):
+    """Its columns have another order, and a name that is new here."""
+    parts = _parts(tmp_path)
+    log = parts.training._games
+    log._games.add_names(["late"])
+    games = ended_games.Games(
+        np.array([1.0, -1.0], np.float32),
+        np.array([9, 8], np.int32),
+        np.array([0, 0]),
+        np.array([[5.0, np.nan], [6.0, 3.0]]),
+    )
+    log.add_rows(ended_games.rows(games), ["game", "late"], 100, 2.0)
+    log.flush()
+    rows = episodes.read(str(tmp_path))
+    assert rows["return"].tolist() == [1.0, -1.0]
+    assert rows["length"].tolist() == [9.0, 8.0]
+    assert rows["game"].tolist() == [5.0, 6.0]
+    assert np.isnan(rows["late"][0])
+    assert rows["late"][1] == 3.0

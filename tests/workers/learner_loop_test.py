@@ -17,7 +17,7 @@ def _run(folder, **overrides):
     """As a supervisor starts it: with the newest checkpoint's counts, and restored."""
     parts = builders.parts(builders.config(**overrides), folder)
     state = checkpoint.load_newest(str(folder), print) or {}
-    accounting.carry_over(parts.shared.control.books, state.get("counts", {}))
+    accounting.carry_over(parts.shared.control.books[0], state.get("counts", {}))
     parts.training.restore(print)
     return parts
 
@@ -182,7 +182,7 @@ def test_no_trajectory_is_older_than_the_limit_and_no_actor_blocks(tmp_path, lim
         parts.training._accounts.counts()
     assert parts.training._learner.updates > 10
     if limit == 0:
-        assert parts.shared.control.books.get("discarded") > 0
+        assert parts.shared.control.books[0].get("discarded") > 0
 
 
 def test_accounting_and_checkpoints_of_training(tmp_path):

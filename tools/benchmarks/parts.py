@@ -221,7 +221,7 @@ class _Live:
         self._learner = _Watched(context)
         self._batcher = batcher.Batcher(
             [self._rings.ring(i) for i in range(2)],
-            self._rings.learner_doorbell,
+            self._rings.learner_doorbells[0],
             context.spec(config.batch_size),
             config.learner.device,
         )

@@ -66,7 +66,7 @@ def _slots_per_sec(spec: types.Trajectory) -> float:
     count, start = -20, 0.0
     while count < 0 or time.perf_counter() - start < _SECS:
         if not ring.num_committed():
-            rings.learner_doorbell.wait(0.2)
+            rings.learner_doorbells[0].wait(0.2)
             continue
         _copy(ring.peek(0), target)
         ring.release(1)
@@ -121,7 +121,7 @@ def _waiting_core_share(wait: Callable[[], Any]) -> float:
 def _waiting_shares(spec: types.Trajectory) -> tuple[float, float]:
     """Measures a waiting actor (full ring) and a waiting learner (empty rings)."""
     rings = trajectory_ring.TrajectoryRings(spec, 1, 1)
-    learner = _waiting_core_share(lambda: rings.learner_doorbell.wait(0.2))
+    learner = _waiting_core_share(lambda: rings.learner_doorbells[0].wait(0.2))
     ring = rings.ring(0)
     ring.commit(0, 0)
     actor = _waiting_core_share(lambda: ring.wait_for_space(0.2))

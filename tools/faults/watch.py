@@ -11,7 +11,7 @@ from typing import Any
 
 import harness
 
-ALIVE = ("running", "waiting_for_slot", "waiting_for_data")
+ALIVE = ("running", "waiting_for_slot", "waiting_for_data", "waiting_for_ranks")
 TOKEN = "IMPALA_CHAOS"  # an environment variable that every process of a run inherits
 
 _PATIENCE_SECS = 60.0  # for a wound to heal

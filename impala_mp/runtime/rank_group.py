@@ -1,0 +1,64 @@
+"""Ranks of a learner: they start together, and end with the first that dies.
+
+The others cannot go on: each update needs all. A rank whose peers are lost ends by
+itself where the exchange notices, and is killed here where it does not. The dead rank's
+death is the only one in the budget of restarts, and all resume from the newest state.
+"""
+
+import time
+from collections.abc import Sequence
+
+from impala_mp.runtime import child_process, entry_points, restart_policy
+from impala_mp.transport import control_block, ranks, shared as shared_lib
+
+Policies = Sequence[shared_lib.Shared]
+
+_CAUSE_SECS = 0.3  # in which the death that others noticed is found
+_LOOK_SECS = 0.01
+
+
+def meet(policies: Policies) -> tuple[ranks.Rendezvous | None, Policies]:
+    """Returns the place where several ranks meet, and the policies that know it."""
+    if len(policies[0].control.books) == 1:
+        return None, policies
+    place = ranks.Rendezvous()
+    return place, [each._replace(port=place.port) for each in policies]
+
+
+class RankGroup:
+    """Seats of the learner, of which there may be one only."""
+
+    def __init__(self, children: Sequence[child_process.ChildProcess]) -> None:
+        self._children = children
+        first = children[0]
+        for child in children:
+            child.policy = first.policy  # one budget
+            child.may_wait = self._somebody_works
+
+    def __contains__(self, child: child_process.ChildProcess) -> bool:
+        return child in self._children
+
+    def _somebody_works(self) -> bool:
+        """Returns whether a rank may still come that the others wait for."""
+        waiting = control_block.State.WAITING_FOR_RANKS
+        return any(child.row.state != waiting for child in self._children)
+
+    def cause(self, child: child_process.ChildProcess) -> child_process.ChildProcess:
+        """Returns the rank whose death `child`, which is dead, died of."""
+        end = time.monotonic() + _CAUSE_SECS
+        while child.process.exitcode == entry_points.PEERS_LOST:
+            for other in self._children:
+                code = other.process.exitcode if other.process else None
+                if code not in (None, entry_points.PEERS_LOST):
+                    return other
+            if time.monotonic() >= end:
+                break
+            time.sleep(_LOOK_SECS)
+        return child
+
+    def end_with(self, child: child_process.ChildProcess) -> None:
+        """Ends all other ranks after the death of one, and restarts them with it."""
+        assert isinstance(child.verdict, restart_policy.Wait)
+        for other in self._children:
+            if other is not child:
+                other.end_with(child)
