@@ -47,7 +47,9 @@ def get_config(game="tictactoe"):
 
 def _four(config):
     config.environment.id = "Connect"
-    config.total_agent_steps = 20_000_000
+    # 20 million moves: a move is two rows of a game of the policy against itself, and
+    # one of a game with a snapshot.
+    config.total_agent_steps = 30_000_000
     config.network.torso = "mlp"
     config.network.hidden_sizes = (256, 256)
     config.actors.environments = 256
@@ -57,7 +59,7 @@ def _four(config):
     config.league.size = 16
     config.league.share = 0.5
     config.league.draw = "hard"
-    config.schedules.entropy_cost = "linear(0.03, 0.003, 18_000_000)"
+    config.schedules.entropy_cost = "linear(0.03, 0.003, 27_000_000)"
     config.loss.discount_factor = 0.99
     config.vtrace.lambda_ = 0.95
     config.optimizer.learning_rate = 1e-3

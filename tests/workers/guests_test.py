@@ -206,13 +206,14 @@ def test_nothing_of_a_guest_is_in_a_slot(tmp_path):
     learner = worker_builders.make_learner(made.topology.learner(), made)
     learner.restore(print)
     one = worker_builders.make_actor(made.topology.actors[0], 0, [made])
-    environment, step, taken, rows = one._environment, None, [], []
+    environment, taken, rows = one._environment, [], []
     step = environment.step
 
     def noted(actions):
         taken.append([nest.map_structure(np.copy, each) for each in actions])
         result = step(actions)
-        rows.append(nest.map_structure(np.copy, result[0]))
+        ours = environment._ours.copy()
+        rows.append(nest.map_structure(lambda leaf: leaf[ours], result[0]))
         return result
 
     environment.step = noted
@@ -225,6 +226,11 @@ def test_nothing_of_a_guest_is_in_a_slot(tmp_path):
         slot = ring.peek(0)
         ours = np.stack([own for own, _ in taken])
         np.testing.assert_array_equal(slot.agent_output.action, ours)
+        seen = nest.map_structure(lambda *leaves: np.stack(leaves), *rows)
+        for mine, leaf in zip(
+            nest.flatten(slot.time_step), nest.flatten(seen), strict=True
+        ):
+            np.testing.assert_array_equal(mine[1:], leaf)
         assert (slot.parameter_version == made.store.latest).all()
         assert slot.shape == (5, 6)
         opponent = slot.episode_end.game.opponent
