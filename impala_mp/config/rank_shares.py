@@ -17,11 +17,6 @@ _REFUSED: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         "config.learner.micro_batches to the number of ranks: the update is the same",
     ),
     (
-        lambda c: c.inference.mode == "server",
-        "inference.mode=server acts for all ranks at once",
-        "config.inference.mode=actor",
-    ),
-    (
         lambda c: c.replay.reuse > 0,
         "replay.reuse counts the trajectories of one replay, and each rank has its own",
         "config.replay.reuse=0",

@@ -55,11 +55,10 @@ def _last_rank(record: dict[str, float], num_actors: int, num_ranks: int) -> str
         return ""
     rank, share = int(record["ranks/last"]), num_actors // num_ranks
     first, last = rank * share, (rank + 1) * share - 1
-    actors = f"actors {first} to {last}" if last > first else f"actor {first}"
-    return (
-        f" Rank {rank} had no batch in {100 * waited:.0f} % of the time; {actors} fill"
-        " it."
-    )
+    filled = f"actor {first} fills it"
+    if last > first:
+        filled = f"actors {first} to {last} fill it"
+    return f" Rank {rank} had no batch in {100 * waited:.0f} % of the time; {filled}."
 
 
 def brief(record: dict[str, float]) -> str:

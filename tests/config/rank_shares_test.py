@@ -25,7 +25,6 @@ def test_two_ranks_are_allowed():
     ("field", "value"),
     [
         ("runtime.mode", "lockstep"),
-        ("inference.mode", "server"),
         ("replay.save", True),
         ("replay.reuse", 2.0),
         ("learner.cuda_graph", True),

@@ -161,6 +161,21 @@ def test_a_rank_with_other_parameters_is_found_and_all_begin_with_the_same(
     assert _assert_exact(run)[-1]["health/rank_mismatches"] == 1
 
 
+@pytest.mark.slow
+def test_an_inference_server_acts_for_all_ranks(start):
+    run = start(*_TWO, "--config.inference.mode=server")
+    _wait_for_updates(run)
+    _kill_and_wait(run, 1)
+    _wait_for_updates(run)
+    (server,) = run.until_running("inference")
+    os.kill(server["pid"], signal.SIGKILL)
+    run.until(lambda: run.processes("inference")[0]["restarts"] == 1)
+    _wait_for_updates(run)
+    last = _assert_exact(run)[-1]
+    assert last["health/rank_mismatches"] == last["health/drift_alarms"] == 0
+    assert last["health/mixed_unrolls"] == 0
+
+
 def _run_with(start, num_ranks):
     run = start(*_TWO, f"--config.learner.ranks={num_ranks}")
     run.until(lambda: run.processes() and run.processes()[0]["pid"] == run.process.pid)
