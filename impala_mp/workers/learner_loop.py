@@ -373,11 +373,10 @@ class LearnerLoop:
         state |= kept
         if "episodes" in state:  # missing in checkpoint 0 of a warm start
             torch.set_rng_state(state["random_state"])
-            if "stop" in state:  # missing in older checkpoints
+            # Older checkpoints lack some of these.
+            if "stop" in state:
                 self._stop.load_state_dict(state["stop"])
-            self.updates.restore(
-                state.get("updates_skipped", 0)
-            )  # missing in older checkpoints
+            self.updates.restore(state.get("updates_skipped", 0))
             self._drift.alarms = state.get("drift_alarms", 0)
             self._seconds_before = state["time_secs"]
             if self._batcher.intake:
