@@ -1,7 +1,7 @@
 """Population-based training: members, their first live values, and what is copied.
 
 The members are policies of one config, which differ in live values. From time to time
-the worst copy the best, and go on with other live values (Jaderberg et al. 2017, arXiv
+the worst copy the best, and continue with other live values (Jaderberg et al. 2017, arXiv
 1711.09846). All draws depend on the seed and the round alone.
 """
 

@@ -236,12 +236,10 @@ class LearnerLoop:
     def record_is_due(self) -> bool:
         """Returns whether a record is due, by time or by progress.
 
-        To be asked before an update, so that the last one of a run is in its last
-        record.
+        To be asked before an update, so that the last record has the last update.
         """
-        if not self.updates.num_updates:
-            return False
-        return self._due.is_due(self._learner.agent_steps)
+        steps = self._learner.agent_steps
+        return bool(self.updates.num_updates) and self._due.is_due(steps)
 
     def write_record(self) -> None:
         """Publishes progress and means. Waits for the device.

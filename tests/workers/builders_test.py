@@ -48,7 +48,7 @@ def _start_all(tmp_path, incarnation, run):
         seat = shared.topology.of(role)[0]
         with contextlib.suppress(_Enough):
             if role == "actor":
-                entry_points._act_served(seat, incarnation, shared)
+                entry_points._act_served(seat, incarnation, [shared])
             else:
                 entry_points._ROLES[role](
                     seat, incarnation, [shared], contextlib.ExitStack()
