@@ -1,8 +1,8 @@
 """Population-based training: members, their first live values, and what is copied.
 
 The members are policies of one config, which differ in live values. From time to time
-the worst copy the best, and continue with other live values (Jaderberg et al. 2017, arXiv
-1711.09846). All draws depend on the seed and the round alone.
+the worst copy the best, and continue with other live values (Jaderberg et al. 2017,
+arXiv 1711.09846). All draws depend on the seed and the round alone.
 """
 
 import math
