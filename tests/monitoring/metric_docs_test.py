@@ -111,7 +111,7 @@ def known(written):
             episode_statistics.with_names(dict.fromkeys(numbers, 0.0), ["score"])
         )
         keys |= set(evaluator.record_names(derived.task_suffixes(config.environment)))
-    return keys
+    return keys | {*learner_metrics.OF_RANKS, "health/rank_mismatches"}
 
 
 @pytest.mark.integration
