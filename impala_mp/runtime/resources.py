@@ -185,11 +185,11 @@ def descriptors_needed(
 ) -> int:
     """Returns the supervisor's descriptors at a child's start, the most of any process.
 
-    Four blocks of memory and five a policy, with two each (Python's mmap duplicates its
+    Four blocks of memory and six a policy, with two each (Python's mmap duplicates its
     own), doorbells, two per child, and a reserve for the life pipe, a start, and the
     files of a run.
     """
-    memory, spare = 2 * (4 + 5 * num_policies), 20
+    memory, spare = 2 * (4 + 6 * num_policies), 20
     bells = num_policies * (num_actors + num_ranks) + 1
     return num_open + memory + bells + 2 * num_children + spare
 
