@@ -1,5 +1,6 @@
 """Decisions of the supervisor, without a process."""
 
+import contextlib
 import os
 import time
 import types
@@ -8,7 +9,7 @@ import pytest
 
 from impala_mp.runtime import restart_policy, supervisor
 from impala_mp.transport import control_block
-from tests.support import builders
+from tests.support import builders, populations
 
 
 @pytest.fixture
@@ -222,3 +223,13 @@ def test_a_run_does_without_its_evaluator(tmp_path, said):
             _die(watcher, child)
     assert child.lost
     assert "THE RUN CONTINUES WITHOUT EVALUATIONS" in said[-1]
+
+
+def test_each_member_of_a_population_needs_its_actors(tmp_path, said):
+    with contextlib.closing(populations.Parts(tmp_path)) as parts:
+        watcher = supervisor.Supervisor(
+            parts.shared, str(tmp_path), said.append, lambda each: None
+        )
+        seats = parts.shared[0].topology.actors
+        assert watcher._are_enough(seats)
+        assert not watcher._are_enough(seats[1:])
