@@ -75,7 +75,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_run_decides_again_what_it_has_lost(tmp_path, monkeypatch):
-    """It ends at once after the second round, and goes on from a checkpoint before."""
+    """It ends at once after the second round, and resumes from a checkpoint before."""
     whole, look = _train(tmp_path / "whole"), population.Population.look
 
     class Killed(BaseException):
