@@ -61,6 +61,12 @@ def check(config: Any) -> None:
             f"inference.mode=server has no population ({size} members). Set"
             " config.inference.mode=actor."
         )
+    if config.learner.ranks > 1:
+        raise errors.BadInput(
+            f"learner.ranks ({config.learner.ranks}) learn one policy together, and"
+            " population.size makes several, which one process learns. Set"
+            " config.learner.ranks=1, or config.population.size=0."
+        )
     if len(derived.task_names(config.environment)) > 1:
         raise errors.BadInput(
             f"environment.id ({config.environment.id!r}) names several tasks, and the"

@@ -40,6 +40,11 @@ def _config(**overrides):
             "may reach 2 by population.ranges.*which may be 1. Narrow",
         ),
         ({"environment.id": "Catch, Recall"}, "several tasks"),
+        ({"learner.ranks": 2}, "learn one policy together"),
+        (
+            {"inference.mode": "server", "runtime.mode": "processes"},
+            "has no population",
+        ),
         ({"population.size": 0}, r"has no effect without population.size above 1"),
     ],
 )
