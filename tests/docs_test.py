@@ -245,16 +245,18 @@ def _run(monkeypatch, words):
     """What a command does, in this process."""
     name, *arguments = words
     settings = dict(a[2:].split("=") for a in arguments if "=" in a)
+    policy = settings.get("policy", "")
     if name == "impala-train":
         _train(monkeypatch, arguments)
     elif name == "impala-export":
         form = settings.get("format", "torch")
-        export.export(arguments[0], form, settings.get("output"))
+        export.export(arguments[0], form, settings.get("output"), name=policy)
     elif name == "impala-play":
-        player.play(arguments[0], 1, None, False, None, sleep=lambda secs: None)
+        folder, still = arguments[0], lambda secs: None
+        player.play(folder, 1, None, False, None, sleep=still, policy=policy)
     elif name == "impala-eval":
         folder = settings.get("workdir", arguments[0])
-        evaluate.evaluate(folder, 2, video=settings.get("video"))
+        evaluate.evaluate(folder, 2, video=settings.get("video"), policy=policy)
     elif name == "impala-status":
         assert status.read(arguments[0]).healthy
     elif name == "impala-report":
