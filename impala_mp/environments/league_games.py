@@ -198,6 +198,11 @@ def check(config: Any, environments: dict[str, specs.EnvironmentSpec]) -> None:
         f"league.every ({config.league.every}) lets snapshots of one policy play",
         "Set config.league.every=0",
     )
+    if config.learner.ranks > 1:
+        raise errors.BadInput(
+            f"{beginning}, and one learner counts all results: learner.ranks is"
+            f" {config.learner.ranks}. {cure}, or config.learner.ranks=1."
+        )
     if len(environments) > 1:
         raise errors.BadInput(
             f"{beginning}, and {len(environments)} policies do"

@@ -171,6 +171,7 @@ def test_a_snapshot_repeats_the_next_steps(name):
         ("Catch", {}, "has a single player"),
         ("Connect", {"environment.sharing": "each"}, "and 2 policies do"),
         ("mpe2.simple_tag_v3:parallel_env", {}, r"adversary: 3, agent_0: 1"),
+        ("Connect", {"learner.ranks": 2}, "learner.ranks is 2"),
         ("Connect", {"league.share": 0.01}, "leaves no game with a snapshot"),
     ],
 )
