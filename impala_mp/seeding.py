@@ -7,7 +7,10 @@ import numpy as np
 import torch
 
 # The order is part of the format: append, never reorder.
-_ROLES = ("learner", "actor", "evaluator", "inference", "replay", "main")
+_ROLES = (
+    *("learner", "actor", "evaluator", "inference", "replay", "main"),
+    "receiver",
+)
 _GLOBALS = 2**32 - 1  # child of a node; below are those of torch and of environments
 _WORDS = 8  # of 32 bits, for each generator
 

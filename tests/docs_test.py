@@ -112,7 +112,14 @@ def test_every_field_that_is_named_is_there(path):
     groups = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}
     groups |= {"environment.kwargs", "evaluation.kwargs", "network.encoders", "FIELD"}
     groups |= {"environment.policies.NAME", "policies"}
-    others = {"py", "md", "json", "field", "get_base_config"}  # files and the like
+    others = {
+        "py",
+        "md",
+        "json",
+        "yaml",
+        "field",
+        "get_base_config",
+    }  # files and the like
     for name in re.findall(r"config\.([a-zA-Z_]\w*(?:\.\w+)*)", path.read_text()):
         own = fields_lib.without_policy(name)  # of a single policy
         assert own in known | groups | others, name

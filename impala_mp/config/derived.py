@@ -91,6 +91,20 @@ def num_actors(actors: Any, num_cores: int) -> int:
     return count
 
 
+def host_actors(config: Any, num_cores: int) -> int:
+    """Returns the number of actors of one actor host."""
+    cluster = config.cluster
+    count: int = cluster.actors or cluster.cores or num_actors(config.actors, num_cores)
+    return count
+
+
+def all_actors(config: Any, num_cores: int) -> int:
+    """Returns the number of actors here and on all actor hosts."""
+    hosts: int = config.cluster.hosts
+    own = num_actors(config.actors, num_cores)
+    return own + hosts * (host_actors(config, num_cores) if hosts else 0)
+
+
 def server_threads(inference: Any) -> int:
     """Returns the server's threads in `config.inference`; 0 without a server."""
     return inference.threads if inference.mode == "server" else 0

@@ -4,6 +4,7 @@ from impala_mp.config import schema
 
 _field, _group = schema.field, schema.group
 
+_MAX_HOSTS = 500  # one process fetches from all of them
 _MILLION = 1_000_000  # at most, where seconds are waited for; elsewhere inf is never
 
 # fmt: off
@@ -76,6 +77,12 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " run stops", at_least=0),
         _field("max_restarts.evaluator", 100, "restarts within window_secs; then the"
             " run has no evaluations", at_least=0),
+        _field("max_restarts.receiver", 100, "restarts of the process that fetches from"
+            " actor hosts, within window_secs; then the run stops", at_least=0),
+        _field("max_restarts.host", 20, "restarts of one actor host within window_secs;"
+            " then the run continues without it", at_least=0),
+        _field("min_hosts", 0, "actor hosts that are not given up; with fewer the run"
+            " stops", at_least=0),
         _field("window_secs", 600.0, "window over which restarts are counted; waits"
             " before restarts are left out", above=0),
         _field("max_skipped_updates", 10, "updates skipped in a row, as not finite;"
@@ -105,6 +112,25 @@ TABLE = (  # name, default, meaning with unit, rules, flags
     _group("shutdown", "The end of a run.",
         _field("deadline_secs", 15.0, "time from the request to stop to SIGKILL",
             above=0, at_most=_MILLION),
+        operational=True,
+    ),
+    _group("cluster", "Actor hosts: more actors on other nodes of a Ray cluster.",
+        _field("address", "", "of Ray: auto, or host:port; empty: no cluster"),
+        _field("hosts", 0, "actor hosts, at most; those that no node has room for are"
+            " waited for", at_least=0, at_most=_MAX_HOSTS),
+        _field("cores", 0, "CPUs of Ray that a host takes; 0: those of the smallest"
+            " node", at_least=0),
+        _field("actors", 0, "actors of a host; 0: cluster.cores, or as many as here",
+            at_least=0, at_most=200),
+        _field("slots", 8, "slots of a host's ring at the learner", at_least=1),
+        _field("compression", "auto", "of slots on the network; auto: zstd if the first"
+            " ones get 1.3 times smaller", one_of=("auto", "none", "zstd")),
+        _field("publish_secs", 0.2, "time between two publications to a host, at least",
+            at_least=0, at_most=_MILLION),
+        _field("orphan_secs", 60.0, "time without a question from the learner's host,"
+            " after which a host ends", at_least=5, at_most=_MILLION),
+        _field("insecure", False, "allow an address that is not of this machine without"
+            " Ray's token"),
         operational=True,
     ),
     _group("runtime", "How the parts of a run are put into processes.",

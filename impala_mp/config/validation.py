@@ -6,6 +6,7 @@ from typing import Any
 from impala_mp import errors
 from impala_mp.config import (
     base,
+    cluster_rules,
     derived,
     fields as fields_lib,
     live_hyperparameters,
@@ -94,6 +95,11 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
         lambda c: c.population.size > 0,
     ),
     (("league.",), "league.every above 0", derived.has_league),
+    (
+        ("cluster.", "health.min_hosts"),
+        "cluster.hosts above 0",
+        lambda c: c.cluster.hosts > 0,
+    ),
 )
 
 
@@ -194,6 +200,8 @@ def check_relations(config: Any, num_cores: int) -> None:
     _check_effects(config)
     if config.learner.ranks > 1:
         rank_shares.check(config)
+    if config.cluster.hosts:
+        cluster_rules.check(config)
     _check_batch(config, derived.num_actors(config.actors, num_cores))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from impala_mp import errors
+from impala_mp.monitoring import host_states
 from impala_mp.storage import files, workdir
 
 _KEYS = {"time", "bottleneck", "stall", "processes"}
@@ -134,6 +135,7 @@ def _is_whole(health: Any) -> bool:
         and all(isinstance(health[name], str) for name in ("bottleneck", "stall"))
         and isinstance(live, list)
         and all(isinstance(line, str) for line in live)
+        and host_states.is_whole(health.get("hosts", []))
         and isinstance(processes, list)
         and bool(processes)
         and all(map(_is_process, processes))

@@ -280,6 +280,78 @@ SECTIONS = (
         ),
     ),
     metric_table.Section(
+        "Actor hosts",
+        (
+            _Metric("hosts/seats", "hosts", "Actor hosts that the run may have."),
+            _Metric(
+                "hosts/alive",
+                "hosts",
+                "Actor hosts that act.",
+                "Equals hosts/seats, once there are as many nodes.",
+                "See impala-status DIR, and `ray status` for free CPUs.",
+            ),
+            _Metric(
+                "hosts/restarts",
+                "restarts",
+                "Deaths of actor hosts since the receiver began.",
+                "0, or few where nodes are preempted.",
+            ),
+            _Metric(
+                "hosts/bad_data",
+                "unrolls",
+                "Unrolls discarded on the hosts because of bad data.",
+                "0.",
+                "Above 0: run impala-train --check.",
+            ),
+            _Metric("hosts/steps_per_sec_min", "agent steps/s", "Of the slowest host."),
+            _Metric("hosts/steps_per_sec_median", "agent steps/s", "Of a median host."),
+            _Metric("hosts/steps_per_sec_max", "agent steps/s", "Of the fastest host."),
+            _Metric(
+                "hosts/age_p99_secs",
+                "s",
+                "99th percentile of the age of arriving slots, of the worst host.",
+                "Below 0.05, where the learner keeps up.",
+            ),
+            _Metric(
+                "hosts/lag_max",
+                "updates",
+                "How far the parameters of the worst host are behind.",
+                "About updates a second times config.cluster.publish_secs.",
+                "config.cluster.publish_secs",
+            ),
+            _Metric("hosts/wire_mb_per_sec", "MB/s", "Slots on the network."),
+            _Metric(
+                "hosts/compression",
+                "times",
+                "How much smaller slots are on the network, at the median host.",
+                "",
+                "config.cluster.compression",
+            ),
+            _Metric(
+                "hosts/reported",
+                "trajectories",
+                "Trajectories that hosts have announced in this run.",
+                "Equals arrived + on_the_way + lost, always.",
+            ),
+            _Metric(
+                "hosts/arrived",
+                "trajectories",
+                "Trajectories that have come into the rings here.",
+            ),
+            _Metric(
+                "hosts/on_the_way",
+                "trajectories",
+                "Trajectories announced by a live host, and not arrived.",
+            ),
+            _Metric(
+                "hosts/lost",
+                "trajectories",
+                "Trajectories announced by a host that has died since.",
+                "0, or a few for each death.",
+            ),
+        ),
+    ),
+    metric_table.Section(
         "Live hyperparameters",
         (
             _Metric(

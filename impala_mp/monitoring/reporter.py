@@ -15,6 +15,7 @@ from impala_mp.monitoring import (
     display,
     findings,
     health,
+    host_records,
     live_control,
     metric_docs,
     policy_records,
@@ -81,6 +82,7 @@ class Reporter:
             self._population = population.Population(
                 policies, shared.population, self._live, path, screen.message
             )
+        self._hosts = host_records.HostRecords(shared)
         self._learned = 0  # trajectories
         self._watcher = findings.Watcher(fields.flatten(shared.whole))
         self._evaluation: dict[str, float] = {}
@@ -105,6 +107,8 @@ class Reporter:
         """Handles one interval; writes no record without a new update."""
         self._look_for_news()
         self._screen.processes(statuses)
+        for sentence in self._hosts.news():
+            self._screen.message(sentence)
         steps, own = int(self._before.get("agent_steps", 0)), "agent_steps/"
         by_policy = {
             key.removeprefix(own): value
@@ -118,6 +122,7 @@ class Reporter:
         records = self._records.read()
         if records:
             actors = {**self._actor_split(), **self._memory(statuses)}
+            actors |= self._hosts.metrics()
         for record, histograms in records:
             self._take(record, histograms, actors, statuses)
 
@@ -166,6 +171,7 @@ class Reporter:
             derived.server_threads(self._shared.config.inference),
             self._shared.config.learner.ranks,
         )
+        self.bottleneck = f"{self.bottleneck} {self._hosts.limit()}".strip()
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
 
     def look_at_population(self) -> None:
@@ -243,7 +249,7 @@ class Reporter:
     def _memory(self, statuses: list[health.Status]) -> dict[str, float]:
         """Returns the private MiB of the processes of each role, and of the arena."""
         arena = sum(
-            each.rings.memory.nbytes
+            each.rings.nbytes
             + each.learner_memory.nbytes
             + 3 * (each.store.num_bytes + each.snapshots.num_bytes)
             for each in self._policies
@@ -300,6 +306,8 @@ class Reporter:
             "live": self._live.not_from_config(),
             "processes": [s._asdict() for s in statuses],
         }
+        if hosts := self._hosts.states():
+            found["hosts"] = hosts
         health.write(self._path, found)
 
 

@@ -14,6 +14,7 @@ from impala_mp.monitoring import (
     formats,
     health as health_lib,
     history,
+    host_states,
     population,
     run_state,
 )
@@ -99,6 +100,8 @@ def read(path: str, processes: bool = False, ascii_only: bool = False) -> Status
     parts: list[Any] = [_headline(run, ascii_only), grid]
     if processes or (run.verdict.is_running and not run.verdict.is_healthy):
         parts.append(_processes(statuses))
+    if hosts := run.health.get("hosts", []):
+        parts += [_hosts(hosts), *_reasons(hosts)]
     lines = [*run.health.get("live", []), run.health["bottleneck"], run.health["stall"]]
     parts += [_text(line) for line in (*lines, run.verdict.sentence) if line]
     return StatusReport(
@@ -239,6 +242,42 @@ def _processes(statuses: list[health_lib.Status]) -> rich.table.Table:
         )
         table.add_row(*map(_text, cells))
     return table
+
+
+def _hosts(states: list[dict[str, Any]]) -> rich.table.Table:
+    """Returns a line for each actor host, the worst first, and the sums."""
+    table = rich.table.Table(box=None, pad_edge=False)
+    for column in ("host", "node", "state", "incarnation", "actors", "steps/s", "lag"):
+        table.add_column(column)
+    for column in ("age p99", "MB/s", "arrived", "lost", "restarts"):
+        table.add_column(column)
+    sums = ("actors_alive", "actors", "steps_per_sec", "wire_mb_per_sec", "arrived")
+    whole = {key: sum(host[key] for host in states) for key in (*sums, "lost")}
+    for host in (*host_states.worst(states), {**states[0], **whole, "seat": "all"}):
+        one = host["seat"] != "all"
+        cells = (
+            host["seat"],
+            host["node"] if one else "",
+            host["state"].replace("_", " ") if one else "",
+            host["incarnation"] if one else "",
+            f"{host['actors_alive']:g}/{host['actors']:g}",
+            f"{host['steps_per_sec']:,.0f}",
+            host["lag"] if one else "",
+            f"{host['age_p99_secs']:.3f} s" if one else "",
+            f"{host['wire_mb_per_sec']:.2f}",
+            f"{host['arrived']:,}",
+            f"{host['lost']:,}",
+            host["restarts"] if one else "",
+        )
+        table.add_row(*map(_text, cells))
+    return table
+
+
+def _reasons(states: list[dict[str, Any]]) -> list[rich.text.Text]:
+    """Returns why hosts died last, of the worst ones."""
+    found = [host for host in host_states.worst(states) if host["reason"]]
+    lines = [f"host {host['seat']}: {host['reason']}" for host in found[:_MAX_ERRORS]]
+    return [_text(line) for line in lines]
 
 
 def _text(value: Any, style: str = "") -> rich.text.Text:

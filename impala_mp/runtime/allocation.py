@@ -11,6 +11,7 @@ from impala_mp.networks import agent, flat_parameters
 from impala_mp.runtime import resources
 from impala_mp.transport import (
     control_block,
+    host_board,
     inference_requests,
     league_memory,
     learner_memory,
@@ -25,6 +26,7 @@ from impala_mp.transport import (
 )
 from impala_mp.workers import (
     evaluator,
+    host_facts,
     learner_metrics,
     learner_state,
     member,
@@ -91,6 +93,12 @@ def _with_league(trajectory: types.Trajectory) -> types.Trajectory:
     return trajectory._replace(episode_end=end._replace(game=game))
 
 
+def facts(policy: Policy) -> host_facts.Facts:
+    """Returns what an actor host must have alike."""
+    layout = flat_parameters.ParameterLayout(policy.agent.network)
+    return host_facts.of(policy.environment, policy.layouts().slot, layout)
+
+
 def check_memory(policies: Sequence[Policy], num_cores: int) -> int:
     """Returns the bytes that a run needs.
 
@@ -116,7 +124,10 @@ def _largest_file(config: Any, slots: Layouts, num_cores: int) -> int:
 def _ring_bytes(config: Any, slot: types.Trajectory, num_cores: int) -> int:
     count = derived.num_actors(config.actors, num_cores)
     rings = trajectory_ring.ring_spec(slot, count, config.actors.slots)
-    return shared_memory.total_bytes(rings)
+    of_hosts = trajectory_ring.ring_spec(
+        slot, config.cluster.hosts, config.cluster.slots
+    )
+    return shared_memory.total_bytes(rings) + shared_memory.total_bytes(of_hosts)
 
 
 def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
@@ -176,21 +187,33 @@ def make_topology(
         num_policies=num_policies,
         apart=config.population.size > 0,
         num_ranks=config.learner.ranks,
+        num_hosts=config.cluster.hosts,
     )
 
 
 def allocate(
-    policies: Sequence[Policy], folder: str, num_cores: int, whole: Any = None
+    policies: Sequence[Policy],
+    folder: str,
+    num_cores: int,
+    whole: Any = None,
+    seats: topology.Topology | None = None,
+    **facts: Any,
 ) -> tuple[shared_lib.Shared, ...]:
     """Allocates the memory that the processes of a run share, policy by policy.
 
     Args:
       folder: of checkpoints, or of the policies if there are several.
       whole: config of the run; None: that of its only policy.
+      seats: those of an actor host; None: those of the config.
+      facts: other fields, of an actor host.
     """
     config = whole or policies[0].config
-    seats = make_topology(config, num_cores, len(policies))
+    seats = seats or make_topology(config, num_cores, len(policies))
     count = len(seats.actors)
+    all_actors = facts.pop("all_actors", None)
+    num_hosts = seats.num_hosts
+    if all_actors is None:
+        all_actors = count + num_hosts * derived.host_actors(config, num_cores)
     threads = derived.learner_threads(config, num_cores)
     ranks = config.learner.ranks
     control = control_block.ControlBlock(len(seats.seats), len(policies), ranks)
@@ -198,7 +221,7 @@ def allocate(
         whole=config,
         topology=seats,
         inference=inference_requests.InferenceBlock(count, len(policies)),
-        names=name_tables.NameTables(count + len(policies) * ranks, types.NUMBERS),
+        names=name_tables.NameTables(all_actors + len(policies) * ranks, types.NUMBERS),
         evaluation_record=record_ring.RecordRing(
             evaluator.record_names(_evaluated(policies))
         ),
@@ -211,7 +234,10 @@ def allocate(
             derived.server_threads(config.inference),
             ranks,
         ),
+        all_actors=all_actors,
+        hosts=host_board.HostBoard(num_hosts) if num_hosts else None,
     )
+    common |= facts
     if size := config.population.size:
         common["population"] = population_block.PopulationBlock(size)
     return tuple(
@@ -236,9 +262,11 @@ def _allocate(
     common: dict[str, Any],
 ) -> shared_lib.Shared:
     """Allocates the memory of one policy."""
-    config, slots = policy.config, policy.layouts()
-    readers = [seat.rank for seat in common["topology"].actors_of(number)]
-    metrics = learner_metrics.record_names(config, policy.environment.players)
+    config, slots, seats = policy.config, policy.layouts(), common["topology"]
+    readers = [seat.rank for seat in seats.actors_of(number)]
+    players = policy.environment.players
+    metrics = learner_metrics.record_names(config, players)
+    state_bytes = learner_state.num_bytes(config, players, slots.num_bytes)
     if "population" in common:
         metrics += member.METRICS
     if policy.name:
@@ -254,13 +282,18 @@ def _allocate(
         batch=slots.batch,
         control=control,
         rings=trajectory_ring.TrajectoryRings(
-            slots.slot, len(readers), config.actors.slots, readers
+            slots.slot,
+            len(readers),
+            config.actors.slots,
+            readers,
+            seats.num_hosts,
+            config.cluster.slots,
         ),
         store=parameter_store.ParameterStore(slots.num_bytes, config.health.checksums),
         snapshots=snapshots.make_store(slots.num_bytes * derived.evaluates(config)),
         league=league_memory.LeagueMemory(derived.num_frozen(config), slots.num_bytes),
         learner_memory=learner_memory.LearnerMemory(
-            learner_state.num_bytes(config, policy.environment.players, slots.num_bytes)
+            state_bytes if seats.learners else 0
         ),
         learner_record=record_ring.RecordRing(metrics, _RECORDS),
         checkpoints=folder,
@@ -278,7 +311,7 @@ def release(policies: Sequence[shared_lib.Shared]) -> None:
         own = each.rings, each.store, each.snapshots, each.league, each.learner_memory
         for owner in (*own, each.learner_record):
             owner.close()
-    for owner in common:
+    for owner in filter(None, (*common, first.hosts)):
         owner.close()
 
 

@@ -263,9 +263,26 @@ def _infer(
     row.beat(control_block.State.STOPPING)
 
 
+def _receive(
+    seat: topology.Seat,
+    incarnation: int,
+    policies: Policies,
+    at_end: contextlib.ExitStack,
+) -> None:
+    from impala_mp.runtime import receiver_process  # Ray is an extra
+
+    resources.take_cores(())
+    torch.set_num_threads(1)
+    receiver = receiver_process.Receiver(policies[0], policies[0].row(seat))
+    at_end.callback(receiver.close)
+    receiver.run()
+    policies[0].row(seat).beat(control_block.State.STOPPING)
+
+
 _ROLES: dict[str, Callable[..., None]] = {
     "actor": _act,
     "learner": _learn,
     "evaluator": _evaluate,
     "inference": _infer,
+    "receiver": _receive,
 }

@@ -14,7 +14,13 @@ from impala_mp.algorithms import cuda
 from impala_mp.config import derived, user_code, validation
 from impala_mp.environments import checker, members
 from impala_mp.networks import description
-from impala_mp.runtime import allocation, program, resources, warm_start
+from impala_mp.runtime import (
+    allocation,
+    cluster_check,
+    program,
+    resources,
+    warm_start,
+)
 from impala_mp.storage import workdir
 from impala_mp.transport import shared as shared_lib, shared_memory
 from impala_mp.workers import builders, learner, learner_process
@@ -78,6 +84,8 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
             subject = f"{each.name} {line.subject}".strip()
             report.add(checker.OK, "in and out", f"{subject}: {line.text}")
     report.run("cores", _check_cores, report, config, num_cores, chosen)
+    if config.cluster.hosts:
+        report.run("cluster", _check_cluster, report, config, num_cores, policies)
     if report.failed:
         return False
     if folder:
@@ -100,6 +108,21 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
     if not report.failed:
         report.run("a batch", _learn, report, config, policies, num_cores)
     return not report.failed
+
+
+def _check_cluster(
+    report: _Report,
+    config: Any,
+    num_cores: int,
+    policies: Sequence[allocation.Policy],
+) -> None:
+    """Checks the cluster, and what each of its nodes has."""
+    names = [each.name for each in policies]
+    for text in cluster_check.check(config, num_cores, names):
+        report.add(checker.OK, "cluster", text)
+    facts = allocation.facts(policies[0])
+    for text, is_sound in cluster_check.check_nodes(config, facts):
+        report.add(checker.OK if is_sound else checker.FAIL, "cluster", text)
 
 
 def _checkpoint_bytes(policy: allocation.Policy) -> int:

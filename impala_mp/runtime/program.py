@@ -28,6 +28,7 @@ from impala_mp.networks import agent, description
 from impala_mp.runtime import (
     allocation,
     calibration,
+    cluster_check,
     lockstep,
     resources,
     signals,
@@ -66,6 +67,7 @@ def train(
     environments = _probe(config)
     policies, chosen = prepare(config, live, environments, num_cores, folder.stored())
     changed = [*folder.check(config, changes), *chosen]
+    changed += cluster_check.check(config, num_cores, list(environments))
     folder.check_unused()
     allocation.check_memory(policies, num_cores)
     seats = allocation.make_topology(config, num_cores, len(policies))
@@ -332,7 +334,7 @@ def _memory(shared: shared_lib.Shared) -> list[str]:
     found = [
         resources.explain_memory(
             holders,
-            shared.rings.memory.nbytes,
+            shared.rings.nbytes,
             batch_bytes,
             shared.store.num_bytes,
             shared.learner_memory.nbytes if shared.learner_memory.num_bytes else 0,

@@ -26,13 +26,12 @@ def meet(policies: Policies) -> tuple[ranks.Rendezvous | None, Policies]:
 
 
 class RankGroup:
-    """Seats of the learner, of which there may be one only."""
+    """Seats of the learner: one or several, and none on an actor host."""
 
     def __init__(self, children: Sequence[child_process.ChildProcess]) -> None:
         self._children = children
-        first = children[0]
         for child in children:
-            child.policy = first.policy  # one budget
+            child.policy = children[0].policy  # one budget
             child.may_wait = self._somebody_works
 
     def __contains__(self, child: child_process.ChildProcess) -> bool:

@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 _SETTLED_SECS = 1.0  # a process that lived longer than this is no crash loop
 _ENOUGH = 10  # unrolls, updates ... of a life that is no crash loop
 _MAX_DOUBLINGS = 60  # beyond any back-off, and within a float
-_UNITS = {"actor": "unroll", "learner": "update", "evaluator": "evaluation"}
+_UNITS = {
+    **{"actor": "unroll", "learner": "update", "evaluator": "evaluation"},
+    **{"host": "slot", "receiver": "slot"},
+}
 
 
 class Wait(NamedTuple):

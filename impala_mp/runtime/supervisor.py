@@ -62,7 +62,6 @@ class Supervisor:
         ]
         learners = [self._children[each.row] for each in shared.topology.learners]
         self._ranks = rank_group.RankGroup(learners)
-        self._learner = self._children[shared.topology.learner().row]
         self._context = multiprocessing.get_context("forkserver")
         self._deaths = death_reports.DeathReports(report)
         self._life = life_pipe.LifePipe()
@@ -108,6 +107,10 @@ class Supervisor:
                 f" to stop. Its output ({learner.log}):\n{learner.output()}"
             )
         return finished
+
+    @property
+    def _learner(self) -> child_process.ChildProcess:
+        return self._children[self._shared.topology.learner().row]
 
     @property
     def _evaluator_can_wait(self) -> bool:
@@ -177,11 +180,18 @@ class Supervisor:
             self._wait(next_tick)
             for child in self._children:
                 self._attend(child)
-                if self._learner.done:
+                if self._is_finished():
                     return True
             if time.monotonic() >= next_tick:
                 self._write_status()
                 next_tick = time.monotonic() + interval
+        self._report_stop()
+        return False
+
+    def _is_finished(self) -> bool:
+        return self._learner.done
+
+    def _report_stop(self) -> None:
         learner = self._learner
         self._report(
             "Stopping on request: the learner writes a checkpoint."
@@ -189,7 +199,6 @@ class Supervisor:
             else f"Stopping on request. {learner.title} {learner.reason} before. Its"
             " newest checkpoint stays the newest."
         )
-        return False
 
     def _wait(self, next_tick: float) -> None:
         """Waits until a child ends, a signal comes, or something is due."""
@@ -378,7 +387,7 @@ class Supervisor:
         for child in self._children:
             if child.process:
                 child.process.join()
-                if child is self._learner and not self._stop_now:
+                if child.seat.role == "learner" and not self._stop_now:
                     self._last_code = child.process.exitcode
                 child.close()
             child.done = True

@@ -9,6 +9,7 @@ from impala_mp import seeding, specs
 from impala_mp.config import live_hyperparameters
 from impala_mp.transport import (
     control_block,
+    host_board,
     inference_requests,
     league_memory,
     learner_memory,
@@ -19,6 +20,8 @@ from impala_mp.transport import (
     topology as topology_lib,
     trajectory_ring,
 )
+
+_PER_HOST = 1_000  # restarts of one actor in one incarnation of a host, at most
 
 
 class Cores(NamedTuple):
@@ -56,6 +59,10 @@ class Shared(NamedTuple):
     evaluation_record: record_ring.RecordRing
     learner_threads: int
     cores: Cores
+    all_actors: int  # of the run, those of all actor hosts included
+    hosts: host_board.HostBoard | None = None  # of the actor hosts, if there are any
+    first_actor: int = 0  # number of actor 0 here among all; on an actor host
+    host_incarnation: int = 0  # of this actor host, from 1; 0 where the learner is
     port: int = 0  # where the ranks of the learner meet, if there are several
     profile_updates: int = 0
     run: int = (
@@ -72,15 +79,39 @@ class Shared(NamedTuple):
     @property
     def actor_names(self) -> list[name_tables.NameTable]:
         """Tables of the user's numbers that each of the policy's actors has."""
-        seats = self.topology.actors_of(self.number)
-        return [self.names.tables[seat.index] for seat in seats]
+        tables, here = self.names.tables, len(self.topology.actors)
+        if self.host_incarnation:
+            return tables[: self.all_actors]
+        own = [tables[s.index] for s in self.topology.actors_of(self.number)]
+        return [*own, *tables[here : self.all_actors]]
 
     @property
     def learner_names(self) -> list[name_tables.NameTable]:
         """Tables of the user's numbers in the policy's games, by rank."""
         num_ranks = len(self.control.books)
-        first = len(self.topology.actors) + self.number * num_ranks
+        first = self.all_actors + self.number * num_ranks
         return self.names.tables[first : first + num_ranks]
+
+    @property
+    def num_actors(self) -> int:
+        """Number of the policy's actors in the run, those of hosts included."""
+        if self.host_incarnation:
+            return self.all_actors
+        own, here = self.topology.actors_of(self.number), len(self.topology.actors)
+        return len(own) + self.all_actors - here
+
+    def actors_of_host(self, host: int) -> range:
+        """Returns the numbers of the actors of an actor host."""
+        here = len(self.topology.actors)
+        size = (self.all_actors - here) // self.topology.num_hosts
+        return range(here + host * size, here + (host + 1) * size)
+
+    def actor_incarnation(self, incarnation: int) -> int:
+        """Returns the number of an actor's incarnation that no other life has.
+
+        The incarnations of an actor host count, too.
+        """
+        return self.host_incarnation * _PER_HOST + incarnation
 
     def row(self, seat: topology_lib.Seat) -> control_block.ProcessRow:
         """Returns the words of one seat's processes."""

@@ -4,6 +4,9 @@ Each policy has a parameter store and a set of rings. Ring i of each set is writ
 the policy's actor i and read by one learner: the one with that policy and with the
 actor's rank.
 Learners, actors and the inference server have one doorbell each.
+
+An actor host has one ring for all of its actors, after the rings of the actors here.
+The receiver writes them.
 """
 
 import dataclasses
@@ -13,7 +16,7 @@ import dataclasses
 class Seat:
     """One place in the run. The processes of a seat follow each other."""
 
-    role: str  # learner, actor, evaluator or inference
+    role: str  # learner, actor, evaluator, inference or receiver
     index: int  # among the seats of its role
     row: int  # in the control block
     policies: tuple[int, ...] = (0,)  # that it acts with, or learns
@@ -25,6 +28,7 @@ class Topology:
     """All seats of a run. Picklable to a child."""
 
     seats: tuple[Seat, ...]  # by row
+    num_hosts: int = 0  # actor hosts
 
     def of(self, role: str) -> tuple[Seat, ...]:
         """Returns the seats of one role, by index."""
@@ -52,11 +56,18 @@ class Topology:
 
     def rings(self, policy: int = 0, rank: int = 0) -> tuple[int, ...]:
         """Returns the numbers of the policy's rings that one rank reads."""
-        return tuple(
+        own = tuple(
             number
             for number, seat in enumerate(self.actors_of(policy))
             if seat.rank == rank
         )
+        return own + (() if rank else self.host_rings)
+
+    @property
+    def host_rings(self) -> tuple[int, ...]:
+        """Returns the numbers of the rings of the actor hosts, by host."""
+        first = len(self.actors)
+        return tuple(range(first, first + self.num_hosts))
 
 
 def make(
@@ -67,8 +78,9 @@ def make(
     num_groups: int = 1,
     num_ranks: int = 1,
     apart: bool = False,
+    num_hosts: int = 0,
 ) -> Topology:
-    """Deals out the seats: learners first, then actors, evaluator, inference server.
+    """Deals out the seats: learners first, then actors, then what there is of others.
 
     Args:
       num_actors: each acts with every policy, and is dealt to one rank. The actors of
@@ -79,6 +91,7 @@ def make(
       num_policies: dealt to the groups in turn.
       num_groups: of learners. A learner takes the policies of its group in turn.
       num_ranks: learners in a group. Each learns from a share of every batch.
+      num_hosts: actor hosts. A receiver fetches their slots.
     """
     everything = tuple(range(num_policies))
     learners = [
@@ -95,10 +108,17 @@ def make(
         *(("actor", i, *each) for i, each in enumerate(actors)),
         *[("evaluator", 0, everything, 0)] * evaluator,
         *[("inference", 0, everything, 0)] * inference,
+        *[("receiver", 0, everything, 0)] * bool(num_hosts),
     ]
     return Topology(
         tuple(
             Seat(role, index, row, policies, rank)
             for row, (role, index, policies, rank) in enumerate(dealt)
-        )
+        ),
+        num_hosts,
     )
+
+
+def of_host(num_actors: int) -> Topology:
+    """Returns the seats on an actor host: actors alone."""
+    return Topology(tuple(Seat("actor", i, row=i) for i in range(num_actors)))

@@ -1,4 +1,4 @@
-"""Rings of slots: actor i writes ring i, the learner reads all of them.
+"""Rings of slots: actor i or an actor host writes ring i, the learner reads them.
 
 `head` counts the slots that the actor has committed, `tail` those that the learner has
 released. Both only grow, each has one writer, and each is written after what it
@@ -90,15 +90,20 @@ class TrajectoryRing:
         self, actor: int, incarnation: int, has_numbers: bool = False, unroll: int = 0
     ) -> None:
         """Fills the header of the slot at `open_index` and announces the slot."""
-        head = self.head
-        header = self.slots[head % self.num_slots].header
+        header = self.slots[self.open_index()].header
         header.actor[:] = actor
         header.incarnation[:] = incarnation
-        header.sequence[:] = head
-        header.committed_ns[:] = time.monotonic_ns()
         header.has_numbers[:] = has_numbers
         header.column[:] = np.arange(len(header.column))
         header.unroll[:] = unroll
+        self.announce(time.monotonic_ns())
+
+    def announce(self, committed_ns: int) -> None:
+        """Announces the slot at `open_index`, whose header has its origin already."""
+        head = self.head
+        header = self.slots[head % self.num_slots].header
+        header.sequence[:] = head
+        header.committed_ns[:] = committed_ns
         self._barrier()
         self._words[_HEAD] = head + 1
         self._learner_doorbell.ring()
@@ -133,7 +138,10 @@ class TrajectoryRing:
 
 
 class TrajectoryRings:
-    """Memory and doorbells of all rings. Picklable to a child."""
+    """Memory and doorbells of all rings. Picklable to a child.
+
+    Those of the actors here come first. An actor host has one ring for all its actors.
+    """
 
     def __init__(
         self,
@@ -141,32 +149,55 @@ class TrajectoryRings:
         num_actors: int,
         num_slots: int,
         ranks: Sequence[int] = (),
+        num_hosts: int = 0,
+        host_slots: int = 1,
     ) -> None:
-        """`ranks` are those that read the rings, by actor; none named: a single one."""
+        """Allocates the rings.
+
+        Args:
+          ranks: those that read the rings, by actor; none named: a single one.
+          host_slots: slots of the ring of each host, which rank 0 reads.
+        """
+        self._num_actors = num_actors
         spec = ring_spec(slot, num_actors, num_slots)
-        self.memory = shared_memory.SharedArrays(spec)
-        self._ranks = tuple(ranks) or (0,) * num_actors
+        self._memories = [shared_memory.SharedArrays(spec)]
+        if num_hosts:
+            spec = ring_spec(slot, num_hosts, host_slots)
+            self._memories.append(shared_memory.SharedArrays(spec))
+        self._ranks = (*(tuple(ranks) or (0,) * num_actors), *(0,) * num_hosts)
         self.learner_doorbells = [
             doorbell.Doorbell() for _ in range(1 + max(self._ranks))
         ]
-        self.actor_doorbells = [doorbell.Doorbell() for _ in range(num_actors)]
+        self.actor_doorbells = [
+            doorbell.Doorbell() for _ in range(num_actors + num_hosts)
+        ]
 
-    def ring(self, actor: int) -> TrajectoryRing:
-        arrays = self.memory.arrays
+    @property
+    def nbytes(self) -> int:
+        return sum(memory.nbytes for memory in self._memories)
+
+    def ring(self, number: int) -> TrajectoryRing:
+        """Returns the ring of an actor, or of a host after all actors."""
+        of_host = number >= self._num_actors
+        row = number - self._num_actors * of_host
+        arrays = self._memories[of_host].arrays
         return TrajectoryRing(
-            arrays.words[actor],
-            nest.map_structure(lambda leaf: leaf[actor], arrays.slots),
-            self.actor_doorbells[actor],
-            self.learner_doorbells[self._ranks[actor]],
+            arrays.words[row],
+            nest.map_structure(lambda leaf: leaf[row], arrays.slots),
+            self.actor_doorbells[number],
+            self.learner_doorbells[self._ranks[number]],
         )
 
     def heads(self) -> np.ndarray:
-        """Returns the number of slots ever committed: int64 [N]."""
-        return self.memory.arrays.words[:, _HEAD].copy()
+        """Returns the number of slots ever committed, by ring: int64 [N]."""
+        return self._column(_HEAD)
 
     def tails(self) -> np.ndarray:
-        """Returns the number of slots ever released: int64 [N]."""
-        return self.memory.arrays.words[:, _TAIL].copy()
+        """Returns the number of slots ever released, by ring: int64 [N]."""
+        return self._column(_TAIL)
+
+    def _column(self, word: int) -> np.ndarray:
+        return np.concatenate([m.arrays.words[:, word] for m in self._memories])
 
     def wake_all(self) -> None:
         """Wakes all waiting processes, so that they read the control block."""
@@ -174,6 +205,7 @@ class TrajectoryRings:
             bell.ring()
 
     def close(self) -> None:
-        self.memory.close()
+        for memory in self._memories:
+            memory.close()
         for bell in (*self.learner_doorbells, *self.actor_doorbells):
             bell.close()

@@ -10,7 +10,9 @@ from impala_mp.environments import bad_data, episode_numbers, vector
 from impala_mp.transport import control_block, name_tables
 from impala_mp.workers import guests as guests_lib, party as party_lib
 
-_UNROLL_BITS, _INCARNATION_BITS = 32, 16  # of the number of an unroll; then the run
+# Of the number of an unroll; the run follows, modulo 512. Lives of an actor on a host
+# are 1,000 times the host's.
+_UNROLL_BITS, _INCARNATION_BITS, _RUNS = 32, 22, 2**9
 _MAX_BAD_IN_A_ROW = 100  # unrolls; then the actor fails
 WAIT_SECS = 0.2  # longest sleep between two looks at the control block
 
@@ -34,7 +36,8 @@ class RingActor:
         self._numbers = numbers
         self._index, self._incarnation = index, incarnation
         # Grows with each attempt. No other incarnation or run has the same.
-        self._unroll = ((run << _INCARNATION_BITS) + incarnation) << _UNROLL_BITS
+        life = ((run % _RUNS) << _INCARNATION_BITS) + incarnation % 2**_INCARNATION_BITS
+        self._unroll = life << _UNROLL_BITS
         self._new_seeds = new_seeds  # for the environments; new ones at each call
         self._bad_in_a_row = 0
         self._num_outside = 0  # observations that the row counts already

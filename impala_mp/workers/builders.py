@@ -44,8 +44,10 @@ def make_actor(
     """Returns the actor of one seat, its environments started; close it at the end."""
     own = [policies[number] for number in seat.policies]
     common, config = own[0], own[0].config
-    row, node = common.row(seat), common.seeds("actor", seat.index, incarnation)
-    index = common.topology.actors_of(common.number).index(seat)  # of its rings
+    ring = common.topology.actors_of(common.number).index(seat)
+    index = common.first_actor + ring  # among the policy's actors in the run
+    row, incarnation = common.row(seat), common.actor_incarnation(incarnation)
+    node = common.seeds("actor", common.first_actor + seat.index, incarnation)
     with contextlib.ExitStack() as after_failure:
         environment = league_games.make(
             config,
@@ -55,7 +57,7 @@ def make_actor(
         after_failure.callback(environment.close)
         generator = torch.Generator().manual_seed(seeding.torch_seed(node))
         the_actor = actor.Actor(
-            [_make_party(each, index) for each in own],
+            [_make_party(each, ring, index) for each in own],
             environment,
             common.control,
             row,
@@ -73,14 +75,15 @@ def make_actor(
     return the_actor
 
 
-def _make_party(shared: shared_lib.Shared, index: int) -> party.Party:
+def _make_party(shared: shared_lib.Shared, ring: int, actor: int) -> party.Party:
+    """Returns a policy's share of an actor with a ring here, a number in the run."""
     return party.Party(
         _acting_agent(shared),
-        shared.rings.ring(index),
+        shared.rings.ring(ring),
         shared.store,
         shared.control,
         shared.config.actors.environments,
-        _rungs(shared, index),
+        _rungs(shared, actor),
     )
 
 
@@ -112,8 +115,7 @@ def _acting_agent(shared: shared_lib.Shared) -> agent.Agent:
 
 def _rungs(shared: shared_lib.Shared, index: int) -> list[float]:
     """Returns the places of an actor's columns on the ladder."""
-    num_actors = len(shared.topology.actors_of(shared.number))
-    return schedules.rungs(shared.config.actors, num_actors)[index]
+    return schedules.rungs(shared.config.actors, shared.num_actors)[index]
 
 
 def make_learner(
@@ -264,7 +266,7 @@ def _make_loop(
         the_learner,
         the_batcher,
         the_accounts,
-        len(shared.topology.actors_of(shared.number)),
+        shared.num_actors,
         shared.store,
         shared.control,
         row,

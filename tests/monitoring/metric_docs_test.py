@@ -4,7 +4,7 @@ import pytest
 
 from impala_mp import config as config_lib
 from impala_mp.config import derived
-from impala_mp.monitoring import metric_docs
+from impala_mp.monitoring import host_records, metric_docs
 from impala_mp.runtime import program
 from impala_mp.storage import metrics
 from impala_mp.workers import (
@@ -111,7 +111,8 @@ def known(written):
             episode_statistics.with_names(dict.fromkeys(numbers, 0.0), ["score"])
         )
         keys |= set(evaluator.record_names(derived.task_suffixes(config.environment)))
-    return keys | {*learner_metrics.OF_RANKS, "health/rank_mismatches"}
+    keys |= {*learner_metrics.OF_RANKS, "health/rank_mismatches"}
+    return keys | set(host_records.METRICS)
 
 
 @pytest.mark.integration

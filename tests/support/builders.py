@@ -182,3 +182,9 @@ def short_training(name="Catch", **overrides):
     made.evaluation.max_steps = 50
     made.update_from_flattened_dict(overrides)
     return made
+
+
+def slot_spec(config):
+    """The layout of one slot."""
+    environment = factory.probe(config.environment)
+    return allocation.layouts(config, environment, agent.make(config, environment)).slot

@@ -1,0 +1,206 @@
+"""One actor host: a process on another node with actors, rings and a store.
+
+The receiver at the learner's host asks, by `take`. The first question that begins an
+incarnation starts the actors, in a thread. The process ends if no question comes.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from impala_mp import errors
+from impala_mp.config import fields, live_hyperparameters, user_code
+from impala_mp.runtime import launch
+from impala_mp.transport import host_messages
+
+_JOIN_SECS = 5.0  # for the actors to end
+
+
+class ActorHost:
+    """The process of a host. Its methods are called one after the other."""
+
+    def __init__(self, task: dict[str, Any], leave: Callable[[], None]) -> None:
+        """`task` has the fields of `Task`; `leave` ends this process for good."""
+        launch.set_environment()  # before torch is imported
+        self._task, self._leave = host_messages.Task(**task), leave
+        self._orphan_secs = float(
+            fields.from_json(self._task.config).cluster.orphan_secs
+        )
+        self._incarnation = 0
+        self._host: Any = None  # a running one
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._failure, self._is_bad_input = "", False
+        self._asked = time.monotonic()
+        threading.Thread(target=self._watch_over, daemon=True).start()
+
+    def take(self, question: dict[str, Any], parameters: Any = None) -> dict[str, Any]:
+        """Answers the receiver; both messages are those of `host_messages`."""
+        self._asked = time.monotonic()
+        reply = self._answer(host_messages.Question(**question), parameters)
+        self._asked = time.monotonic()
+        return host_messages.to_dict(reply)
+
+    def _answer(
+        self, question: host_messages.Question, parameters: Any
+    ) -> host_messages.Reply:
+        if not self._incarnation:
+            if not question.begin:
+                return host_messages.Reply(0, host_messages.NEW)
+            self._begin(question)
+        if self._failure:
+            return host_messages.Reply(
+                self._incarnation,
+                host_messages.FAILED,
+                failure=self._failure,
+                is_bad_input=self._is_bad_input,
+            )
+        if question.stop and not self._stopping:
+            self._stopping = True
+            if self._host:
+                self._host.supervisor.stop()
+        if not self._host:
+            if question.room and self._thread:
+                self._thread.join(question.poll_secs)
+            return host_messages.Reply(self._incarnation, host_messages.STARTING)
+        reply: host_messages.Reply = self._host.take(question, parameters)
+        ended = self._thread is not None and not self._thread.is_alive()
+        return reply._replace(state=host_messages.ENDED) if ended else reply
+
+    def _begin(self, question: host_messages.Question) -> None:
+        self._incarnation = question.incarnation
+        self._thread = threading.Thread(target=self._run, args=(question,), daemon=True)
+        self._thread.start()
+
+    def _run(self, question: host_messages.Question) -> None:
+        """Runs the actors until they are stopped or fail."""
+        try:
+            host = self._make(question)
+            if self._stopping:
+                return
+            self._host = host
+            host.supervisor.run()
+        except errors.BadInput as error:
+            self._failure, self._is_bad_input = str(error), True
+        except errors.RunFailed as error:
+            self._failure = str(error)
+        except BaseException as error:
+            traceback.print_exc()
+            self._failure = user_code.explain(error)
+        finally:
+            shutil.rmtree(_folder(self._task), ignore_errors=True)
+
+    def _make(self, question: host_messages.Question) -> "Running":
+        """Returns the moving parts.
+
+        Raises:
+          BadInput: they cannot be made here.
+        """
+        try:
+            return Running(self._task, question)
+        except errors.BadInput:
+            raise
+        except Exception as error:  # of the user's environment
+            raise errors.BadInput(
+                f"the environment or the network cannot be made ({error!r:.300})."
+                " Install what they need on all nodes."
+            ) from error
+
+    def _watch_over(self) -> None:
+        """Ends this process when the learner's host has not asked for too long."""
+        while time.monotonic() - self._asked < self._orphan_secs:
+            time.sleep(min(1.0, self._orphan_secs / 4.0))
+        print(f"No question for {self._orphan_secs:g} s. The host ends.", flush=True)
+        if self._host:
+            self._host.supervisor.stop()
+        if self._thread:
+            self._thread.join(_JOIN_SECS)
+        self._leave()
+
+
+class Running:
+    """The moving parts of one incarnation."""
+
+    def __init__(
+        self, task: host_messages.Task, question: host_messages.Question
+    ) -> None:
+        """Makes everything that the actors need.
+
+        Raises:
+          BadInput: there is no such environment here, or no room for it.
+        """
+        # Here, so that an import of this module does not import torch.
+        from impala_mp.environments import factory
+        from impala_mp.runtime import allocation, host_supervisor
+        from impala_mp.transport import topology
+        from impala_mp.workers import forwarder
+
+        config = fields.from_json(task.config)
+        first, count = task.actors
+        with config.unlocked():
+            config.actors.count = count
+            config.evaluation.during_training = False
+        environment = factory.probe(config.environment)
+        live = live_hyperparameters.of_config(config)
+        made = allocation.make_agent(config, live, environment)
+        policy = allocation.Policy("", config, live, environment, made)
+        logs = os.path.join(_folder(task), "logs")
+        os.makedirs(logs, exist_ok=True)
+        (shared,) = allocation.allocate(
+            [policy],
+            os.path.join(_folder(task), "checkpoints"),
+            count,
+            seats=topology.of_host(count),
+            all_actors=task.all_actors,
+            first_actor=first,
+            host_incarnation=question.incarnation,
+            run=task.run,
+        )
+        tables = shared.actor_names[first : first + count]
+        for table, names in zip(tables, question.names, strict=True):
+            for each in names:
+                table.append(each)
+        self.supervisor = host_supervisor.HostSupervisor([shared], logs, _print)
+        self._forwarder = forwarder.Forwarder(
+            question.incarnation,
+            shared.rings,
+            count,
+            shared.store,
+            shared.control,
+            tables,
+            config.cluster.compression,
+        )
+        self._node = socket.gethostname()
+        self._facts = allocation.facts(policy)
+
+    def take(
+        self, question: host_messages.Question, parameters: Any
+    ) -> host_messages.Reply:
+        """Answers a question; see `Forwarder.take`."""
+        reply = self._forwarder.take(question, parameters)
+        packer = self._forwarder.packer
+        counters = {
+            **self.supervisor.counters(),
+            "raw_bytes": packer.raw_bytes,
+            "wire_bytes": packer.wire_bytes,
+        }
+        return reply._replace(
+            facts=self._facts if not reply.version else (),
+            node=self._node,
+            counters=tuple(counters.items()),
+        )
+
+
+def _folder(task: host_messages.Task) -> str:
+    """Returns the folder of a host's logs; it goes when the actors end."""
+    return os.path.join(tempfile.gettempdir(), task.name)
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,230 @@
+"""One seat for an actor host: its calls, deaths and budget.
+
+The processes of a seat follow each other. Ray starts them; this decides when one must
+be killed, and when the seat is given up.
+"""
+
+import math
+import random
+import time
+from typing import Any, Protocol
+
+import numpy as np
+
+from impala_mp import errors
+from impala_mp.runtime import restart_policy
+from impala_mp.transport import host_messages
+from impala_mp.workers import host_link
+
+_UNREACHABLE_SECS = 3.0  # without an answer, until its state is that
+_RETRY_SECS = 0.2  # after a failed call
+_MISSING = ("ModuleNotFoundError", "ImportError")
+
+
+class Engine(Protocol):
+    """Part of `ray_engine.Engine` that a seat needs."""
+
+    def hire(self, task: host_messages.Task) -> None: ...
+
+    def call(
+        self, seat: int, number: int, question: host_messages.Question, frame: Any
+    ) -> None: ...
+
+    def kill(self, seat: int, restart: bool = True) -> None: ...
+
+
+class HostSeat:
+    """A seat, from the receiver's start to its end."""
+
+    def __init__(
+        self,
+        link: host_link.HostLink,
+        task: host_messages.Task,
+        engine: Engine,
+        health: Any,
+    ) -> None:
+        """`health` is config.health."""
+        self._health = health
+        self._policy = restart_policy.RestartPolicy("host", health, random.Random(0))
+        self.link, self._task, self._engine = link, task, engine
+        self.lost = False  # its budget is spent
+        self.reason = ""  # of the last death
+        self.node = ""
+        self.deaths = 0
+        self._called = math.nan  # monotonic time of the call in flight; nan: none
+        self._num_calls = 0
+        self._retry_at = 0.0
+        self._hired = False
+        self._lives_since = math.nan  # monotonic; nan: no answer in this life
+        self._arrived = link.ring.head  # at its begin
+        self._rates = {"steps_per_sec": 0.0, "wire_mb_per_sec": 0.0}
+        self._before: tuple[float, dict[str, int]] = (time.monotonic(), {})
+
+    @property
+    def is_alive(self) -> bool:
+        """True if this life has answered."""
+        return not math.isnan(self._lives_since)
+
+    @property
+    def is_over(self) -> bool:
+        """True if there is no more to come at the end of a run."""
+        return self.lost or self.link.drained
+
+    def turn(self, now: float, stop: bool) -> None:
+        """Asks the host, unless a call is in flight; kills it if it hangs."""
+        if self.lost:
+            return
+        if not math.isnan(self._called):
+            self._look(now)
+            return
+        if now < self._retry_at:
+            return
+        if not self._hired:
+            self._engine.hire(self._task)
+            self._hired = True
+        asked = self.link.question(now, stop)
+        if asked:
+            self._called = now
+            self._num_calls += 1
+            self._engine.call(self._task.seat, self._num_calls, *asked)
+
+    def _look(self, now: float) -> None:
+        """Kills a host that has lived and is silent for too long."""
+        silent = now - self._called
+        joining = self.link.state in ("joining", host_messages.STARTING)
+        limit = self._health["start_secs" if joining else "hang_secs"]
+        if self.is_alive and silent > limit:
+            self._engine.kill(self._task.seat)
+            self._died(f"was silent for {silent:.0f} s", now)
+
+    def take(self, answer: Any, now: float) -> int:
+        """Takes in the end of a call; returns the number of slots that arrived.
+
+        Raises:
+          BadInput: the host cannot take part.
+        """
+        if self.lost or math.isnan(self._called) or answer.number != self._num_calls:
+            return 0  # to a process that was given up
+        called, self._called = self._called, math.nan
+        if answer.reply is None:
+            self._failed(answer, now)
+            return 0
+        if not self.is_alive:
+            self._lives_since, self._arrived = now, self.link.ring.head
+        self.node = answer.reply.node or self.node
+        head = self.link.ring.head
+        try:
+            self.link.accept(answer.reply, called, now)
+            self._check_start(now)
+        except host_link.Restart as why:
+            self._engine.kill(self._task.seat)
+            self._died(str(why), now)
+        except errors.BadInput as error:
+            raise errors.BadInput(f"{self._title}: {error}") from error
+        return self.link.ring.head - head
+
+    def _check_start(self, now: float) -> None:
+        """Raises Restart if the actors do not start in time."""
+        limit = self._health.start_secs + self._health.reset_secs
+        if (
+            self.link.state == host_messages.STARTING
+            and now - self._lives_since > limit
+        ):
+            raise host_link.Restart(f"did not start within {limit:.0f} s")
+
+    @property
+    def _title(self) -> str:
+        return f"host {self._task.seat}{f' ({self.node})' if self.node else ''}"
+
+    def _failed(self, answer: Any, now: float) -> None:
+        """Handles a call without a reply.
+
+        Raises:
+          BadInput: the package is missing there.
+        """
+        if any(name in answer.error for name in _MISSING):
+            raise errors.BadInput(
+                f"{self._title} cannot start: {answer.error}. Install impala_mp and the"
+                " environment on all nodes, or send them by Ray's runtime_env."
+            )
+        if self.is_alive or answer.is_gone:
+            self._died(f"died ({answer.error})", now)
+        self.link.lost_contact()
+        self._hired &= not answer.is_gone
+        self._retry_at = max(self._retry_at, now + _RETRY_SECS)
+
+    def refuse(self, reason: str, now: float) -> None:
+        """Ends a process that cannot take part."""
+        self._engine.kill(self._task.seat)
+        self._died(reason, now)
+
+    def _died(self, reason: str, now: float) -> None:
+        """Counts a death; gives the seat up when its budget is spent."""
+        lived = now - self._lives_since if self.is_alive else 0.0
+        arrived = self.link.ring.head - self._arrived
+        running = self.is_alive and self.link.state == host_messages.RUNNING
+        verdict = self._policy.after_death(now, lived, running or arrived > 0, arrived)
+        self.deaths += 1
+        self.reason = reason
+        print(f"{self._title} {reason}.", flush=True)
+        self._lives_since = self._called = math.nan
+        self.link.lost_contact()
+        if isinstance(verdict, restart_policy.GiveUp):
+            self.lost, self.reason = True, f"{reason}, and {verdict.reason}"
+            self._engine.kill(self._task.seat, restart=False)
+            return
+        self._retry_at = now + max(_RETRY_SECS, verdict.secs)
+
+    def dismiss(self) -> None:
+        """Ends the host for good."""
+        if self._hired:
+            self._engine.kill(self._task.seat, restart=False)
+
+    # What is shown.
+
+    def status(self, now: float, newest: int) -> dict[str, Any]:
+        """Returns the state as in health.json; `newest` is the learner's version."""
+        counters, ages = self.link.counters, self.link.ages
+        self._update_rates(now, counters)
+        silent = 0.0 if math.isnan(self._called) else now - self._called
+        counts = self.link.books.counts()
+        waits = not self.link.room and self.link.state == host_messages.RUNNING
+        state = "waiting_for_slot" if waits else self.link.state
+        if self.is_alive and silent > _UNREACHABLE_SECS:
+            state = "unreachable"
+        wire = counters.get("wire_bytes", 0)
+        return {
+            "seat": self._task.seat,
+            "node": self.node,
+            "pid": counters.get("pid", 0),
+            "state": "lost" if self.lost else state,
+            "incarnation": self.link.books.incarnation,
+            "actors_alive": counters.get("alive", 0),
+            "actors": counters.get("actors", 0),
+            "actor_restarts": counters.get("actor_restarts", 0),
+            "bad_data": counters.get("bad_data", 0),
+            **self._rates,
+            "compression": round(counters.get("raw_bytes", 0) / wire, 2) if wire else 0,
+            **counts._asdict(),
+            "age_p50_secs": round(float(np.median(ages)), 4) if ages else 0,
+            "age_p99_secs": round(float(np.percentile(ages, 99)), 4) if ages else 0,
+            "lag": newest - self.link.version if self.link.version else 0,
+            "silent_secs": round(silent, 2),
+            "restarts": self.deaths,
+            "reason": self.reason,
+        }
+
+    def _update_rates(self, now: float, counters: dict[str, int]) -> None:
+        before, old = self._before
+        seconds = now - before
+        if seconds < 1.0:
+            return
+        self._before = (now, counters)
+        grown = {
+            name: max(0, counters.get(name, 0) - old.get(name, 0))
+            for name in ("agent_steps", "wire_bytes")
+        }
+        self._rates = {
+            "steps_per_sec": round(grown["agent_steps"] / seconds, 1),
+            "wire_mb_per_sec": round(grown["wire_bytes"] / seconds * 1e-6, 4),
+        }

@@ -1,0 +1,55 @@
+"""Books and states of all actor hosts, from the receiver to all other processes."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from impala_mp import specs
+from impala_mp.transport import (
+    host_books,
+    parameter_store,
+    shared_memory,
+    trajectory_ring,
+)
+
+_BYTES = 1024  # of the text of one host
+
+
+class HostBoard:
+    """Memory of the receiver that outlives it. Picklable to a child."""
+
+    def __init__(self, num_hosts: int) -> None:
+        spec = specs.array_spec((num_hosts, host_books.WORDS), np.int64)
+        self._memory = shared_memory.SharedArrays(spec)
+        self._states = parameter_store.ParameterStore(num_hosts * _BYTES)
+        self.num_hosts = num_hosts
+
+    def books(
+        self, host: int, ring: trajectory_ring.TrajectoryRing
+    ) -> host_books.HostBooks:
+        """Returns the books of one host, whose ring here is `ring`."""
+        return host_books.HostBooks(self._memory.arrays[host], ring)
+
+    def publish(self, hosts: list[dict[str, Any]]) -> None:
+        """Replaces the states, one a host: JSON, which is cut if it is too long."""
+        text = np.zeros((self.num_hosts, _BYTES), np.uint8)
+        for row, each in zip(text, hosts, strict=True):
+            data = json.dumps(each).encode()
+            if len(data) > _BYTES:
+                reason = each.get("reason", "")[: _BYTES // 4]
+                data = json.dumps({**each, "reason": reason}).encode()
+            row[: len(data)] = np.frombuffer(data, np.uint8)
+        self._states.publish(text.reshape(-1))
+
+    def read(self) -> list[dict[str, Any]]:
+        """Returns the newest states; [] before the first."""
+        buffer = np.empty(self.num_hosts * _BYTES, np.uint8)
+        if self._states.fetch(buffer) <= 0:
+            return []
+        rows = buffer.reshape(self.num_hosts, _BYTES)
+        return [json.loads(bytes(row).rstrip(b"\0")) for row in rows]
+
+    def close(self) -> None:
+        self._memory.close()
+        self._states.close()
