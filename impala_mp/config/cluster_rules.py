@@ -5,6 +5,8 @@ from typing import Any
 from impala_mp import errors
 from impala_mp.config import by_value, derived
 
+MUCH_LAG = 32  # updates; beyond, a run warns
+
 
 def check(config: Any) -> None:
     """Refuses what actor hosts cannot do.
@@ -54,3 +56,11 @@ def _check_parts(config: Any) -> None:
                 f"cluster.hosts ({hosts}) and {name} do not go together yet. Set"
                 f" config.{name}={cure}, or config.cluster.hosts=0."
             )
+
+
+def expected_lag(config: Any, num_cores: int) -> float:
+    """Returns the updates that full rings are ahead of the learner."""
+    settings, actors = config.cluster, config.actors
+    slots = derived.all_actors(config, num_cores) * actors.slots
+    slots += settings.hosts * settings.slots
+    return float(slots * actors.environments / max(1, derived.num_fresh(config)))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from impala_mp import errors
-from impala_mp.config import derived, fields
+from impala_mp.config import cluster_rules, derived, fields
 from impala_mp.runtime import ray_probe
 from impala_mp.workers import host_facts
 
@@ -157,22 +157,11 @@ def _describe(config: Any, num_cores: int, found: dict[str, Any]) -> list[str]:
         f"Cluster: Ray {found['ray']} at {found['address']} with {len(nodes)} nodes and"
         f" {cpus} CPUs. Up to {settings.hosts} actor hosts with {size} actors each."
     )
-    lag = expected_lag(config, num_cores)
-    if lag > _MUCH_LAG:
+    lag = cluster_rules.expected_lag(config, num_cores)
+    if lag > cluster_rules.MUCH_LAG:
         text += (
             f" The rings hold {lag:.0f} batches, and so large is the policy lag: above"
-            f" {_MUCH_LAG} it may cost learning. Raise config.batch_size, or lower"
+            f" {cluster_rules.MUCH_LAG} it may cost learning. Raise config.batch_size, or lower"
             " config.actors.slots and config.cluster.slots."
         )
     return [text]
-
-
-_MUCH_LAG = 32  # updates
-
-
-def expected_lag(config: Any, num_cores: int) -> float:
-    """Returns the updates that full rings are ahead of the learner."""
-    settings, each = config.cluster, config.actors
-    slots = derived.all_actors(config, num_cores) * each.slots
-    slots += settings.hosts * settings.slots
-    return float(slots * each.environments / max(1, derived.num_fresh(config)))
