@@ -161,7 +161,7 @@ def _describe(config: Any, num_cores: int, found: dict[str, Any]) -> list[str]:
     if lag > cluster_rules.MUCH_LAG:
         text += (
             f" The rings hold {lag:.0f} batches, and so large is the policy lag: above"
-            f" {cluster_rules.MUCH_LAG} it may cost learning. Raise config.batch_size, or lower"
-            " config.actors.slots and config.cluster.slots."
+            f" {cluster_rules.MUCH_LAG} it may cost learning. Raise"
+            " config.batch_size, or lower config.actors.slots and config.cluster.slots."
         )
     return [text]
