@@ -40,9 +40,10 @@ def _process_as_it_was():
 
 
 @pytest.fixture
-def _without_curve(monkeypatch):
-    """Trainings of this process draw no learning curve, which takes them a second."""
-    monkeypatch.setattr(conclusion, "_learning_curve", lambda *args: "")
+def _without_pictures(monkeypatch):
+    """Trainings of this process draw no curve and no film, which take them seconds."""
+    for name in ("_learning_curve", "_film"):
+        monkeypatch.setattr(conclusion, name, lambda *args: "")
 
 
 @pytest.fixture

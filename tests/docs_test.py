@@ -23,7 +23,7 @@ from impala_mp.evaluation import evaluate, export, player
 from impala_mp.monitoring import report_page, status
 from impala_mp.runtime import preflight, program, signals
 
-pytestmark = pytest.mark.usefixtures("_without_curve")
+pytestmark = pytest.mark.usefixtures("_without_pictures")
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _README = _ROOT / "README.md"

@@ -191,7 +191,7 @@ def _experiment(env: str, base: pathlib.Path) -> str:
         _WRAPPED.format(
             file=str(_EXPERIMENTS / file),
             variant=variant,
-            name="FaultyGame" if ":" in inner else "Faulty-v0",
+            name="FaultyGame" if ":" in inner else "Chaos-v0",
             inner=inner,
             control=str(base / "run" / "fault"),
         )

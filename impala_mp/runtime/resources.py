@@ -177,20 +177,21 @@ def check_device(field: str, device: str) -> None:
 
 
 def descriptors_needed(
-    num_rings: int,
+    num_actors: int,
     num_children: int,
     num_open: int,
     num_policies: int = 1,
     num_ranks: int = 1,
+    num_hosts: int = 0,
 ) -> int:
     """Returns the supervisor's descriptors at a child's start, the most of any process.
 
-    Seven blocks of memory and six a policy, with two each (Python's mmap duplicates its
-    own), doorbells, two per child, and a reserve for the life pipe, a start, and the
-    files of a run.
+    Four blocks of memory, three more with actor hosts, and six a policy, two each
+    (Python's mmap duplicates its own), doorbells, two per child, and a reserve for the
+    life pipe, a start, and the files of a run.
     """
-    memory, spare = 2 * (7 + 6 * num_policies), 20
-    bells = num_policies * (num_rings + num_ranks) + 1
+    memory, spare = 2 * (4 + 3 * (num_hosts > 0) + 6 * num_policies), 20
+    bells = num_policies * (num_actors + num_hosts + num_ranks) + 1
     return num_open + memory + bells + 2 * num_children + spare
 
 
@@ -201,12 +202,13 @@ def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
       BadInput: the limit of this process is lower.
     """
     count, children = len(the_topology.actors), len(the_topology.seats)
-    count += the_topology.num_hosts
     if config.runtime.mode == "lockstep":
         children = 0
     num_policies = len(the_topology.learner().policies)
     num_open, ranks = len(os.listdir("/proc/self/fd")), config.learner.ranks
-    number = descriptors_needed(count, children, num_open, num_policies, ranks)
+    number = descriptors_needed(
+        count, children, num_open, num_policies, ranks, the_topology.num_hosts
+    )
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY and number > limit:
         raise errors.BadInput(

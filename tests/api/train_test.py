@@ -23,7 +23,7 @@ _SMALL = {
     "batch_size": 4,
     "actors": {"count": 1, "environments": 4},
     "learner.threads": 1,
-    "evaluation": {"episodes": 4, "environments": 2},
+    "evaluation": {"episodes": 4, "environments": 2, "film": False},
 }
 _LOCKSTEP = {**_SMALL, "runtime.mode": "lockstep"}
 

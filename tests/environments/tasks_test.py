@@ -16,7 +16,7 @@ from impala_mp.storage import metrics
 from impala_mp.workers import ended_games, episode_statistics
 from tests.support import builders
 
-pytestmark = pytest.mark.usefixtures("_without_curve")
+pytestmark = pytest.mark.usefixtures("_without_pictures")
 
 
 class Sized(gymnasium.Env):

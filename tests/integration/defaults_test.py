@@ -6,7 +6,7 @@ from impala_mp import config as config_lib
 from impala_mp.evaluation import evaluate
 from tests.support import builders
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_curve")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_pictures")]
 
 
 @pytest.mark.parametrize(

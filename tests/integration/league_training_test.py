@@ -13,7 +13,7 @@ from impala_mp.storage import metrics, snapshot_file
 from impala_mp.workers import game_log
 from tests.support import builders, lockstep_runs, runs
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_curve")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_pictures")]
 
 _LEAGUE = {
     "environment.id": "Connect",

@@ -18,7 +18,7 @@ from impala_mp.storage import checkpoint, mailbox, metrics, workdir
 from impala_mp.workers import builders as worker_builders, learner_loop
 from tests.support import lockstep_runs, runs, two_policies
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_curve")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_pictures")]
 _fork_server = runs.fork_server
 
 

@@ -15,7 +15,7 @@ from impala_mp.storage import checkpoint, mailbox, metrics, workdir
 from impala_mp.workers import learner_loop
 from tests.support import lockstep_runs, populations
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_curve")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_pictures")]
 
 
 def _train(path, **overrides):

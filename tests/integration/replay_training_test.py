@@ -10,7 +10,7 @@ from impala_mp.storage import checkpoint, crash_file
 from impala_mp.workers import policy_lag
 from tests.support import builders, lockstep_runs
 
-pytestmark = pytest.mark.usefixtures("_without_curve")
+pytestmark = pytest.mark.usefixtures("_without_pictures")
 
 _REPLAY = {"replay.ratio": 0.5, "replay.memory_mib": 0.1}
 

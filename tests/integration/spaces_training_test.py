@@ -9,7 +9,7 @@ from impala_mp.runtime import program
 from impala_mp.storage import checkpoint, metrics
 from tests.support import builders, spaces
 
-pytestmark = pytest.mark.usefixtures("_without_curve")
+pytestmark = pytest.mark.usefixtures("_without_pictures")
 
 
 def _config(observation, action, **overrides):

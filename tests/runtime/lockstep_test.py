@@ -16,7 +16,7 @@ from impala_mp.storage import metrics
 from impala_mp.workers import learner_loop, learner_metrics
 from tests.support import live_changes, lockstep_runs
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_curve")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_pictures")]
 
 
 _QUICK = ("mlp", "globals")  # a resumed run shows the same of all variants

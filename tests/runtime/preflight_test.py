@@ -278,16 +278,21 @@ def test_too_few_file_descriptors(tmp_path):
     )
 
 
-def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(tmp_path):
-    config = builders.config(**{"actors.count": 5})
+@pytest.mark.parametrize("hosts", [0, 3])
+def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(tmp_path, hosts):
+    config = builders.config(**{"actors.count": 5, "cluster.hosts": hosts})
     gc.collect()  # what tests before have left closes its descriptors
     before = len(os.listdir("/proc/self/fd"))
     shared = builders.shared(config, tmp_path)
     held = len(os.listdir("/proc/self/fd")) - before
     allocation.release([shared])
     spare = 20
-    assert resources.descriptors_needed(5, 0, 0) == held + spare
-    assert resources.descriptors_needed(5, 6, 10) == held + spare + 2 * 6 + 10
+
+    def needed(children, opened):
+        return resources.descriptors_needed(5, children, opened, num_hosts=hosts)
+
+    assert needed(0, 0) == held + spare
+    assert needed(6, 10) == held + spare + 2 * 6 + 10
 
 
 @pytest.mark.slow

@@ -96,4 +96,4 @@ def _spoiled(values: np.ndarray) -> np.ndarray:
     return spoiled
 
 
-gymnasium.register("Faulty-v0", vector_entry_point=FaultyVectorEnv)
+gymnasium.register("Chaos-v0", vector_entry_point=FaultyVectorEnv)
