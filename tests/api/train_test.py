@@ -97,6 +97,7 @@ def _wait(condition, secs=120.0):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_class_of_standard_input_goes_to_the_processes(tmp_path, python):
     process = python("-")

@@ -84,6 +84,14 @@ def test_its_own_test_passes(project):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(
+    "another",
+    [
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in _KINDS[1:-1]),
+        _KINDS[-1],
+    ],
+    indirect=True,
+)
 def test_the_test_of_another_kind_passes(another):
     done = _run(["pytest", "-q", "-p", "no:cacheprovider"], another)
     assert done.returncode == 0, done.stdout

@@ -209,7 +209,13 @@ def test_an_onnx_model_has_the_action_values():
 
 @pytest.mark.integration
 @_onnx
-@pytest.mark.parametrize("kind", [_IQN, _QR], ids=["iqn", "qr"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(_IQN, id="iqn"),
+        pytest.param(_QR, id="qr", marks=pytest.mark.slow),
+    ],
+)
 def test_an_onnx_model_has_means_of_quantiles(kind):
     _check(_config("masked", "discrete", "none", **kind), "onnx")
 

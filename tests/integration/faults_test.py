@@ -143,6 +143,7 @@ def test_a_checkpoint_signal_to_the_whole_group_kills_no_process(start):
     assert "restart in" not in run.text()
 
 
+@pytest.mark.slow
 def test_a_run_with_few_records_is_watched_all_the_same(start):
     run = start(
         _LONG,

@@ -12,7 +12,16 @@ from impala_mp.monitoring import run_history
 from tests.support import runs
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (signal.SIGINT, signal.SIGHUP)
+        ),
+    ],
+)
 def test_a_signal_stops_with_a_checkpoint_and_the_run_resumes_from_it(start, number):
     run = start(runs.LONG)
     run.until(lambda: len(run.records()) > 2)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.support import runs
 
 
@@ -18,6 +20,7 @@ def test_a_workdir_in_use_is_refused(start):
     assert "Traceback" not in second.text()
 
 
+@pytest.mark.slow
 def test_status_from_a_second_terminal(start, tmp_path):
     run = start(runs.LONG)
     run.until(lambda: run.records())

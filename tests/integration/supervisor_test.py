@@ -64,8 +64,11 @@ _DQN = f"{_CATCH.with_name('cartpole.py')}:dqn"
 
 @pytest.mark.parametrize(
     ("config", "flags"),
-    [(_CATCH, ()), (_CATCH, _REPLAY), (_DQN, ())],
-    ids=["plain", "replay", "dqn"],
+    [
+        pytest.param(_CATCH, (), id="plain"),
+        pytest.param(_CATCH, _REPLAY, id="replay", marks=pytest.mark.slow),
+        pytest.param(_DQN, (), id="dqn"),
+    ],
 )
 def test_a_killed_learner_resumes(start, config, flags):
     often = "--config.checkpoint.interval_secs=0.5"
@@ -143,7 +146,9 @@ def _blocked(start, *flags, **kwargs):
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_signals_that_a_launcher_blocks_and_a_pause_harm_nothing(start, number):
     flags = (runs.LONG, "--config.health.hang_secs=1.5")
     run = _blocked(start, *flags, own_session=True)
@@ -180,6 +185,7 @@ gymnasium.register("Hanging-v0", vector_entry_point=Hanging)
 """
 
 
+@pytest.mark.slow
 def test_a_hung_environment_leaves_its_stacks(start, tmp_path):
     (tmp_path / "hanging.py").write_text(_HANGING)
     run = start(
@@ -202,6 +208,7 @@ def test_a_hung_environment_leaves_its_stacks(start, tmp_path):
         assert f"seeds of 0, actor {victim['index']}, incarnation 0" in place
 
 
+@pytest.mark.slow
 def test_back_pressure_is_not_a_hang(start):
     run = start(runs.LONG, "--config.health.hang_secs=1.5")
     learner = run.until_running("learner")[0]
@@ -273,6 +280,7 @@ def test_past_the_budget_the_run_stops_with_the_childs_traceback(start, tmp_path
     assert text.count("Traceback") == 1
 
 
+@pytest.mark.slow
 def test_a_killed_fork_server_takes_its_children_along(start):
     """Two in one seat would write to the same ring."""
     run = start(runs.LONG, "--config.checkpoint.interval_secs=0.5")
@@ -305,6 +313,7 @@ def test_the_evaluator_reports_during_training(start):
     )
 
 
+@pytest.mark.slow
 def test_the_inference_server_serves_and_is_replaced_when_killed(start):
     run = start(runs.LONG, "--config.inference.mode=server")
     run.until(lambda: run.records() and run.records()[-1]["updates"] > 20)
@@ -342,6 +351,7 @@ gymnasium.register("Mortal-v0", vector_entry_point=Mortal)
 """
 
 
+@pytest.mark.slow
 def test_the_run_continues_without_an_actor_whose_budget_is_spent(start, tmp_path):
     (tmp_path / "mortal.py").write_text(_MORTAL)
     run = start(

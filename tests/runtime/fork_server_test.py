@@ -58,8 +58,15 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["by_fork", "as a new Python"])
-@pytest.mark.parametrize("folder", ["tmp", "long" * 40])
+@pytest.mark.parametrize(
+    ("how", "folder"),
+    [
+        ("by_fork", "long" * 40),
+        ("as a new Python", "tmp"),
+        pytest.param("by_fork", "tmp", marks=pytest.mark.slow),
+        pytest.param("as a new Python", "long" * 40, marks=pytest.mark.slow),
+    ],
+)
 def test_a_live_fork_server_needs_no_room_and_a_dead_one_is_replaced(
     tmp_path, folder, how
 ):
