@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_picture
     ("environment", "agent_steps", "least"),
     [
         # 500 is the most; at random 22. One of nine seeds was at 158, the others above.
-        ("CartPole-v1", 80_000, 100.0),
+        pytest.param("CartPole-v1", 80_000, 100.0, marks=pytest.mark.slow),
         ("Catch", 40_000, 0.6),  # 1 is the most; at random -0.6
     ],
 )

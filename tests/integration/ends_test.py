@@ -92,9 +92,8 @@ def make(num_envs, context):
 """
 
 
-@pytest.mark.parametrize(
-    "context", [pytest.param("fork", marks=pytest.mark.slow), "spawn"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_processes_of_an_environment_end_in_order(start, tmp_path, context):
     (tmp_path / "parallel.py").write_text(_PARALLEL)
     notes = tmp_path / "notes"

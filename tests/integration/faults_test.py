@@ -59,6 +59,7 @@ def test_a_run_that_ends_on_a_full_disk_restarts_nothing(start, mount, tmp_path)
     assert "Traceback" not in run.text()
 
 
+@pytest.mark.slow
 @pytest.mark.mount
 def test_a_run_survives_a_disk_without_room_for_its_logs(start, mount, tmp_path):
     small_disk = mount(tmp_path / "run", "size=6m")
@@ -92,6 +93,7 @@ def test_a_run_survives_a_disk_without_room_for_its_logs(start, mount, tmp_path)
     assert all(map(harness.identity_holds, run.records()))
 
 
+@pytest.mark.slow
 @pytest.mark.mount
 def test_a_start_without_room_is_tried_again(start, mount, tmp_path):
     temporary = mount(tmp_path / "tmp", "nr_inodes=9")

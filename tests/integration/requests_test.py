@@ -72,6 +72,7 @@ def test_late_children_are_named_and_killed(start):
     assert harness.survivors([victim["pid"]], 1.0) == []
 
 
+@pytest.mark.slow
 def test_a_signal_and_its_echo_are_one_request_and_a_later_one_is_another(start):
     run = start(runs.LONG, "--config.shutdown.deadline_secs=50.0")
     victim = run.until_running(count=2)[1]
