@@ -37,7 +37,7 @@ _KINDS = {
     "gtrxl": _GTRXL,
     "popart": {"loss.popart": True, "loss.reduction": "mean"},
     "impact": {**_IMPACT, **learners.LSTM, "loss.baseline": "huber"},
-    # Without a core, whose weights are cast once a forward pass: ranks are threads here,
+    # Without a core, so that a pass casts each weight once: ranks are threads here,
     # and torch's cache of casts is one for all threads of a process.
     "bfloat16": {"learner.precision": "bfloat16"},
     "dqn": {"algorithm": "dqn", "loss.reward_clipping": "none"},
