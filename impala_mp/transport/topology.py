@@ -2,8 +2,7 @@
 
 Each policy has a parameter store and a set of rings. Ring i of each set is written by
 the policy's actor i and read by one learner: the one with that policy and with the
-actor's rank.
-Learners, actors and the inference server have one doorbell each.
+actor's rank. Learners, actors and the inference server have one doorbell each.
 
 An actor host has one ring for all of its actors, after the rings of the actors here.
 The receiver writes them.

@@ -1,4 +1,4 @@
-"""Names of the learner's metrics, and their means over the updates of a record."""
+"""Names of the learner's metrics, their means over updates, times of records."""
 
 import math
 import time

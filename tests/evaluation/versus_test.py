@@ -81,7 +81,7 @@ def always_one(observation, mask):
 
 @pytest.fixture(scope="module", params=["all", "kind"])
 def run(tmp_path_factory, request):
-    """Of one policy, or of one a team."""
+    """A run of one policy for all players, or of one for each team."""
     folder = tmp_path_factory.mktemp("run")
     config = builders.config(
         **{

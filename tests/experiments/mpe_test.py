@@ -11,7 +11,10 @@ _GAMES = 20
 
 
 def _mean_returns(scripted):
-    """Of a hunter and of the prey; those whose names begin so follow the script."""
+    """Returns those of a hunter and of the prey.
+
+    Players whose names begin with `scripted` follow the script.
+    """
     from mpe2 import simple_tag_v3
 
     env, rng = simple_tag_v3.parallel_env(max_cycles=25), np.random.default_rng(0)

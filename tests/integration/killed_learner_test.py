@@ -9,7 +9,6 @@ import time
 import pytest
 
 import harness
-from impala_mp.storage import episodes
 from tests.support import runs
 
 # Each update computes long against a write of the state, and is counted as it begins.
@@ -103,13 +102,7 @@ def test_a_killed_learner_loses_one_update_at_most(start, tmp_path):
         kept = [r for r in before if r["updates"] < base]
         assert run.records()[: len(kept)] == kept
         assert len(kept) >= len(before) - 1
-    run.process.send_signal(signal.SIGTERM)
-    assert run.wait() == 0, run.text()
-    records = run.records()
-    assert all(map(harness.identity_holds, records))
-    assert harness.never_backwards(records)
-    rows = episodes.read(str(run.workdir))["return"]
-    assert len(rows) == records[-1]["episode/count"] > 0
+    runs.stop_and_count(run)
 
 
 @pytest.mark.slow
@@ -129,13 +122,7 @@ def test_a_learner_killed_again_and_again_loses_little(start):
     assert [base for base, _ in resumed] == sorted(base for base, _ in resumed)
     assert len({saved for _, saved in resumed}) == 1
     run.until(lambda: _newest(run) > resumed[-1][0])
-    run.process.send_signal(signal.SIGTERM)
-    assert run.wait() == 0, run.text()
-    records = run.records()
-    assert all(map(harness.identity_holds, records))
-    assert harness.never_backwards(records)
-    rows = episodes.read(str(run.workdir))["return"]
-    assert len(rows) == records[-1]["episode/count"] > 0
+    runs.stop_and_count(run)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import harness
-from impala_mp.storage import checkpoint, episodes
+from impala_mp.storage import checkpoint
 from tests.support import runs
 
 _TWO = (
@@ -76,17 +76,6 @@ def _kill_and_wait(run, rank, number=signal.SIGKILL, secs=30.0):
     return time.monotonic() - start
 
 
-def _assert_exact(run):
-    run.process.send_signal(signal.SIGTERM)
-    assert run.wait() == 0, run.text()
-    records = run.records()
-    assert all(map(harness.identity_holds, records))
-    assert harness.never_backwards(records)
-    rows = episodes.read(str(run.workdir))["return"]
-    assert len(rows) == records[-1]["episode/count"] > 0
-    return records
-
-
 def test_a_killed_rank_ends_the_others_and_all_resume_together(start):
     run = start(*_TWO)
     _wait_for_updates(run)
@@ -96,7 +85,7 @@ def test_a_killed_rank_ends_the_others_and_all_resume_together(start):
         _kill_and_wait(run, rank)
         assert harness.survivors(others, 5.0) == []
         run.until(lambda before=before: _newest(run) > before + 5)
-    records = _assert_exact(run)
+    records = runs.stop_and_count(run)
     assert records[-1]["health/rank_mismatches"] == 0
     assert "learner 1 (incarnation 0) was killed by SIGKILL" in run.text()
 
@@ -113,7 +102,7 @@ def test_ranks_killed_at_random_instants_lose_nothing(start):
         _kill_and_wait(run, number % 2)
         run.until(lambda before=before: _newest(run) > before)
         secs.append(time.monotonic() - start_of_kill)
-    records = _assert_exact(run)
+    records = runs.stop_and_count(run)
     assert records[-1]["health/rank_mismatches"] == 0
     print(f"seconds until updates are made: median {sorted(secs)[50]:.2f}")
 
@@ -125,7 +114,7 @@ def test_a_frozen_rank_is_found_although_the_others_wait_for_it(start):
     secs = _kill_and_wait(run, 1, signal.SIGSTOP)
     assert 1.5 < secs < 15.0
     _wait_for_updates(run)
-    _assert_exact(run)
+    runs.stop_and_count(run)
 
 
 @pytest.mark.slow
@@ -136,7 +125,7 @@ def test_ranks_that_are_all_frozen_are_found(start):
         os.kill(each["pid"], signal.SIGSTOP)
     run.until(lambda: _restarts(run) == [1, 1])
     _wait_for_updates(run)
-    _assert_exact(run)
+    runs.stop_and_count(run)
 
 
 @pytest.mark.slow
@@ -158,7 +147,7 @@ def test_a_rank_with_other_parameters_is_found_and_all_begin_with_the_same(
     run.until(lambda: _restarts(run) == [1, 1])
     _wait_for_updates(run)
     assert "rank 1 of the learner has other parameters than rank 0" in run.text()
-    assert _assert_exact(run)[-1]["health/rank_mismatches"] == 1
+    assert runs.stop_and_count(run)[-1]["health/rank_mismatches"] == 1
 
 
 @pytest.mark.slow
@@ -171,7 +160,7 @@ def test_an_inference_server_acts_for_all_ranks(start):
     os.kill(server["pid"], signal.SIGKILL)
     run.until(lambda: run.processes("inference")[0]["restarts"] == 1)
     _wait_for_updates(run)
-    last = _assert_exact(run)[-1]
+    last = runs.stop_and_count(run)[-1]
     assert last["health/rank_mismatches"] == last["health/drift_alarms"] == 0
     assert last["health/mixed_unrolls"] == 0
 
@@ -188,7 +177,7 @@ def _run_with(start, num_ranks):
 def test_the_number_of_ranks_may_change_when_a_run_resumes(start):
     for num_ranks in (2, 1, 2):
         run = _run_with(start, num_ranks)
-        records = _assert_exact(run)
+        records = runs.stop_and_count(run)
         saved = checkpoint.load_newest(str(run.workdir / "checkpoints"), print)
         assert saved["learner"]["updates"] == records[-1]["updates"]
 

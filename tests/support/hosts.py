@@ -48,7 +48,7 @@ class Host:
         self.ended = False
 
     def take(self, question, parameters=None):
-        """As a host answers: new, then running."""
+        """Answers as a host does: first that it is new, then that it runs."""
         if not self.forwarder:
             if not question.begin:
                 return host_messages.Reply(0, host_messages.NEW)

@@ -14,6 +14,16 @@ LSTM = {
     "network.last_action": True,
     "network.last_reward": True,
 }
+IMPACT = {
+    **LSTM,
+    "algorithm": "impact",
+    "learner.passes": 2,
+    "target.period": 2,
+    "impact.kl_cost": 0.1,
+    "loss.popart": True,
+    "loss.popart_beta": 0.1,
+    "loss.baseline": "huber",
+}
 
 
 def make(**overrides):

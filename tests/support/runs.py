@@ -1,9 +1,11 @@
 """Flags of trainings in processes of their own, and what tests do to them."""
 
+import signal
 import subprocess
 import sys
 
 import harness
+from impala_mp.storage import episodes
 
 LONG = "--config.total_agent_steps=100000000"
 
@@ -11,6 +13,18 @@ LONG = "--config.total_agent_steps=100000000"
 def fork_server(run):
     """The parent of the learner."""
     return harness.parent(run.until_running("learner")[0]["pid"])
+
+
+def stop_and_count(run):
+    """Stops a run; returns its records, in which no trajectory or game is lost."""
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait() == 0, run.text()
+    records = run.records()
+    assert all(map(harness.identity_holds, records))
+    assert harness.never_backwards(records)
+    rows = episodes.read(str(run.workdir))["return"]
+    assert len(rows) == records[-1]["episode/count"] > 0
+    return records
 
 
 def status(run, *flags):

@@ -1,4 +1,4 @@
-"""An actor host and its receiver: exactly once, whatever is killed."""
+"""Slots of an actor host arrive exactly once, also if a process is killed."""
 
 import random
 import time

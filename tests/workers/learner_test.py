@@ -61,21 +61,9 @@ def test_the_gradient_is_the_papers(overrides):
     learners.assert_gradients(policy, expected)
 
 
-_IMPACT = {
-    **learners.LSTM,
-    "algorithm": "impact",
-    "learner.passes": 2,
-    "target.period": 2,
-    "impact.kl_cost": 0.1,
-    "loss.popart": True,
-    "loss.popart_beta": 0.1,
-    "loss.baseline": "huber",
-}
-
-
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize(
-    "overrides", [{}, learners.LSTM, _IMPACT], ids=["mlp", "lstm", "impact"]
+    "overrides", [{}, learners.LSTM, learners.IMPACT], ids=["mlp", "lstm", "impact"]
 )
 @pytest.mark.parametrize("parts", [2, 3, 6])
 def test_micro_batches_give_the_same_update(reduction, overrides, parts):
@@ -88,7 +76,7 @@ def test_micro_batches_give_the_same_update(reduction, overrides, parts):
     torch.testing.assert_close(
         whole.parameters.trainable, split.parameters.trainable, rtol=1e-4, atol=1e-6
     )
-    if overrides is _IMPACT:
+    if overrides is learners.IMPACT:
         a, b = (made.tensors["target"].view(torch.float32) for made in (whole, split))
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     for name, a, b in zip(_names(whole), whole_metrics, split_metrics, strict=True):
@@ -129,7 +117,7 @@ def _peak_bytes(made, batch):
 
 
 @pytest.mark.parametrize(
-    "overrides", [{}, learners.LSTM, _IMPACT], ids=["mlp", "lstm", "impact"]
+    "overrides", [{}, learners.LSTM, learners.IMPACT], ids=["mlp", "lstm", "impact"]
 )
 def test_micro_batches_take_less_memory(overrides):
     same = {**overrides, "batch_size": 24}

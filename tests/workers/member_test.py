@@ -1,4 +1,4 @@
-"""Orders to copy: obeyed once whatever is killed, and the copy is exact."""
+"""A member obeys each order once, also if it is killed, and copies exactly."""
 
 import contextlib
 import json
@@ -55,7 +55,7 @@ def _same(one, other):
 
 
 def _turn(parts):
-    """What the learner's process does between two updates."""
+    """Does what the learner's process does between two updates."""
     learner_process.obey(parts.loops)
     parts.save()
 

@@ -18,14 +18,6 @@ from tests.support import builders, learners, rank_threads
 _LIVE = base.live_from_config(builders.config())
 _FEW, _MANY = 4, 50  # updates
 
-_IMPACT = {
-    "algorithm": "impact",
-    "learner.passes": 2,
-    "target.period": 2,
-    "impact.kl_cost": 0.1,
-    "loss.popart": True,
-    "loss.popart_beta": 0.1,
-}
 _GTRXL = {
     "network.core": "gtrxl",
     "network.gtrxl.window": 4,
@@ -36,7 +28,7 @@ _KINDS = {
     "lstm": learners.LSTM,
     "gtrxl": _GTRXL,
     "popart": {"loss.popart": True, "loss.reduction": "mean"},
-    "impact": {**_IMPACT, **learners.LSTM, "loss.baseline": "huber"},
+    "impact": learners.IMPACT,
     # Without a core, so that a pass casts each weight once: ranks are threads here,
     # and torch's cache of casts is one for all threads of a process.
     "bfloat16": {"learner.precision": "bfloat16"},
