@@ -59,14 +59,14 @@ def test_no_read_is_torn_while_a_writer_runs_at_full_speed(num_reads, checksums)
 
 
 class _Unprotected(parameter_store.ParameterStore):
-    """The broken copy: one buffer, no version word, and a rest midway."""
+    """The broken copy: one buffer, whose version counts before it is whole."""
 
     def publish(self, source):
         half = len(source) // 2
         np.copyto(self._buffers[0][:half], source[:half])
-        time.sleep(0.001)  # also on one busy core the reader has its turn now
-        np.copyto(self._buffers[0][half:], source[half:])
         self._words[0] += 1
+        time.sleep(0.01)  # a reader meets the version here, however fast it copies
+        np.copyto(self._buffers[0][half:], source[half:])
         return self._words[0]
 
     def fetch(self, into, newer_than=0):
@@ -94,7 +94,7 @@ def _load_half(shared, module, half_done):
 
 
 def test_load_state_dict_on_shared_tensors_tears():
-    """For whoever looks while the scheduler has the writer wait between two layers."""
+    """A reader that copies while the writer waits between two layers has both."""
 
     def constant(value):
         module = torch.nn.Sequential(*[torch.nn.Linear(512, 512) for _ in range(6)])
