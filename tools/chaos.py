@@ -1,7 +1,7 @@
 """Rains faults on a real training, lets it recover, and judges what is left.
 
     python tools/chaos.py --minutes=10 --seed=0 [--json]
-        [--env=catch|cartpole|recall|r2d2|spread-dqn|ID]
+        [--env=catch|cartpole|recall|r2d2|spread-dqn|league|ID]
 
 Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
 stops and kills whole runs and resumes them from their workdir, fills the disk. With an
@@ -28,19 +28,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import harness
-from faults import run as run_lib, verdict as verdict_lib, watch as watch_lib
+from faults import (
+    run as run_lib,
+    trainings,
+    verdict as verdict_lib,
+    watch as watch_lib,
+)
 
 _EXPERIMENTS = pathlib.Path(__file__).resolve().parents[1] / "experiments"
-_KNOWN = {  # environment, experiment and its variant, target of the final return
-    "catch": ("Catch", "catch.py", 0.9),
-    "cartpole": ("CartPole-v1", "cartpole.py", 450.0),
-    # With an LSTM, whose state outlives a bad observation.
-    "recall": ("Recall", "recall.py", 0.9),
-    "r2d2": ("Recall", "recall.py:r2d2", 0.9),  # action values from a replay
-    # Three players, each with a policy and a replay: the mean return of a player.
-    "spread-dqn": ("mpe2.simple_spread_v3:parallel_env", "mpe.py:spread-dqn", -18.0),
-}
-_SEVERAL = ("spread-dqn",)  # policies in one run
 _DECK = {  # faults, and how often each is dealt among 41
     **{"kill_actor": 5, "kill_learner": 3, "kill_evaluator": 2},
     **{"pause_actor": 3, "pause_learner": 2, "pause_evaluator": 1},
@@ -174,7 +169,7 @@ import runpy
 def get_config():
     config = runpy.run_path({file!r})["get_config"](*{variant!r})
     config.environment.id = "faults.faulty_env:{name}"
-    config.environment.kwargs = dict(inner={inner!r}, control={control!r})
+    config.environment.kwargs.update({arguments!r})
     return config
 """
 
@@ -184,16 +179,18 @@ def _experiment(env: str, base: pathlib.Path) -> str:
     folder, _, rest = env.partition("/")
     if folder in _UNWRAPPED:
         return f"{_EXPERIMENTS / _UNWRAPPED[folder]}:{rest.split('-')[0]}"
-    inner, experiment, _ = _KNOWN.get(env, (env, "cartpole.py", 0.0))
-    file, *variant = experiment.split(":")
+    known = trainings.of(env)
+    file, *variant = known.experiment.split(":")
+    arguments = {"control": str(base / "run" / "fault")}
+    if known.environment:
+        arguments["inner"] = known.environment
     path = base / "wrapped.py"
     path.write_text(
         _WRAPPED.format(
             file=str(_EXPERIMENTS / file),
             variant=variant,
-            name="FaultyGame" if ":" in inner else "Chaos-v0",
-            inner=inner,
-            control=str(base / "run" / "fault"),
+            name=known.wrapper,
+            arguments=arguments,
         )
     )
     return str(path)
@@ -216,6 +213,7 @@ def _kinds(
     if env.split("/")[0] in _UNWRAPPED:
         why = f"{env} is not wrapped"
         skipped |= {kind: why for kind in _DECK if kind.startswith("environment_")}
+    skipped |= dict.fromkeys(trainings.of(env).without, f"{env} cannot have it")
     return {k: n for k, n in _DECK.items() if k not in skipped}, skipped
 
 
@@ -304,16 +302,16 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--minutes", type=_positive, default=10.0, help="that it rains (10)")
     add("--seed", type=_count, default=0, help="of the faults and of the training")
-    add("--env", default="catch", help=f"{', '.join(_KNOWN)} or an id")
+    add("--env", default="catch", help=f"{', '.join(trainings.KNOWN)} or an id")
     add("--target", type=float, help="for the final return; by default as learned")
     add("--recovery_steps", type=_count, default=400_000, help="agent steps at the end")
     add("--workdir", type=pathlib.Path, help="to keep; else a temporary folder")
     add("--json", action="store_true", help="the JSON line only")
     options = parser.parse_args()
-    if options.env not in _KNOWN:
+    if options.env not in trainings.KNOWN:
         _check_environment(options.env, parser)
-    elif options.target is None:
-        options.target = _KNOWN[options.env][2]
+    if options.target is None:
+        options.target = trainings.of(options.env).target
     if options.workdir and options.workdir.exists():
         parser.error(f"--workdir={options.workdir} is there already: name another")
     return options
@@ -350,14 +348,17 @@ def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
     """One run under faults in the folder `base`, and the verdict on it."""
     segments = set(os.listdir("/dev/shm"))
     mode = "server" if _served(options.seed) else "actor"
-    settings = {**_SETTINGS, "seed": options.seed, "inference.mode": mode}
+    known = trainings.of(options.env)
+    settings = {**_SETTINGS, **known.settings}
+    settings |= {"seed": options.seed, "inference.mode": mode}
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     experiment = _experiment(options.env, base)
-    checkpoints = "policies" if options.env in _SEVERAL else "checkpoints"
-    run = run_lib.Run(base, [f"--config={experiment}", *flags], checkpoints)
+    arguments = [f"--config={experiment}", *flags]
+    run = run_lib.Run(base, arguments, known.checkpoints)
     try:
         told = torment(run, options)
-        found = verdict_lib.report(run, told, segments, options.target)
+        target = options.target, known.against
+        found = verdict_lib.report(run, told, segments, *target)
     finally:
         run.close()
     reasons = verdict_lib.judge(found, [*run.problems, *run.watch.unhealed])

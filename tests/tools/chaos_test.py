@@ -69,6 +69,8 @@ def _spoil(folder):
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(json.dumps(last) + "\n")
     (folder / "health.json.writing").touch()
+    (folder / "league").mkdir()
+    (folder / "league" / "7.pt").write_bytes(b"half")
     (folder / "logs" / "actor-9.log").write_text("version 7 of the parameters is torn")
 
 
@@ -87,10 +89,11 @@ def test_a_bad_state_after_recovery_fails(rained, tmp_path):
         "identity_violations",
         "counters_backwards",
         "mixed_unrolls",
+        "damaged_snapshots",
         "temporary_files",
     }
     assert any(reason.startswith("the final return is") for reason in reasons)
-    assert len(reasons) == 6
+    assert len(reasons) == 7
 
 
 @pytest.mark.integration
@@ -156,6 +159,23 @@ def test_a_game_commits_the_faults_of_its_process(tmp_path):
     assert np.isnan(step("nan_observation")).any()
     with pytest.raises(RuntimeError, match="raises"):
         step("raises")
+
+
+def test_boards_commit_the_faults_of_their_process(tmp_path):
+    boards = faulty_env.FaultyBoards(4, str(tmp_path / "fault"))
+    boards.reset(seed=0)
+    order = tmp_path / f"fault.{os.getpid()}"
+
+    def reward(fault):
+        order.write_text(fault)
+        rows = boards.step(np.zeros((4, 2), int))
+        assert not order.exists()
+        return rows.reward
+
+    assert np.isfinite(reward("")).all()
+    assert np.isnan(reward("nan_reward")).any()
+    with pytest.raises(RuntimeError, match="raises"):
+        reward("raises")
 
 
 def test_records_are_read_once_whatever_becomes_of_the_file(

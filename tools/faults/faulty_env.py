@@ -1,7 +1,8 @@
 """Environments with faults on request: chaos.py gives them to the actors.
 
 The vector environment wraps the built-in Catch or Recall, or the Gymnasium id `inner`;
-the game wraps one of PettingZoo's in parallel, MODULE:FACTORY. A file named
+the game wraps one of PettingZoo's in parallel, MODULE:FACTORY, and the boards wrap the
+built-in Connect. A file named
 `<control>.<pid>` that contains the name of a fault orders it from the process `pid`
 only. The file is removed when the fault is committed.
 """
@@ -14,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from impala_mp.environments import catch, recall
+from impala_mp.environments import catch, connect, recall, vector_games
 
 _BUILT_IN = {"Catch": catch.CatchVectorEnv, "Recall": recall.RecallVectorEnv}
 _LEAK_BYTES = 4 * 2**20
@@ -57,6 +58,24 @@ class FaultyGame:
         if fault == "nan_observation":
             observations = {name: _spoiled(x) for name, x in observations.items()}
         return observations, rewards, *rest
+
+
+class FaultyBoards:
+    """Passes calls to the boards of Connect until an order comes."""
+
+    def __init__(self, num_envs: int, control: str = "", **arguments: Any) -> None:
+        self._boards = connect.Connect(num_envs, **arguments)
+        self._control = control
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._boards, name)
+
+    def step(self, actions: np.ndarray) -> vector_games.Rows:
+        fault = _commit(self._control)
+        rows = self._boards.step(actions)
+        if fault == "nan_reward":
+            rows = rows._replace(reward=_spoiled(rows.reward))
+        return rows
 
 
 def _commit(control: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import harness
 from faults import run as run_lib, watch as watch_lib
+from impala_mp.storage import snapshot_file
 
 _MAX_LEFT = {
     "processes": 0,
@@ -22,6 +23,7 @@ MUST_BE_ZERO = (
     "identity_violations",
     "counters_backwards",
     "mixed_unrolls",  # that more than one version of the parameters acted in
+    "damaged_snapshots",  # of a league
 )
 _MAX_BAD_RECORDS = 3  # for each NaN that an environment gave
 _MIN_NAN_FAULTS = 5  # fewer may all have died with their actors
@@ -29,8 +31,8 @@ _MIN_FAULTS_PER_MINUTE = 20
 _MAX_MEDIAN_SECS = {"actor": 1.0, "learner": 10.0}  # from a kill to work done
 
 
-def examine(folder: pathlib.Path) -> dict[str, Any]:
-    """Checks the folder of a finished run, and its evaluation."""
+def examine(folder: pathlib.Path, against: str = "") -> dict[str, Any]:
+    """Checks the folder of a finished run, and its games, `against` an opponent."""
     audit = watch_lib.Watch(folder)
     audit.read_records()
     return {
@@ -41,15 +43,27 @@ def examine(folder: pathlib.Path) -> dict[str, Any]:
         "counters_backwards": audit.counters_backwards,
         "mixed_unrolls": audit.mixed_unrolls,
         "temporary_files": len(watch_lib.temporary_files(folder)),
-        "final_return": _evaluated(folder),
+        "damaged_snapshots": _damaged_snapshots(folder / snapshot_file.FOLDER),
+        "final_return": _evaluated(folder, against),
     }
 
 
-def _evaluated(folder: pathlib.Path) -> float | None:
-    """The mean return of 100 games by impala-eval; None if it fails."""
+def _damaged_snapshots(folder: pathlib.Path) -> int:
+    damaged = 0
+    for version in snapshot_file.versions(str(folder)):
+        try:
+            snapshot_file.read(str(folder), version)
+        except snapshot_file.Damaged:
+            damaged += 1
+    return damaged
+
+
+def _evaluated(folder: pathlib.Path, against: str) -> float | None:
+    """The mean of 100 games by impala-eval; None if it fails."""
     command = [sys.executable, "-m", "impala_mp.cli.evaluate", f"--workdir={folder}"]
+    opponent = [f"--against={against}"] if against else []
     done = subprocess.run(
-        [*command, "--episodes=100"],
+        [*command, "--episodes=100", *opponent],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": run_lib.python_path()},
@@ -58,10 +72,14 @@ def _evaluated(folder: pathlib.Path) -> float | None:
 
 
 def report(
-    run: run_lib.Run, told: dict[str, Any], segments: set[str], target: float | None
+    run: run_lib.Run,
+    told: dict[str, Any],
+    segments: set[str],
+    target: float | None,
+    against: str = "",
 ) -> dict[str, Any]:
     """All that is judged; `segments`: what /dev/shm held before."""
-    watch, found = run.watch, examine(run.folder)
+    watch, found = run.watch, examine(run.folder, against)
     for name in ("identity_violations", "counters_backwards", "mixed_unrolls"):
         found[name] = max(found[name], getattr(watch, name))  # with what was rewound
     leftovers = {
