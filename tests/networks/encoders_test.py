@@ -253,6 +253,16 @@ def test_statistics_merge_as_if_all_had_come_at_once():
     assert one.count.item() == len(whole)
 
 
+@pytest.mark.parametrize(("shape", "level"), [((2000, 3), 1e7), ((50, 2, 4), -1e7)])
+def test_statistics_of_small_differences_between_large_numbers(shape, level):
+    """Float32 has whole numbers only at this level, and a sum of them has fewer."""
+    rows = level + np.random.default_rng(0).integers(-3, 4, shape)
+    one = normalisation.Normaliser(shape[1:])
+    one.adapt(torch.from_numpy(rows).float(), torch.ones(()))
+    np.testing.assert_allclose(one.mean.numpy(), rows.mean(0), atol=0.51)
+    np.testing.assert_allclose(one.variance.numpy(), rows.var(0), rtol=1e-5)
+
+
 class _Normalising(torch.nn.Module):
     """A torso of one's own that moves its statistics by itself."""
 
