@@ -66,6 +66,12 @@ class Follower:
     def is_over(self, end: float) -> bool:
         return False  # rank 0 knows
 
+    def waited(self, secs: float) -> None:
+        """Rank 0 reports the time that ranks wait for data or for each other."""
+
+    def conclude(self) -> None:
+        """Rank 0 writes the last checkpoint."""
+
     def words(self, is_ready: bool, is_over: bool) -> agreement.Words:
         return _words(
             self, self._learner, is_ready, is_over, len(self._games), self._lags
@@ -128,6 +134,12 @@ class Leader:
 
     def is_over(self, end: float) -> bool:
         return self.loop.finished or time.monotonic() >= end
+
+    def waited(self, secs: float) -> None:
+        self.loop.updates.waited(secs)
+
+    def conclude(self) -> None:
+        self.loop.conclude()
 
     def words(self, is_ready: bool, is_over: bool) -> agreement.Words:
         own = _words(
@@ -250,8 +262,7 @@ def run(
             member.step(agreed.live)
             each_turn()
     member.row.beat(control_block.State.STOPPING)
-    if isinstance(member, Leader):
-        member.loop.conclude()
+    member.conclude()
 
 
 def _agree(
@@ -260,8 +271,7 @@ def _agree(
     """Agrees with the other ranks, and checks that they are alike."""
     start = time.perf_counter()
     agreed = agreement.agree(member.group, member.words(is_ready, is_over))
-    if isinstance(member, Leader):
-        member.loop.updates.waited(time.perf_counter() - start)
+    member.waited(time.perf_counter() - start)
     try:
         agreed.check()
     except agreement.Mismatch:
@@ -282,6 +292,5 @@ def _wait_for_data(member: Leader | Follower, timeout_secs: float) -> bool:
         left = start + timeout_secs - time.perf_counter()
     waited = time.perf_counter() - start
     member.waited_secs += waited
-    if isinstance(member, Leader):
-        member.loop.updates.waited(waited)
+    member.waited(waited)
     return member.ready()
