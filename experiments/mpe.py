@@ -24,7 +24,7 @@ def get_config(variant="spread"):
     config.environment.id = f"mpe2.simple_{game}_v3:parallel_env"
     config.environment.shows_player = game == "spread" and not is_dqn
     config.environment.shows_state = kinds == ["central"]
-    config.total_agent_steps = 6_000_000  # 2,000,000 of the game
+    config.total_agent_steps = 3_000_000  # 1,000,000 of the game
     config.unroll_length = 25  # an episode
     config.actors.environments = 48
     config.batch_size = 96
@@ -37,7 +37,6 @@ def get_config(variant="spread"):
     config.optimizer.schedule = "linear"
     if is_dqn:
         config.environment.sharing = "each"
-        config.total_agent_steps = 3_000_000
         config.batch_size = 16  # with 96 and half the reuse: -20 after 4,800,000
         config.replay.reuse = 4.0
         config.replay.memory_mib = 64.0
@@ -45,7 +44,6 @@ def get_config(variant="spread"):
     if game == "tag":
         config.environment.policies.hunters = "adversary_*"
         config.environment.policies.prey = "agent_*"
-        config.total_agent_steps = 8_000_000
     return config
 
 
