@@ -110,10 +110,18 @@ def server_threads(inference: Any) -> int:
     return inference.threads if inference.mode == "server" else 0
 
 
+def num_learners(config: Any) -> int:
+    """Returns the number of processes that learn: ranks, or those of several policies.
+
+    `learner.processes` must be resolved.
+    """
+    return int(config.learner.ranks * config.learner.processes)
+
+
 def learner_threads(config: Any, num_cores: int) -> int:
-    """Returns the threads of a rank in `config.learner`, or its share of free cores."""
+    """Returns the threads of one learner in the config, or its share of free cores."""
     taken = num_actors(config.actors, num_cores) + server_threads(config.inference)
-    left = (num_cores - taken) // config.learner.ranks
+    left = (num_cores - taken) // num_learners(config)
     threads: int = config.learner.threads or max(1, left)
     return threads
 

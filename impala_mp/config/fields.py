@@ -22,6 +22,7 @@ _ELSEWHERE = {
     "epochs": "learner.passes",
     "gae_lambda": "vtrace.lambda_",
     "gamma": "loss.discount_factor",
+    "learners": "learner.processes",
     "lr": "optimizer.learning_rate",
     "max_grad_norm": "optimizer.clip_norm",
     "minibatches": "learner.micro_batches",

@@ -212,6 +212,9 @@ TABLE = (  # name, default, meaning with unit, rules, flags
     _group("learner", "The process that learns.",
         _field("ranks", 1, "processes that learn, each a share of every batch; rank r"
             " on cuda:r", at_least=1, at_most=32, operational=True),
+        _field("processes", 1, "processes that learn, where several policies play:"
+            " policy k in process k modulo their number; 0: one a policy",
+            at_least=0, at_most=32, operational=True),
         _field("device", "auto", "torch device: cpu, cuda or cuda:N; auto: cuda for a"
             " large network where there is a GPU", operational=True),
         _field("precision", "float32", "number format of the network; its heads,"

@@ -9,6 +9,7 @@ from impala_mp.config import (
     cluster_rules,
     derived,
     fields as fields_lib,
+    learner_processes,
     live_hyperparameters,
     population,
     rank_shares,
@@ -197,6 +198,7 @@ def check_relations(config: Any, num_cores: int) -> None:
     )
     _check_replay(config)
     population.check(config)
+    learner_processes.check(config)
     _check_effects(config)
     if config.learner.ranks > 1:
         rank_shares.check(config)

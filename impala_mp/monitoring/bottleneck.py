@@ -12,12 +12,15 @@ def explain(
     device: str,
     server_threads: int = 0,
     num_ranks: int = 1,
+    num_processes: int = 1,
 ) -> str:
     """Returns one or two sentences; "" while the numbers are missing.
 
     Args:
       record: has `time/learner_wait`, `time/actor_*` (shares of wall-clock time) and
-        `time/*_step_ms` (milliseconds an agent step).
+        `time/*_step_ms` (milliseconds an agent step). Those of the learner are of the
+        busiest of several processes.
+      num_processes: that learn several policies.
     """
     waits = record.get("time/learner_wait", math.nan)
     actors_wait = record.get("time/actor_wait", math.nan)
@@ -29,20 +32,21 @@ def explain(
         f"An agent step takes {environment:.3g} ms of environment and"
         f" {inference:.3g} ms of inference."
     )
+    learner = "learner" if num_processes == 1 else "busiest learner"
     if waits > _IDLE and waits >= actors_wait:
-        learning = num_ranks if device == "cpu" else 0
+        learning = num_ranks * num_processes if device == "cpu" else 0
         free = num_cores - num_actors - learning - server_threads
         last = _last_rank(record, num_actors, num_ranks)
         return (
-            f"The learner waited {100 * waits:.0f} % of its time for data.{last}"
+            f"The {learner} waited {100 * waits:.0f} % of its time for data.{last}"
             f" {costs}"
             f" {_more_actors(waits, num_actors, free, num_cores)}"
         )
     if actors_wait > _IDLE:
         cure = "More learner.threads or a GPU" if device == "cpu" else "A faster GPU"
         return (
-            f"The learner is the limit: the actors waited {100 * actors_wait:.0f} % of"
-            f" their time for it. {costs} {cure} would help;"
+            f"The {learner} is the limit: the actors waited {100 * actors_wait:.0f} %"
+            f" of their time for it. {costs} {cure} would help;"
             f" {_enough(actors_wait, num_actors)} of {num_actors} actors would do."
         )
     return f"Actors and learner keep each other busy. {costs}"
@@ -94,18 +98,23 @@ def _more_actors(waits: float, num_actors: int, free: int, num_cores: int) -> st
     return f"All {num_cores} cores are taken. Add cores, or speed up the environment."
 
 
-def explain_stall(quiet_secs: float, processes: list[tuple[str, str]]) -> str:
-    """Reports which process waits for which, from the (role, state) of each."""
+def explain_stall(
+    quiet_secs: float, processes: list[tuple[str, str]], unit: str = "rank"
+) -> str:
+    """Reports which process waits for which, from the (role, state) of each.
+
+    `unit` is what several learners are: ranks, or processes.
+    """
     counts: dict[str, dict[str, int]] = {}
     for role, state in processes:
         states = counts.setdefault(role, {})
         words = state.replace("_", " ")
         states[words] = states.get(words, 0) + 1
     learners = [state for role, state in processes if role == "learner"]
-    ranks = [state.replace("_", " ") for state in learners] or ["unknown"]
-    learner = ranks[0]
-    if len(ranks) > 1:
-        learner = ", ".join(f"{state} (rank {i})" for i, state in enumerate(ranks))
+    states_of = [state.replace("_", " ") for state in learners] or ["unknown"]
+    learner = states_of[0]
+    if len(states_of) > 1:
+        learner = ", ".join(f"{x} ({unit} {i})" for i, x in enumerate(states_of))
     others = [
         f"{role}s: {', '.join(f'{n} {state}' for state, n in states.items())}"
         for role, states in counts.items()

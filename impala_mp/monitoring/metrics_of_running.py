@@ -105,7 +105,8 @@ SECTIONS = (
             _Metric(
                 "time/learner_wait",
                 "share",
-                "Learner's time spent waiting for data.",
+                "Learner's time spent waiting for data; of several processes, that of"
+                " the busiest.",
                 "Near 0, if the learner is to be the limit.",
                 "High: the actors are the limit; add cores or actors.",
             ),

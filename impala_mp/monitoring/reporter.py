@@ -23,7 +23,6 @@ from impala_mp.monitoring import (
 )
 from impala_mp.storage import metrics
 from impala_mp.transport import shared as shared_lib
-from impala_mp.workers import learner_metrics
 
 _STALL_SECS = 20.0  # without an update; then a stall is reported
 _SPLIT = ("environment", "inference", "wait")
@@ -88,7 +87,7 @@ class Reporter:
         self._evaluation: dict[str, float] = {}
         self._unwritten: dict[str, float] = {}  # an evaluation not in a record yet
         self._before: dict[str, float] = {}
-        self._incarnation = -1.0  # of the learner
+        self._incarnation = -1.0  # of the learner; of several, the sum
         self._carried: dict[str, float] = {}  # the last record of earlier runs
         self._actor_ns = np.zeros(len(_SPLIT))
         self._actor_steps = 0
@@ -134,13 +133,14 @@ class Reporter:
         statuses: list[health.Status],
     ) -> None:
         """Writes a record of the learner with `actors`, the metrics of this tick."""
-        incarnation = record.pop("restored/incarnation")
         restored = {
-            name: record.pop(f"restored/{name}") for name in learner_metrics.PROGRESS
+            name.removeprefix("restored/"): record.pop(name)
+            for name in [*record]
+            if name.startswith("restored/")
         }
+        incarnation = restored.pop("incarnation")
         if incarnation != self._incarnation:
-            steps, secs = int(restored["agent_steps"]), restored["time_secs"]
-            self._guarded(self._writer.rewind, steps, secs)
+            self._guarded(self._writer.rewind, restored)
             if self._incarnation < 0:
                 self._carried = metrics.last(self._path)
             self._incarnation, self._before = incarnation, restored
@@ -170,6 +170,7 @@ class Reporter:
             self._device,
             derived.server_threads(self._shared.config.inference),
             self._shared.config.learner.ranks,
+            self._shared.config.learner.processes,
         )
         self.bottleneck = f"{self.bottleneck} {self._hosts.limit()}".strip()
         self._screen.update({**self._evaluation, **merged}, self.bottleneck)
@@ -199,9 +200,14 @@ class Reporter:
         if failed > self._failed_checkpoints:
             self._failed_checkpoints = failed
             self._disk.report(
-                f"{failed} checkpoints could not be written (see logs/learner-0.log)."
+                f"{failed} checkpoints could not be written (see {self._logs()})."
                 " Training continues, and the newest valid one is kept."
             )
+
+    def _logs(self) -> str:
+        """Returns the logs of the processes that write checkpoints."""
+        several = self._shared.config.learner.processes > 1
+        return f"logs/learner-{'*' if several else 0}.log"
 
     def close(self) -> None:
         self._writer.close()
@@ -292,7 +298,9 @@ class Reporter:
         if quiet < _STALL_SECS or statuses[0].state != "running":
             self._stall_reported = False
             return ""
-        text = bottleneck.explain_stall(quiet, [(s.role, s.state) for s in statuses])
+        unit = "process" if self._shared.config.learner.processes > 1 else "rank"
+        states = [(status.role, status.state) for status in statuses]
+        text = bottleneck.explain_stall(quiet, states, unit)
         if not self._stall_reported:
             self._screen.message(text)
             self._stall_reported = True

@@ -104,8 +104,8 @@ def defects(e: Evidence) -> Iterator[Finding]:
             ERROR,
             f"{alarms:,.0f} drift checks failed: actor and learner compute different"
             " probabilities from the same parameters.",
-            "logs/learner-0.log names the layer. A custom network must not depend on"
-            " the batch or on random numbers.",
+            "The learner's log, in logs/, names the layer. A custom network must not"
+            " depend on the batch or on random numbers.",
         )
 
 

@@ -186,6 +186,7 @@ def make_topology(
         inference=config.inference.mode == "server",
         num_policies=num_policies,
         apart=config.population.size > 0,
+        num_groups=config.learner.processes,
         num_ranks=config.learner.ranks,
         num_hosts=config.cluster.hosts,
     )
@@ -232,7 +233,7 @@ def allocate(
             config.actors.threads,
             threads,
             derived.server_threads(config.inference),
-            ranks,
+            derived.num_learners(config),
         ),
         all_actors=all_actors,
         hosts=host_board.HostBoard(num_hosts) if num_hosts else None,

@@ -193,28 +193,21 @@ def _learn(
     at_end: contextlib.ExitStack,
 ) -> None:
     shared = policies[0]
-    resources.take_cores(shared.cores.learners[seat.rank])
+    resources.take_cores(shared.cores.learners[seat.index])
     torch.set_num_threads(shared.learner_threads)
-    if shared.config.learner.ranks > 1:
-        _learn_with_others(seat, incarnation, shared)
-        return
-    cuda.take_device(shared.config.learner.device)
-    loops = [builders.make_learner(seat, policies[number]) for number in seat.policies]
-    learner_process.restore(loops, print)
-    profile = profiling.of_run(shared.folder, "learner", shared.profile_updates)
-    learner_process.run(loops, shared.config.shutdown.deadline_secs, profile.turn)
-    profile.close()
-
-
-def _learn_with_others(
-    seat: topology.Seat, incarnation: int, shared: shared_lib.Shared
-) -> None:
-    """Learns as one of several ranks."""
-    member = builders.make_rank(seat, shared, incarnation)
-    member.start(print)
-    turns = shared.profile_updates if seat.rank == 0 else 0
+    turns = shared.profile_updates if seat.index == 0 else 0
     profile = profiling.of_run(shared.folder, "learner", turns)
-    rank_loop.run(member, shared.config.shutdown.deadline_secs, profile.turn)
+    deadline_secs = shared.config.shutdown.deadline_secs
+    if shared.config.learner.ranks > 1:
+        member = builders.make_rank(seat, shared, incarnation)
+        member.start(print)
+        rank_loop.run(member, deadline_secs, profile.turn)
+    else:
+        cuda.take_device(shared.config.learner.device)
+        loops = [builders.make_learner(seat, policies[k]) for k in seat.policies]
+        learner_process.restore(loops, print)
+        others = [x.control.books[0] for x in policies if x.number not in seat.policies]
+        learner_process.run(loops, deadline_secs, profile.turn, others)
     profile.close()
 
 

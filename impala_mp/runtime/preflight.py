@@ -83,13 +83,13 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
         for line in description.describe(each.config, each.environment):
             subject = f"{each.name} {line.subject}".strip()
             report.add(checker.OK, "in and out", f"{subject}: {line.text}")
-    report.run("cores", _check_cores, report, config, num_cores, chosen)
+    names = [each.name for each in policies]
+    report.run("cores", _check_cores, report, config, num_cores, names, chosen)
     if config.cluster.hosts:
         report.run("cluster", _check_cluster, report, config, num_cores, policies)
     if report.failed:
         return False
     if folder:
-        names = [each.name for each in policies]
         report.run("workdir", _check_workdir, report, config, folder, names)
     if start_from:
         parts = (start_from, folder, policies)
@@ -155,21 +155,28 @@ def _check_device(report: _Report, field: str, settings: Any) -> None:
 
 
 def _check_cores(
-    report: _Report, config: Any, num_cores: int, chosen: list[str]
+    report: _Report,
+    config: Any,
+    num_cores: int,
+    names: list[str],
+    chosen: list[str],
 ) -> None:
-    """Checks the placement; `chosen` are sentences on automatic fields."""
+    """Checks the placement of policies; `chosen` are sentences on automatic fields."""
     count = derived.num_actors(config.actors, num_cores)
     threads = derived.learner_threads(config, num_cores)
     cores = sorted(os.sched_getaffinity(0))
     serving = derived.server_threads(config.inference)
-    ranks = config.learner.ranks
-    plan = resources.plan(cores, count, config.actors.threads, threads, serving, ranks)
+    learners = derived.num_learners(config)
+    plan = resources.plan(
+        cores, count, config.actors.threads, threads, serving, learners
+    )
     explained = resources.explain_cores(plan, threads, serving)
     shares = resources.explain_ranks(config)
-    text = " ".join(
-        filter(None, [f"{num_cores} available.", explained, shares, *chosen])
-    )
-    if count * config.actors.threads + ranks * threads + serving > 2 * num_cores:
+    seats = allocation.make_topology(config, num_cores, len(names))
+    processes = resources.explain_processes(seats, names)
+    sentences = [f"{num_cores} available.", explained, shares, processes, *chosen]
+    text = " ".join(filter(None, sentences))
+    if count * config.actors.threads + learners * threads + serving > 2 * num_cores:
         text += " There are over twice as many threads. Set config.actors.count=auto."
         report.add(checker.WARNING, "cores", text)
     else:
@@ -288,7 +295,8 @@ def _update(policies: Sequence[shared_lib.Shared]) -> list[dict[str, float]]:
     cuda.take_device(config.learner.device)
     torch.set_num_threads(shared.learner_threads)
     loops = [
-        builders.make_learner(shared.topology.learner(), each) for each in policies
+        builders.make_learner(shared.topology.learner(each.number), each)
+        for each in policies
     ]
     learner_process.restore(loops, print)
     seats = iter(shared.topology.actors)

@@ -10,6 +10,7 @@ from impala_mp import errors, nest, seeding, specs
 from impala_mp.config import (
     by_value,
     derived,
+    learner_processes,
     live_hyperparameters,
     policies as policies_lib,
     rank_shares,
@@ -118,6 +119,7 @@ def prepare(
       BadInput: the config cannot run, or a network cannot be made.
     """
     league_games.check(config, environments)
+    learner_processes.resolve(config, len(environments))
     if len(environments) == 1:
         (own,) = policies_lib.of_run(config, {"": 1})
         (spec,) = environments.values()
@@ -267,10 +269,11 @@ def check_checkpoints(
         ]
     except checkpoint.Damaged as error:
         raise errors.BadInput(str(error)) from error
-    if len({state and state.get("num_saved") for state in states}) > 1:
+    saved = {state and state.get("num_saved") for state in states}
+    if len(saved) > 1 and config.learner.processes == 1:
         report(
-            "The newest checkpoints of the policies are not of the same moment: a"
-            " process was killed between two of them. Each resumes from its own."
+            "The newest checkpoints of the policies are not of the same moment. Each"
+            " policy resumes from its own."
         )
     learned = [state["learner"] for state in states if state]
     if learned:
@@ -300,6 +303,7 @@ def _described(policies: Sequence[shared_lib.Shared]) -> list[str]:
             derived.server_threads(shared.config.inference),
         ),
         resources.explain_ranks(shared.config),
+        resources.explain_processes(shared.topology, [x.policy for x in policies]),
         *(text for each in different for text in _memory(each)),
         resources.cpu_limit(),
     ]

@@ -25,28 +25,43 @@ def meet(policies: Policies) -> tuple[ranks.Rendezvous | None, Policies]:
     return place, [each._replace(port=place.port) for each in policies]
 
 
+def of_learners(
+    children: Sequence[child_process.ChildProcess],
+) -> "dict[child_process.ChildProcess, RankGroup]":
+    """Returns the group of each learner: all that learn the same policies.
+
+    There are none on an actor host.
+    """
+    groups: dict[tuple[int, ...], list[child_process.ChildProcess]] = {}
+    for child in children:
+        if child.seat.role == "learner":
+            groups.setdefault(child.seat.policies, []).append(child)
+    made = map(RankGroup, groups.values())
+    return {child: group for group in made for child in group.children}
+
+
 class RankGroup:
-    """Seats of the learner: one or several, and none on an actor host."""
+    """Seats that learn the same policies, one or several ranks.
+
+    Each group has its own budget of restarts.
+    """
 
     def __init__(self, children: Sequence[child_process.ChildProcess]) -> None:
-        self._children = children
+        self.children = children
         for child in children:
             child.policy = children[0].policy  # one budget
             child.may_wait = self._somebody_works
 
-    def __contains__(self, child: child_process.ChildProcess) -> bool:
-        return child in self._children
-
     def _somebody_works(self) -> bool:
         """Returns whether a rank may still come that the others wait for."""
         waiting = control_block.State.WAITING_FOR_RANKS
-        return any(child.row.state != waiting for child in self._children)
+        return any(child.row.state != waiting for child in self.children)
 
     def cause(self, child: child_process.ChildProcess) -> child_process.ChildProcess:
         """Returns the rank whose death `child`, which is dead, died of."""
         end = time.monotonic() + _CAUSE_SECS
         while child.process.exitcode == entry_points.PEERS_LOST:
-            for other in self._children:
+            for other in self.children:
                 code = other.process.exitcode if other.process else None
                 if code not in (None, entry_points.PEERS_LOST):
                     return other
@@ -58,6 +73,6 @@ class RankGroup:
     def end_with(self, child: child_process.ChildProcess) -> None:
         """Ends all other ranks after the death of one, and restarts them with it."""
         assert isinstance(child.verdict, restart_policy.Wait)
-        for other in self._children:
+        for other in self.children:
             if other is not child:
                 other.end_with(child)

@@ -3,6 +3,7 @@
 import itertools
 import os
 import resource
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,22 +26,22 @@ def plan(
     actor_threads: int,
     learner_threads: int,
     server_threads: int = 0,
-    num_ranks: int = 1,
+    num_learners: int = 1,
 ) -> shared.Cores:
     """Assigns a core to every thread, or none if there are too few.
 
-    Each of the learner's ranks has `learner_threads`.
+    Each of the processes that learn has `learner_threads`.
     """
-    ranks = [learner_threads] * num_ranks
-    threads = [*ranks, server_threads, *[actor_threads] * num_actors]
+    learning = [learner_threads] * num_learners
+    threads = [*learning, server_threads, *[actor_threads] * num_actors]
     if sum(threads) > len(cores):
-        return shared.Cores(((),) * num_ranks, ((),) * num_actors)
+        return shared.Cores(((),) * num_learners, ((),) * num_actors)
     ends = itertools.accumulate(threads)
     found = [
         tuple(cores[end - count : end])
         for count, end in zip(threads, ends, strict=True)
     ]
-    learners, (server, *actors) = found[:num_ranks], found[num_ranks:]
+    learners, (server, *actors) = found[:num_learners], found[num_learners:]
     return shared.Cores(tuple(learners), tuple(actors), server)
 
 
@@ -48,19 +49,19 @@ def explain_cores(
     cores: shared.Cores, learner_threads: int, server_threads: int = 0
 ) -> str:
     """Returns a sentence on which process has which cores."""
-    count, num_ranks = len(cores.actors), len(cores.learners)
+    count, num_learners = len(cores.actors), len(cores.learners)
     if cores.learners[0]:
-        ranks = f", {num_ranks} ranks," if num_ranks > 1 else ""
+        several = f", {num_learners} processes," if num_learners > 1 else ""
         server = (
             f" the inference server {_cores(cores.server)}," if server_threads else ""
         )
         return (
-            f"Cores: the learner{ranks} has"
+            f"Cores: the learner{several} has"
             f" {_cores(tuple(itertools.chain(*cores.learners)))},{server} and"
             f" {count} actors {_cores(tuple(itertools.chain(*cores.actors)))}."
         )
     server = f", {server_threads} inference" if server_threads else ""
-    learning = learner_threads * num_ranks
+    learning = learner_threads * num_learners
     return (
         f"Cores: {count} actors{server} and {learning} learner threads share"
         f" {len(os.sched_getaffinity(0))} cores; the learner goes first."
@@ -77,6 +78,20 @@ def explain_ranks(config: Any) -> str:
         f"Learner: {ranks} ranks; each learns {size // ranks} of the {size}"
         f" trajectories of a batch, those of {actors} actor{'s' * (actors > 1)}."
     )
+
+
+def explain_processes(seats: topology.Topology, policies: Sequence[str]) -> str:
+    """Returns a sentence on which process learns which policies; "" for a single one.
+
+    `policies` are their names.
+    """
+    if len(seats.learners) == 1 or len(policies) == 1:
+        return ""
+    parts = [
+        f"process {seat.index} learns {', '.join(policies[k] for k in seat.policies)}"
+        for seat in seats.learners
+    ]
+    return f"Learner: {len(parts)} processes; {', '.join(parts)}."
 
 
 def take_cores(cores: tuple[int, ...], niceness: int = 0) -> None:
@@ -204,7 +219,7 @@ def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
     count, children = len(the_topology.actors), len(the_topology.seats)
     if config.runtime.mode == "lockstep":
         children = 0
-    num_policies = len(the_topology.learner().policies)
+    num_policies = len({k for each in the_topology.learners for k in each.policies})
     num_open, ranks = len(os.listdir("/proc/self/fd")), config.learner.ranks
     number = descriptors_needed(
         count, children, num_open, num_policies, ranks, the_topology.num_hosts

@@ -17,6 +17,7 @@ from impala_mp.runtime import (
     child_process,
     death_reports,
     entry_points,
+    learner_ends,
     life_pipe,
     rank_group,
     restart_policy,
@@ -60,8 +61,7 @@ class Supervisor:
             )
             for seat in shared.topology.seats
         ]
-        learners = [self._children[each.row] for each in shared.topology.learners]
-        self._ranks = rank_group.RankGroup(learners)
+        self._ranks = rank_group.of_learners(self._children)
         self._context = multiprocessing.get_context("forkserver")
         self._deaths = death_reports.DeathReports(report)
         self._life = life_pipe.LifePipe()
@@ -70,7 +70,8 @@ class Supervisor:
         self._stop_requested: float | None = None  # monotonic, of the first signal
         self._stop_now = False  # set by a second signal
         self._state = "running"  # finished, stopped or failed in the end
-        self._last_code = 0  # exit code of a learner that was asked to stop
+        # Exit codes of learners that were asked to stop.
+        self._last_codes: dict[child_process.ChildProcess, int] = {}
 
     def run(self) -> bool:
         """Returns True when the training is finished, False when it was stopped.
@@ -98,31 +99,19 @@ class Supervisor:
             self._life.close()
             self._wakeup.close()
             self._wakeup_writer.close()
-        if self._last_code == entry_points.NOT_SAVED:
-            raise ChildFailed(self._unsaved())
-        if self._last_code:
-            learner = self._learner
-            raise ChildFailed(
-                f"the learner {child_process.cause(self._last_code)} when it was asked"
-                f" to stop. Its output ({learner.log}):\n{learner.output()}"
-            )
+        if failure := learner_ends.failure(self._last_codes):
+            raise ChildFailed(failure)
         return finished
 
     @property
-    def _learner(self) -> child_process.ChildProcess:
-        return self._children[self._shared.topology.learner().row]
+    def _learners(self) -> list[child_process.ChildProcess]:
+        """Learners that write checkpoints: those of rank 0."""
+        seats = self._shared.topology.learners
+        return [self._children[seat.row] for seat in seats if seat.rank == 0]
 
     @property
     def _evaluator_can_wait(self) -> bool:
         return not self._shared.config.evaluation.interval_steps
-
-    def _unsaved(self) -> str:
-        """Returns a sentence; on a full disk the log has no line of it."""
-        return (
-            f"the last checkpoint could not be written (see {self._learner.log}). What"
-            " was learned since the newest one is lost. When there is room for it, the"
-            " same command resumes from there."
-        )
 
     def statuses(self) -> list[health.Status]:
         """Returns the status of every process, the supervisor first."""
@@ -189,16 +178,10 @@ class Supervisor:
         return False
 
     def _is_finished(self) -> bool:
-        return self._learner.done
+        return all(learner.done for learner in self._learners)
 
     def _report_stop(self) -> None:
-        learner = self._learner
-        self._report(
-            "Stopping on request: the learner writes a checkpoint."
-            if learner.process
-            else f"Stopping on request. {learner.title} {learner.reason} before. Its"
-            " newest checkpoint stays the newest."
-        )
+        self._report(learner_ends.at_stop(self._learners))
 
     def _wait(self, next_tick: float) -> None:
         """Waits until a child ends, a signal comes, or something is due."""
@@ -264,10 +247,11 @@ class Supervisor:
 
     def _reap(self, child: child_process.ChildProcess) -> None:
         """Records a death and acts on it."""
-        if child in self._ranks:
-            child = self._ranks.cause(child)
+        group = self._ranks.get(child)
+        if group:
+            child = group.cause(child)
         code = child.reap()
-        if code == 0 and child in self._ranks:
+        if code == 0 and group:
             child.done = True
             return
         if code == entry_points.BAD_INPUT:
@@ -275,7 +259,7 @@ class Supervisor:
         if code == entry_points.RUN_FAILED:
             raise ChildFailed(child.refusal())
         if code == entry_points.NOT_SAVED:
-            raise ChildFailed(self._unsaved())
+            raise ChildFailed(learner_ends.unsaved(child))
         self._restart_or_give_up(child)
 
     def _restart_or_give_up(self, child: child_process.ChildProcess) -> None:
@@ -291,7 +275,7 @@ class Supervisor:
         self._stop_without_progress(child)
         self._deaths.add(child, child.verdict.secs)
         if child in self._ranks:
-            self._ranks.end_with(child)
+            self._ranks[child].end_with(child)
 
     def _stop_at_the_same_error(self, child: child_process.ChildProcess) -> None:
         """Raises ChildFailed if all actors die of one error before the first update.
@@ -388,6 +372,6 @@ class Supervisor:
             if child.process:
                 child.process.join()
                 if child.seat.role == "learner" and not self._stop_now:
-                    self._last_code = child.process.exitcode
+                    self._last_codes[child] = child.process.exitcode
                 child.close()
             child.done = True

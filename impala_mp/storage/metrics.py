@@ -82,21 +82,20 @@ class Writer:
             self._events = None  # the error ended its thread
             raise
 
-    def rewind(self, agent_steps: int, time_secs: float) -> None:
+    def rewind(self, state: Mapping[str, float]) -> None:
         """Removes records beyond the state that the run resumes from.
 
         A record of the state's own update may have been made later: its `time_secs` is
         beyond the state's.
+
+        Args:
+          state: counters by their names in a record, `agent_steps` among them.
         """
-        self._cut(
-            lambda record: (
-                record["agent_steps"] <= agent_steps
-                and record.get("time_secs", 0.0) <= time_secs
-            )
-        )
+        self._cut(lambda record: all(record.get(n, 0) <= x for n, x in state.items()))
         if self._events is not None:
             self._events.close()
-        self._open_events(agent_steps + 1)
+        newest = last(self._folder).get("agent_steps", state["agent_steps"])
+        self._open_events(int(newest) + 1)
 
     def _open_events(self, purge_step: int | None) -> None:
         # Not at the top: importing TensorBoard takes long and delays the actors.

@@ -55,6 +55,7 @@ BOOKS = (
     "discarded",  # trajectories
     "failed_checkpoints",
     "rank_mismatches",  # starts of all ranks, because one was not like the others
+    "is_over",  # 1 once the policy is finished, and saved so
 )
 
 _LINE = 8  # int64 words of a cache line

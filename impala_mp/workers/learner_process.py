@@ -28,20 +28,24 @@ def run(
     loops: Loops,
     deadline_secs: float,
     each_turn: Callable[[], None] = lambda: None,
+    others: Sequence[control_block.Counters] = (),
 ) -> None:
-    """Learns the policies of one process in turn, until all are finished or stopped.
+    """Learns the policies of one process in turn, until all of the run are finished.
 
-    All of them are saved at the same moment.
+    All of its policies are saved at the same moment.
 
     Args:
       deadline_secs: from the request to stop; half of it is for what is in the rings.
       each_turn: called after updates.
+      others: books of the policies that other processes learn.
 
     Raises:
       NotSaved: a last checkpoint could not be written.
     """
     control, row = loops[0].control, loops[0].row
-    while (going := unfinished(loops)) and not control.stopping:
+    own = [loop.control.books[0] for loop in loops]
+    while not control.stopping and not _is_over(loops, own, others):
+        going = unfinished(loops)
         row.beat(control_block.State.WAITING_FOR_DATA)
         if not any([loop.ready() for loop in going]):
             start = time.perf_counter()
@@ -60,6 +64,32 @@ def run(
     for loop in loops:
         loop.learn_what_is_left(end)
     conclude(loops)
+    _announce(loops, own)
+
+
+def _is_over(
+    loops: Loops,
+    own: Sequence[control_block.Counters],
+    others: Sequence[control_block.Counters],
+) -> bool:
+    """Returns whether all policies of the run are finished, and the others saved so.
+
+    Until then the rings of the own policies must be emptied: actors serve all policies.
+    A process that is killed later resumes from what is saved before it is announced, so
+    that no policy which was finished for other processes learns again.
+    """
+    if unfinished(loops):
+        return False
+    if others and not all(books.get("is_over") for books in own):
+        conclude(loops)
+        _announce(loops, own)
+    return all(books.get("is_over") for books in others)
+
+
+def _announce(loops: Loops, own: Sequence[control_block.Counters]) -> None:
+    """Lets other processes know which policies are finished; they must be saved."""
+    for loop, books in zip(loops, own, strict=True):
+        books.set("is_over", loop.finished)
 
 
 def unfinished(loops: Loops) -> Loops:

@@ -131,7 +131,7 @@ def test_one_death_of_each_of_many_is_no_reason_to_stop(watcher):
 
 
 def test_a_learner_that_never_finishes_an_update_ends_the_run(watcher):
-    learner = watcher._learner
+    (learner,) = watcher._learners
     for _ in range(5):
         _die(watcher, learner)
     with pytest.raises(supervisor.ChildFailed, match="without a finished update"):

@@ -1,7 +1,6 @@
 """The files of a run's numbers: whole lines, rewound where a run goes on."""
 
 import json
-import math
 import os
 import time
 
@@ -75,7 +74,7 @@ def test_damaged_lines_of_a_power_cut_are_left_out(tmp_path):
     assert _steps(tmp_path) == [10, 20, 30]
     writer = metrics.Writer(str(tmp_path))
     writer.write(_record(40))
-    writer.rewind(35, math.inf)
+    writer.rewind({"agent_steps": 35})
     writer.write(_record(45))
     writer.close()
     assert _steps(tmp_path) == [10, 20, 30, 45]
@@ -111,7 +110,7 @@ def test_a_rewind_and_a_look_read_no_more_than_they_need(tmp_path, monkeypatch):
         metrics.json, "loads", lambda text: read.append(text) or load(text)
     )
     writer = metrics.Writer(str(tmp_path))
-    writer.rewind(19_900, math.inf)
+    writer.rewind({"agent_steps": 19_900})
     writer.close()
     assert metrics.last(str(tmp_path))["agent_steps"] == 19_900
     assert len(read) < 110
@@ -144,7 +143,7 @@ def test_a_record_made_after_its_checkpoint_is_removed(tmp_path):
     writer = metrics.Writer(str(tmp_path))
     writer.write(_record(10, time_secs=1.0))
     writer.write(_record(20, time_secs=9.0))  # the checkpoint is of 5.0
-    writer.rewind(20, 5.0)
+    writer.rewind({"agent_steps": 20, "time_secs": 5.0})
     writer.write(_record(25, time_secs=5.5))
     writer.close()
     assert _steps(tmp_path) == [10, 25]
@@ -155,7 +154,7 @@ def test_a_rewound_run_has_neither_gap_nor_overlap(tmp_path):
     for step in (10, 20, 30):
         writer.write(_record(step, **{"loss/total": 1.0}))
     time.sleep(1.1)  # TensorBoard orders its files by the second
-    writer.rewind(20, math.inf)
+    writer.rewind({"agent_steps": 20})
     for step in (25, 35):
         writer.write(_record(step, **{"loss/total": 2.0}))
     writer.close()

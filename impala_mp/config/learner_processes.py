@@ -1,0 +1,52 @@
+"""Number of processes that learn several policies: its checks, and what 0 means.
+
+Policy k is learned by process k modulo their number.
+"""
+
+from typing import Any
+
+from impala_mp import errors
+
+
+def check(config: Any) -> None:
+    """Refuses other parts of a run that learn in one process.
+
+    Raises:
+      BadInput: with the field, its value and the cure.
+    """
+    count = config.learner.processes
+    others = {
+        "runtime.mode": (config.runtime.mode, config.runtime.mode == "lockstep"),
+        "learner.ranks": (config.learner.ranks, config.learner.ranks > 1),
+        "population.size": (config.population.size, config.population.size > 0),
+    }
+    reasons = {
+        "runtime.mode": "has one process",
+        "learner.ranks": "learn one policy together",
+        "population.size": "has members that copy each other within one process",
+    }
+    for name, (value, is_set) in others.items():
+        if is_set and count != 1:
+            raise errors.BadInput(
+                f"{name} ({value}) {reasons[name]}, so it does not go with"
+                f" learner.processes ({count}). Set config.learner.processes=1."
+            )
+
+
+def resolve(config: Any, num_policies: int) -> None:
+    """Replaces 0, one a policy, by their number.
+
+    Raises:
+      BadInput: there are more processes than policies.
+    """
+    count = config.learner.processes
+    if count > num_policies:
+        what = (
+            f"{num_policies} policies play" if num_policies > 1 else "one policy acts"
+        )
+        raise errors.BadInput(
+            f"learner.processes ({count}) must be at most the number of policies, and"
+            f" {what} here. Set config.learner.processes to {num_policies}, or 0 for"
+            " one a policy."
+        )
+    config.learner.processes = count or num_policies
