@@ -15,21 +15,15 @@ from impala_mp.evaluation import evaluate
 from impala_mp.monitoring import live_control, policy_records
 from impala_mp.runtime import program
 from impala_mp.storage import checkpoint, mailbox, metrics, workdir
-from impala_mp.workers import builders as worker_builders, learner_loop
-from tests.support import lockstep_runs, runs, two_policies
+from impala_mp.workers import learner_loop
+from tests.support import lockstep_runs, policy_parts, runs, two_policies
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_without_pictures")]
 _fork_server = runs.fork_server
 
 
-def _config(**overrides):
-    config = two_policies.get_config()
-    config.update_from_flattened_dict(overrides)
-    return config
-
-
 def _train(path, **overrides):
-    program.train(_config(**overrides), str(path))
+    program.train(policy_parts.config(**overrides), str(path))
     folder = workdir.Workdir(str(path))
     return [
         checkpoint.load_newest(folder.checkpoints_of(name), print)
@@ -58,7 +52,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, monkeypatch):
 
 
 def test_policies_begin_with_different_parameters(tmp_path):
-    config = _config()
+    config = policy_parts.config()
     config.policies = {}
     one, other = _parts(config, tmp_path)[2]
     pairs = zip(
@@ -71,19 +65,13 @@ def test_policies_begin_with_different_parameters(tmp_path):
 
 def _parts(config, folder):
     """The shared memory of each policy, one actor and the loops, in this process."""
-    environments = program._probe(config)
-    policies, _ = program.prepare(config, None, environments, 2)
-    shared = program.allocation.allocate(policies, str(folder), 2, config)
-    seats = shared[0].topology
-    loops = [worker_builders.make_learner(seats.learner(), each) for each in shared]
-    return shared, worker_builders.make_actor(seats.actors[0], 0, shared), loops
+    shared = policy_parts.shared(config, folder)
+    return shared, policy_parts.actor(shared), policy_parts.loops(shared)
 
 
 def test_an_actor_killed_between_two_commits_leaves_both_identities(tmp_path):
     """One policy has the unroll and the other has not."""
-    shared, one, loops = _parts(_config(), tmp_path)
-    for each in shared:
-        os.makedirs(each.checkpoints)
+    shared, one, loops = _parts(policy_parts.config(), tmp_path)
     for loop in loops:
         loop.restore(print)
     commit, killed = type(one.parties[1]).commit, []
@@ -108,8 +96,7 @@ def test_an_actor_killed_between_two_commits_leaves_both_identities(tmp_path):
                 except Killed:
                     deaths += 1
                     one.close()
-                    seat = shared[0].topology.actors[0]
-                    one = worker_builders.make_actor(seat, incarnation, shared)
+                    one = policy_parts.actor(shared, incarnation)
             for loop in loops:
                 loop._accounts.counts()  # raises where the sum is wrong
                 loop.turn()
@@ -226,7 +213,7 @@ def test_bad_input_is_a_sentence(tmp_path, flags, text):
 
 
 def test_live_values_of_one_policy_or_of_all(tmp_path):
-    shared, one, _ = _parts(_config(), tmp_path)
+    shared, one, _ = _parts(policy_parts.config(), tmp_path)
     one.close()
     said, values = [], [live_control.of(each) for each in shared]
     control = live_control.LiveControl(values, str(tmp_path), said.append)
@@ -242,10 +229,8 @@ def test_live_values_of_one_policy_or_of_all(tmp_path):
 
 
 def test_records_are_merged_once_all_policies_have_one(tmp_path):
-    shared, one, loops = _parts(_config(), tmp_path)
+    shared, one, loops = _parts(policy_parts.config(), tmp_path)
     one.close()
-    for each in shared:
-        os.makedirs(each.checkpoints)
     records = policy_records.PolicyRecords(shared)
     loops[0].restore(print)
     assert records.read() == []
