@@ -17,9 +17,8 @@ from impala_mp.runtime import (
     child_process,
     death_reports,
     entry_points,
-    learner_ends,
+    learner_groups,
     life_pipe,
-    rank_group,
     restart_policy,
     signals,
 )
@@ -47,7 +46,7 @@ class Supervisor:
         tick: Callable[[list[health.Status]], None],
     ) -> None:
         """Calls `report` with sentences for the user, and `tick` every few seconds."""
-        self._meeting, policies = rank_group.meet(policies)
+        self._meeting, policies = learner_groups.meet(policies)
         self._policies, self._report, self._tick = policies, report, tick
         self._shared = shared = policies[0]
         self._health = shared.config.health
@@ -61,7 +60,7 @@ class Supervisor:
             )
             for seat in shared.topology.seats
         ]
-        self._ranks = rank_group.of_learners(self._children)
+        self._groups = learner_groups.of_learners(self._children)
         self._context = multiprocessing.get_context("forkserver")
         self._deaths = death_reports.DeathReports(report)
         self._life = life_pipe.LifePipe()
@@ -99,7 +98,7 @@ class Supervisor:
             self._life.close()
             self._wakeup.close()
             self._wakeup_writer.close()
-        if failure := learner_ends.failure(self._last_codes):
+        if failure := learner_groups.failure(self._last_codes):
             raise ChildFailed(failure)
         return finished
 
@@ -181,7 +180,7 @@ class Supervisor:
         return all(learner.done for learner in self._learners)
 
     def _report_stop(self) -> None:
-        self._report(learner_ends.at_stop(self._learners))
+        self._report(learner_groups.at_stop(self._learners))
 
     def _wait(self, next_tick: float) -> None:
         """Waits until a child ends, a signal comes, or something is due."""
@@ -247,7 +246,7 @@ class Supervisor:
 
     def _reap(self, child: child_process.ChildProcess) -> None:
         """Records a death and acts on it."""
-        group = self._ranks.get(child)
+        group = self._groups.get(child)
         if group:
             child = group.cause(child)
         code = child.reap()
@@ -259,7 +258,7 @@ class Supervisor:
         if code == entry_points.RUN_FAILED:
             raise ChildFailed(child.refusal())
         if code == entry_points.NOT_SAVED:
-            raise ChildFailed(learner_ends.unsaved(child))
+            raise ChildFailed(learner_groups.unsaved(child))
         self._restart_or_give_up(child)
 
     def _restart_or_give_up(self, child: child_process.ChildProcess) -> None:
@@ -274,8 +273,8 @@ class Supervisor:
         self._stop_at_the_same_error(child)
         self._stop_without_progress(child)
         self._deaths.add(child, child.verdict.secs)
-        if child in self._ranks:
-            self._ranks[child].end_with(child)
+        if child in self._groups:
+            self._groups[child].end_with(child)
 
     def _stop_at_the_same_error(self, child: child_process.ChildProcess) -> None:
         """Raises ChildFailed if all actors die of one error before the first update.

@@ -7,7 +7,7 @@ import pytest
 from impala_mp import errors
 from impala_mp.runtime import (
     entry_points,
-    learner_ends,
+    learner_groups,
     resources,
     restart_policy,
     supervisor,
@@ -107,7 +107,7 @@ def test_the_end_of_each_learner_counts(watcher, monkeypatch, codes, text):
         child.process = _ended(code)
     monkeypatch.setattr(watcher, "_wait_for", lambda *unused: 0.0)
     watcher._end_all()
-    found = learner_ends.failure(watcher._last_codes)
+    found = learner_groups.failure(watcher._last_codes)
     assert text in found
     assert bool(text) == bool(found)
 

@@ -1,12 +1,14 @@
-"""Ranks of a learner: they start together, and end with the first that dies.
+"""Groups of learners: ranks start together, and end with the first that dies.
 
 The others cannot go on: each update needs all. A rank whose peers are lost ends by
 itself where the exchange notices, and is killed here where it does not. The dead rank's
 death is the only one in the budget of restarts, and all resume from the newest state.
+
+Processes that learn different policies are different groups.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from impala_mp.runtime import child_process, entry_points, restart_policy
 from impala_mp.transport import control_block, ranks, shared as shared_lib
@@ -27,7 +29,7 @@ def meet(policies: Policies) -> tuple[ranks.Rendezvous | None, Policies]:
 
 def of_learners(
     children: Sequence[child_process.ChildProcess],
-) -> "dict[child_process.ChildProcess, RankGroup]":
+) -> "dict[child_process.ChildProcess, LearnerGroup]":
     """Returns the group of each learner: all that learn the same policies.
 
     There are none on an actor host.
@@ -36,11 +38,11 @@ def of_learners(
     for child in children:
         if child.seat.role == "learner":
             groups.setdefault(child.seat.policies, []).append(child)
-    made = map(RankGroup, groups.values())
+    made = map(LearnerGroup, groups.values())
     return {child: group for group in made for child in group.children}
 
 
-class RankGroup:
+class LearnerGroup:
     """Seats that learn the same policies, one or several ranks.
 
     Each group has its own budget of restarts.
@@ -76,3 +78,46 @@ class RankGroup:
         for other in self.children:
             if other is not child:
                 other.end_with(child)
+
+
+# Ends of learners, in words.
+
+
+def at_stop(learners: Sequence[child_process.ChildProcess]) -> str:
+    """Returns what a request to stop does; `learners` are those of rank 0."""
+    gone = [
+        f"{each.title} {each.reason} before. Its newest checkpoint stays the newest."
+        for each in learners
+        if not (each.process or each.done)
+    ]
+    saving = "the learner writes a checkpoint"
+    if len(learners) > 1:
+        saving = "the learners write their checkpoints"
+    first = f": {saving}" if len(gone) < len(learners) else ""
+    return " ".join([f"Stopping on request{first}.", *gone])
+
+
+def unsaved(learner: child_process.ChildProcess) -> str:
+    """Returns a sentence; on a full disk the log has no line of it."""
+    return (
+        f"the last checkpoint could not be written (see {learner.log}). What was"
+        " learned since the newest one is lost. When there is room for it, the same"
+        " command resumes from there."
+    )
+
+
+def failure(codes: Mapping[child_process.ChildProcess, int]) -> str:
+    """Returns why a learner failed when it was asked to stop; "" if none did.
+
+    `codes` are the exit codes of the learners.
+    """
+    for learner, code in codes.items():
+        if code == entry_points.NOT_SAVED:
+            return unsaved(learner)
+    for learner, code in codes.items():
+        if code:
+            return (
+                f"the {learner.name} {child_process.cause(code)} when it was asked to"
+                f" stop. Its output ({learner.log}):\n{learner.output()}"
+            )
+    return ""
