@@ -1,5 +1,7 @@
 """Supervision of several processes that learn: each dies alone."""
 
+import contextlib
+import os
 import types
 
 import pytest
@@ -8,11 +10,14 @@ from impala_mp import errors
 from impala_mp.runtime import (
     entry_points,
     learner_groups,
+    preflight,
+    program,
     resources,
     restart_policy,
     supervisor,
 )
 from impala_mp.transport import topology
+from impala_mp.workers import builders
 from tests.support import policy_parts
 
 
@@ -142,3 +147,33 @@ def test_each_process_has_its_cores_and_is_named():
     )
     assert resources.explain_processes(topology.make(1, num_policies=2), "ab") == ""
     assert resources.explain_processes(topology.make(2, num_ranks=2), ("",)) == ""
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_each_process_takes_its_cores(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    overrides = {"runtime.mode": "processes", "learner.processes": 0}
+    config = policy_parts.config(**overrides, **{"learner.threads": 2})
+    shared = policy_parts.shared(config, tmp_path)
+    described = " ".join(program._described(shared))
+    placed = (
+        "Cores: the learner, 2 processes, has cores 0 to 3, and 2 actors cores 4 to 5."
+        " Learner: 2 processes; process 0 learns player_0, process 1 learns player_1."
+    )
+    assert placed in described
+    assert preflight.check(policy_parts.config(**overrides), None)
+    assert "process 1 learns player_1" in capsys.readouterr().out
+    taken = []
+
+    def stop(*unused):
+        raise _Stop
+
+    monkeypatch.setattr(resources, "take_cores", taken.append)
+    monkeypatch.setattr(builders, "make_learner", stop)
+    for seat in shared[0].topology.learners:
+        with pytest.raises(_Stop):
+            entry_points._learn(seat, 0, shared, contextlib.ExitStack())
+    assert taken == [(0, 1), (2, 3)]
