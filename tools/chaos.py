@@ -1,7 +1,7 @@
 """Rains faults on a real training, lets it recover, and judges what is left.
 
     python tools/chaos.py --minutes=10 --seed=0 [--json]
-        [--env=catch|cartpole|recall|r2d2|spread-dqn|league|ID]
+        [--env=catch|cartpole|recall|r2d2|spread-dqn|league|ID] [--learners=N]
 
 Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
 stops and kills whole runs and resumes them from their workdir, fills the disk. With an
@@ -304,6 +304,7 @@ def _arguments() -> argparse.Namespace:
     add("--seed", type=_count, default=0, help="of the faults and of the training")
     add("--env", default="catch", help=f"{', '.join(trainings.KNOWN)} or an id")
     add("--target", type=float, help="for the final return; by default as learned")
+    add("--learners", type=_count, default=1, help="processes that learn (1)")
     add("--recovery_steps", type=_count, default=400_000, help="agent steps at the end")
     add("--workdir", type=pathlib.Path, help="to keep; else a temporary folder")
     add("--json", action="store_true", help="the JSON line only")
@@ -351,6 +352,7 @@ def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
     known = trainings.of(options.env)
     settings = {**_SETTINGS, **known.settings}
     settings |= {"seed": options.seed, "inference.mode": mode}
+    settings["learner.processes"] = options.learners
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     experiment = _experiment(options.env, base)
     arguments = [f"--config={experiment}", *flags]

@@ -64,7 +64,6 @@ def run(
     for loop in loops:
         loop.learn_what_is_left(end)
     conclude(loops)
-    _announce(loops, own)
 
 
 def _is_over(
@@ -82,14 +81,9 @@ def _is_over(
         return False
     if others and not all(books.get("is_over") for books in own):
         conclude(loops)
-        _announce(loops, own)
+        for books in own:
+            books.set("is_over", 1)
     return all(books.get("is_over") for books in others)
-
-
-def _announce(loops: Loops, own: Sequence[control_block.Counters]) -> None:
-    """Lets other processes know which policies are finished; they must be saved."""
-    for loop, books in zip(loops, own, strict=True):
-        books.set("is_over", loop.finished)
 
 
 def unfinished(loops: Loops) -> Loops:

@@ -167,3 +167,28 @@ def test_policies_of_one_process_share_its_time(tmp_path):
     assert merged["time/learner_update"] == 0.75
     assert merged["time/learner_wait"] == pytest.approx(0.1)
     assert merged["memory/device_mib"] == 300.0
+
+
+def test_records_beyond_the_restored_state_go_although_it_is_passed_again(tmp_path):
+    """The first policy of a process has learned before the second reports."""
+    shared = _shared(tmp_path / "memory", 1)
+    first, second = map(_Learner, shared)
+    reporter = reporter_lib.Reporter(shared, str(tmp_path), _Screen())
+    rng = random.Random(0)
+    for _ in range(6):
+        for learner in (first, second):
+            learner.learn(rng)
+            learner.record()
+        reporter.tick(_STATUSES)
+    first.die(4)
+    for _ in range(2):
+        first.learn(rng)
+        first.record()
+    second.die(0)
+    reporter.tick(_STATUSES)
+    first.learn(rng)
+    first.record()
+    reporter.tick(_STATUSES)
+    reporter.close()
+    found = [r["updates/player_0"] for r in metrics.read(str(tmp_path))]
+    assert found == [1, 2, 4, 5]

@@ -158,9 +158,9 @@ def test_each_process_takes_its_cores(monkeypatch, tmp_path, capsys):
     overrides = {"runtime.mode": "processes", "learner.processes": 0}
     config = policy_parts.config(**overrides, **{"learner.threads": 2})
     shared = policy_parts.shared(config, tmp_path)
-    described = " ".join(program._described(shared))
+    described = " ".join(filter(None, program._described(shared)))
     placed = (
-        "Cores: the learner, 2 processes, has cores 0 to 3, and 2 actors cores 4 to 5."
+        "Cores: the learner, 2 processes, has cores 0 to 3, and 3 actors cores 4 to 6."
         " Learner: 2 processes; process 0 learns player_0, process 1 learns player_1."
     )
     assert placed in described

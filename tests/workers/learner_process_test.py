@@ -19,7 +19,11 @@ class _Run:
 
     def __init__(self, folder, monkeypatch):
         made = policy_parts.config(
-            **{"runtime.mode": "processes", "learner.processes": 2}
+            **{
+                "runtime.mode": "processes",
+                "learner.processes": 2,
+                "checkpoint.interval_secs": 1000.0,
+            }
         )
         made.policies = {}
         self.shared = policy_parts.shared(made, folder)
