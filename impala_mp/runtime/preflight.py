@@ -92,10 +92,10 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
     if folder:
         report.run("workdir", _check_workdir, report, config, folder, names)
     if start_from:
-        parts = (start_from, folder, policies)
-        start = report.run("start_from", program.read_start, *parts)
-        for text in warm_start.sentences(start) if start else []:
-            report.add(checker.OK, "start_from", text)
+        parts = (start_from, folder, config, policies)
+        for start in report.run("start_from", warm_start.read, *parts) or []:
+            for text in warm_start.sentences(start):
+                report.add(checker.OK, "start_from", text)
     seats = allocation.make_topology(config, num_cores, len(policies))
     text = report.run("file descriptors", resources.check_descriptors, config, seats)
     if text:

@@ -74,7 +74,8 @@ def train(
     seats = allocation.make_topology(config, num_cores, len(policies))
     resources.check_descriptors(config, seats)
     found: list[str] = []
-    start = read_start(start_from, folder, policies, found.append)
+    parts = (start_from, folder, config, policies)
+    starts = warm_start.read(*parts, found.append)
     saved = check_checkpoints(folder, config, list(environments), found.append)
     place = folder.policies if len(policies) > 1 else folder.checkpoints
     shared = allocation.allocate(policies, place, num_cores, config)
@@ -82,8 +83,8 @@ def train(
         with signals.Ending() as end:
             try:
                 folder.open(config, list(environments))
-                if start:
-                    found += warm_start.write(start, folder, config, policies[0].agent)
+                if starts:
+                    found += warm_start.write(starts, folder, policies)
                 run = 0 if config.runtime.mode == "lockstep" else folder.run
                 run_facts = {"profile_updates": profile_updates, "run": run}
                 shared = tuple(each._replace(**run_facts) for each in shared)
@@ -164,21 +165,6 @@ def _policies(
             ) from error
         found.append(allocation.Policy(name, own, live, spec, made[0]))
     return found
-
-
-def read_start(
-    start_from: str,
-    folder: workdir.Workdir | None,
-    policies: Sequence[allocation.Policy],
-    report: Callable[[str], None] = print,
-) -> Any:
-    """Returns the weights that a new run begins with, or None."""
-    if start_from and len(policies) > 1:
-        raise errors.BadInput(
-            f"start_from ({start_from!r}) has the weights of one policy, and"
-            f" {len(policies)} play here. Leave out --start_from."
-        )
-    return warm_start.read(start_from, folder, policies[0].agent, report)
 
 
 def _carry_over(

@@ -2,20 +2,24 @@
 
 A new run needs nothing else. Its learner, a resume and an evaluation read checkpoint 0
 like any other; the optimizer, the counters and the target network start fresh.
+
+Each of several policies starts from the policy of its name. A run of a single policy
+starts all of them.
 """
 
 import copy
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from impala_mp import errors
 from impala_mp.config import fields
-from impala_mp.networks import agent, popart
+from impala_mp.networks import popart
+from impala_mp.runtime import allocation
 from impala_mp.storage import checkpoint, files, workdir
 from impala_mp.workers import learner
 
@@ -28,13 +32,15 @@ class Source(NamedTuple):
     """A checkpoint of another run."""
 
     run: str  # its folder
+    policy: str  # "" for a single one
     checkpoint: str  # name of its folder in checkpoints/
     learner: dict[str, Any]  # as in `Learner.state_dict`
 
 
 class WarmStart(NamedTuple):
-    """Parts of a source that fit an agent."""
+    """Parts of a source that fit the agent of one policy."""
 
+    policy: str  # "" for a single one
     source: Source
     arrays: dict[str, torch.Tensor]  # that fit
     popart_batches: torch.Tensor | None  # None: PopArt begins
@@ -44,44 +50,95 @@ class WarmStart(NamedTuple):
 def read(
     argument: str,
     folder: workdir.Workdir | None,
-    policy: agent.Agent,
+    config: Any,
+    policies: Sequence[allocation.Policy],
     report: Callable[[str], None] = print,
-) -> WarmStart | None:
+) -> list[WarmStart]:
     """Reads the source that --start_from names; writes nothing.
 
     Args:
       argument: DIR, DIR:newest, DIR:best or DIR:UPDATE; "" for none.
       folder: of the new run; None: a folder that is not there yet.
-      policy: the new run's agent.
+      config: of the new run.
+      policies: of the new run.
       report: called with sentences for the user.
 
     Returns:
-      None without a source, or if the run in the folder has begun so.
+      A start for each policy; none without a source, or if the run in the folder has
+      begun so.
 
     Raises:
       BadInput: there is no such checkpoint, nothing of it fits, or the folder has a run
         that began otherwise.
     """
-    begun = folder and workdir.newest_update(folder.path) >= 0
+    names = [each.name for each in policies]
+    begun = folder and _has_begun(folder, names)
     if not argument:
         if folder and not begun and read_lineage(folder.path):
             raise errors.BadInput(
                 f"the run in {folder.path} was killed before it had its first weights."
                 " Name --start_from again."
             )
-        return None
+        return []
     run, name = _split(argument)
     if folder and begun:
         _check_begun(folder.path, run, name)
         report(f"{folder.path} began from {run}. It resumes with what it has learned.")
-        return None
-    source = _load(run, name, report)
-    start = _compare(source, policy)
-    if not start.arrays:
+        return []
+    if config.population.size:
         raise errors.BadInput(
-            f"--start_from={argument}: no array fits. {_unlike(start.fates)[0]}."
+            f"start_from ({argument!r}) does not go with a population, whose"
+            f" {len(names)} members begin with different weights. Leave out"
+            " --start_from."
         )
-    return start
+    starts = []
+    for each, theirs in zip(policies, _matched(run, names), strict=True):
+        start = _compare(_load(run, theirs, name, report), each)
+        starts.append(start)
+        if not start.arrays:
+            whose = f" of policy {each.name}" if each.name else ""
+            raise errors.BadInput(
+                f"--start_from={argument}: no array{whose} fits."
+                f" {_unlike(start.fates)[0]}."
+            )
+    return starts
+
+
+def _has_begun(folder: workdir.Workdir, policies: Sequence[str]) -> bool:
+    """Returns whether the run in a folder has the first checkpoint of each policy.
+
+    A run without a source has begun with any.
+    """
+    updates = [files.newest_update(folder.checkpoints_of(name)) for name in policies]
+    if not read_lineage(folder.path):
+        return max(updates) >= 0
+    return max(updates) > 0 or min(updates) == 0
+
+
+def _matched(run: str, policies: Sequence[str]) -> list[str]:
+    """Returns the policy of the run that each of `policies` starts from.
+
+    Raises:
+      BadInput: one has none.
+    """
+    workdir.read_config(run)  # a sentence if this is no run
+    there = workdir.Workdir(run).names_of_policies()
+    if there == ("",):
+        return ["" for _ in policies]
+    missing = [name for name in policies if name not in there]
+    if missing == [""]:
+        raise errors.BadInput(
+            f"--start_from: {run} has the policies {', '.join(there)}, and a single"
+            " policy plays here. Set config.environment.sharing or"
+            " config.environment.policies as there, or leave out --start_from."
+        )
+    if missing:
+        raise errors.BadInput(
+            f"--start_from: {run} has the policies {', '.join(there)}, and none for"
+            f" {', '.join(missing)} here. Name the policies in"
+            " config.environment.policies as there, or leave out --start_from."
+        )
+    return list(policies)
 
 
 def _split(argument: str) -> tuple[str, str]:
@@ -97,13 +154,13 @@ def _split(argument: str) -> tuple[str, str]:
     return os.path.abspath(argument), checkpoint.NEWEST
 
 
-def _load(run: str, name: str, report: Callable[[str], None]) -> Source:
-    workdir.read_config(run)  # a sentence if this is no run
-    folder = os.path.join(run, "checkpoints")
+def _load(run: str, policy: str, name: str, report: Callable[[str], None]) -> Source:
+    folder = workdir.Workdir(run).checkpoints_of(policy)
     there = checkpoint.names(folder)
     if name not in there:
+        whose = f" of policy {policy}" if policy else ""
         raise errors.BadInput(
-            f"--start_from: {run} has no checkpoint {name}. It has"
+            f"--start_from: {run} has no checkpoint {name}{whose}. It has"
             f" {', '.join(there) or 'none'}."
         )
     try:
@@ -114,7 +171,7 @@ def _load(run: str, name: str, report: Callable[[str], None]) -> Source:
         )
         learned = state["learner"]
         learned["parameters"].items()
-        return Source(run, str(learned["updates"]), learned)
+        return Source(run, policy, str(learned["updates"]), learned)
     except checkpoint.Damaged as error:
         raise errors.BadInput(f"--start_from: {error}") from error
     except (AttributeError, KeyError, TypeError) as error:
@@ -123,10 +180,11 @@ def _load(run: str, name: str, report: Callable[[str], None]) -> Source:
         ) from error
 
 
-def _compare(source: Source, policy: agent.Agent) -> WarmStart:
+def _compare(source: Source, policy: allocation.Policy) -> WarmStart:
     """Returns what fits. A module is taken as a whole, or not at all."""
-    here = policy.network.state_dict()
-    with_popart = popart.head(policy.network) is not None
+    network = policy.agent.network
+    here = network.state_dict()
+    with_popart = popart.head(network) is not None
     there, batches, head = _values(source.learner, with_popart)
     fates = {name: _fate(there.get(name), here.get(name)) for name in {**here, **there}}
     spoilt = {_module(name) for name, fate in fates.items() if fate != _COPIED}
@@ -134,7 +192,8 @@ def _compare(source: Source, policy: agent.Agent) -> WarmStart:
         if fate == _COPIED and _module(name) in spoilt:
             fates[name] = "left out with its module"
     arrays = {name: there[name] for name, fate in fates.items() if fate == _COPIED}
-    return WarmStart(source, arrays, None if head in spoilt else batches, fates)
+    popart_batches = None if head in spoilt else batches
+    return WarmStart(policy.name, source, arrays, popart_batches, fates)
 
 
 def _module(name: str) -> str:
@@ -181,11 +240,12 @@ def _values(
 
 def sentences(start: WarmStart) -> list[str]:
     """Returns what was copied, and a sentence for each array that was not."""
-    source = start.source
+    source, of = start.source, f"Policy {start.policy}: " if start.policy else ""
+    theirs = f", policy {source.policy}" if source.policy else ""
     return [
-        f"Starting from {source.run}, update {source.learner['updates']:,}: copied"
-        f" {', '.join(start.arrays)}.",
-        *(f"Not copied: {each}." for each in _unlike(start.fates)),
+        f"{of}Starting from {source.run}{theirs}, update"
+        f" {source.learner['updates']:,}: copied {', '.join(start.arrays)}.",
+        *(f"{of}Not copied: {each}." for each in _unlike(start.fates)),
     ]
 
 
@@ -194,42 +254,67 @@ def _unlike(fates: dict[str, str]) -> list[str]:
 
 
 def write(
-    start: WarmStart, folder: workdir.Workdir, config: Any, policy: agent.Agent
+    starts: Sequence[WarmStart],
+    folder: workdir.Workdir,
+    policies: Sequence[allocation.Policy],
 ) -> list[str]:
-    """Writes the lineage and checkpoint 0 of the new run; returns what was copied.
+    """Writes the lineage and the checkpoints 0 of a new run; returns what was copied.
+
+    The lineage comes first: a run that is killed in between is not taken for a fresh
+    one. All checkpoints are of one moment of the source.
 
     Raises:
       BadInput: they cannot be written.
     """
-    policy = copy.deepcopy(policy)
-    policy.network.load_state_dict(start.arrays, strict=False)
-    on_cpu = config.copy_and_resolve_references()
-    on_cpu.learner.device, on_cpu.learner.cuda_graph = "cpu", False
-    # Made after the weights: IMPACT's target network begins as a copy of them.
-    state = learner.Learner(on_cpu, policy).state_dict()
-    if start.popart_batches is not None:
-        state["popart_batches"] = start.popart_batches.clone()
-    source = start.source
-    lineage = {
-        "time": time.time(),
-        "run": source.run,
-        "checkpoint": source.checkpoint,
-        "update": source.learner["updates"],
-        "agent_steps": source.learner["agent_steps"],
-        "arrays": start.fates,
-        "before": read_lineage(source.run),
-    }
-    text = json.dumps(lineage, indent=1) + "\n"
-    saved = {"learner": state, "config": fields.to_json(config)}
+    text = json.dumps(_lineage(starts), indent=1) + "\n"
     try:
         files.write_atomically(os.path.join(folder.path, _LINEAGE), text)
-        checkpoint.save(folder.checkpoints, 0, saved)
+        for start, each in zip(starts, policies, strict=True):
+            place = folder.checkpoints_of(each.name)
+            checkpoint.save(place, 0, _state(start, each), replace=True)
     except OSError as error:
         raise errors.BadInput(
             f"the first checkpoint in {folder.path} cannot be written ({error})."
             " Choose another --workdir."
         ) from error
-    return sentences(start)
+    return [text for start in starts for text in sentences(start)]
+
+
+def _state(start: WarmStart, policy: allocation.Policy) -> dict[str, Any]:
+    """Returns checkpoint 0 of a policy."""
+    own = copy.deepcopy(policy.agent)
+    own.network.load_state_dict(start.arrays, strict=False)
+    on_cpu = policy.config.copy_and_resolve_references()
+    on_cpu.learner.device, on_cpu.learner.cuda_graph = "cpu", False
+    # Made after the weights: IMPACT's target network begins as a copy of them.
+    state = learner.Learner(on_cpu, own).state_dict()
+    if start.popart_batches is not None:
+        state["popart_batches"] = start.popart_batches.clone()
+    return {"learner": state, "config": fields.to_json(policy.config)}
+
+
+def _lineage(starts: Sequence[WarmStart]) -> dict[str, Any]:
+    """Returns the lineage; of several policies of the source, the sums of counts."""
+    sources = {each.source.policy: each.source for each in starts}
+    checkpoints = {each.checkpoint for each in sources.values()}
+    updates, steps = (
+        sum(each.learner[name] for each in sources.values())
+        for name in ("updates", "agent_steps")
+    )
+    run = starts[0].source.run
+    return {
+        "time": time.time(),
+        "run": run,
+        "checkpoint": checkpoints.pop() if len(checkpoints) == 1 else checkpoint.NEWEST,
+        "update": updates,
+        "agent_steps": steps,
+        "arrays": {
+            f"{each.policy}/{name}".removeprefix("/"): fate
+            for each in starts
+            for name, fate in each.fates.items()
+        },
+        "before": read_lineage(run),
+    }
 
 
 def read_lineage(run: str) -> dict[str, Any] | None:

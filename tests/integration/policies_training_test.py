@@ -195,7 +195,7 @@ def test_one_of_several_policies_is_exported(tmp_path, capsys, monkeypatch):
     [
         (["--config.policies.player_0.batch_size=0"], "cannot be automatic"),
         (["--config.policies.items.algorithm=dqn"], "cannot be called 'items'"),
-        (["--start_from=elsewhere"], "Leave out --start_from"),
+        (["--start_from=elsewhere"], "elsewhere has no config.json"),
     ],
 )
 def test_bad_input_is_a_sentence(tmp_path, flags, text):

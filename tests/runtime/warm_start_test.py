@@ -10,7 +10,7 @@ import torch
 from impala_mp import errors
 from impala_mp.environments import factory
 from impala_mp.networks import agent
-from impala_mp.runtime import preflight, program, warm_start
+from impala_mp.runtime import allocation, preflight, program, warm_start
 from impala_mp.storage import checkpoint, files, workdir
 from tests.support import builders
 
@@ -66,9 +66,12 @@ def test_everything_fits_and_is_copied(tmp_path, trained):
 
 def _compare(path, **overrides):
     config = builders.short_training(**overrides)
-    policy = agent.make(config, factory.probe(config.environment))
+    environment = factory.probe(config.environment)
+    policy = agent.make(config, environment)
     folder = workdir.Workdir(str(path / "not there"))
-    return warm_start.read(str(path), folder, policy), policy
+    own = allocation.Policy("", config, None, environment, policy)
+    (start,) = warm_start.read(str(path), folder, config, [own])
+    return start, policy
 
 
 def test_a_module_fits_as_a_whole_or_not_at_all(trained):
@@ -201,7 +204,7 @@ def test_a_run_that_was_killed_before_its_first_weights_is_not_fresh(
 ):
     new, settings = tmp_path / "new", {**_POPART, "algorithm": "impact"}
 
-    def die(*unused):
+    def die(*unused, **others):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -215,7 +218,7 @@ def test_a_run_that_was_killed_before_its_first_weights_is_not_fresh(
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, trained, monkeypatch):
-    def full(*unused):
+    def full(*unused, **others):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save", full)
