@@ -237,12 +237,13 @@ def _train(monkeypatch, arguments):
     start_from = flags_lib.DEFINE_string("start_from", "", "", flag_values=values)
     command_line.parse(values, "")
     made = config.value
-    if made.learner.ranks == 1:
+    several = made.learner.ranks > 1 or made.learner.processes != 1
+    if not several:
         made.runtime.mode = "lockstep"
     made.evaluation.episodes = 2
     made.total_agent_steps = 5 * (made.batch_size or 8) * made.unroll_length
     path = workdir.value or named.workdir or what.new_workdir(made)
-    if check.value or made.learner.ranks > 1:  # which lockstep does not have
+    if check.value or several:  # processes, which lockstep does not have
         assert preflight.check(made, None)
     else:
         program.train(made, path, changes=changes, start_from=start_from.value)

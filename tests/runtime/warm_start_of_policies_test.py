@@ -131,7 +131,8 @@ def test_a_run_killed_between_two_first_checkpoints_is_not_fresh(
         if saved:
             raise KeyboardInterrupt
         saved.append(folder)
-        zeros = {k: torch.zeros(1) for k in state["learner"]["parameters"]}
+        parameters = state["learner"]["parameters"]
+        zeros = {name: torch.zeros_like(values) for name, values in parameters.items()}
         state["learner"]["parameters"] = zeros
         return save(folder, name, state, **others)
 
