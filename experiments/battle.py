@@ -32,6 +32,7 @@ def get_config():
     # Convolutions would take five times as many multiplications. Cells are normalised
     # (the default): without that the policy was still passive after 500,000 steps.
     config.network.torso = "mlp"
+    config.learner.precision = "auto"
     config.learner.passes = 2  # by V-trace, still passive after 900,000 steps
     config.evaluation.greedy = False  # as it acts against itself
     config.evaluation.environments = 96
