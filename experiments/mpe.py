@@ -2,7 +2,7 @@
 
 spread: three players of one policy must cover three landmarks without collisions. The
 return of a player over 25 steps is -26.8 for random play and about -12.7 for a script
-that assigns landmarks. It reached -9.0 in 1,480,000 steps of the game, 400 s on 2
+that assigns landmarks. It reached -11.2 in 1,000,000 steps of the game, 445 s on 2
 shared x86 cores. spread-central gives the game's state to the values. In spread-dqn
 each player learns its own policy by DQN.
 
