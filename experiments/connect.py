@@ -62,8 +62,8 @@ def _four(config):
     config.loss.discount_factor = 0.99
     config.vtrace.lambda_ = 0.95
     config.optimizer.learning_rate = 1e-3
-    # With 0.03 games are too much alike: after 8,000,000 steps a fifth of those against
-    # random play was lost.
+    # With 0.03 games were too much alike: of 100 against minimax 6 were won after
+    # 30,000,000 steps, and with 0.25 and convolutions 29 after 6,000,000.
     config.actors.epsilon = 0.25
     config.evaluation.during_training = False  # the mean of both sides is 0
     return config

@@ -23,7 +23,7 @@ def get_config():
     config.network.hidden_sizes = (128, 128)
     config.learner.passes = 2
     # A random game in a hundred ends with a reward. With 0.01 from the start, two of
-    # three seeds stopped to try before they had met enough of them.
+    # three seeds stopped trying before they had met enough of them.
     config.schedules.entropy_cost = "linear(0.05, 0.01, 1_000_000)"
     # By their likeliest actions alone, two players of one policy wait for each other.
     config.evaluation.greedy = False

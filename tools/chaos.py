@@ -5,8 +5,8 @@
 
 Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
 stops and kills whole runs and resumes them from their workdir, fills the disk. With an
-odd seed the actions come from an inference server. The last line is JSON; the exit
-code is 0 on pass, 1 on fail, 2 on bad arguments.
+odd seed the actions come from an inference server, but in a league. The last line is
+JSON; the exit code is 0 on pass, 1 on fail, 2 on bad arguments.
 """
 
 import argparse
@@ -196,8 +196,8 @@ def _experiment(env: str, base: pathlib.Path) -> str:
     return str(path)
 
 
-def _served(seed: int) -> bool:
-    return seed % 2 == 1
+def _served(env: str, seed: int) -> bool:
+    return seed % 2 == 1 and trainings.of(env).may_be_served
 
 
 def _kinds(
@@ -207,8 +207,10 @@ def _kinds(
     skipped = {}
     if run.disk.problem:
         skipped["fill_disk"] = run.disk.problem
-    if not _served(seed):
+    if not _served(env, seed):
         why = "each actor infers for itself: an odd --seed has an inference server"
+        if not trainings.of(env).may_be_served:
+            why = f"each actor infers for itself in {env}"
         skipped |= {kind: why for kind in _DECK if kind.endswith("_inference")}
     if env.split("/")[0] in _UNWRAPPED:
         why = f"{env} is not wrapped"
@@ -313,6 +315,11 @@ def _arguments() -> argparse.Namespace:
         _check_environment(options.env, parser)
     if options.target is None:
         options.target = trainings.of(options.env).target
+    if options.learners > trainings.of(options.env).num_policies:
+        parser.error(
+            f"--learners={options.learners} must be at most the number of policies,"
+            f" which is {trainings.of(options.env).num_policies} in {options.env}"
+        )
     if options.workdir and options.workdir.exists():
         parser.error(f"--workdir={options.workdir} is there already: name another")
     return options
@@ -348,19 +355,24 @@ def main() -> None:
 def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
     """One run under faults in the folder `base`, and the verdict on it."""
     segments = set(os.listdir("/dev/shm"))
-    mode = "server" if _served(options.seed) else "actor"
+    mode = "server" if _served(options.env, options.seed) else "actor"
     known = trainings.of(options.env)
-    settings = {**_SETTINGS, **known.settings}
-    settings |= {"seed": options.seed, "inference.mode": mode}
-    settings["learner.processes"] = options.learners
+    settings = {
+        **_SETTINGS,
+        **known.settings,
+        "seed": options.seed,
+        "inference.mode": mode,
+        "learner.processes": options.learners,
+    }
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     experiment = _experiment(options.env, base)
     arguments = [f"--config={experiment}", *flags]
-    run = run_lib.Run(base, arguments, known.checkpoints)
+    checkpoints = "policies" if known.num_policies > 1 else "checkpoints"
+    run = run_lib.Run(base, arguments, checkpoints)
     try:
         told = torment(run, options)
-        target = options.target, known.against
-        found = verdict_lib.report(run, told, segments, *target)
+        target, against = options.target, known.against
+        found = verdict_lib.report(run, told, segments, target, against)
     finally:
         run.close()
     reasons = verdict_lib.judge(found, [*run.problems, *run.watch.unhealed])

@@ -15,22 +15,23 @@ def check(config: Any) -> None:
       BadInput: with the field, its value and the cure.
     """
     count = config.learner.processes
-    others = {
-        "runtime.mode": (config.runtime.mode, config.runtime.mode == "lockstep"),
-        "learner.ranks": (config.learner.ranks, config.learner.ranks > 1),
-        "population.size": (config.population.size, config.population.size > 0),
-    }
-    reasons = {
-        "runtime.mode": "has one process",
-        "learner.ranks": "learn one policy together",
-        "population.size": "has members that copy each other within one process",
-    }
-    for name, (value, is_set) in others.items():
-        if is_set and count != 1:
-            raise errors.BadInput(
-                f"{name} ({value}) {reasons[name]}, so it does not go with"
-                f" learner.processes ({count}). Set config.learner.processes=1."
-            )
+    if count == 1:
+        return
+    reason = ""
+    if config.runtime.mode == "lockstep":
+        reason = "runtime.mode (lockstep) has one process"
+    elif config.learner.ranks > 1:
+        reason = f"learner.ranks ({config.learner.ranks}) learn one policy together"
+    elif config.population.size:
+        reason = (
+            f"population.size ({config.population.size}) has members that copy each"
+            " other within one process"
+        )
+    if reason:
+        raise errors.BadInput(
+            f"{reason}, so it does not go with learner.processes ({count}). Set"
+            " config.learner.processes=1."
+        )
 
 
 def resolve(config: Any, num_policies: int) -> None:

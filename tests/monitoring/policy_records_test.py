@@ -73,6 +73,18 @@ def _shared(folder, processes):
     return policy_parts.shared(config, folder)
 
 
+def _reported(shared, folder, rng):
+    """Returns a reporter and two learners, with six records of each."""
+    learners = [_Learner(each) for each in shared]
+    reporter = reporter_lib.Reporter(shared, str(folder), _Screen())
+    for _ in range(6):
+        for learner in learners:
+            learner.learn(rng)
+            learner.record()
+        reporter.tick(_STATUSES)
+    return reporter, *learners
+
+
 @pytest.fixture(scope="module", params=[1, 2])
 def shared(request, tmp_path_factory):
     return _shared(tmp_path_factory.mktemp("run"), request.param)
@@ -114,14 +126,8 @@ def test_no_counter_of_any_policy_runs_backwards(shared, tmp_path, seed):
 def test_records_before_the_restored_state_stay(tmp_path):
     """The other process has learned in between, and its counts are no reason."""
     shared = _shared(tmp_path / "memory", 2)
-    first, second = map(_Learner, shared)
-    reporter = reporter_lib.Reporter(shared, str(tmp_path), _Screen())
     rng = random.Random(0)
-    for _ in range(6):
-        for learner in (first, second):
-            learner.learn(rng)
-            learner.record()
-        reporter.tick(_STATUSES)
+    reporter, first, second = _reported(shared, tmp_path, rng)
     second.die(2)
     reporter.tick(_STATUSES)
     for learner in (first, second):
@@ -172,14 +178,8 @@ def test_policies_of_one_process_share_its_time(tmp_path):
 def test_records_beyond_the_restored_state_go_although_it_is_passed_again(tmp_path):
     """The first policy of a process has learned before the second reports."""
     shared = _shared(tmp_path / "memory", 1)
-    first, second = map(_Learner, shared)
-    reporter = reporter_lib.Reporter(shared, str(tmp_path), _Screen())
     rng = random.Random(0)
-    for _ in range(6):
-        for learner in (first, second):
-            learner.learn(rng)
-            learner.record()
-        reporter.tick(_STATUSES)
+    reporter, first, second = _reported(shared, tmp_path, rng)
     first.die(4)
     for _ in range(2):
         first.learn(rng)

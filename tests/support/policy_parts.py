@@ -8,21 +8,21 @@ from tests.support import two_policies
 
 
 def config(**overrides):
-    """That of two policies; dotted names as keys."""
+    """Returns the config of two policies; `overrides` are by dotted names."""
     made = two_policies.get_config()
     made.update_from_flattened_dict(overrides)
     return made
 
 
 def shared(made, folder):
-    """The shared memory of each policy."""
+    """Returns the shared memory of each policy."""
     environments = program._probe(made)
     policies, _ = program.prepare(made, None, environments, 2)
     return program.allocation.allocate(policies, str(folder), 2, made)
 
 
 def loops(policies):
-    """The loop of each policy, in the process that has it; not restored."""
+    """Returns the loop of each policy, made for its process and not restored."""
     for each in policies:
         os.makedirs(each.checkpoints, exist_ok=True)
     return [
@@ -32,5 +32,5 @@ def loops(policies):
 
 
 def actor(policies, incarnation=0):
-    """Actor 0, which has been reset."""
+    """Returns actor 0 after its reset."""
     return builders.make_actor(policies[0].topology.actors[0], incarnation, policies)

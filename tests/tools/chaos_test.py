@@ -116,10 +116,17 @@ def test_few_faults_and_slow_recoveries_fail(rained):
     assert reasons(recovery_secs={}) == []  # nothing was killed
 
 
-def test_bad_arguments_are_a_sentence():
-    done = subprocess.run([*_COMMAND, "--minutes=0"], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--minutes=0", "is not a number above 0"),
+        ("--learners=2", "at most the number of policies, which is 1 in catch"),
+    ],
+)
+def test_bad_arguments_are_a_sentence(flag, sentence):
+    done = subprocess.run([*_COMMAND, flag], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "is not a number above 0" in done.stderr
+    assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -40,7 +40,7 @@ class _Run:
         )
 
     def _wait(self):
-        """What others do while the first process waits for data."""
+        """Lets the actor and the second process work while the first one waits."""
         self._waits += 1
         assert self._waits < 200
         self.each_wait()

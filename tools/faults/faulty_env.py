@@ -2,9 +2,8 @@
 
 The vector environment wraps the built-in Catch or Recall, or the Gymnasium id `inner`;
 the game wraps one of PettingZoo's in parallel, MODULE:FACTORY, and the boards wrap the
-built-in Connect. A file named
-`<control>.<pid>` that contains the name of a fault orders it from the process `pid`
-only. The file is removed when the fault is committed.
+built-in Connect. A file named `<control>.<pid>` that contains the name of a fault
+orders it from the process `pid` only. The file is removed when the fault is committed.
 """
 
 import importlib

@@ -13,7 +13,8 @@ class Training(NamedTuple):
     settings: dict[str, Any] = {}
     against: str = ""  # opponent in the final games; empty: the policy itself
     without: tuple[str, ...] = ()  # faults that cannot be committed
-    checkpoints: str = "checkpoints"  # folder that has them all
+    num_policies: int = 1
+    may_be_served: bool = True  # by an inference server
 
 
 KNOWN = {
@@ -28,9 +29,9 @@ KNOWN = {
         "mpe.py:spread-dqn",
         -18.0,
         "FaultyGame",
-        checkpoints="policies",
+        num_policies=3,
     ),
-    # Tic-tac-toe against snapshots of the policy. Their bytes cannot be NaN.
+    # Tic-tac-toe against snapshots of the policy. Boards are bytes, and never NaN.
     "league": Training(
         "",
         "connect.py:tictactoe",
@@ -39,6 +40,7 @@ KNOWN = {
         {"league.every": 50_000, "league.size": 8},
         "random",
         ("environment_nan_observation",),
+        may_be_served=False,
     ),
 }
 
