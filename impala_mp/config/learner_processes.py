@@ -3,6 +3,7 @@
 Policy k is learned by process k modulo their number.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from impala_mp import errors
@@ -51,3 +52,24 @@ def resolve(config: Any, num_policies: int) -> None:
             " one a policy."
         )
     config.learner.processes = count or num_policies
+
+
+def check_devices(configs: Mapping[str, Any]) -> None:
+    """Refuses two devices in one process.
+
+    Args:
+      configs: of the policies, by their names, in order.
+
+    Raises:
+      BadInput: with the policies and their devices.
+    """
+    first: dict[int, str] = {}
+    for number, (name, config) in enumerate(configs.items()):
+        one = first.setdefault(number % config.learner.processes, name)
+        devices = configs[one].learner.device, config.learner.device
+        if devices[0] != devices[1]:
+            raise errors.BadInput(
+                f"policies {one!r} and {name!r} are learned by one process, and"
+                f" learner.device is {devices[0]!r} for one and {devices[1]!r} for the"
+                " other. Set config.learner.processes=0, or the same device for both."
+            )

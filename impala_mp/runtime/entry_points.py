@@ -203,7 +203,7 @@ def _learn(
         member.start(print)
         rank_loop.run(member, deadline_secs, profile.turn)
     else:
-        cuda.take_device(shared.config.learner.device)
+        cuda.take_device(policies[seat.policies[0]].config.learner.device)
         loops = [builders.make_learner(seat, policies[k]) for k in seat.policies]
         learner_process.restore(loops, print)
         others = [x.control.books[0] for x in policies if x.number not in seat.policies]

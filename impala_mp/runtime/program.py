@@ -135,7 +135,13 @@ def prepare(
     parameters = [x for each in policies for x in each.agent.network.parameters()]
     devices = resources.choose_devices(config, sum(x.numel() for x in parameters))
     agents = [each.agent for each in policies]
-    return _policies(config, environments, num_cores, agents), [*devices, *chosen]
+    policies = _policies(config, environments, num_cores, agents)
+    for each in policies:  # those with a device for themselves
+        size = sum(x.numel() for x in each.agent.network.parameters())
+        texts = resources.choose_devices(each.config, size)
+        devices += [f"Policy {each.name!r}: {text}" for text in texts]
+    learner_processes.check_devices({each.name: each.config for each in policies})
+    return policies, [*devices, *chosen]
 
 
 def _policies(
@@ -156,6 +162,7 @@ def _policies(
     ):
         try:
             live = validation.validate(own, num_cores)
+            resources.check_devices(own)
             made = agents[number : number + 1] or [
                 allocation.make_agent(own, live, spec)
             ]

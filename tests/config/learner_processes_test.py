@@ -55,6 +55,21 @@ def test_more_processes_than_policies_are_refused(policies, text):
     assert f"Set config.learner.processes to {policies}, or 0" in str(error.value)
 
 
+def _of_devices(processes, *devices):
+    config = {"learner.processes": processes}
+    return {
+        name: builders.config(**config, **{"learner.device": device})
+        for name, device in zip("abcd", devices, strict=False)
+    }
+
+
+def test_policies_of_one_process_share_their_device():
+    learner_processes.check_devices(_of_devices(1, "cpu", "cpu", "cpu"))
+    learner_processes.check_devices(_of_devices(2, "cuda:0", "cpu", "cuda:0"))
+    with pytest.raises(errors.BadInput, match="'a' and 'c' are learned by one process"):
+        learner_processes.check_devices(_of_devices(2, "cuda:0", "cuda:1", "cuda:1"))
+
+
 def test_free_cores_are_shared():
     config = builders.config(**{"learner.processes": 3, "learner.threads": 0})
     assert derived.learner_threads(config, 2 + 9) == 3

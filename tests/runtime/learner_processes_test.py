@@ -7,6 +7,9 @@ import types
 import pytest
 
 from impala_mp import errors
+from impala_mp.algorithms import cuda
+from impala_mp.config import validation
+from impala_mp.environments import members
 from impala_mp.runtime import (
     entry_points,
     learner_groups,
@@ -177,3 +180,76 @@ def test_each_process_takes_its_cores(monkeypatch, tmp_path, capsys):
         with pytest.raises(_Stop):
             entry_points._learn(seat, 0, shared, contextlib.ExitStack())
     assert taken == [(0, 1), (2, 3)]
+
+
+_SPREAD = {"runtime.mode": "processes", "learner.processes": 0}
+
+
+def _prepared(own, **overrides):
+    config = policy_parts.config(**{**_SPREAD, **overrides})
+    config.policies = own
+    live = validation.validate(config, 2)
+    return program.prepare(config, live, members.probe(config), 2)
+
+
+def test_each_policy_has_its_device(monkeypatch):
+    monkeypatch.setattr(resources, "_num_gpus", lambda: 2)
+    first = {"learner": {"device": "cuda:0", "cuda_graph": True}}
+    second = {"learner": {"device": "cuda:1"}}
+    policies, _ = _prepared({"player_0": first, "player_1": second})
+    learners = [each.config.learner for each in policies]
+    assert [each.device for each in learners] == ["cuda:0", "cuda:1"]
+    assert [each.cuda_graph for each in learners] == [True, False]
+
+
+def test_an_automatic_device_of_a_policy_is_chosen_by_its_network(monkeypatch):
+    monkeypatch.setattr(resources, "_num_gpus", lambda: 1)
+    monkeypatch.setattr(resources, "_GPU_PARAMETERS", 10_000)
+    own = {"learner": {"device": "auto"}}
+    sizes = ({"torso": "mlp", "hidden_sizes": (n,)} for n in (8, 1000))
+    small, wide = ({**own, "network": each} for each in sizes)
+    policies, chosen = _prepared(
+        {"player_0": small, "player_1": wide}, **{"learner.device": "cpu"}
+    )
+    assert [each.config.learner.device for each in policies] == ["cpu", "cuda"]
+    assert any(
+        each.startswith("Policy 'player_1': learner.device = cuda (auto): the network")
+        for each in chosen
+    )
+
+
+@pytest.mark.parametrize(
+    ("processes", "device", "text"),
+    [
+        (
+            0,
+            "cuda:3",
+            r"policy 'player_1': learner.device \('cuda:3'\) is not available",
+        ),
+        (0, "tpu", "policy 'player_1': learner.device"),
+        (1, "cuda", "'player_0' and 'player_1' are learned by one process"),
+    ],
+)
+def test_a_device_of_a_policy_is_checked(monkeypatch, processes, device, text):
+    monkeypatch.setattr(resources, "_num_gpus", lambda: 1)
+    overrides = {"learner.processes": processes, "learner.device": "cpu"}
+    with pytest.raises(errors.BadInput, match=text):
+        _prepared({"player_1": {"learner": {"device": device}}}, **overrides)
+
+
+def test_each_process_takes_the_device_of_its_policies(monkeypatch, tmp_path):
+    shared = policy_parts.shared(policy_parts.config(**_SPREAD), tmp_path)
+    for number, each in enumerate(shared):
+        each.config.learner.device = f"cuda:{number}"
+    taken = []
+
+    def take(device):
+        taken.append(device)
+        raise _Stop
+
+    monkeypatch.setattr(resources, "take_cores", lambda cores: None)
+    monkeypatch.setattr(cuda, "take_device", take)
+    for seat in shared[0].topology.learners:
+        with pytest.raises(_Stop):
+            entry_points._learn(seat, 0, shared, contextlib.ExitStack())
+    assert taken == ["cuda:0", "cuda:1"]
