@@ -184,8 +184,15 @@ def test_popart_of_each_task_is_as_of_one_alone():
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("mode", ["lockstep", "processes"])
-@pytest.mark.parametrize("names", ["AB", "AC"])
+@pytest.mark.parametrize(
+    ("names", "mode"),
+    [
+        ("AB", "lockstep"),
+        ("AC", "processes"),
+        pytest.param("AB", "processes", marks=pytest.mark.slow),
+        pytest.param("AC", "lockstep", marks=pytest.mark.slow),
+    ],
+)
 def test_a_whole_training(tmp_path, names, mode):
     config = _config(
         *names,

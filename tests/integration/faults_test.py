@@ -205,7 +205,14 @@ def test_input_that_only_a_child_refuses_leaves_nothing(start, tmp_path):
     assert not run.workdir.exists()
 
 
-@pytest.mark.parametrize("call", ["sys.exit(2)", "sys.exit(0)", "os._exit(2)"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "sys.exit(2)",
+        pytest.param("sys.exit(0)", marks=pytest.mark.slow),
+        pytest.param("os._exit(2)", marks=pytest.mark.slow),
+    ],
+)
 def test_an_environment_that_exits_ends_its_actor_only(start, tmp_path, call):
     (tmp_path / "leaving.py").write_text(_LEAVING.replace("EXIT", call))
     run = start(
@@ -315,7 +322,9 @@ gymnasium.register("Slow-v0", vector_entry_point=Slow)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_signal_during_the_final_evaluation_ends_it_well(start, tmp_path, number):
     (tmp_path / "slow.py").write_text(_SLOW)
     evaluating = tmp_path / "evaluating"

@@ -30,6 +30,7 @@ _VARIANTS = {
     "server": {"inference.mode": "server", "actors.environments": 8, "batch_size": 8},
     "replay": {"replay.ratio": 0.5, "replay.trust_region": 1.0},
 }
+_SLOW = ("vtrace", "iqn", "replay")  # parts of what the others do
 
 
 def _config(**overrides):
@@ -47,7 +48,13 @@ def _config(**overrides):
     )
 
 
-@pytest.mark.parametrize("overrides", _VARIANTS.values(), ids=_VARIANTS)
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(own, id=name, marks=[pytest.mark.slow] * (name in _SLOW))
+        for name, own in _VARIANTS.items()
+    ],
+)
 def test_every_algorithm_learns_from_a_game(tmp_path, overrides):
     builders.train_in_processes(_config(**overrides), tmp_path)
     records = metrics.read(str(tmp_path))

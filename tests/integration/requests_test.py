@@ -47,7 +47,9 @@ def test_a_signal_stops_with_a_checkpoint_and_the_run_resumes_from_it(start, num
     assert resume >= stopped["agent_steps"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_the_whole_group_is_a_request_to_the_supervisor(start, number):
     """`timeout`, Slurm and a closed terminal signal all processes of the group."""
     run = start(runs.LONG, "--config.evaluation.interval_steps=2000", own_session=True)

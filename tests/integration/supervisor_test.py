@@ -41,7 +41,9 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(start):
     assert records[-1]["health/discarded"] == 0
 
 
-@pytest.mark.parametrize("mode", ["actor", "server"])
+@pytest.mark.parametrize(
+    "mode", ["actor", pytest.param("server", marks=pytest.mark.slow)]
+)
 def test_a_machine_that_was_just_booted_trains_like_any_other(start, mode):
     """Zero is no time that has passed: the monotonic clock starts at 1 s here."""
     zero = str(time.monotonic_ns())
@@ -67,7 +69,7 @@ _DQN = f"{_CATCH.with_name('cartpole.py')}:dqn"
     [
         pytest.param(_CATCH, (), id="plain"),
         pytest.param(_CATCH, _REPLAY, id="replay", marks=pytest.mark.slow),
-        pytest.param(_DQN, (), id="dqn"),
+        pytest.param(_DQN, (), id="dqn", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_learner_resumes(start, config, flags):

@@ -97,7 +97,7 @@ def test_the_test_sees_a_memory_that_tears(broken):
 def test_a_writer_killed_at_any_time_leaves_a_whole_version():
     memory, rng = _made(), random.Random(0)
     memory.write(_state(1))
-    for _ in range(50):
+    for _ in range(30):
         before = memory.latest
         with forks.child(_write_for_ever, memory):
             deadline = time.monotonic() + 60.0

@@ -137,7 +137,7 @@ def _kill_and_go_on(num_deaths):
 
 @pytest.mark.integration
 def test_a_kill_of_either_side_loses_repeats_and_tears_nothing():
-    _kill_and_go_on(200)
+    _kill_and_go_on(100)
 
 
 @pytest.mark.slow
