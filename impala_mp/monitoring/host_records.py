@@ -1,11 +1,20 @@
-"""Actor hosts in metrics, in health.json and in the sentence on the bottleneck."""
+"""Actor hosts in metrics, health.json, hosts.jsonl and the bottleneck's sentence."""
 
+import json
+import math
+import os
 import statistics
+import time
 from typing import Any
 
+from impala_mp.storage import files
 from impala_mp.transport import shared as shared_lib
 
+NAME = "hosts.jsonl"
+LOG_SECS = 30.0  # between two lines of a host; a thousand hosts make 15 kB/s
+
 _LIVE = ("running", "waiting_for_slot", "unreachable", "ended")
+_COUNTERS = ("agent_steps", "updates")
 _SLOW = 0.5  # of the median's speed; a slower host is named
 
 METRICS = tuple(
@@ -26,6 +35,7 @@ class HostRecords:
         self._shared, self._board = shared, shared.hosts
         self._reported: set[tuple[int, int]] = set()  # seats, and their deaths
         self._lost: set[int] = set()  # seats that were reported as lost
+        self._logged = -math.inf  # time of the last lines
         rings = shared.topology.host_rings
         self._books = [
             self._board.books(host, shared.rings.ring(number))
@@ -36,6 +46,23 @@ class HostRecords:
     def states(self) -> list[dict[str, Any]]:
         """Returns the newest state of each host, as in health.json."""
         return self._board.read() if self._board else []
+
+    def log(self, folder: str, record: dict[str, float]) -> None:
+        """Appends the state of each host to hosts.jsonl, if it is time.
+
+        Args:
+          record: the newest one, with its counters.
+
+        Raises:
+          OSError: it cannot be written; then nothing is appended.
+        """
+        states, now = self.states(), time.monotonic()
+        if not states or now < self._logged + LOG_SECS:
+            return
+        self._logged = now
+        when = {"time": time.time(), **{k: record[k] for k in _COUNTERS}}
+        lines = [json.dumps({**when, **host}) + "\n" for host in states]
+        files.append(os.path.join(folder, NAME), "".join(lines))
 
     def metrics(self) -> dict[str, float]:
         """Returns the metrics of a record; {} without hosts.

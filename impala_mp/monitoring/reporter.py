@@ -163,6 +163,7 @@ class Reporter:
         for sentence in self._watcher.tick({**merged, **lists}):
             self._screen.message(sentence)
         self._guarded(self._writer.write, merged, histograms)
+        self._guarded(self._hosts.log, self._path, merged)
         self.bottleneck = bottleneck.explain(
             merged,
             len(self._actor_rows),

@@ -35,6 +35,7 @@ _APPENDED = (
     "metrics.jsonl",
     "changes.jsonl",
     "population.jsonl",
+    "hosts.jsonl",
     "episodes.csv",
     "evaluations.jsonl",
 )

@@ -21,7 +21,7 @@ _RAW, _ZSTD = 0, 1  # codecs
 _DIGEST_BYTES = 16
 _LEVEL = 1  # of zstd: 150 times smaller slots of Pong at 6 GB/s; more costs more
 _MEASURED = 32  # slots, before `auto` decides
-_WORTH = 1.3  # smallest ratio at which compression pays
+WORTH = 1.3  # smallest ratio at which compression pays
 
 
 class Refused(ValueError):
@@ -123,7 +123,7 @@ class Packer:
         self.wire_bytes += wire
         self.num_slots += 1
         measured = self.num_slots == self._to_measure
-        if measured and self.raw_bytes < _WORTH * self.wire_bytes:
+        if measured and self.raw_bytes < WORTH * self.wire_bytes:
             self._codec = _RAW
 
 

@@ -57,6 +57,36 @@ def test_metrics_have_the_sums_of_all_hosts_in_trajectories(shared):
     assert (found["hosts/alive"], found["hosts/steps_per_sec_min"]) == (3, 50.0)
 
 
+def test_each_host_has_a_line_now_and_then(shared, tmp_path, monkeypatch):
+    now, record = 100.0, {"agent_steps": 10, "updates": 2, "loss/total": 0.5}
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    records = host_records.HostRecords(shared)
+    records.log(str(tmp_path), record)  # the receiver has not begun
+    assert not (tmp_path / "hosts.jsonl").exists()
+    shared.hosts.publish([_state(0), _state(1), _state(2)])
+    for _ in range(3):
+        records.log(str(tmp_path), record)
+    now += host_records.LOG_SECS
+    shared.hosts.publish([_state(0, state="lost"), _state(1), _state(2)])
+    records.log(str(tmp_path), {**record, "updates": 5})
+    text = (tmp_path / "hosts.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(x["updates"], x["seat"], x["state"]) for x in lines] == [
+        *((2, 0, "running"), (2, 1, "running"), (2, 2, "running")),
+        *((5, 0, "lost"), (5, 1, "running"), (5, 2, "running")),
+    ]
+    assert lines[0].keys() == {"time", "agent_steps", "updates", *_STATE}
+
+
+def test_a_line_of_a_host_that_cannot_be_written_is_an_error_of_the_disk(
+    shared, tmp_path
+):
+    shared.hosts.publish([_state(0), _state(1), _state(2)])
+    records = host_records.HostRecords(shared)
+    with pytest.raises(OSError, match="hosts.jsonl"):
+        records.log(str(tmp_path / "gone"), {"agent_steps": 10, "updates": 2})
+
+
 def test_a_sum_that_is_wrong_raises(shared):
     records = host_records.HostRecords(shared)
     shared.hosts.books(0, shared.rings.ring(2)).begin()

@@ -14,7 +14,13 @@ import pytest
 import torch
 
 from impala_mp import errors
-from impala_mp.runtime import allocation, preflight, program, resources
+from impala_mp.runtime import (
+    allocation,
+    cluster_check,
+    preflight,
+    program,
+    resources,
+)
 from tests.support import builders, faulty_environments
 
 _EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
@@ -305,3 +311,46 @@ def test_the_number_of_file_descriptors_needed_is_tight(tmp_path):
     assert done.returncode == 0, done.stderr
     done = _train(*run, f"--workdir={tmp_path / 'few'}", limit=needed - 30)
     assert done.returncode != 0
+
+
+class Noise(gymnasium.Env):
+    """Observations that no compression makes smaller."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (2_000,), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observe(), {}
+
+    def step(self, action):
+        return self._observe(), 0.0, False, False, {}
+
+    def _observe(self):
+        return self.np_random.integers(0, 256, 2_000, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("compression", "has_noise", "text"),
+    [
+        ("none", False, r"a slot of a new policy, [\d.]+ kB, is sent as it is\.\n"),
+        (
+            "auto",
+            False,
+            r"a slot of a new policy, [\d.]+ kB, .* compression [\d.]+\.\n",
+        ),
+        ("auto", True, "compression 1.0. Hosts stop compressing after"),
+    ],
+)
+def test_what_a_slot_of_a_host_is_on_the_wire(
+    monkeypatch, capsys, compression, has_noise, text
+):
+    monkeypatch.setattr(cluster_check, "check", lambda *unused: [])
+    monkeypatch.setattr(cluster_check, "check_nodes", lambda *unused: [])
+    config = builders.config(**{"cluster.hosts": 1, "cluster.address": "auto"})
+    config.cluster.compression = compression
+    if has_noise:
+        config.environment.id = f"{__name__}:Noise"
+    assert preflight.check(config, None)
+    out = capsys.readouterr().out
+    assert re.search(text, out), out
