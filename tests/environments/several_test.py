@@ -407,8 +407,60 @@ def test_a_forbidden_move_loses():
     assert rows.terminated.all()
 
 
+def _pieces(rows):
+    """Of each side in each game, as player_0 sees them: [E, 2]."""
+    return rows.observation["observation"][:, 0].sum((1, 2)).astype(int)
+
+
 @pytest.mark.parametrize(
-    "kwargs", [{"rows": 0}, {"length": 9}, {"columns": 2.5}, {"rows": 8, "columns": 8}]
+    ("kwargs", "most"),
+    [
+        ({"opening": 9}, 9),
+        ({"rows": 3, "columns": 3, "length": 3, "gravity": False, "opening": 8}, 7),
+    ],
+)
+def test_a_game_begins_after_random_moves_that_do_not_end_it(kwargs, most):
+    game = connect.Connect(2_000, **kwargs)
+    for rows in (game.reset(3), game.reset(4)):
+        first, second = _pieces(rows).T
+        assert {*(first - second)} == {0, 1}
+        assert set(range(most)) <= {*(first + second)} <= set(range(most + 2))
+        np.testing.assert_array_equal(rows.acts[:, 0], first == second)
+        np.testing.assert_array_equal(rows.acts[:, 1], first > second)
+        assert not (
+            game._has_line(game._boards[0]) | game._has_line(game._boards[1])
+        ).any()
+        assert rows.observation["action_mask"].any(-1).all()
+        seen = rows.observation["observation"].reshape(2_000, -1)
+        assert len(np.unique(seen, axis=0)) > 300
+    again = connect.Connect(2_000, **kwargs).reset(4)
+    np.testing.assert_array_equal(
+        again.observation["observation"], rows.observation["observation"]
+    )
+
+
+def test_each_game_has_an_opening_of_its_own_and_none_by_default():
+    rng = np.random.default_rng(0)
+    begun = {0: [], 6: []}
+    for opening, found in begun.items():
+        game = connect.Connect(8, opening=opening)
+        rows = game.reset(0)
+        for _ in range(200):
+            over = rows.terminated[:, 0]
+            free = rows.observation["action_mask"][:, 0]
+            action = np.where(free, rng.random(free.shape), -1.0).argmax(-1)
+            rows = game.step(np.stack([action] * 2, 1))
+            found += _pieces(rows)[over].sum(1).tolist()
+    assert {*begun[0]} == {0}
+    assert {*begun[6]} == set(range(7))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        *({"rows": 0}, {"length": 9}, {"columns": 2.5}, {"rows": 8, "columns": 8}),
+        *({"opening": -1}, {"opening": 42}, {"opening": 1.5}),
+    ],
 )
 def test_boards_that_cannot_be_are_refused(kwargs):
     with pytest.raises(errors.BadInput, match="Connect cannot use"):
@@ -435,3 +487,18 @@ def test_a_restored_game_goes_on_as_before(num_players):
             np.testing.assert_array_equal(getattr(row, name), getattr(other, name))
         np.testing.assert_array_equal(end.episode_return, twin.episode_return)
         np.testing.assert_array_equal(end.episode_length, twin.episode_length)
+
+
+def test_a_restored_game_has_the_same_openings():
+    made = [factory.make(_settings("Connect", kwargs={"opening": 6}), 8) for _ in "ab"]
+    rows = [each.reset([seed] * 8) for seed, each in enumerate(made)]
+    made[1].load_state_dict(made[0].state_dict())
+    row = rows[0]
+    for _ in range(60):
+        action = row.observation["allowed"].argmax(-1)
+        row, other = (each.step(action)[0] for each in made)
+        for name in ("step_type", "reward", "acts"):
+            np.testing.assert_array_equal(getattr(row, name), getattr(other, name))
+        np.testing.assert_array_equal(
+            row.observation["observation"], other.observation["observation"]
+        )
