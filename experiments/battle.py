@@ -10,16 +10,12 @@ The games are stepped as arrays, five times as fast as by magent2's parallel_env
 from the repository's root, where its class is found by name.
 """
 
-import pathlib
-
 import numpy as np
 
 from impala_mp import config as config_lib, errors
 from impala_mp.environments import vector_games
 
-_FOLDERS = pathlib.Path(__file__).resolve().parts
-_INSTALLED = _FOLDERS[-3] == "impala_mp"  # as a preset of the package
-_HERE = "impala_mp.experiments.battle" if _INSTALLED else "experiments.battle"
+_HERE = config_lib.module_of(__file__)
 
 
 def get_config():

@@ -13,8 +13,6 @@ that must be picked up. Run it from the repository's root, where its factories a
 by name.
 """
 
-import pathlib
-
 import gymnasium
 import numpy as np
 from gymnasium import spaces, wrappers
@@ -25,9 +23,7 @@ from impala_mp.networks import cores
 
 _VALUES = 11  # number of objects; there are fewer colours and states
 _PLANES = 3 * _VALUES
-_FOLDERS = pathlib.Path(__file__).resolve().parts
-_INSTALLED = _FOLDERS[-3] == "impala_mp"  # as a preset of the package
-_HERE = "impala_mp.experiments.minigrid" if _INSTALLED else "experiments.minigrid"
+_HERE = config_lib.module_of(__file__)
 _CORES = {"lstm": f"{_HERE}:make_lstm", "gtrxl": "gtrxl", "none": "none"}
 _KEYS = ("doorkey", "keycorridor")  # tasks with a key
 

@@ -10,6 +10,7 @@ from impala_mp.config.base import (
     get_r2d2_config,
 )
 from impala_mp.config.fields import from_json, one_of, to_json
+from impala_mp.config.presets import module_of
 from impala_mp.config.validation import validate
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "get_iqn_config",
     "get_pqn_config",
     "get_r2d2_config",
+    "module_of",
     "one_of",
     "to_json",
     "validate",

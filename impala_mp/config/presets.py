@@ -42,6 +42,19 @@ def folder() -> str:
     return os.path.join(os.path.dirname(_PACKAGE), "experiments")
 
 
+def module_of(path: str) -> str:
+    """Returns the name by which a file in a folder of experiments can be imported.
+
+    It starts at the package for a preset that is installed, else at the folder: then
+    the current folder must be the one above.
+    """
+    folder, name = os.path.split(os.path.realpath(path))
+    above, own = os.path.split(folder)
+    here = f"{own}.{os.path.splitext(name)[0]}"
+    within = above == os.path.realpath(_PACKAGE)
+    return f"{os.path.basename(_PACKAGE)}.{here}" if within else here
+
+
 def presets() -> list[Preset]:
     """Returns all presets by name; [] if the package was installed without them."""
     there = folder()

@@ -40,26 +40,9 @@ class Connect:
         """Makes `num_envs` games.
 
         Raises:
-          BadInput: the board is too small or too large.
+          BadInput: there is no such board or opening.
         """
-        whole = all(type(each) is int for each in (rows, columns, length))
-        if not whole or min(rows, columns) < 1 or not 1 < length <= max(rows, columns):
-            raise errors.BadInput(
-                f"Connect cannot use rows={rows!r}, columns={columns!r} and"
-                f" length={length!r}. It needs whole numbers, and a length from 2 to"
-                " the longer side. Set config.environment.kwargs."
-            )
-        if columns * (rows + 1) > _BITS:
-            raise errors.BadInput(
-                f"Connect cannot use rows={rows} and columns={columns}: columns * (rows"
-                f" + 1) must be at most {_BITS}. Set config.environment.kwargs."
-            )
-        cells = rows * columns
-        if type(opening) is not int or not 0 <= opening < cells:
-            raise errors.BadInput(
-                f"Connect cannot use opening={opening!r}. It must be a whole number of"
-                f" moves from 0 to {cells - 1}. Set config.environment.kwargs.opening."
-            )
+        _check(rows, columns, length, opening)
         self.num_games, self.render_mode = num_envs, render_mode
         self._opening = opening
         self._shape, self._length, self._gravity = (rows, columns), length, gravity
@@ -208,3 +191,29 @@ class Connect:
         mask = np.tile(np.outer(inside, inside), self._shape)
         picture: np.ndarray = _COLOURS[large] * mask[..., None]
         return picture
+
+
+def _check(rows: int, columns: int, length: int, opening: int) -> None:
+    """Refuses boards that are too small or too large, and openings that fill them.
+
+    Raises:
+      BadInput: with the values.
+    """
+    whole = all(type(each) is int for each in (rows, columns, length))
+    if not whole or min(rows, columns) < 1 or not 1 < length <= max(rows, columns):
+        raise errors.BadInput(
+            f"Connect cannot use rows={rows!r}, columns={columns!r} and"
+            f" length={length!r}. It needs whole numbers, and a length from 2 to"
+            " the longer side. Set config.environment.kwargs."
+        )
+    if columns * (rows + 1) > _BITS:
+        raise errors.BadInput(
+            f"Connect cannot use rows={rows} and columns={columns}: columns * (rows"
+            f" + 1) must be at most {_BITS}. Set config.environment.kwargs."
+        )
+    most = rows * columns - 1
+    if type(opening) is not int or not 0 <= opening <= most:
+        raise errors.BadInput(
+            f"Connect cannot use opening={opening!r}. It must be a whole number of"
+            f" moves from 0 to {most}. Set config.environment.kwargs.opening."
+        )

@@ -42,6 +42,21 @@ def test_the_preset_of_an_environment(environment, expected):
     assert (found and (found[0].name, found[1])) == expected
 
 
+@pytest.mark.parametrize(
+    ("package", "path", "name"),
+    [
+        ("site/impala_mp", "site/impala_mp/experiments/battle.py", "impala_mp.{}"),
+        ("impala_mp/impala_mp", "impala_mp/experiments/battle.py", "{}"),  # a clone
+        ("clone/impala_mp", "clone/experiments/battle.py", "{}"),
+        ("site/impala_mp", "elsewhere/experiments/battle.py", "{}"),
+    ],
+)
+def test_an_experiment_knows_its_module(tmp_path, monkeypatch, package, path, name):
+    monkeypatch.setattr(presets, "_PACKAGE", str(tmp_path / package))
+    found = presets.module_of(str(tmp_path / path))
+    assert found == name.format("experiments.battle")
+
+
 def test_an_installed_package_has_its_own_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(presets, "_PACKAGE", str(tmp_path))
     assert presets.folder() == os.path.join(os.path.dirname(tmp_path), "experiments")
