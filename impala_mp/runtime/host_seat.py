@@ -32,6 +32,8 @@ class Engine(Protocol):
 
     def kill(self, seat: int, restart: bool = True) -> None: ...
 
+    def is_leaving(self, seat: int) -> bool: ...
+
 
 class HostSeat:
     """A seat, from the receiver's start to its end."""
@@ -51,6 +53,7 @@ class HostSeat:
         self.reason = ""  # of the last death
         self.node = ""
         self.deaths = 0
+        self._leaves = False  # its node is to end: it stops, and another one begins
         self._called = math.nan  # monotonic time of the call in flight; nan: none
         self._num_calls = 0
         self._retry_at = 0.0
@@ -82,7 +85,9 @@ class HostSeat:
         if not self._hired:
             self._engine.hire(self._task)
             self._hired = True
-        asked = self.link.question(now, stop)
+        if self.is_alive:  # so that the engine knows this life's node
+            self._leaves = self._leaves or self._engine.is_leaving(self._task.seat)
+        asked = self.link.question(now, stop or self._leaves)
         if asked:
             self._called = now
             self._num_calls += 1
@@ -116,12 +121,25 @@ class HostSeat:
         try:
             self.link.accept(answer.reply, called, now)
             self._check_start(now)
+            if self._leaves and self.link.drained:
+                self._move()
         except host_link.Restart as why:
             self._engine.kill(self._task.seat)
             self._died(str(why), now)
         except errors.BadInput as error:
             raise errors.BadInput(f"{self._title}: {error}") from error
         return self.link.ring.head - head
+
+    def _move(self) -> None:
+        """Lets Ray start the host on another node; nothing is lost with this one."""
+        print(f"{self._title} leaves its node, which is to end.", flush=True)
+        self._engine.kill(self._task.seat)
+        self._end_life()
+
+    def _end_life(self) -> None:
+        self._lives_since = self._called = math.nan
+        self._leaves = False
+        self.link.lost_contact()
 
     def _check_start(self, now: float) -> None:
         """Raises Restart if the actors do not start in time."""
@@ -167,8 +185,7 @@ class HostSeat:
         self.deaths += 1
         self.reason = reason
         print(f"{self._title} {reason}.", flush=True)
-        self._lives_since = self._called = math.nan
-        self.link.lost_contact()
+        self._end_life()
         if isinstance(verdict, restart_policy.GiveUp):
             self.lost, self.reason = True, f"{reason}, and {verdict.reason}"
             self._engine.kill(self._task.seat, restart=False)

@@ -7,6 +7,7 @@ import collections
 import contextlib
 import importlib
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from ray import exceptions
 
 from impala_mp.transport import doorbell, host_messages
 
+_NOTICE_SECS = 1.0  # between two looks for nodes that are to end
 _INLINE_BYTES = 100_000  # of an argument; a larger one goes through the object store
 
 
@@ -39,7 +41,7 @@ class Host:
     def take(self, question: dict[str, Any], parameters: Any = None) -> dict[str, Any]:
         """Answers the receiver."""
         reply: dict[str, Any] = self._host.take(question, parameters)
-        return reply
+        return {**reply, "place": ray.get_runtime_context().get_node_id()}
 
 
 def _leave_for_good() -> None:
@@ -65,6 +67,11 @@ class Engine:
         self.bell = doorbell.Doorbell()  # rings when a call ends
         self._done: collections.deque[tuple[int, int, Any]] = collections.deque()
         self._shipped: tuple[Any, Any] = (None, None)  # the newest parameters
+        self._places: dict[int, str] = {}  # node of each host that has answered
+        self._ending: frozenset[str] = frozenset()  # nodes with a notice
+        self._closed = threading.Event()
+        # A thread, because Ray may keep a call for as long as its head is away.
+        threading.Thread(target=self._look_for_notices, daemon=True).start()
 
     def hire(self, task: host_messages.Task) -> None:
         """Finds the host of a seat, or asks Ray for one. Ray waits for a node."""
@@ -109,7 +116,21 @@ class Engine:
     def answers(self) -> Iterator[Answer]:
         """Yields the calls that have ended."""
         while self._done:
-            yield _answer(*self._done.popleft())
+            answer = _answer(*self._done.popleft())
+            if answer.reply:
+                self._places[answer.seat] = answer.reply.place
+            yield answer
+
+    def is_leaving(self, seat: int) -> bool:
+        """Returns whether the node of a host is to end soon, as a spot machine's."""
+        return self._places.get(seat) in self._ending
+
+    def _look_for_notices(self) -> None:
+        # Ray has no public call for it that needs no dashboard.
+        look = getattr(ray._private.state.state, "get_draining_nodes", dict)
+        while not self._closed.wait(_NOTICE_SECS):
+            with contextlib.suppress(Exception):  # the head is away, or another Ray's
+                self._ending = frozenset(look())
 
     def kill(self, seat: int, restart: bool = True) -> None:
         """Kills the process of a host; Ray starts another one if `restart`."""
@@ -117,6 +138,7 @@ class Engine:
             ray.kill(self._hosts[seat], no_restart=not restart)
 
     def close(self) -> None:
+        self._closed.set()
         ray.shutdown()
         self.bell.close()
 

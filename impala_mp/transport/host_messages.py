@@ -51,6 +51,7 @@ class Reply(NamedTuple):
     facts: tuple[tuple[str, str], ...] = ()  # of host_facts, once it runs
     counters: tuple[tuple[str, int], ...] = ()
     node: str = ""  # name of its machine
+    place: str = ""  # id of its node, for the engine
     failure: str = ""  # why it failed
     is_bad_input: bool = False  # the failure is no accident
 

@@ -23,6 +23,7 @@ class _Engine:
 
     def __init__(self):
         self.hired, self.calls, self.kills = 0, [], []
+        self.leaving = False
 
     def hire(self, task):
         self.hired += 1
@@ -32,6 +33,9 @@ class _Engine:
 
     def kill(self, seat, restart=True):
         self.kills.append(restart)
+
+    def is_leaving(self, seat):
+        return self.leaving
 
 
 class _Run:
@@ -174,3 +178,47 @@ def test_at_the_end_a_host_is_over_when_all_its_slots_have_arrived():
     assert run.seat.is_over
     run.seat.dismiss()
     assert run.engine.kills == [False]
+
+
+def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost():
+    run = _Run()
+    run.start()
+    for _ in range(2):
+        run.host.act(0)
+    run.engine.leaving = True
+    run.turn()
+    assert run.engine.calls[-1][1].stop
+    assert run.answer() == 2
+    assert run.engine.kills == [True]
+    counts = run.seat.link.books.counts()
+    assert (counts.arrived, counts.on_the_way, counts.lost) == (2, 0, 0)
+    assert (run.seat.deaths, run.seat.is_alive) == (0, False)
+    # The engine finds out about the new node with the first answer from there.
+    run.host = hosts.Host(hosts.serials())
+    run.turn()
+    assert not run.engine.calls[-1][1].stop
+    run.engine.leaving = False
+    run.answer()
+    run.start()
+    run.host.act(0)
+    run.turn()
+    assert run.answer() == 1
+    assert not run.host.ended
+
+
+def test_a_node_that_ends_before_its_host_has_left_is_a_death():
+    run = _Run()
+    run.start()
+    run.engine.leaving = True
+    run.turn()
+    run.answer(error="the node died")
+    assert (run.seat.deaths, run.engine.kills) == (1, [])
+    run.engine.leaving = False
+    run.host = hosts.Host(hosts.serials())
+    run.turn()
+    run.answer()
+    run.start()
+    run.host.act(0)
+    run.turn()
+    assert not run.engine.calls[-1][1].stop
+    assert run.answer() == 1
