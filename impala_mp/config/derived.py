@@ -160,11 +160,6 @@ def num_replayed(config: Any) -> int:
     return round(config.replay.ratio * config.batch_size)
 
 
-def num_steps(config: Any) -> int:
-    """Returns the number of optimizer steps of an update."""
-    return int(config.learner.passes * config.learner.minibatches)
-
-
 def num_predecessors(config: Any) -> int:
     """Returns the number of trajectories of a batch whose predecessor is fetched."""
     return num_replayed(config) if config.replay.burn_in else 0

@@ -223,10 +223,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("cuda_graph", False, "replay the whole update as one graph; CUDA only"),
         _field("threads", 0, "torch threads; 0: the cores that the actors leave, at"
             " least 1", at_least=0, operational=True),
-        _field("passes", 8, "passes of an update over its batch, with a step of the"
-            " optimizer each", at_least=1, changeable=True),
-        _field("minibatches", 1, "parts of a batch, trajectory by trajectory, with a"
-            " step each in every pass", at_least=1, changeable=True),
+        _field("passes", 8, "optimizer steps of an update, each over the whole batch",
+            at_least=1, changeable=True),
         _field("micro_batches", 1, "parts of a batch: same update, less memory;"
             " 0 (auto): the fastest number of parts",
             at_least=0, operational=True, automatic=True),

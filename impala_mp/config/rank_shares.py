@@ -32,11 +32,6 @@ _REFUSED: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         "config.league.every=0",
     ),
     (
-        lambda c: c.learner.minibatches > 1,
-        "learner.minibatches would be parts of each rank's share",
-        "config.learner.minibatches=1",
-    ),
-    (
         lambda c: c.learner.cuda_graph,
         "learner.cuda_graph replays an update whole, and ranks meet within it",
         "config.learner.cuda_graph=False",

@@ -270,26 +270,12 @@ def _check_batch(config: Any, num_actors: int) -> None:
       BadInput: with the field, its value and the cure.
     """
     size, envs = config.batch_size, config.actors.environments
-    steps, parts = config.learner.minibatches, config.learner.micro_batches
-    _require(
-        size % steps == 0,
-        f"learner.minibatches ({steps}) must divide batch_size ({size}). Set"
-        f" config.learner.minibatches to a divisor of {size}.",
-    )
-    _require(
-        steps == 1 or not derived.num_replayed(config),
-        f"learner.minibatches ({steps}) would part new trajectories from replayed ones."
-        " Set config.learner.minibatches=1, or config.replay.ratio and"
-        " config.replay.reuse to 0.",
-    )
-    size //= steps
+    parts = config.learner.micro_batches
     _require(
         not parts or size % parts == 0,
-        f"learner.micro_batches ({parts}) must divide batch_size"
-        f"{' / learner.minibatches' * (steps > 1)} ({size}). Set"
+        f"learner.micro_batches ({parts}) must divide batch_size ({size}). Set"
         f" config.learner.micro_batches to a divisor of {size}.",
     )
-    size = config.batch_size
     if not (envs and size):
         return  # to be chosen, and checked then
     fresh = derived.num_fresh(config)

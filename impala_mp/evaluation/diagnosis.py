@@ -179,8 +179,8 @@ class Diagnosis:
         most = max(terms, key=lambda name: terms[name].abs().max().item())
         size = terms[most].shape[1]
         row, column = divmod(int(terms[most].abs().argmax()), size)
-        once = derived.num_steps(self._config) == 1
-        loss_name = "the loss" if once else "the first step's loss"
+        once = self._config.learner.passes == 1
+        loss_name = "the loss" if once else "the first pass's loss"
         return (
             f"{bad[0]} is {values[bad[0]]}, but all elements of {loss_name} are finite;"
             f" the largest: {self._element(most, terms[most], row, column)}"

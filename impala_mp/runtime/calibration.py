@@ -385,9 +385,8 @@ def _cheapest_size(config: Any, environment: specs.EnvironmentSpec) -> int:
 def _fastest_cut(config: Any, environment: specs.EnvironmentSpec) -> int:
     """Returns the number of micro-batches with the fastest update."""
     seconds = {}
-    size = config.batch_size // config.learner.minibatches
     for parts in _MICRO_BATCHES:
-        if size % parts == 0:
+        if config.batch_size % parts == 0:
             config.learner.micro_batches = parts
             seconds[parts] = _update_secs(config, environment)
     return min(seconds, key=lambda parts: seconds[parts])

@@ -141,7 +141,7 @@ class Learner:
         live: base.Live,
         sample: types.Sample | None = None,
     ) -> torch.Tensor:
-        """Makes one optimizer step a pass and minibatch. Does not wait for the device.
+        """Makes one optimizer step a pass. Does not wait for the device.
 
         A step with a non-finite loss or gradient changes nothing, and is counted; its
         priorities are NaN. An update counts as skipped if one of its steps was.
@@ -150,7 +150,7 @@ class Learner:
           sample: None if, and only if, there is no replay.
 
         Returns:
-          Metrics, float32 [len(metric_names)]: means over the steps.
+          Metrics, float32 [len(metric_names)]: means over the passes.
         """
         self._set(live)
         self._learning_rate.fill_(self.learning_rate(live.learning_rate_factor))
@@ -190,15 +190,12 @@ class Learner:
           Metrics, float32 [2, len(metric_names)]: with zeros for skipped steps, and
           raw. Priorities [B], or None.
         """
-        settings = self._config.learner
-        size = settings.micro_batches  # of a step
-        parts = batch_parts.split(*work, size * settings.minibatches)
+        parts = batch_parts.split(*work, self._config.learner.micro_batches)
         if self._ranks:
             self._ranks.begin()
         referred = self._referred(parts)
-        each_step = [referred[i : i + size] for i in range(0, len(referred), size)]
-        steps = [self._step(each) for each in each_step * settings.passes]
-        metrics, priorities = steps[-1]
+        passes = [self._step(referred) for _ in range(self._config.learner.passes)]
+        metrics, priorities = passes[-1]
         # Once an update, for any number of passes, with fresh trajectories only, if
         # there are any: each observation counts once.
         size = work[0].shape[1]
@@ -208,8 +205,8 @@ class Learner:
         )
         skipped = self.metric_index[SKIPPED_SHARE]
         self.agent.network.adapt(observation, 1.0 - metrics[0, skipped])
-        if len(steps) > 1:
-            each = torch.stack([one for one, _ in steps])
+        if len(passes) > 1:
+            each = torch.stack([one for one, _ in passes])
             metrics = each.mean(0)
             metrics[:, skipped] = each[:, :, skipped].amax(0)
         if priorities is not None:
@@ -218,7 +215,7 @@ class Learner:
         return metrics, priorities
 
     def _step(self, parts: list[_Part]) -> _Done:
-        """Makes the step of a minibatch; returns the same as `_update`."""
+        """Makes one pass over a batch and its step; returns the same as `_update`."""
         metrics, priorities = self._add_up(parts)
         return self._take(metrics), priorities
 
@@ -323,11 +320,11 @@ class Learner:
     def tensors(self) -> dict[str, torch.Tensor]:
         """Tensors that an update's metrics depend on, beside batch and hyperparameters.
 
-        With several steps they include the optimizer's state and PopArt's number of
-        batches, which the metrics of later steps depend on.
+        With several passes they include the optimizer's state and PopArt's number of
+        batches, which the metrics of later passes depend on.
         """
         tensors = {"parameters": self.parameters.flat, **self._algorithm.state}
-        if derived.num_steps(self._config) > 1:
+        if self._config.learner.passes > 1:
             tensors |= self._optimizer.state
             tensors["popart_batches"] = self._popart_batches
         return tensors

@@ -28,7 +28,6 @@ def test_two_ranks_are_allowed():
         ("replay.save", True),
         ("replay.reuse", 2.0),
         ("learner.cuda_graph", True),
-        ("learner.minibatches", 2),
         ("actors.policy_delay", 1),
         ("learner.device", "cuda:1"),
         ("actors.count", 0),

@@ -27,18 +27,6 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"schedules.epsilon": "cosine(1, 0, 5)"}, r"must be one of constant\(value"),
         ({"learner.micro_batches": 5}, "must divide batch_size"),
         (
-            {"learner.minibatches": 5},
-            r"minibatches \(5\) must divide batch_size \(32\)",
-        ),
-        (
-            {"learner.minibatches": 4, "learner.micro_batches": 3},
-            r"must divide batch_size / learner.minibatches \(8\)",
-        ),
-        (
-            {"learner.minibatches": 2, "replay.ratio": 0.5},
-            "would part new trajectories from replayed ones",
-        ),
-        (
             {"learner.micro_batches": 0, "learner.device": "cuda"},
             "auto is measured on a CPU only.*'cuda'.*micro_batches to a number",
         ),

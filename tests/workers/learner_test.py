@@ -10,7 +10,7 @@ from impala_mp import nest, specs
 from impala_mp.algorithms import actor_critic, base
 from impala_mp.environments import factory
 from impala_mp.networks import agent
-from impala_mp.workers import batch_parts, learner
+from impala_mp.workers import learner
 from tests.support import builders, learners, vtrace_twin
 
 _LIVE = base.live_from_config(builders.config())
@@ -86,35 +86,6 @@ def test_micro_batches_give_the_same_update(reduction, overrides, parts):
 
 # Statistics of each part, averaged.
 _OF_PARTS = ("vtrace/effective_sample_size", *actor_critic.DIAGNOSTICS)
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-@pytest.mark.parametrize(
-    "overrides", [{}, learners.LSTM, learners.IMPACT], ids=["mlp", "lstm", "impact"]
-)
-def test_minibatches_are_updates_of_their_own(overrides, reduction, parts):
-    """Each pass takes them in their order."""
-    fixed = {"target.period": 100, "impact.normalise_advantages": False}
-    same = {
-        **overrides,
-        **(fixed if overrides is learners.IMPACT else {}),
-        "loss.reduction": reduction,
-        "optimizer.schedule": "constant",
-        "network.normalise_observations": False,
-        "learner.micro_batches": parts,
-    }
-    made, _, batch = learners.make(
-        **{**same, "learner.passes": 2, "learner.minibatches": 3}
-    )
-    one_by_one, _, _ = learners.make(**{**same, "learner.passes": 1})
-    metrics = made.update(batch, _LIVE)
-    pieces = [part for part, _ in batch_parts.split(batch, None, 3)]
-    each = [one_by_one.update(piece, _LIVE) for piece in pieces * 2]
-    assert torch.equal(made.parameters.flat, one_by_one.parameters.flat)
-    torch.testing.assert_close(metrics, torch.stack(each).mean(0))
-    assert (made.updates, one_by_one.updates) == (1, 6)
-    assert made.agent_steps * 2 == one_by_one.agent_steps
 
 
 class _Saved:
