@@ -54,6 +54,7 @@ class HostSeat:
         self.node = ""
         self.deaths = 0
         self._leaves = False  # its node is to end: it stops, and another one begins
+        self._moves = False  # from then to the first answer of the next one
         self._called = math.nan  # monotonic time of the call in flight; nan: none
         self._num_calls = 0
         self._retry_at = 0.0
@@ -114,8 +115,13 @@ class HostSeat:
         if answer.reply is None:
             self._failed(answer, now)
             return 0
+        if self._moves and answer.reply.state != host_messages.NEW:
+            self._engine.kill(self._task.seat)  # the old process still answers
+            self._retry_at = now + _RETRY_SECS
+            return 0
         if not self.is_alive:
             self._lives_since, self._arrived = now, self.link.ring.head
+            self._moves = False
         self.node = answer.reply.node or self.node
         head = self.link.ring.head
         try:
@@ -135,6 +141,7 @@ class HostSeat:
         print(f"{self._title} leaves its node, which is to end.", flush=True)
         self._engine.kill(self._task.seat)
         self._end_life()
+        self._moves = True
 
     def _end_life(self) -> None:
         self._lives_since = self._called = math.nan
@@ -165,7 +172,8 @@ class HostSeat:
                 f"{self._title} cannot start: {answer.error}. Install impala_mp and the"
                 " environment on all nodes, or send them by Ray's runtime_env."
             )
-        if self.is_alive or answer.is_gone:
+        gone = answer.is_gone and not self._moves  # calls reach the old process, too
+        if self.is_alive or gone:
             self._died(f"died ({answer.error})", now)
         self.link.lost_contact()
         self._hired &= not answer.is_gone

@@ -202,6 +202,28 @@ def test_hosts_come_die_and_come_back_and_no_trajectory_is_lost_unbooked(
     cluster.remove_node(spare, allow_graceful=False)
 
 
+def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost(cluster, start):
+    """A spot machine gets a notice, and the autoscaler drains its node."""
+    node = _add(cluster)
+    run = start("--config.cluster.hosts=1", "--config.total_agent_steps=1_000_000_000")
+    run.wait(lambda h: h[0]["arrived"] > 5, "the host")
+    spare = _add(cluster)
+    drain = ["drain-node", f"--address={cluster.address}", f"--node-id={node.node_id}"]
+    drain += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=notice"]
+    subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", *drain]
+        + ["--deadline-remaining-seconds=600"],
+        check=True,
+    )
+    moved = run.wait(lambda h: h[0]["incarnation"] == 2, "the host elsewhere")
+    (host,) = run.wait(lambda h: h[0]["arrived"] > moved[0]["arrived"] + 5, "its slots")
+    assert (host["restarts"], host["lost"], host["reason"]) == (0, 0, "")
+    run.stop()
+    assert _sums_are_exact(run)["hosts/lost"] == 0
+    for each in (node, spare):
+        cluster.remove_node(each, allow_graceful=False)
+
+
 def test_an_environment_that_a_host_cannot_make_ends_the_run_with_a_sentence(
     cluster, start
 ):

@@ -193,6 +193,11 @@ def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost():
     counts = run.seat.link.books.counts()
     assert (counts.arrived, counts.on_the_way, counts.lost) == (2, 0, 0)
     assert (run.seat.deaths, run.seat.is_alive) == (0, False)
+    run.turn()  # the old process may get calls before it is gone
+    assert run.answer() == 0
+    run.turn()
+    run.answer(error="it died", is_gone=True)
+    assert (run.seat.deaths, run.seat.is_alive) == (0, False)
     # The engine finds out about the new node with the first answer from there.
     run.host = hosts.Host(hosts.serials())
     run.turn()
