@@ -67,9 +67,10 @@ def check_devices(configs: Mapping[str, Any]) -> None:
     for number, (name, config) in enumerate(configs.items()):
         one = first.setdefault(number % config.learner.processes, name)
         devices = configs[one].learner.device, config.learner.device
-        if devices[0] != devices[1]:
+        if len({"cuda:0" if each == "cuda" else each for each in devices}) > 1:
             raise errors.BadInput(
                 f"policies {one!r} and {name!r} are learned by one process, and"
                 f" learner.device is {devices[0]!r} for one and {devices[1]!r} for the"
-                " other. Set config.learner.processes=0, or the same device for both."
+                f" other. Set config.policies.{name}.learner.device={devices[0]}, or"
+                " more config.learner.processes."
             )

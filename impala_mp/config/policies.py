@@ -1,7 +1,8 @@
 """Configs of single policies, where several policies play a game."""
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -75,6 +76,21 @@ def _open_field(path: str) -> str:
         ),
         "",
     )
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Names the policy in a refusal of its config.
+
+    Raises:
+      BadInput: the refusal, with the name.
+    """
+    try:
+        yield
+    except errors.BadInput as error:
+        raise errors.BadInput(
+            f"policy {name!r}: {error} Its own fields: config.policies.{name}."
+        ) from error
 
 
 def check_name(name: str) -> None:

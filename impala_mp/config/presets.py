@@ -43,16 +43,19 @@ def folder() -> str:
 
 
 def module_of(path: str) -> str:
-    """Returns the name by which a file in a folder of experiments can be imported.
+    """Returns the name by which an experiment's file can be imported.
 
-    It starts at the package for a preset that is installed, else at the folder: then
-    the current folder must be the one above.
+    It starts at the package for a preset that is installed, else at the current folder.
+    For a file elsewhere it has the name of its folder: the one above must be on the
+    path.
     """
-    folder, name = os.path.split(os.path.realpath(path))
-    above, own = os.path.split(folder)
-    here = f"{own}.{os.path.splitext(name)[0]}"
-    within = above == os.path.realpath(_PACKAGE)
-    return f"{os.path.basename(_PACKAGE)}.{here}" if within else here
+    package, file = os.path.realpath(_PACKAGE), os.path.realpath(path)
+    if os.path.dirname(os.path.dirname(file)) == package:
+        start = os.path.dirname(package)
+    else:
+        start, file = os.getcwd(), os.path.abspath(path)
+    parts = os.path.splitext(os.path.relpath(file, start))[0].split(os.sep)
+    return ".".join(parts[-2:] if os.pardir in parts else parts)
 
 
 def presets() -> list[Preset]:

@@ -16,9 +16,9 @@ class Connect:
 
     With `gravity` an action is a column, and the piece falls to its lowest free cell
     (connect four: 6, 7, 4). Without, it is a cell, row by row from the top (tic-tac-
-    toe: 3, 3, 3). player_0 begins. Rewards are 1 and -1 at a win and 0 at a draw. A
-    forbidden action loses. With an `opening` a game begins after up to so many random
-    moves, none of which ends it.
+    toe: 3, 3, 3). player_0 moves first. Rewards are 1 and -1 at a win and 0 at a draw.
+    A forbidden action loses. With an `opening` the policies take over after up to so
+    many random moves, none of which ends the game.
 
     Observations uint8 [rows, columns, 2]: own pieces and those of the other, the bottom
     row last. The mask has the actions that are allowed.

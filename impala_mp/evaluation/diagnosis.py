@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import nest, seeding, specs, types
+from impala_mp import errors, nest, seeding, specs, types
 from impala_mp.algorithms import base, cuda
 from impala_mp.config import derived, fields
 from impala_mp.environments import factory
@@ -22,6 +22,7 @@ class Diagnosis:
         self._crash = crash
         self._config = fields.from_json(crash.config)
         self._config.learner.cuda_graph = False  # the same kernels, without a graph
+        self._config.learner.device = _there(self._config.learner.device)
         cuda.take_device(self._config.learner.device)
         torch.set_num_threads(crash.threads)
         seeding.seed_globals(seeding.sequence(self._config.seed, "main"))
@@ -192,3 +193,20 @@ class Diagnosis:
         self._learner.update(self._batch, self._live, self._sample)
         raw = self._learner.raw_metrics.cpu().contiguous()
         return torch.equal(raw.view(torch.int32), self._crash.metrics.view(torch.int32))
+
+
+def _there(device: str) -> str:
+    """Returns the device, or the first GPU of a machine that has not as many.
+
+    Raises:
+      BadInput: the update was made on a GPU, and there is none here.
+    """
+    wanted, count = torch.device(device), torch.cuda.device_count()
+    if wanted.type != "cuda" or (wanted.index or 0) < count:
+        return device
+    if count:
+        return "cuda"
+    raise errors.BadInput(
+        f"the update was made on {device}, and torch sees no CUDA device here."
+        " Repeat it on a machine with a GPU."
+    )

@@ -60,7 +60,7 @@ class HostRecords:
         if not states or now < self._logged + LOG_SECS:
             return
         self._logged = now
-        when = {"time": time.time(), **{k: record[k] for k in _COUNTERS}}
+        when = {"time": time.time(), **{k: record.get(k, 0) for k in _COUNTERS}}
         lines = [json.dumps({**when, **host}) + "\n" for host in states]
         files.append(os.path.join(folder, NAME), "".join(lines))
 

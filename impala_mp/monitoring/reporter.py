@@ -70,7 +70,8 @@ class Reporter:
         self._stall_reported = False
         self._disk = _OnceAMinute(screen)
         self._num_cores = len(os.sched_getaffinity(0))
-        self._device = torch.device(shared.config.learner.device).type
+        devices = [torch.device(each.config.learner.device).type for each in policies]
+        self._device = next((each for each in devices if each != "cpu"), "cpu")
         self.bottleneck = ""
         self._writer = metrics.Writer(path, metric_docs.describe, self._begin_events)
         self._live = live_control.LiveControl(
@@ -117,6 +118,7 @@ class Reporter:
         self._guarded(self._live.tick, steps, by_policy)
         self.look_at_population()
         self._guarded(self._write_health, statuses)
+        self._guarded(self._hosts.log, self._path, self._before)
         self._report_failed_checkpoints()
         records = self._records.read()
         if records:
@@ -163,7 +165,6 @@ class Reporter:
         for sentence in self._watcher.tick({**merged, **lists}):
             self._screen.message(sentence)
         self._guarded(self._writer.write, merged, histograms)
-        self._guarded(self._hosts.log, self._path, merged)
         self.bottleneck = bottleneck.explain(
             merged,
             len(self._actor_rows),

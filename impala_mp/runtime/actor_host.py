@@ -81,11 +81,10 @@ class ActorHost:
     def _run(self, question: host_messages.Question) -> None:
         """Runs the actors until they are stopped or fail."""
         try:
-            host = self._make(question)
-            if self._stopping:
-                return
-            self._host = host
-            host.supervisor.run()
+            # Before the look: a request to stop sees the host, or is seen here.
+            self._host = host = self._make(question)
+            if not self._stopping:
+                host.supervisor.run()
         except errors.BadInput as error:
             self._failure, self._is_bad_input = str(error), True
         except errors.RunFailed as error:

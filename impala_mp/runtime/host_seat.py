@@ -32,7 +32,7 @@ class Engine(Protocol):
 
     def kill(self, seat: int, restart: bool = True) -> None: ...
 
-    def is_leaving(self, seat: int) -> bool: ...
+    def is_leaving(self, place: str) -> bool: ...
 
 
 class HostSeat:
@@ -51,10 +51,12 @@ class HostSeat:
         self.link, self._task, self._engine = link, task, engine
         self.lost = False  # its budget is spent
         self.reason = ""  # of the last death
-        self.node = ""
+        self.node, self._place = "", ""  # the name of its node, and the engine's id
         self.deaths = 0
+        self._stops = False  # the run does
         self._leaves = False  # its node is to end: it stops, and another one begins
-        self._moves = False  # from then to the first answer of the next one
+        # Until then, or the first answer of the next one, it may end without a death.
+        self._moves_until = -math.inf  # monotonic
         self._called = math.nan  # monotonic time of the call in flight; nan: none
         self._num_calls = 0
         self._retry_at = 0.0
@@ -76,6 +78,7 @@ class HostSeat:
 
     def turn(self, now: float, stop: bool) -> None:
         """Asks the host, unless a call is in flight; kills it if it hangs."""
+        self._stops = stop
         if self.lost:
             return
         if not math.isnan(self._called):
@@ -86,8 +89,11 @@ class HostSeat:
         if not self._hired:
             self._engine.hire(self._task)
             self._hired = True
-        if self.is_alive:  # so that the engine knows this life's node
-            self._leaves = self._leaves or self._engine.is_leaving(self._task.seat)
+        if self.is_alive and not stop and self._engine.is_leaving(self._place):
+            if self.link.state in ("joining", host_messages.STARTING):
+                self._move(now)
+                return
+            self._leaves = True
         asked = self.link.question(now, stop or self._leaves)
         if asked:
             self._called = now
@@ -115,20 +121,21 @@ class HostSeat:
         if answer.reply is None:
             self._failed(answer, now)
             return 0
-        if self._moves and answer.reply.state != host_messages.NEW:
+        if now < self._moves_until and answer.reply.state != host_messages.NEW:
             self._engine.kill(self._task.seat)  # the old process still answers
             self._retry_at = now + _RETRY_SECS
             return 0
         if not self.is_alive:
             self._lives_since, self._arrived = now, self.link.ring.head
-            self._moves = False
+            self._moves_until = -math.inf
         self.node = answer.reply.node or self.node
+        self._place = answer.reply.place
         head = self.link.ring.head
         try:
             self.link.accept(answer.reply, called, now)
             self._check_start(now)
-            if self._leaves and self.link.drained:
-                self._move()
+            if self._leaves and self.link.drained and not self._stops:
+                self._move(now)
         except host_link.Restart as why:
             self._engine.kill(self._task.seat)
             self._died(str(why), now)
@@ -136,16 +143,16 @@ class HostSeat:
             raise errors.BadInput(f"{self._title}: {error}") from error
         return self.link.ring.head - head
 
-    def _move(self) -> None:
+    def _move(self, now: float) -> None:
         """Lets Ray start the host on another node; nothing is lost with this one."""
         print(f"{self._title} leaves its node, which is to end.", flush=True)
         self._engine.kill(self._task.seat)
         self._end_life()
-        self._moves = True
+        self._moves_until = now + self._health.start_secs
 
     def _end_life(self) -> None:
         self._lives_since = self._called = math.nan
-        self._leaves = False
+        self._leaves, self._moves_until = False, -math.inf
         self.link.lost_contact()
 
     def _check_start(self, now: float) -> None:
@@ -172,7 +179,7 @@ class HostSeat:
                 f"{self._title} cannot start: {answer.error}. Install impala_mp and the"
                 " environment on all nodes, or send them by Ray's runtime_env."
             )
-        gone = answer.is_gone and not self._moves  # calls reach the old process, too
+        gone = answer.is_gone and now >= self._moves_until
         if self.is_alive or gone:
             self._died(f"died ({answer.error})", now)
         self.link.lost_contact()

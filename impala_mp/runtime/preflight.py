@@ -79,10 +79,7 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
     if not made:
         return False
     policies, chosen = made
-    for each in policies:
-        for line in description.describe(each.config, each.environment):
-            subject = f"{each.name} {line.subject}".strip()
-            report.add(checker.OK, "in and out", f"{subject}: {line.text}")
+    _report_policies(report, config, policies)
     names = [each.name for each in policies]
     report.run("cores", _check_cores, report, config, num_cores, names, chosen)
     if config.cluster.hosts:
@@ -108,6 +105,19 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
     if not report.failed:
         report.run("a batch", _learn, report, config, policies, num_cores)
     return not report.failed
+
+
+def _report_policies(
+    report: _Report, config: Any, policies: Sequence[allocation.Policy]
+) -> None:
+    """Checks the devices that policies have for themselves, and describes each."""
+    for each in policies:
+        if each.config.learner.device != config.learner.device:
+            field = f"policies.{each.name}.learner.device"
+            report.run(field, _check_device, report, field, each.config.learner)
+        for line in description.describe(each.config, each.environment):
+            subject = f"{each.name} {line.subject}".strip()
+            report.add(checker.OK, "in and out", f"{subject}: {line.text}")
 
 
 def _check_cluster(
@@ -147,7 +157,7 @@ def _check_device(report: _Report, field: str, settings: Any) -> None:
         if not supported:
             text = (
                 f"{device} ({name}) does not compute bfloat16. Set"
-                f" config.{field.partition('.')[0]}.precision=float32."
+                f" config.{field.split('.')[-2]}.precision=float32."
             )
             report.add(checker.FAIL, field, text)
             return
@@ -310,12 +320,12 @@ def _update(policies: Sequence[shared_lib.Shared]) -> list[dict[str, float]]:
     """Returns the record of each policy after one update."""
     shared = policies[0]
     config = shared.config
-    cuda.take_device(config.learner.device)
     torch.set_num_threads(shared.learner_threads)
-    loops = [
-        builders.make_learner(shared.topology.learner(each.number), each)
-        for each in policies
-    ]
+    loops = []
+    for each in policies:
+        cuda.take_device(each.config.learner.device)
+        seat = shared.topology.learner(each.number)
+        loops.append(builders.make_learner(seat, each))
     learner_process.restore(loops, print)
     seats = iter(shared.topology.actors)
     while not all([loop.ready() for loop in loops]):
@@ -323,7 +333,8 @@ def _update(policies: Sequence[shared_lib.Shared]) -> list[dict[str, float]]:
             actor.fetch()
             for _ in range(config.actors.slots):
                 actor.unroll()
-    for loop in loops:
+    for each, loop in zip(policies, loops, strict=True):
+        cuda.take_device(each.config.learner.device)
         loop.step()
         loop.write_record()
     return [each.learner_record.read()[-1] for each in policies]

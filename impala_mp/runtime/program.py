@@ -139,6 +139,9 @@ def prepare(
     for each in policies:  # those with a device for themselves
         size = sum(x.numel() for x in each.agent.network.parameters())
         texts = resources.choose_devices(each.config, size)
+        if texts:
+            with policies_lib.naming(each.name):
+                validation.check_relations(each.config, num_cores)
         devices += [f"Policy {each.name!r}: {text}" for text in texts]
     learner_processes.check_devices({each.name: each.config for each in policies})
     return policies, [*devices, *chosen]
@@ -160,16 +163,12 @@ def _policies(
     for number, (own, (name, spec)) in enumerate(
         zip(policies_lib.of_run(config, counts), environments.items(), strict=True)
     ):
-        try:
+        with policies_lib.naming(name):
             live = validation.validate(own, num_cores)
             resources.check_devices(own)
             made = agents[number : number + 1] or [
                 allocation.make_agent(own, live, spec)
             ]
-        except errors.BadInput as error:
-            raise errors.BadInput(
-                f"policy {name!r}: {error} Its own fields: config.policies.{name}."
-            ) from error
         found.append(allocation.Policy(name, own, live, spec, made[0]))
     return found
 

@@ -67,7 +67,6 @@ class Engine:
         self.bell = doorbell.Doorbell()  # rings when a call ends
         self._done: collections.deque[tuple[int, int, Any]] = collections.deque()
         self._shipped: tuple[Any, Any] = (None, None)  # the newest parameters
-        self._places: dict[int, str] = {}  # node of each host that has answered
         self._ending: frozenset[str] = frozenset()  # nodes with a notice
         self._closed = threading.Event()
         # A thread, because Ray may keep a call for as long as its head is away.
@@ -116,21 +115,19 @@ class Engine:
     def answers(self) -> Iterator[Answer]:
         """Yields the calls that have ended."""
         while self._done:
-            answer = _answer(*self._done.popleft())
-            if answer.reply:
-                self._places[answer.seat] = answer.reply.place
-            yield answer
+            yield _answer(*self._done.popleft())
 
-    def is_leaving(self, seat: int) -> bool:
-        """Returns whether the node of a host is to end soon, as a spot machine's."""
-        return self._places.get(seat) in self._ending
+    def is_leaving(self, place: str) -> bool:
+        """Returns whether a node is to end soon, as a spot machine; by its id."""
+        return place in self._ending
 
     def _look_for_notices(self) -> None:
-        # Ray has no public call for it that needs no dashboard.
-        look = getattr(ray._private.state.state, "get_draining_nodes", dict)
         while not self._closed.wait(_NOTICE_SECS):
-            with contextlib.suppress(Exception):  # the head is away, or another Ray's
-                self._ending = frozenset(look())
+            # The head may be away. Ray has no public call that needs no dashboard, and
+            # without this one a node that ends is a death.
+            with contextlib.suppress(Exception):
+                found = ray._private.state.state.get_draining_nodes()
+                self._ending = frozenset(found)
 
     def kill(self, seat: int, restart: bool = True) -> None:
         """Kills the process of a host; Ray starts another one if `restart`."""

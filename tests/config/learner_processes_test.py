@@ -65,7 +65,7 @@ def _of_devices(processes, *devices):
 
 def test_policies_of_one_process_share_their_device():
     learner_processes.check_devices(_of_devices(1, "cpu", "cpu", "cpu"))
-    learner_processes.check_devices(_of_devices(2, "cuda:0", "cpu", "cuda:0"))
+    learner_processes.check_devices(_of_devices(2, "cuda:0", "cpu", "cuda"))
     with pytest.raises(errors.BadInput, match="'a' and 'c' are learned by one process"):
         learner_processes.check_devices(_of_devices(2, "cuda:0", "cuda:1", "cuda:1"))
 

@@ -57,6 +57,16 @@ def test_an_experiment_knows_its_module(tmp_path, monkeypatch, package, path, na
     assert found == name.format("experiments.battle")
 
 
+def test_a_copy_of_an_experiment_has_the_name_that_the_current_folder_gives(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert presets.module_of("my_battle.py") == "my_battle"
+    assert presets.module_of(str(tmp_path / "mine" / "old" / "b.py")) == "mine.old.b"
+    (tmp_path / "linked").symlink_to(presets.folder())
+    assert presets.module_of("linked/battle.py") == "linked.battle"
+
+
 def test_an_installed_package_has_its_own_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(presets, "_PACKAGE", str(tmp_path))
     assert presets.folder() == os.path.join(os.path.dirname(tmp_path), "experiments")

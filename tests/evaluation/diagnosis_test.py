@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from impala_mp import errors
 from impala_mp.evaluation import diagnosis
 from impala_mp.storage import crash_file
 from impala_mp.workers import learner, nonfinite
@@ -321,3 +322,21 @@ def test_the_tool(tmp_path):
     )
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "found"),
+    [
+        *(("cpu", 0, "cpu"), ("cuda", 1, "cuda"), ("cuda:1", 2, "cuda:1")),
+        ("cuda:1", 1, "cuda"),
+    ],
+)
+def test_an_update_of_a_gpu_that_is_not_there(monkeypatch, device, count, found):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert diagnosis._there(device) == found
+
+
+def test_an_update_of_a_gpu_is_refused_without_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(errors.BadInput, match="made on cuda:1, and torch sees no CUDA"):
+        diagnosis._there("cuda:1")

@@ -106,9 +106,15 @@ class _Run:
         self.output.close()
 
 
+def _remove_nodes(cluster):
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node, allow_graceful=False)
+
+
 @pytest.fixture
 def start(cluster, tmp_path):
     with contextlib.ExitStack() as at_end:
+        at_end.callback(_remove_nodes, cluster)
 
         def begin(*flags):
             run = _Run(cluster, tmp_path / "run", *flags)
@@ -163,7 +169,7 @@ def test_hosts_come_die_and_come_back_and_no_trajectory_is_lost_unbooked(
     other = 1 - first
     assert hosts[other]["state"] == "pending"
 
-    spare = _add(cluster)
+    _add(cluster)
     run.wait(lambda h: h[other]["arrived"] > 5, "a host on a node that joined")
 
     pid = run.hosts()[first]["pid"]
@@ -199,7 +205,6 @@ def test_hosts_come_die_and_come_back_and_no_trajectory_is_lost_unbooked(
     last = _sums_are_exact(run)
     assert last["episode/return_mean"] > 0.5
     assert last["hosts/arrived"] > 20 * _SLOT
-    cluster.remove_node(spare, allow_graceful=False)
 
 
 def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost(cluster, start):
@@ -207,7 +212,7 @@ def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost(cluster, start)
     node = _add(cluster)
     run = start("--config.cluster.hosts=1", "--config.total_agent_steps=1_000_000_000")
     run.wait(lambda h: h[0]["arrived"] > 5, "the host")
-    spare = _add(cluster)
+    _add(cluster)
     drain = ["drain-node", f"--address={cluster.address}", f"--node-id={node.node_id}"]
     drain += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=notice"]
     subprocess.run(
@@ -220,8 +225,6 @@ def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost(cluster, start)
     assert (host["restarts"], host["lost"], host["reason"]) == (0, 0, "")
     run.stop()
     assert _sums_are_exact(run)["hosts/lost"] == 0
-    for each in (node, spare):
-        cluster.remove_node(each, allow_graceful=False)
 
 
 def test_an_environment_that_a_host_cannot_make_ends_the_run_with_a_sentence(

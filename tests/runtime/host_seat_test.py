@@ -34,7 +34,7 @@ class _Engine:
     def kill(self, seat, restart=True):
         self.kills.append(restart)
 
-    def is_leaving(self, seat):
+    def is_leaving(self, place):
         return self.leaving
 
 
@@ -227,3 +227,44 @@ def test_a_node_that_ends_before_its_host_has_left_is_a_death():
     run.turn()
     assert not run.engine.calls[-1][1].stop
     assert run.answer() == 1
+
+
+def test_a_host_that_has_not_begun_leaves_at_once():
+    run = _Run()
+    run.turn()
+    run.answer()  # it is new
+    run.engine.leaving = True
+    calls = len(run.engine.calls)
+    run.turn()
+    assert (len(run.engine.calls), run.engine.kills) == (calls, [True])
+    assert (run.seat.deaths, run.seat.is_alive) == (0, False)
+
+
+def test_a_host_that_leaves_at_the_end_of_the_run_is_over():
+    run = _Run()
+    run.start()
+    run.host.act(0)
+    run.engine.leaving = True
+    run.turn()
+    run.turn(stop=True)
+    run.answer()
+    run.turn(stop=True)
+    run.answer()
+    assert run.seat.is_over
+    assert True not in run.engine.kills
+
+
+def test_after_a_move_a_host_that_never_starts_is_given_up():
+    run = _Run(start_secs=10.0, max_failed_starts=3)
+    run.start()
+    run.engine.leaving = True
+    run.turn()
+    run.answer()
+    assert run.engine.kills == [True]
+    for _ in range(400):
+        run.turn(secs=5.0)
+        if run.seat.lost:
+            break
+        run.answer(error="it cannot be made", is_gone=True)
+    assert run.seat.lost
+    assert run.seat.deaths > 1

@@ -227,6 +227,7 @@ def test_an_automatic_device_of_a_policy_is_chosen_by_its_network(monkeypatch):
             r"policy 'player_1': learner.device \('cuda:3'\) is not available",
         ),
         (0, "tpu", "policy 'player_1': learner.device"),
+        (0, "auto", "policy 'player_1': learner.cuda_graph needs a GPU.*'cpu'"),
         (1, "cuda", "'player_0' and 'player_1' are learned by one process"),
     ],
 )
@@ -234,7 +235,14 @@ def test_a_device_of_a_policy_is_checked(monkeypatch, processes, device, text):
     monkeypatch.setattr(resources, "_num_gpus", lambda: 1)
     overrides = {"learner.processes": processes, "learner.device": "cpu"}
     with pytest.raises(errors.BadInput, match=text):
-        _prepared({"player_1": {"learner": {"device": device}}}, **overrides)
+        _prepared(
+            {
+                "player_1": {
+                    "learner": {"device": device, "cuda_graph": device != "tpu"}
+                }
+            },
+            **overrides,
+        )
 
 
 def test_each_process_takes_the_device_of_its_policies(monkeypatch, tmp_path):
