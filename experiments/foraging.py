@@ -2,9 +2,9 @@
 
 The board has 8x8 cells and two pieces of food. Rewards are shares of the food: a game
 has a total of 1 for both players at best, which is a mean return of 0.5 a player. The
-total is 0.0045 for random play. The first rewards are a matter of luck: one seed
-reached 1.0 in 1,500,000 steps of the game, and another had not begun to learn in
-2,500,000.
+total is 0.0045 for random play. The first rewards are a matter of luck: of three seeds
+two began to learn at once, and one after 2,500,000 steps of the game; all came to 0.98
+or 1.00.
 """
 
 from impala_mp import config as config_lib
