@@ -12,6 +12,7 @@ from impala_mp.storage import machine
 
 # Names of fields and arguments whose values are not shown.
 _SECRET = re.compile(r"passw|secret|token|credential|api_?key", re.IGNORECASE)
+_DEVICE = "learner.device"
 _MAX_ROWS = 60  # of a table; the newest ones
 _MAX_CELL = 300  # characters of a value
 _text, _section = html_parts.text, html_parts.section
@@ -129,9 +130,13 @@ def _about(run: report.Run) -> str:
     facts = run.machine or machine.describe()
     rows = [(_text(name), _text(value)) for name, value in facts.items()]
     note = f"Report of {html_parts.date(time.time())}."
-    device = run.settings.get("learner.device")
-    if device:
-        note = f"The learner used {_text(device)}. {note}"
+    devices = [
+        each if name == _DEVICE else f"{each} for {name.split('.')[1]}"
+        for name, each in run.settings.items()
+        if name == _DEVICE or name.startswith("policies.") and name.endswith(_DEVICE)
+    ]
+    if devices:
+        note = f"The learner used {_text(', '.join(devices))}. {note}"
     if not run.machine:
         note += " The versions and the machine are those of this report."
     return _section(

@@ -207,6 +207,14 @@ def test_versions_and_machine_are_the_runs(folder):
     assert own not in text
 
 
+def test_policies_with_a_device_of_their_own_are_named(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["learner"]["device"] = "cpu"
+    config["policies"] = {"prey": {"learner": {"device": "cuda:1"}}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "The learner used cpu, cuda:1 for prey." in _page(folder)[0]
+
+
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "health.json"])
 def test_a_damaged_file_is_a_sentence(folder, name):
     (folder / name).write_bytes(b"\xff{")
