@@ -106,7 +106,7 @@ def test_every_command_takes_the_flags_that_are_shown(path, flags_of):
 @pytest.mark.parametrize("path", _PAGES, ids=_name)
 def test_every_field_that_is_named_is_there(path):
     fields = fields_lib.flatten(config_lib.get_base_config())
-    kwargs = ("NAME", "noise", "agent_view_size")
+    kwargs = ("NAME", "noise", "agent_view_size", "opening")
     known = {*fields, *(f"environment.kwargs.{name}" for name in kwargs)}
     parts = [field.split(".") for field in fields]
     groups = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}

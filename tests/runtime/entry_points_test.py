@@ -59,6 +59,7 @@ def test_the_gpu_is_taken_before_anything_is_put_there(monkeypatch, tmp_path, ro
         group.device = "cuda:1"
     seat = shared.topology.learner()
     taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(resources, "take_cores", lambda cores: None)
     for owner, name in (
