@@ -408,7 +408,7 @@ def test_a_forbidden_move_loses():
 
 
 def _pieces(rows):
-    """Of each side in each game, as player_0 sees them: [E, 2]."""
+    """Returns the number of pieces of each side, player_0's first: [E, 2]."""
     return rows.observation["observation"][:, 0].sum((1, 2)).astype(int)
 
 

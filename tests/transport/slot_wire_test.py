@@ -11,10 +11,6 @@ from tests.support import builders, spaces
 _CODECS = ["none", "zstd"]
 
 
-def _packer(compression):
-    return slot_wire.Packer(compression)
-
-
 def _slot(seed, has_numbers, observation="tuple", action="dict"):
     """A slot with random bytes in each leaf."""
     overrides = {
@@ -47,7 +43,7 @@ def _bytes(slot, has_numbers):
 @pytest.mark.parametrize("compression", _CODECS)
 @pytest.mark.parametrize("observation", spaces.OBSERVATIONS)
 def test_a_slot_of_every_space_arrives_byte_for_byte(observation, compression):
-    packer = _packer(compression)
+    packer = slot_wire.Packer(compression)
     for seed, has_numbers in ((0, False), (1, True)):
         slot = _slot(seed, has_numbers, observation)
         arrived = _empty(slot)
@@ -58,7 +54,7 @@ def test_a_slot_of_every_space_arrives_byte_for_byte(observation, compression):
 @pytest.mark.parametrize("compression", _CODECS)
 def test_a_changed_or_truncated_frame_is_refused(compression):
     slot = _slot(2, True)
-    frame = _packer(compression).pack(slot)
+    frame = slot_wire.Packer(compression).pack(slot)
     rng = np.random.default_rng(3)
     for place in rng.integers(0, len(frame), 200):
         changed = bytearray(frame)
@@ -125,7 +121,7 @@ def _numbers_slot(make):
 def test_compression_is_kept_where_it_pays(pays):
     rng = np.random.default_rng(7)
     slot = _numbers_slot(np.zeros if pays else rng.standard_normal)
-    packer = _packer("auto")
+    packer = slot_wire.Packer("auto")
     for _ in range(slot_wire._MEASURED):
         assert packer.compresses
         packer.pack(slot)
