@@ -10,7 +10,7 @@ case "$*" in
   *mpe* | *pettingzoo*) extras=pettingzoo ;;
   *foraging* | *Foraging*) extras=lbforaging ;;
   *battle* | *magent2*) extras=magent2 ;;
-  *halfcheetah* | *HalfCheetah*) extras=mujoco ;;
+  *mujoco* | *-v5*) extras=mujoco ;;
 esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/install.sh" "$extras"

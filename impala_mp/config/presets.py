@@ -75,10 +75,15 @@ def named(name: str) -> Preset | None:
 
 
 def for_environment(environment: str) -> tuple[Preset, str] | None:
-    """Returns the preset of an environment and its variant, or None."""
+    """Returns the preset of an environment and its variant, or None.
+
+    A preset whose file names its variants is for those alone.
+    """
     for preset in presets():
         variant = preset.variant(environment)
-        if variant is not None:
+        if variant is None:
+            continue
+        if not variant or variant in (variants(preset) or (variant,)):
             return preset, variant
     return None
 

@@ -31,6 +31,9 @@ def test_variants_are_those_that_the_file_takes():
         ("MinAtar/Breakout-v1", ("minatar", "Breakout")),
         ("ALE/MsPacman-v5", ("atari", "MsPacman")),
         ("ale_py:ALE/Pong-v5", ("atari", "Pong")),
+        ("Walker2d-v5", ("mujoco", "Walker2d")),
+        ("gymnasium:Walker2d-v5", ("mujoco", "Walker2d")),
+        ("Mine-v5", None),  # the preset's file names its variants
         ("CartPole-v0", None),
         ("MinAtar/Breakout-v0", None),
         ("Acrobot-v1", None),
