@@ -1,4 +1,4 @@
-"""Connect four: its network sees every window of the board."""
+"""Connect four: its network sees the lines and threats of the board."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,14 @@ from impala_mp import nest
 from impala_mp.environments import factory
 from impala_mp.networks import agent
 
+_WAYS = ((0, 1), (1, 0), (1, 1), (1, -1))
+
 
 @pytest.fixture
 def made():
     """The agent of connect four, and boards after random moves."""
     config = experiment.get_config("four")
-    config.environment.kwargs.opening = 20
+    config.environment.kwargs.opening = 30
     environment = factory.make(config.environment, 60)
     torch.manual_seed(0)
     rows = environment.reset(range(60))
@@ -23,20 +25,60 @@ def made():
     )
 
 
-def test_each_window_has_its_features(made):
+def _wins(pieces, row, column):
+    """Whether a piece there makes four in a row."""
+    longest = 0
+    for down, right in _WAYS:
+        run = 1
+        for sign in (1, -1):
+            r, c = row + sign * down, column + sign * right
+            while 0 <= r < 6 and 0 <= c < 7 and pieces[r, c]:
+                run, r, c = run + 1, r + sign * down, c + sign * right
+        longest = max(longest, run)
+    return longest >= 4
+
+
+def _threats(board, player):
+    """Cells of the player's threats: all, those to play now, and one piece later."""
+    taken = board.any(-1)
+    found = np.zeros((3, 6, 7))
+    for row, column in np.argwhere(~taken):
+        if _wins(board[..., player], row, column):
+            below = int((~taken[:, column]).sum()) - 1 - row
+            found[0, row, column] = 1
+            if below < 2:
+                found[1 + below, row, column] = 1
+    return found.reshape(3, -1)
+
+
+def test_threats_equal_those_that_a_search_finds(made):
     policy, rows = made
-    torso = policy.network.torso
-    board = rows.observation["observation"].float()
-    windows = [
-        board[:, y : y + 4, x : x + 4].permute(0, 3, 1, 2)
-        for y in range(3)
-        for x in range(4)
+    boards = rows.observation["observation"]
+    _, *threats = policy.network.torso.planes(boards)[:4]
+    expected = [
+        [_threats(board, player) for player in range(2)]
+        for board in boards.numpy().astype(bool)
     ]
-    # Row by row within a plane: the places of the layer's inputs.
-    features = torch.stack([torso.window(each.flatten(1)) for each in windows], 1)
-    expected = torso.board(features.flatten(1))
-    torch.testing.assert_close(torso({"observation": board}), expected)
-    assert expected.std() > 0.1
+    expected = np.moveaxis(np.array(expected), 2, 0)  # [3, B, player, cells]
+    np.testing.assert_array_equal(torch.stack(threats).numpy(), expected)
+    assert expected.sum((1, 2, 3)).min() >= 5
+
+
+def test_open_lines_equal_a_count(made):
+    policy, rows = made
+    boards = rows.observation["observation"]
+    *_, one, two, three = policy.network.torso.planes(boards)
+    for board, counts in zip(
+        boards.numpy(), (one + 2 * two + 3 * three).numpy(), strict=True
+    ):
+        expected = []
+        for row, column in np.ndindex(6, 7):
+            for down, right in _WAYS:
+                cells = [(row + i * down, column + i * right) for i in range(4)]
+                if all(r < 6 and 0 <= c < 7 for r, c in cells):
+                    own, other = np.sum([board[cell] for cell in cells], 0)
+                    expected.append((own * (other == 0), other * (own == 0)))
+        np.testing.assert_array_equal(counts, np.transpose(expected))
 
 
 def test_it_acts_where_it_may(made):
