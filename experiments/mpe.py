@@ -37,8 +37,12 @@ def get_config(variant="spread"):
     config.optimizer.schedule = "linear"
     if is_dqn:
         config.environment.sharing = "each"
-        config.batch_size = 16  # with 96 and half the reuse: -20 after 4,800,000
-        config.replay.reuse = 4.0
+        config.network.dueling = True  # actions differ little: by a step's delay
+        config.loss.popart = False
+        config.optimizer.learning_rate = 1e-3
+        config.batch_size = 48
+        config.replay.reuse = 8.0
+        config.replay.priority_exponent = 0.0
         config.replay.memory_mib = 64.0
         config.schedules.epsilon = "linear(1, 0.05, 500_000)"
     if game == "tag":

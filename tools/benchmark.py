@@ -10,6 +10,7 @@ for `row`. With `train` go the parts that its limit is made of. Apart stand
     python tools/benchmark.py learn  [--target_return=475] [--config=...]
     python tools/benchmark.py memory [--updates=10000] [--config=...]
     python tools/benchmark.py ranks  [--config=...]
+    python tools/benchmark.py hosts  [--secs=60]
 
 Every number is min/median/max of repeats after a warm-up. An agent step is one
 decision; environment frames are emulator frames.
@@ -41,7 +42,7 @@ _REPEATS = flags.DEFINE_integer(
 _SECS = flags.DEFINE_float(
     "secs",
     60.0,
-    "Of a training in `train` and `health`.",
+    "Of a training in `train`, `health` and `hosts`.",
     lower_bound=5.0,
     flag_values=FLAGS,
 )
@@ -57,7 +58,7 @@ _UPDATES = flags.DEFINE_integer(
 
 _PARTS = ("transport", "parameters", "vtrace", "environment", "inference", "actor")
 _WHOLE = (*_PARTS, "learner", "row", "train")
-_APART = ("health", "learn", "memory", "ranks")
+_APART = ("health", "learn", "memory", "ranks", "hosts")
 _OF_TRAIN = ("environment", "inference", "learner")  # what its limit is made of
 
 
@@ -80,7 +81,7 @@ def _subjects() -> list[str]:
 
 def _functions() -> dict:
     """Returns the function of a subject; its module imports torch."""
-    from benchmarks import parts, ranks, trainings, transport
+    from benchmarks import hosts, parts, ranks, trainings, transport
 
     return {
         "transport": transport.transport,
@@ -96,6 +97,7 @@ def _functions() -> dict:
         "learn": trainings.learn,
         "memory": trainings.memory,
         "ranks": ranks.learner_ranks,
+        "hosts": hosts.actor_hosts,
     }
 
 

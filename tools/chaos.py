@@ -2,11 +2,14 @@
 
     python tools/chaos.py --minutes=10 --seed=0 [--json]
         [--env=catch|cartpole|recall|r2d2|spread-dqn|league|ID] [--learners=N]
+        [--hosts=N]
 
 Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
 stops and kills whole runs and resumes them from their workdir, fills the disk. With an
-odd seed the actions come from an inference server, but in a league. The last line is
-JSON; the exit code is 0 on pass, 1 on fail, 2 on bad arguments.
+odd seed the actions come from an inference server, but in a league. With --hosts there
+are actor hosts, too, on a Ray cluster whose nodes are network namespaces: hosts, nodes
+and links die as well. That needs root. The last line is JSON; the exit code is 0 on
+pass, 1 on fail, 2 on bad arguments.
 """
 
 import argparse
@@ -29,6 +32,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import harness
 from faults import (
+    cluster as cluster_lib,
+    host_faults,
     run as run_lib,
     trainings,
     verdict as verdict_lib,
@@ -93,6 +98,7 @@ class Chaos:
 
     def __init__(self, run: run_lib.Run, tell: Callable[[str], None]) -> None:
         self._run, self._tell = run, tell
+        self._hosts = host_faults.HostFaults(run)
         self.faults: collections.Counter[str] = collections.Counter()
 
     def rain(self, faults: Iterator[Fault], seconds: float) -> None:
@@ -103,7 +109,10 @@ class Chaos:
                 break
             self._run.until(lambda due=due: time.monotonic() >= due, "time")
             verb, _, what = fault.kind.partition("_")
-            getattr(self, f"_{verb}")(what, fault)
+            if what in host_faults.VICTIMS:
+                self._hosts.commit(verb, what, fault.choice, fault.share)
+            else:
+                getattr(self, f"_{verb}")(what, fault)
             self.faults[fault.kind] += 1
             self._tell(f"{time.monotonic() - start:7.1f} s  {fault.kind}")
 
@@ -216,7 +225,8 @@ def _kinds(
         why = f"{env} is not wrapped"
         skipped |= {kind: why for kind in _DECK if kind.startswith("environment_")}
     skipped |= dict.fromkeys(trainings.of(env).without, f"{env} cannot have it")
-    return {k: n for k, n in _DECK.items() if k not in skipped}, skipped
+    deck = {**_DECK, **(host_faults.DECK if run.cluster else {})}
+    return {k: n for k, n in deck.items() if k not in skipped}, skipped
 
 
 def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
@@ -226,12 +236,13 @@ def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
     lost = 0.0
     try:
         run.start(_ENDLESS)
-        run.until(lambda: run.watch.num_records, "record")
+        run.until(run.is_whole, "record of all hosts")
         chaos.rain(plan(options.seed, kinds), 60.0 * options.minutes)
         run.settle()
         lost = run.watch.learning_secs_lost()
         run.stop()
         _finish(run, options.recovery_steps)
+        run.check_hosts()
     except run_lib.RunFailedError as error:
         run.problems.append(str(error))
     return {
@@ -307,6 +318,7 @@ def _arguments() -> argparse.Namespace:
     add("--env", default="catch", help=f"{', '.join(trainings.KNOWN)} or an id")
     add("--target", type=float, help="for the final return; by default as learned")
     add("--learners", type=_count, default=1, help="processes that learn (1)")
+    add("--hosts", type=_count, default=0, help="actor hosts (0)")
     add("--recovery_steps", type=_count, default=400_000, help="agent steps at the end")
     add("--workdir", type=pathlib.Path, help="to keep; else a temporary folder")
     add("--json", action="store_true", help="the JSON line only")
@@ -320,6 +332,8 @@ def _arguments() -> argparse.Namespace:
             f"--learners={options.learners} must be at most the number of policies,"
             f" which is {trainings.of(options.env).num_policies} in {options.env}"
         )
+    if options.hosts and (problem := cluster_lib.problem()):
+        parser.error(f"--hosts={options.hosts} is not possible here: {problem}")
     if options.workdir and options.workdir.exists():
         parser.error(f"--workdir={options.workdir} is there already: name another")
     return options
@@ -363,12 +377,13 @@ def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
         "seed": options.seed,
         "inference.mode": mode,
         "learner.processes": options.learners,
+        **(host_faults.SETTINGS if options.hosts else {}),
     }
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     experiment = _experiment(options.env, base)
     arguments = [f"--config={experiment}", *flags]
     checkpoints = "policies" if known.num_policies > 1 else "checkpoints"
-    run = run_lib.Run(base, arguments, checkpoints)
+    run = run_lib.Run(base, arguments, checkpoints, options.hosts)
     try:
         told = torment(run, options)
         target, against = options.target, known.against

@@ -178,11 +178,17 @@ def wait_for(
 
 def processes(workdir: pathlib.Path) -> list[Process]:
     """Returns all processes of health.json, with a pid or (not started) without."""
+    found: list[Process] = health(workdir)["processes"]
+    return found
+
+
+def health(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of health.json, without processes before it is written."""
     try:
-        text = (workdir / "health.json").read_text()
+        found: dict[str, Any] = json.loads((workdir / "health.json").read_text())
     except FileNotFoundError:
-        return []
-    return json.loads(text)["processes"]
+        return {"processes": []}
+    return found
 
 
 def trajectories(record: Record, policy: str = "") -> dict[str, int]:
@@ -202,8 +208,15 @@ def policies(record: Record) -> list[str]:
 
 
 def identity_holds(record: Record) -> bool:
-    """Returns whether every committed trajectory is accounted for, in each policy."""
+    """Returns whether every trajectory is accounted for: in each policy, and of hosts.
+
+    Those that were committed here, and those that hosts have reported.
+    """
     every = [trajectories(record, policy) for policy in ["", *policies(record)]]
+    if "hosts/reported" in record and record["hosts/reported"] != sum(
+        record[f"hosts/{name}"] for name in ("arrived", "on_the_way", "lost")
+    ):
+        return False
     return all(counts.pop("committed") == sum(counts.values()) for counts in every)
 
 

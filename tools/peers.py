@@ -80,7 +80,7 @@ _OURS = _Peer(
 )
 _ZOO = _Peer(
     "Stable-Baselines3 PPO",
-    ("rl_zoo3==2.9.0", "stable-baselines3==2.9.2"),
+    ("rl_zoo3==2.9.2", "stable-baselines3==2.9.2"),
     "rl_zoo3.train",
     (
         *("--algo=ppo", "--env={environment}", "--seed={seed}", "--eval-freq=-1"),

@@ -12,7 +12,13 @@ import pytest
 import torch
 
 import harness
-from faults import faulty_env, verdict, watch as watch_lib
+from faults import (
+    cluster,
+    faulty_env,
+    host_faults,
+    verdict,
+    watch as watch_lib,
+)
 from impala_mp.storage import checkpoint, metrics
 
 _TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
@@ -227,3 +233,48 @@ def test_growth_of_open_files(watch, monkeypatch, counts, growth):
 
 def test_a_run_without_a_look_at_open_files_has_not_grown(watch):
     assert watch.descriptors() == 0
+
+
+def _host(incarnation, arrived, state="running"):
+    return {"seat": 0, "incarnation": incarnation, "arrived": arrived, "state": state}
+
+
+@pytest.mark.parametrize(
+    ("dies", "seen", "healed"),
+    [
+        (True, [(1, 9), (1, 10)], False),  # what the old process had sent
+        (True, [(2, 9, "starting"), (2, 9)], False),
+        (True, [(2, 9), (2, 10)], True),
+        (False, [(1, 9), (1, 10)], True),  # a link was cut, and nothing died
+        (False, [(1, 9, "unreachable"), (1, 10)], False),
+        (False, [(2, 0), (2, 1)], True),  # the node had died in between
+    ],
+)
+def test_a_host_is_back_when_its_slots_arrive_again(watch, dies, seen, healed):
+    wound = host_faults._HostWound("host", _host(1, 8), dies=dies)
+    found = []
+    for each in seen:
+        watch.hosts = [_host(*each)]
+        found.append(wound.healed(watch))
+    assert found == [False] * (len(seen) - 1) + [healed]
+
+
+def test_a_cut_link_cannot_have_healed_before_it_is_back(watch):
+    wound = host_faults._HostWound("link", _host(1, 8), dies=False, begins=1e12)
+    for arrived in (9, 10):
+        watch.hosts = [_host(1, arrived)]
+        assert not wound.healed(watch)
+
+
+def test_what_hosts_report_is_accounted_for():
+    names = ("committed", "learned", "discarded", "in_flight")
+    record = {f"health/{name}": 0 for name in names}
+    record |= {"hosts/reported": 9, "hosts/arrived": 6}
+    record |= {"hosts/on_the_way": 2, "hosts/lost": 1}
+    assert harness.identity_holds(record)
+    assert not harness.identity_holds(record | {"hosts/lost": 0})
+
+
+def test_a_user_without_rights_cannot_have_a_cluster(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "root" in cluster.problem()

@@ -11,7 +11,7 @@ from typing import Any
 import harness
 from benchmarks import context as context_lib
 
-_ENDLESS = "--config.total_agent_steps=1000000000"
+ENDLESS = "--config.total_agent_steps=1000000000"
 # No drift detector, no checkpoints but the last, the supervisor looks up rarely.
 _NO_EVALUATIONS = "--config.evaluation.during_training=False"
 _HARDLY_WATCHED = [
@@ -20,7 +20,7 @@ _HARDLY_WATCHED = [
     "--config.checkpoint.interval_secs=1000000",
     "--config.logging.interval_secs=5",
 ]
-_WARM_UP_SECS = 10.0  # of training, not counted
+WARM_UP_SECS = 10.0  # of training, not counted
 _START_SECS = 120.0  # until the first update at the latest
 _DEVICE = "learner's GPU"  # beside the processes, in `memory`
 
@@ -28,7 +28,7 @@ Answer = tuple[context_lib.Rows, context_lib.Ratios]
 
 
 @contextmanager
-def _run(flags: list[str]) -> Iterator[harness.Training]:
+def started(flags: list[str]) -> Iterator[harness.Training]:
     with tempfile.TemporaryDirectory() as folder:
         run = harness.Training(pathlib.Path(folder) / "run", flags)
         try:
@@ -70,11 +70,11 @@ def _rates(
 ) -> tuple[list[float], dict[str, Any]]:
     """Agent steps/s of each part of `secs` of training, and the last record."""
     rates = []
-    with _run([*flags, _ENDLESS]) as run:
+    with started([*flags, ENDLESS]) as run:
         run.until(run.records, _START_SECS)
-        first = run.until(_later_than(run, _WARM_UP_SECS), _START_SECS)
+        first = run.until(later_than(run, WARM_UP_SECS), _START_SECS)
         for _ in range(parts):
-            after = _later_than(run, first["time_secs"] + secs / parts)
+            after = later_than(run, first["time_secs"] + secs / parts)
             last = run.until(after, secs + _START_SECS)
             steps = last["agent_steps"] - first["agent_steps"]
             rates.append(steps / (last["time_secs"] - first["time_secs"]))
@@ -108,7 +108,7 @@ def _median_ratio(ones: list[float], others: list[float]) -> float:
     return ratios[len(ratios) // 2]
 
 
-def _later_than(run: harness.Training, secs: float) -> Callable[[], Any]:
+def later_than(run: harness.Training, secs: float) -> Callable[[], Any]:
     def newest() -> Any:
         last = run.records()[-1]
         return last if last["time_secs"] > secs else None
@@ -125,7 +125,7 @@ def learn(context: context_lib.Context) -> Answer:
             f"--config.seed={seed}",
             "--config.logging.interval_secs=0.2",
         ]
-        with _run(flags) as run:
+        with started(flags) as run:
             found = run.until(_reached(run, context.options.target_return), 3600.0)
             secs.append(time.monotonic() - run.born)
             steps.append(float(found["agent_steps"]))
@@ -151,7 +151,7 @@ def _reached(run: harness.Training, target: float) -> Callable[[], Any]:
 def memory(context: context_lib.Context) -> Answer:
     """Memory and descriptors of each process and of the GPU, early and late."""
     updates = context.options.updates
-    with _run([*context.flags, _ENDLESS]) as run:
+    with started([*context.flags, ENDLESS]) as run:
         run.until(_beyond(run, updates // 10), 3600.0)
         early = _footprints(run)
         run.until(_beyond(run, updates), 36000.0)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import harness
-from faults import watch as watch_lib
+from faults import cluster as cluster_lib, watch as watch_lib
 
 _TOOLS = pathlib.Path(__file__).resolve().parents[1]
 _POLL_SECS = 0.02
@@ -82,11 +82,16 @@ class Run:
     """A training that goes on through any number of supervisors."""
 
     def __init__(
-        self, base: pathlib.Path, arguments: list[str], checkpoints: str
+        self, base: pathlib.Path, arguments: list[str], checkpoints: str, hosts: int = 0
     ) -> None:
         """checkpoints: the folder in the run's that has them all."""
         self.folder = base / "run"
         self.token = uuid.uuid4().hex
+        self.cluster: cluster_lib.Cluster | None = None
+        if hosts:
+            self.cluster = cluster_lib.Cluster(hosts, self.token, python_path())
+            arguments = [*arguments, f"--config.cluster.hosts={hosts}"]
+            arguments += [f"--config.cluster.address={self.cluster.address}"]
         self.watch = watch_lib.Watch(self.folder)
         self.disk = Disk(self.folder / checkpoints)
         self.problems: list[str] = []
@@ -103,6 +108,8 @@ class Run:
 
     def start(self, total_agent_steps: int) -> None:
         self._lives += 1
+        for pid in self._frozen:  # a host may be left
+            self.signal(pid, signal.SIGCONT)
         self._frozen.clear()
         total = f"--config.total_agent_steps={total_agent_steps}"
         self._training = harness.Training(
@@ -113,6 +120,7 @@ class Run:
                 "PYTHONPATH": python_path(),
                 "TMPDIR": str(self.temporary),
                 watch_lib.TOKEN: self._life(),
+                **(self.cluster.settings if self.cluster else {}),
             },
         )
         self.watch.supervisor = self._training.process.pid
@@ -184,6 +192,8 @@ class Run:
         elif self.disk.full_until:
             self.disk.empty()
             self.watch.wounds.append(watch_lib.FullDisk(self.disk.folder))
+        if self.cluster:
+            self.cluster.poll()
         self.watch.look()
 
     def until(
@@ -201,6 +211,18 @@ class Run:
         if not found:
             raise RunFailedError(f"no {what} within {seconds:.0f} s")
         return found
+
+    def is_whole(self) -> bool:
+        """Returns whether there is a record, and whether all hosts work."""
+        working = all(host["state"] in watch_lib.ALIVE for host in self.watch.hosts)
+        return bool(self.watch.num_records and working)
+
+    def check_hosts(self) -> None:
+        """Hosts end with their run, on all nodes."""
+        if self.cluster and not harness.wait_for(
+            lambda: not self.cluster.left(), _PATIENCE_SECS, self.poll
+        ):
+            self.problems.append(f"hosts outlived their run: {self.cluster.left()}")
 
     def settle(self) -> None:
         """Until every wound has healed, or is beyond healing."""
@@ -229,10 +251,14 @@ class Run:
         return self.until(find, role)
 
     def signal(self, pid: int, number: int) -> None:
-        """Signals a process of this run only; its pid may be reused."""
-        if watch_lib.is_ours(pid, self.token):
+        """Signals a process of this run or its hosts only; its pid may be reused."""
+        tokens = [self.token, *([self.cluster.token] if self.cluster else [])]
+        if any(watch_lib.is_ours(pid, token) for token in tokens):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def is_frozen(self, pid: int) -> bool:
+        return pid in self._frozen
 
     def freeze(self, pid: int, until: float = math.inf) -> None:
         self._frozen[pid] = until
@@ -243,7 +269,9 @@ class Run:
         self.watch.wounds.append(watch_lib.Wound(name, seat, supervisor))
 
     def close(self) -> None:
-        """Removes all processes and the mount, after any failure."""
+        """Removes all processes, the cluster and the mount, after any failure."""
+        if self.cluster:
+            self.cluster.close()
         for pid in watch_lib.processes(self.token):
             self.signal(pid, signal.SIGKILL)
         self.disk.close()

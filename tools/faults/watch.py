@@ -7,7 +7,7 @@ import os
 import pathlib
 import statistics
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import harness
 
@@ -63,18 +63,28 @@ def _checkpoints(folder: pathlib.Path) -> set[str]:
     return {str(path) for path in folder.rglob("*") if path.name.isdigit()}
 
 
+class Healing(Protocol):
+    """Something that was hurt, and heals."""
+
+    name: str  # under which its recovery is counted
+    since: float
+
+    def healed(self, watch: "Watch") -> bool: ...
+
+
 class Watch:
     """Reads health.json and metrics.jsonl as they grow."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
         self._processes: list[dict[str, Any]] = []
+        self.hosts: list[dict[str, Any]] = []  # actor hosts, of the same supervisor
         self.supervisor = 0  # whose health.json counts; the run's to set
         self.last: dict[str, Any] = {}
         self.num_records = self.identity_violations = self.counters_backwards = 0
         self.mixed_unrolls = 0
         self.bad_data: int | None = None  # trajectories; None: no record counts them
-        self.wounds: list[Wound | FullDisk] = []
+        self.wounds: list[Healing] = []
         self.recovery_secs: dict[str, list[float]] = collections.defaultdict(list)
         self.unhealed: list[str] = []
         self.bad_records = 0
@@ -115,9 +125,10 @@ class Watch:
         return self._lateness[-1] - self._lateness[0] if self._lateness else 0.0
 
     def _read_health(self) -> None:
-        self._processes = harness.processes(self._folder)
+        health = harness.health(self._folder)
+        self._processes, self.hosts = health["processes"], health.get("hosts", [])
         if self._processes and self._processes[0]["pid"] != self.supervisor:
-            self._processes = []  # of a supervisor that is no more
+            self._processes, self.hosts = [], []  # of a supervisor that is no more
 
     def read_records(self) -> None:
         """Takes what was appended; everything when the file was cut off or replaced."""
