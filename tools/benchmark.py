@@ -10,10 +10,11 @@ for `row`. With `train` go the parts that its limit is made of. Apart stand
     python tools/benchmark.py learn  [--target_return=475] [--config=...]
     python tools/benchmark.py memory [--updates=10000] [--config=...]
     python tools/benchmark.py ranks  [--config=...]
-    python tools/benchmark.py hosts  [--secs=60]
+    python tools/benchmark.py hosts  [--secs=60] [--config=...]
 
-Every number is min/median/max of repeats after a warm-up. An agent step is one
-decision; environment frames are emulator frames.
+`hosts` takes an environment that sleeps, by default. Every number is min/median/max of
+repeats after a warm-up. An agent step is one decision; environment frames are emulator
+frames.
 """
 
 import json
@@ -32,6 +33,7 @@ from impala_mp.runtime import launch
 FLAGS = flags.FlagValues()
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DEFAULT = f"--config={_ROOT}/experiments/atari.py:Pong"
+_SLEEPING = f"--config={_ROOT}/tools/benchmarks/sleeping.py"
 _CONFIG = command_line.define_config(FLAGS)
 _JSON = flags.DEFINE_boolean(
     "json", False, "One JSON line at the end.", flag_values=FLAGS
@@ -67,7 +69,7 @@ def _subjects() -> list[str]:
     named = [a for a in sys.argv[1:] if not a.startswith("-")]
     sys.argv = [sys.argv[0], *(a for a in sys.argv[1:] if a.startswith("-"))]
     if not any(a.startswith("--config=") for a in sys.argv):
-        sys.argv.insert(1, _DEFAULT)
+        sys.argv.insert(1, _SLEEPING if named == ["hosts"] else _DEFAULT)
     for name in named:
         if name not in (*_WHOLE, *_APART):
             raise errors.BadInput(

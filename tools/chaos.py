@@ -6,10 +6,10 @@
 
 Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
 stops and kills whole runs and resumes them from their workdir, fills the disk. With an
-odd seed the actions come from an inference server, but in a league. With --hosts there
-are actor hosts, too, on a Ray cluster whose nodes are network namespaces: hosts, nodes
-and links die as well. That needs root. The last line is JSON; the exit code is 0 on
-pass, 1 on fail, 2 on bad arguments.
+odd seed the actions come from an inference server, but in a league and with hosts. With
+--hosts there are actor hosts, too, on a Ray cluster whose nodes are network namespaces:
+hosts, nodes and links die as well. The last line is JSON; the exit code is 0 on pass, 1
+on fail, 2 on bad arguments.
 """
 
 import argparse
@@ -40,7 +40,6 @@ from faults import (
     watch as watch_lib,
 )
 
-_EXPERIMENTS = pathlib.Path(__file__).resolve().parents[1] / "experiments"
 _DECK = {  # faults, and how often each is dealt among 41
     **{"kill_actor": 5, "kill_learner": 3, "kill_evaluator": 2},
     **{"pause_actor": 3, "pause_learner": 2, "pause_evaluator": 1},
@@ -65,8 +64,8 @@ _SETTINGS = {
     "evaluation.episodes": 10,
     "logging.interval_secs": 0.1,  # also the resolution of recovery_secs
 }
-_UNWRAPPED = {"ALE": "atari.py", "MinAtar": "minatar.py"}  # by id/NAME-version
 _ENDLESS = 10**12  # agent steps
+_START_SECS = 180.0  # with the nodes of a cluster
 _RECOVERY_SHARE = 10  # at least one step of so many is learned undisturbed
 _MIN_STEPS_PER_SEC = 500  # below which the last run has failed
 _GAP_SECS = (1.5, 2.5)  # between two faults
@@ -171,79 +170,48 @@ class Chaos:
         return None
 
 
-_WRAPPED = """\
-import runpy
-
-
-def get_config():
-    config = runpy.run_path({file!r})["get_config"](*{variant!r})
-    config.environment.id = "faults.faulty_env:{name}"
-    config.environment.kwargs.update({arguments!r})
-    return config
-"""
-
-
-def _experiment(env: str, base: pathlib.Path) -> str:
-    """The config of `env`, which misbehaves on request if it can be wrapped."""
-    folder, _, rest = env.partition("/")
-    if folder in _UNWRAPPED:
-        return f"{_EXPERIMENTS / _UNWRAPPED[folder]}:{rest.split('-')[0]}"
-    known = trainings.of(env)
-    file, *variant = known.experiment.split(":")
-    arguments = {"control": str(base / "run" / "fault")}
-    if known.environment:
-        arguments["inner"] = known.environment
-    path = base / "wrapped.py"
-    path.write_text(
-        _WRAPPED.format(
-            file=str(_EXPERIMENTS / file),
-            variant=variant,
-            name=known.wrapper,
-            arguments=arguments,
-        )
-    )
-    return str(path)
-
-
-def _served(env: str, seed: int) -> bool:
-    return seed % 2 == 1 and trainings.of(env).may_be_served
+def _served(options: argparse.Namespace) -> bool:
+    may_be = trainings.of(options.env).may_be_served and not options.hosts
+    return options.seed % 2 == 1 and may_be
 
 
 def _kinds(
-    env: str, seed: int, run: run_lib.Run
+    options: argparse.Namespace, run: run_lib.Run
 ) -> tuple[dict[str, int], dict[str, str]]:
     """The deck for this machine and environment, and why some kinds are not in it."""
-    skipped = {}
+    env, skipped = options.env, {}
     if run.disk.problem:
         skipped["fill_disk"] = run.disk.problem
-    if not _served(env, seed):
+    if not _served(options):
         why = "each actor infers for itself: an odd --seed has an inference server"
-        if not trainings.of(env).may_be_served:
-            why = f"each actor infers for itself in {env}"
+        if options.hosts or not trainings.of(env).may_be_served:
+            where = "with hosts" if options.hosts else f"in {env}"
+            why = f"each actor infers for itself {where}"
         skipped |= {kind: why for kind in _DECK if kind.endswith("_inference")}
-    if env.split("/")[0] in _UNWRAPPED:
+    if not trainings.is_wrapped(env):
         why = f"{env} is not wrapped"
         skipped |= {kind: why for kind in _DECK if kind.startswith("environment_")}
     skipped |= dict.fromkeys(trainings.of(env).without, f"{env} cannot have it")
-    deck = {**_DECK, **(host_faults.DECK if run.cluster else {})}
+    deck = {**_DECK, **(host_faults.DECK if options.hosts else {})}
     return {k: n for k, n in deck.items() if k not in skipped}, skipped
 
 
 def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
     """Runs faults, recovery and a quiet end; returns counts of the whole run."""
-    kinds, skipped = _kinds(options.env, options.seed, run)
+    kinds, skipped = _kinds(options, run)
     chaos = Chaos(run, _say_nothing if options.json else _tell)
     lost = 0.0
     try:
+        run.open_cluster(run.folder.with_name("ray.out"))
         run.start(_ENDLESS)
-        run.until(run.is_whole, "record of all hosts")
+        run.until(run.is_whole, "record, or not all hosts,", _START_SECS)
         chaos.rain(plan(options.seed, kinds), 60.0 * options.minutes)
         run.settle()
         lost = run.watch.learning_secs_lost()
         run.stop()
         _finish(run, options.recovery_steps)
         run.check_hosts()
-    except run_lib.RunFailedError as error:
+    except (run_lib.RunFailedError, cluster_lib.FailedError) as error:
         run.problems.append(str(error))
     return {
         "minutes": options.minutes,
@@ -332,11 +300,19 @@ def _arguments() -> argparse.Namespace:
             f"--learners={options.learners} must be at most the number of policies,"
             f" which is {trainings.of(options.env).num_policies} in {options.env}"
         )
-    if options.hosts and (problem := cluster_lib.problem()):
-        parser.error(f"--hosts={options.hosts} is not possible here: {problem}")
+    _check_hosts(options, parser)
     if options.workdir and options.workdir.exists():
         parser.error(f"--workdir={options.workdir} is there already: name another")
     return options
+
+
+def _check_hosts(options: argparse.Namespace, parser: _Parser) -> None:
+    if options.hosts > cluster_lib.MAX_NODES:
+        parser.error(f"--hosts={options.hosts} must be at most {cluster_lib.MAX_NODES}")
+    if options.hosts and not trainings.of(options.env).may_have_hosts:
+        parser.error(f"--hosts={options.hosts} does not go with --env={options.env}")
+    if options.hosts and (cure := cluster_lib.problem()):
+        parser.error(f"--hosts={options.hosts} is not possible here. {cure}")
 
 
 def _check_environment(name: str, parser: _Parser) -> None:
@@ -369,7 +345,7 @@ def main() -> None:
 def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
     """One run under faults in the folder `base`, and the verdict on it."""
     segments = set(os.listdir("/dev/shm"))
-    mode = "server" if _served(options.env, options.seed) else "actor"
+    mode = "server" if _served(options) else "actor"
     known = trainings.of(options.env)
     settings = {
         **_SETTINGS,
@@ -380,7 +356,7 @@ def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
         **(host_faults.SETTINGS if options.hosts else {}),
     }
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
-    experiment = _experiment(options.env, base)
+    experiment = trainings.experiment(options.env, base)
     arguments = [f"--config={experiment}", *flags]
     checkpoints = "policies" if known.num_policies > 1 else "checkpoints"
     run = run_lib.Run(base, arguments, checkpoints, options.hosts)

@@ -208,9 +208,9 @@ def policies(record: Record) -> list[str]:
 
 
 def identity_holds(record: Record) -> bool:
-    """Returns whether every trajectory is accounted for: in each policy, and of hosts.
+    """Returns whether every trajectory is accounted for.
 
-    Those that were committed here, and those that hosts have reported.
+    Those that were committed, in each policy, and those that actor hosts reported.
     """
     every = [trajectories(record, policy) for policy in ["", *policies(record)]]
     if "hosts/reported" in record and record["hosts/reported"] != sum(

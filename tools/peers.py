@@ -4,19 +4,22 @@
 
 The peers are Stable-Baselines3, by its RL Zoo with the settings that the zoo has for
 the environment, and Sample Factory with those of its example for Gymnasium. Each is
-installed from the registry into a virtual environment of its own, in DIR. Trainings run
-one at a time, in turn. Seconds count from the launch of the process; a peer's training
-ends after --secs, or where its own settings end it. Returns are those of training, as
-each framework averages them: over 100 games.
+installed from the registry into a virtual environment in DIR. Trainings run one at a
+time, in turn. Seconds count from the launch of the process; a training ends after
+--secs, or where its settings end it. Returns are those of training, as each framework
+averages them: over 100 games.
 
 Writes DIR/peers.png, and a folder with metrics.jsonl for each training. One that is
 there already is not repeated.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +28,8 @@ import venv
 from collections.abc import Callable
 from typing import NamedTuple
 
+from impala_mp import errors
+from impala_mp.cli import command_line
 from impala_mp.monitoring import curves
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -125,10 +130,9 @@ def _interpreter(peer: _Peer, output: pathlib.Path) -> str:
 def _train(peer: _Peer, python: str, values: dict[str, str], secs: float) -> None:
     """Trains once, and stamps each report with the seconds since the launch."""
     folder = pathlib.Path(values["folder"])
+    shutil.rmtree(folder, ignore_errors=True)  # of a training that was interrupted
     folder.mkdir(parents=True)
     arguments = [each.format(**values) for each in peer.arguments]
-    reports, seen = folder / peer.reports, 0
-    latest: Result = {}
     with (folder / "output.txt").open("w") as log:
         start = time.monotonic()
         process = subprocess.Popen(
@@ -136,24 +140,46 @@ def _train(peer: _Peer, python: str, values: dict[str, str], secs: float) -> Non
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=_ROOT,
+            start_new_session=True,
         )
-        with (folder / "metrics.part").open("w") as records:
-            ended = False
-            while not ended:
-                time.sleep(_POLL_SECS)
-                ended = process.poll() is not None or time.monotonic() - start > secs
-                *lines, _ = _read_from(reports, seen).split(b"\n")
-                for line in lines:
-                    seen += len(line) + 1
-                    found = peer.read(line.decode())
-                    latest |= found
-                    if _RETURN in found and "agent_steps" in latest:
-                        now = {_SECONDS: round(time.monotonic() - start, 3)}
-                        records.write(json.dumps(now | latest) + "\n")
+    try:
+        _stamp(peer, process, folder, start, secs)
+    finally:
+        code = process.poll()
         _end(process)
     identity = {"environment": {"id": values["environment"]}, "peer": peer.label}
     (folder / "config.json").write_text(json.dumps(identity))
-    (folder / "metrics.part").rename(folder / "metrics.jsonl")
+    part = folder / "metrics.part"
+    if code or not part.stat().st_size:
+        raise errors.BadInput(
+            f"the training of {peer.label} gave no return, or failed. See"
+            f" {folder}/output.txt."
+        )
+    part.rename(folder / "metrics.jsonl")
+
+
+def _stamp(
+    peer: _Peer,
+    process: "subprocess.Popen[bytes]",
+    folder: pathlib.Path,
+    start: float,
+    secs: float,
+) -> None:
+    """Writes a record for each pair of a return and agent steps, until the end."""
+    reports, seen, ended = folder / peer.reports, 0, False
+    pair: Result = {}
+    with (folder / "metrics.part").open("w") as records:
+        while not ended:
+            time.sleep(_POLL_SECS)
+            ended = process.poll() is not None or time.monotonic() - start > secs
+            *lines, _ = _read_from(reports, seen).split(b"\n")
+            for line in lines:
+                seen += len(line) + 1
+                pair |= peer.read(line.decode(errors="replace"))
+                if len(pair) == 2:
+                    now = {_SECONDS: round(time.monotonic() - start, 3)}
+                    records.write(json.dumps(now | pair) + "\n")
+                    pair = {}
 
 
 def _read_from(path: pathlib.Path, start: int) -> bytes:
@@ -165,15 +191,17 @@ def _read_from(path: pathlib.Path, start: int) -> bytes:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.send_signal(signal.SIGINT)
-    try:
+    """Ends a training and all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_END_SECS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-def main() -> None:
+def _main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -182,6 +210,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each (3)")
     parser.add_argument("--secs", type=float, default=60.0, help="of a training (60)")
     options = parser.parse_args()
+    if options.seeds < 1 or not options.secs > 0.0:
+        parser.error("--seeds must be at least 1, and --secs above 0")
     output = options.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     pythons = {peer.label: _interpreter(peer, output) for peer in _PEERS}
@@ -196,6 +226,11 @@ def main() -> None:
                 _train(peer, pythons[peer.label], values, options.secs)
             groups[peer.label].append(str(folder))
     curves.plot(groups, str(output / "peers.png"), key=_RETURN, x=_SECONDS)
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
+    command_line.run(_main)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ case "$*" in
   *mpe* | *pettingzoo*) extras=pettingzoo ;;
   *foraging* | *Foraging*) extras=lbforaging ;;
   *battle* | *magent2*) extras=magent2 ;;
-  *mujoco* | *-v5*) extras=mujoco ;;
+  *mujoco* | *HalfCheetah-v* | *Hopper-v* | *Walker2d-v* | *Ant-v*) extras=mujoco ;;
+  *Humanoid*-v* | *Inverted*Pendulum-v* | *Swimmer-v* | *Reacher-v* | *Pusher-v*) extras=mujoco ;;
 esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/install.sh" "$extras"

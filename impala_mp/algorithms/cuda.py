@@ -1,5 +1,6 @@
 """CUDA graphs, asynchronous copies to the host, device memory."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +41,8 @@ class GraphedCallable:
     `function` must read and write the same memory at each call, never wait for the
     host, and return tensors, which the next call with the same argument overwrites.
     Arguments with different memory have different `key(argument)`, and a graph each.
+    What no graph can hold, such as an exchange with other processes, it gives to
+    `between`: there one graph ends and the next begins.
     """
 
     def __init__(
@@ -47,7 +50,8 @@ class GraphedCallable:
     ) -> None:
         self._function, self._key = function, key
         self._calls = 0
-        self._graphs: dict[int, tuple[Any, Any]] = {}
+        self._graphs: dict[int, tuple[_Capture, Any]] = {}
+        self._open: _Capture | None = None
 
     def __call__(self, argument: Any) -> Any:
         self._calls += 1
@@ -56,9 +60,19 @@ class GraphedCallable:
         key = self._key(argument)
         if key not in self._graphs:
             self._graphs[key] = self._capture(argument)
-        graph, result = self._graphs[key]
-        graph.replay()
+        captured, result = self._graphs[key]
+        captured.replay()
         return result
+
+    def between(self, call: Callable[[], None]) -> None:
+        """Makes a call of the function now, or in each replay if it is captured.
+
+        It reads and writes tensors that were made before it.
+        """
+        if self._open is None:
+            call()
+        else:
+            self._open.cut(call)
 
     def _on_a_side_stream(self, argument: Any) -> Any:
         # Autograd remembers streams: a capture must not meet the default one.
@@ -69,12 +83,54 @@ class GraphedCallable:
         current.wait_stream(side)
         return result
 
-    def _capture(self, argument: Any) -> tuple[Any, Any]:
-        graph = torch.cuda.CUDAGraph()
+    def _capture(self, argument: Any) -> "tuple[_Capture, Any]":
+        with _Capture() as captured:
+            self._open = captured
+            try:
+                result = self._function(argument)
+            finally:
+                self._open = None
+        return captured, result
+
+
+class _Capture:
+    """Graphs of one function, and the calls between them."""
+
+    def __init__(self) -> None:
         # torch's own stream for captures is of the GPU that was first captured on.
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
-            result = self._function(argument)
-        return graph, result
+        self._stream = torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: list[Any] = []
+        self._calls: list[Callable[[], None]] = []  # one after each graph but the last
+        self._capturing = contextlib.ExitStack()
+
+    def __enter__(self) -> "_Capture":
+        graph = torch.cuda.CUDAGraph()
+        self._graphs.append(graph)
+        # Other threads may use the GPU meanwhile: NCCL's watchdog does.
+        self._capturing.enter_context(
+            torch.cuda.graph(
+                graph,
+                pool=self._pool,
+                stream=self._stream,
+                capture_error_mode="thread_local",
+            )
+        )
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._capturing.__exit__(*error)
+
+    def cut(self, call: Callable[[], None]) -> None:
+        self._capturing.close()
+        self._calls.append(call)
+        self.__enter__()
+
+    def replay(self) -> None:
+        self._graphs[0].replay()
+        for call, graph in zip(self._calls, self._graphs[1:], strict=True):
+            call()
+            graph.replay()
 
 
 def device_mib(device: torch.device) -> float:

@@ -172,7 +172,7 @@ def listing() -> str:
     """Returns the presets, a line each, and the variants of each."""
     lines = [f"Presets, with :VARIANT where there are some, in {presets.folder()}:"]
     for each in presets.presets():
-        of = each.environment.replace("{}", "GAME") or "-"
+        of = each.environment.replace("{}", "NAME") or "-"
         summary = textwrap.shorten(each.summary, 100, placeholder=" ...")
         lines.append(f"  {each.name:<12} {of:<17} {summary}")
         lines += [" " * 15 + part for part in _braces(presets.variants(each))]

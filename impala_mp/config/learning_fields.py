@@ -220,7 +220,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("precision", "float32", "number format of the network; its heads,"
             " V-trace and losses are always float32; auto: bfloat16 where a measured"
             " update is faster by a tenth", one_of=("float32", "bfloat16", "auto")),
-        _field("cuda_graph", False, "replay the whole update as one graph; CUDA only"),
+        _field("cuda_graph", False, "replay the whole update as one graph; with several"
+            " ranks as graphs between their exchanges; CUDA only"),
         _field("threads", 0, "torch threads; 0: the cores that the actors leave, at"
             " least 1", at_least=0, operational=True),
         _field("passes", 8, "optimizer steps of an update, each over the whole batch",

@@ -77,7 +77,7 @@ def named(name: str) -> Preset | None:
 def for_environment(environment: str) -> tuple[Preset, str] | None:
     """Returns the preset of an environment and its variant, or None.
 
-    A preset whose file names its variants is for those alone.
+    A preset whose file names its variants is for those alone: such a file is executed.
     """
     for preset in presets():
         variant = preset.variant(environment)

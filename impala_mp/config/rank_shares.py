@@ -32,11 +32,6 @@ _REFUSED: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         "config.league.every=0",
     ),
     (
-        lambda c: c.learner.cuda_graph,
-        "learner.cuda_graph replays an update whole, and ranks meet within it",
-        "config.learner.cuda_graph=False",
-    ),
-    (
         lambda c: c.actors.policy_delay > 0,
         "actors.policy_delay is known to the rank alone that publishes",
         "config.actors.policy_delay=0",

@@ -97,14 +97,10 @@ class Group:
         with self._waiting():
             self._tensors.allreduce([tensor]).wait()
 
-    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns the tensors of all ranks, by rank: [size, *shape]."""
-        found = tensor.new_empty((self.size, *tensor.shape))
+    def gather(self, tensor: torch.Tensor, found: torch.Tensor) -> None:
+        """Writes the tensors of all ranks into `found`, by rank: [size, *shape]."""
         with self._waiting():
-            self._tensors.allgather(
-                [list(found.unbind())], [tensor.contiguous()]
-            ).wait()
-        return found
+            self._tensors.allgather([list(found.unbind())], [tensor]).wait()
 
     def broadcast(self, tensor: torch.Tensor) -> None:
         """Replaces a tensor by that of rank 0."""

@@ -8,6 +8,7 @@ writes its own as whole numbers of 16 bits into places where the others have 0: 
 brings every rank all of them, exactly, and they are added up in the order of the ranks.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -29,8 +30,8 @@ class Peers(Protocol):
     def sum(self, tensor: torch.Tensor) -> None:
         """Replaces a tensor by its sum over the ranks."""
 
-    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns the tensors of all ranks, by rank."""
+    def gather(self, tensor: torch.Tensor, found: torch.Tensor) -> None:
+        """Writes the tensors of all ranks into `found`, by rank."""
 
 
 def tail_size(num_metrics: int, num_moments: int, num_ranks: int) -> int:
@@ -45,6 +46,8 @@ class RankSum:
         self, peers: Peers, whole: torch.Tensor, num_trainable: int, num_metrics: int
     ) -> None:
         """`whole` is gradient and tail; see `FlatParameters.attach_gradients`."""
+        # Makes each exchange: at once, unless the update is replayed as graphs.
+        self.exchange: Callable[[Callable[[], None]], None] = lambda call: call()
         self._peers, self._whole = peers, whole
         self._gradient = whole[:num_trainable]
         tail = whole[num_trainable:]
@@ -66,7 +69,9 @@ class RankSum:
 
         Those that are not finite would spoil what all ranks compute from them.
         """
-        found = self._peers.gather(tensor)
+        mine = tensor.contiguous()
+        found = mine.new_empty((self._peers.size, *mine.shape))
+        self.exchange(lambda: self._peers.gather(mine, found))
         bad = (~found.isfinite()).flatten(1).any(1).float()
         self.guilt.clamp_(min=torch.stack([bad[self._peers.rank], bad.sum()]))
         self._spoiled.clamp_(min=bad.amax())
@@ -86,7 +91,7 @@ class RankSum:
         self._guilty.copy_(guilty)
         self._digits.zero_()
         self._digits[self._peers.rank] = self._split(moments)
-        self._peers.sum(self._whole)
+        self.exchange(lambda: self._peers.sum(self._whole))
         new = torch.stack([guilty, self._guilty]) * (1.0 - self._spoiled)
         self.guilt.clamp_(min=new)
         moments.copy_(self._joined().view(self._peers.size, *moments.shape).sum(0))

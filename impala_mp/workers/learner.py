@@ -92,9 +92,12 @@ class Learner:
         self._learning_rate = torch.zeros((), device=device)
         self._compute: Callable[[batch_parts.Work], _Done] = self._update
         if config.learner.cuda_graph:
-            self._compute = cuda.GraphedCallable(
+            graphed = cuda.GraphedCallable(
                 self._update, lambda work: work[0].time_step.reward.data_ptr()
             )
+            self._compute = graphed
+            if self._ranks:
+                self._ranks.exchange = graphed.between
         # Places of the metrics in the vector that `update` returns.
         self.metric_index = {name: i for i, name in enumerate(metric_names(config))}
         places = [self.metric_index[name] for name in _popart_names(config)]

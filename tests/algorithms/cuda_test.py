@@ -1,9 +1,109 @@
-"""A process takes the GPU it is given."""
+"""A process takes the GPU it is given; graphs with calls between them, pretended."""
+
+import contextlib
 
 import pytest
 import torch
 
 from impala_mp.algorithms import cuda
+
+
+class _Graph:
+    """Records when it is replayed."""
+
+    def __init__(self, log):
+        self._log, self.number = log, sum(isinstance(x, _Graph) for x in log)
+        log.append(self)
+
+    def replay(self):
+        self._log.append(f"replay {self.number}")
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What is captured, called and replayed, in order."""
+    log = []
+
+    @contextlib.contextmanager
+    def capture(graph, pool, stream, capture_error_mode):
+        assert (pool, capture_error_mode) == ("pool", "thread_local")
+        log.append(f"begin {graph.number}")
+        try:
+            yield
+        finally:
+            log.append(f"end {graph.number}")
+
+    fakes = {
+        "CUDAGraph": lambda: _Graph(log),
+        "graph": capture,
+        "graph_pool_handle": lambda: "pool",
+        "Stream": lambda: None,
+        "stream": lambda stream: contextlib.nullcontext(),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(
+        cuda.GraphedCallable, "_on_a_side_stream", lambda self, x: self._function(x)
+    )
+    return log
+
+
+def _words(log):
+    return [each for each in log if isinstance(each, str)]
+
+
+def test_what_no_graph_holds_is_called_between_two_replays(log):
+    def function(argument):
+        log.append("first")
+        graphed.between(lambda: log.append(f"sum {argument}"))
+        log.append("second")
+        graphed.between(lambda: log.append(f"gather {argument}"))
+        log.append("third")
+        return argument
+
+    graphed = cuda.GraphedCallable(function, key=lambda x: x)
+    eager = ["first", "sum 7", "second", "gather 7", "third"]
+    for _ in range(3):
+        log.clear()
+        assert graphed(7) == 7
+        assert _words(log) == eager
+
+    replayed = ["replay 0", "sum 7", "replay 1", "gather 7", "replay 2"]
+    captured = ["begin 0", "first", "end 0", "begin 1", "second", "end 1"]
+    captured += ["begin 2", "third", "end 2"]
+    log.clear()
+    assert graphed(7) == 7
+    assert _words(log) == captured + replayed
+    log.clear()
+    assert graphed(7) == 7
+    assert _words(log) == replayed
+
+
+def test_a_failure_in_a_capture_ends_it(log):
+    def function(argument):
+        graphed.between(lambda: None)
+        if len(log) > 3:
+            raise RuntimeError("out of memory")
+
+    graphed = cuda.GraphedCallable(function, key=lambda x: x)
+    for _ in range(3):
+        graphed(0)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        graphed(0)
+    assert _words(log)[-1] == "end 1"
+    graphed.between(lambda: log.append("at once"))
+    assert log[-1] == "at once"
+
+
+def test_a_function_without_calls_is_one_graph(log):
+    graphed = cuda.GraphedCallable(lambda x: x, key=lambda x: x)
+    for _ in range(3):
+        graphed(0)
+    graphed(0)
+    graphed(1)
+    assert _words(log) == ["begin 0", "end 0", "replay 0", "begin 1", "end 1"] + [
+        "replay 1"
+    ]
 
 
 @pytest.mark.parametrize(

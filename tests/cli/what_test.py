@@ -110,7 +110,7 @@ def test_a_new_folder_has_the_name_of_its_environment(tmp_path, monkeypatch):
 
 def test_the_presets_are_listed():
     text = what.listing()
-    assert re.search(r"^  minatar +MinAtar/GAME-v1 +MinAtar ", text, re.MULTILINE)
+    assert re.search(r"^  minatar +MinAtar/NAME-v1 +MinAtar ", text, re.MULTILINE)
     assert max(map(len, text.splitlines()[1:])) < 140
     cartpole = r"^  cartpole .*\n +:\{vtrace,dqn,apex,pqn[^}]*\}$"
     assert re.search(cartpole, text, re.MULTILINE)

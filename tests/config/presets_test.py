@@ -1,4 +1,4 @@
-"""Presets: names, environments and summaries, read without execution; variants."""
+"""Presets: names and summaries, read without execution; environments, variants."""
 
 import os
 

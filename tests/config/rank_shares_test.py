@@ -27,7 +27,6 @@ def test_two_ranks_are_allowed():
         ("runtime.mode", "lockstep"),
         ("replay.save", True),
         ("replay.reuse", 2.0),
-        ("learner.cuda_graph", True),
         ("actors.policy_delay", 1),
         ("learner.device", "cuda:1"),
         ("actors.count", 0),

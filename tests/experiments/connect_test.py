@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from experiments import connect as experiment
-from impala_mp import nest
+from impala_mp import errors, nest
 from impala_mp.environments import factory
 from impala_mp.networks import agent
 
@@ -79,6 +79,14 @@ def test_open_lines_equal_a_count(made):
                     own, other = np.sum([board[cell] for cell in cells], 0)
                     expected.append((own * (other == 0), other * (own == 0)))
         np.testing.assert_array_equal(counts, np.transpose(expected))
+
+
+def test_a_board_without_lines_is_refused_with_a_sentence():
+    config = experiment.get_config("four")
+    config.environment.kwargs.update(rows=3, columns=3, length=3, opening=0)
+    spec = factory.make(config.environment, 1).spec
+    with pytest.raises(errors.BadInput, match="3x3 has no line of 4 cells"):
+        agent.make(config, spec)
 
 
 def test_it_acts_where_it_may(made):

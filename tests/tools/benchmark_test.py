@@ -41,7 +41,7 @@ class _Run:
 @pytest.mark.parametrize("device_mib", [(None, None), (100.0, 125.0)])
 def test_memory_of_the_gpu_is_watched_where_there_is_one(monkeypatch, device_mib):
     run = contextlib.nullcontext(_Run(device_mib))
-    monkeypatch.setattr(trainings, "_run", lambda flags: run)
+    monkeypatch.setattr(trainings, "started", lambda flags: run)
     options = types.SimpleNamespace(updates=1000)
     context = types.SimpleNamespace(flags=[], options=options)
     rows, ratios = trainings.memory(context)

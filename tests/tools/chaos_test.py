@@ -127,10 +127,12 @@ def test_few_faults_and_slow_recoveries_fail(rained):
     [
         ("--minutes=0", "is not a number above 0"),
         ("--learners=2", "at most the number of policies, which is 1 in catch"),
+        ("--hosts=101", "must be at most 100"),
+        ("--hosts=1 --env=league", "does not go with --env=league"),
     ],
 )
 def test_bad_arguments_are_a_sentence(flag, sentence):
-    done = subprocess.run([*_COMMAND, flag], capture_output=True, text=True)
+    done = subprocess.run([*_COMMAND, *flag.split()], capture_output=True, text=True)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -251,7 +253,7 @@ def _host(incarnation, arrived, state="running"):
     ],
 )
 def test_a_host_is_back_when_its_slots_arrive_again(watch, dies, seen, healed):
-    wound = host_faults._HostWound("host", _host(1, 8), dies=dies)
+    wound = host_faults.HostWound("host", _host(1, 8), dies=dies)
     found = []
     for each in seen:
         watch.hosts = [_host(*each)]
@@ -260,7 +262,7 @@ def test_a_host_is_back_when_its_slots_arrive_again(watch, dies, seen, healed):
 
 
 def test_a_cut_link_cannot_have_healed_before_it_is_back(watch):
-    wound = host_faults._HostWound("link", _host(1, 8), dies=False, begins=1e12)
+    wound = host_faults.HostWound("link", _host(1, 8), dies=False, begins=1e12)
     for arrived in (9, 10):
         watch.hosts = [_host(1, arrived)]
         assert not wound.healed(watch)
@@ -276,5 +278,30 @@ def test_what_hosts_report_is_accounted_for():
 
 
 def test_a_user_without_rights_cannot_have_a_cluster(monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert "root" in cluster.problem()
+    monkeypatch.setenv("PATH", "")
+    assert "need root" in cluster.problem()
+
+
+def test_every_fault_of_a_host_can_be_committed():
+    for kind in host_faults.DECK:
+        verb, _, what = kind.partition("_")
+        if what in host_faults.VICTIMS:
+            assert callable(getattr(host_faults.HostFaults, f"_{verb}_{what}"))
+        else:
+            assert what == "receiver"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["/x/ray/core/src/ray/raylet/raylet", "--a"], True),
+        (["ray::IDLE"], True),
+        (["python", "-m", "ray.scripts.scripts", "start"], True),
+        (["ray::Host"], False),
+        (["python", "-B", "-c", "sys.path[:] = ['/x/ray/_private/']"], False),
+    ],
+)
+def test_what_is_left_of_hosts_is_not_rays_own(monkeypatch, command, expected):
+    line = b"".join(word.encode() + b"\0" for word in command)
+    monkeypatch.setattr(pathlib.Path, "read_bytes", lambda self: line)
+    assert cluster.is_rays_own(1) == expected

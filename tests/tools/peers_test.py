@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+import harness
 import peers
+from impala_mp import errors
 
 
 @pytest.mark.parametrize(
@@ -65,15 +67,33 @@ def test_reports_are_stamped_when_they_come(train):
     records = train(
         "import time\n"
         "for step in range(3):\n"
-        "    print(f'| total_timesteps | {step} |', flush=True)\n"
         "    print(f'| ep_rew_mean | {10.0 * step} |', flush=True)\n"
+        "    print(f'| total_timesteps | {step} |', flush=True)\n"
         "    time.sleep(0.2)\n",
         secs=60.0,
     )
     assert [each["episode/return_mean"] for each in records] == [0.0, 10.0, 20.0]
+    assert [each["agent_steps"] for each in records] == [0, 1, 2]
     stamps = [each["seconds from launch"] for each in records]
     assert stamps[-1] - stamps[0] >= 0.3
 
 
-def test_a_training_ends_at_its_limit(train):
-    assert train("import time\ntime.sleep(600.0)\n", secs=0.2) == []
+_FOREVER = (
+    "import os, time\n"
+    "if os.fork(): print('| ep_rew_mean | 1 |\\n| total_timesteps | 2 |', flush=True)\n"
+    "else: open('{pid}', 'w').write(str(os.getpid()))\n"
+    "time.sleep(600.0)\n"
+)
+
+
+def test_a_training_ends_at_its_limit_with_all_its_processes(train, tmp_path):
+    pid = tmp_path / "pid"
+    assert len(train(_FOREVER.format(pid=pid), secs=5.0)) == 1
+    assert not harness.survivors([int(pid.read_text())], secs=10.0)
+
+
+@pytest.mark.parametrize("script", ["print('| ep_rew_mean | 1 |')\n", "raise OSError"])
+def test_a_training_without_a_return_is_a_sentence_and_is_repeated(train, script):
+    with pytest.raises(errors.BadInput, match="gave no return"):
+        train(script, secs=60.0)
+    assert train("print('| ep_rew_mean | 1 |\\n| total_timesteps | 2 |')\n", secs=60.0)

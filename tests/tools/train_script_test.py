@@ -50,3 +50,12 @@ def test_a_field_is_no_config(tmp_path):
     given = ("--config.batch_size=64", "--config.seed", "3")
     flags, _ = _flags(tmp_path, *given)
     assert flags == ["catch", *given]
+
+
+@pytest.mark.parametrize("what", ["mujoco:Ant", "HalfCheetah-v5", "Swimmer-v5"])
+def test_robots_need_mujoco(tmp_path, what):
+    assert _flags(tmp_path, what) == ([what], "mujoco")
+
+
+def test_another_version_five_needs_nothing(tmp_path):
+    assert _flags(tmp_path, "my_game:Mine-v5") == (["my_game:Mine-v5"], "")

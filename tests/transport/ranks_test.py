@@ -44,7 +44,9 @@ def test_sums_and_gathers_are_the_same_on_all_ranks():
         total, given = own.clone(), torch.full((2,), group.rank)
         group.sum(total)
         group.broadcast(given)
-        return total, group.gather(own), given
+        found = own.new_empty((group.size, *own.shape))
+        group.gather(own, found)
+        return total, found, given
 
     for total, gathered, given in rank_threads.run(3, function):
         assert total[0] == 3.0

@@ -216,11 +216,19 @@ def test_after_a_number_that_is_not_finite_ranks_are_one_process(column):
     _assert_twins(_FEW, _KINDS["impact"], column)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_a_single_rank_is_the_plain_learner_bit_for_bit(device):
-    kind = {**_KINDS["popart"], "learner.device": device}
-    state, metrics = _learn_alone(1, 2, **kind)
-    ((its_state, its_metrics, _),) = _learn_together(1, 2, device=device, **kind)
+@pytest.mark.parametrize(
+    ("device", "graph"),
+    [
+        ("cpu", False),
+        pytest.param("cuda", False, marks=pytest.mark.gpu),
+        pytest.param("cuda", True, marks=pytest.mark.gpu),  # two graphs an update
+    ],
+)
+def test_a_single_rank_is_the_plain_learner_bit_for_bit(device, graph):
+    kind = {**_KINDS["popart"], "learner.device": device, "learner.cuda_graph": graph}
+    number = 6 if graph else 2  # the fourth is captured
+    state, metrics = _learn_alone(1, number, **kind)
+    ((its_state, its_metrics, _),) = _learn_together(1, number, device=device, **kind)
     _assert_same_bits(its_state, state)
     _assert_same_bits({"": its_metrics}, {"": metrics})
 

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-from benchmarks import context as context_lib, sleeping, trainings
+import harness
+from benchmarks import context as context_lib, trainings
 from impala_mp import errors
 
 _COUNTS = (1, 2, 4, 8)
 _STORE_BYTES = 100 * 2**20  # Ray's least, of a node
+_START_SECS = 300.0  # of all hosts
+_PARTS = 4  # of a training's seconds
 _TOOLS = pathlib.Path(__file__).resolve().parent.parent
 _HERTZ = os.sysconf("SC_CLK_TCK")
 
@@ -22,34 +25,38 @@ _HERTZ = os.sysconf("SC_CLK_TCK")
 def actor_hosts(
     context: context_lib.Context,
 ) -> tuple[context_lib.Rows, context_lib.Ratios]:
-    """Slots a second, their age and cores, where environments sleep."""
+    """Slots a second, their age and cores. A host has one actor and no other part."""
     if not all(map(importlib.util.find_spec, ("ray", "zstandard"))):
         raise errors.BadInput(
             "`hosts` needs an extra that is not installed. Run pip install"
             " 'impala_mp[cluster]'."
         )
-    rows, ratios = {}, {}
-    with _cluster(max(_COUNTS)) as (address, nodes):
+    rows: context_lib.Rows = {}
+    ratios: context_lib.Ratios = {}
+    secs, one = context.options.train_secs, 0.0
+    with _cluster(max(_COUNTS)) as address:
         for count in _COUNTS:
-            found = _measure(address, nodes, count, context.options.train_secs)
+            flags = [*context.flags, f"--config.cluster.address={address}"]
+            flags += [f"--config.cluster.hosts={count}", "--config.cluster.actors=1"]
+            found = _measure(flags, count, secs)
             for name, unit in (("slots", "slots/s"), ("age p99", "ms")):
                 rows[f"{count} hosts: {name}"] = context_lib.summary(found[name], unit)
-            ideal = count / (sleeping.STEP_SECS * sleeping.UNROLL_LENGTH)
-            ratios[f"{count}_hosts_over_ideal"] = (
-                statistics.median(found["slots"]) / ideal
-            )
+            rate = statistics.median(found["slots"])
+            one = one or rate
+            ratios[f"{count}_hosts_over_linear"] = rate / (count * one)
             ratios[f"{count}_hosts_cores_each"] = found["cores"][0] / count
     return rows, ratios
 
 
 @contextlib.contextmanager
-def _cluster(count: int) -> Iterator[tuple[str, list[int]]]:
-    """A head without room for hosts, and nodes; yields the address and their pids."""
+def _cluster(count: int) -> Iterator[str]:
+    """Starts a head without room for hosts, and nodes. Yields the address."""
+    places = [str(_TOOLS.parent), str(_TOOLS), os.environ.get("PYTHONPATH", "")]
     settings = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_worker_niceness": "0",
-        "PYTHONPATH": f"{_TOOLS.parent}{os.pathsep}{_TOOLS}",
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
     }
     with mock.patch.dict(os.environ, settings):
         from ray import cluster_utils  # it reads the token's mode when it is imported
@@ -61,55 +68,38 @@ def _cluster(count: int) -> Iterator[tuple[str, list[int]]]:
         try:
             for _ in range(count):
                 made.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
-            nodes = [
-                info[0].process.pid
-                for node in made.worker_nodes
-                for kind, info in node.all_processes.items()
-                if kind == "raylet"
-            ]
-            yield made.address, nodes
+            yield made.address
         finally:
             made.shutdown()
 
 
-def _measure(
-    address: str, nodes: list[int], count: int, secs: float
-) -> dict[str, list[float]]:
-    flags = [
-        f"--config={_TOOLS}/benchmarks/sleeping.py",
-        f"--config.cluster.address={address}",
-        f"--config.cluster.hosts={count}",
-    ]
+def _measure(flags: list[str], count: int, secs: float) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"slots": [], "age p99": [], "cores": []}
     with trainings.started([*flags, trainings.ENDLESS]) as run:
-        alive = run.until(lambda: _alive(run.records()[-1], count), 300.0)
-        first = run.until(
-            trainings.later_than(run, alive["time_secs"] + trainings.WARM_UP_SECS),
-            300.0,
-        )
-        before, start = _cpu_secs(nodes), first
-        parts = 4
-        for _ in range(parts):
-            last = run.until(
-                trainings.later_than(run, first["time_secs"] + secs / parts),
-                secs + 60.0,
-            )
-            elapsed = last["time_secs"] - first["time_secs"]
+        alive = run.until(lambda: _with(run.records()[-1], count), _START_SECS)
+        warm = alive["time_secs"] + trainings.WARM_UP_SECS
+        start = first = run.until(trainings.later_than(run, warm), _START_SECS)
+        hosts = [host["pid"] for host in harness.health(run.workdir)["hosts"]]
+        before = _cpu_secs(hosts)
+        for _ in range(_PARTS):
+            after = trainings.later_than(run, first["time_secs"] + secs / _PARTS)
+            last = run.until(after, secs + _START_SECS)
             arrived = last["hosts/arrived"] - first["hosts/arrived"]
+            elapsed = last["time_secs"] - first["time_secs"]
             found["slots"].append(arrived / elapsed)
             found["age p99"].append(1e3 * last["hosts/age_p99_secs"])
             first = last
-        used = _cpu_secs(nodes) - before
-        found["cores"].append(used / (last["time_secs"] - start["time_secs"]))
+        elapsed = last["time_secs"] - start["time_secs"]
+        found["cores"].append((_cpu_secs(hosts) - before) / elapsed)
     return found
 
 
-def _alive(record: dict[str, Any], count: int) -> dict[str, Any] | None:
+def _with(record: dict[str, Any], count: int) -> dict[str, Any] | None:
     return record if record.get("hosts/alive") == count else None
 
 
-def _cpu_secs(nodes: list[int]) -> float:
-    """CPU time of all that the nodes have started, but not of the nodes' own."""
+def _cpu_secs(pids: list[int]) -> float:
+    """Returns the CPU time of processes and of all that they have started."""
     parents, used = {}, {}
     for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -117,7 +107,7 @@ def _cpu_secs(nodes: list[int]) -> float:
             pid = int(path.parent.name)
             parents[pid] = int(fields.split()[1])
             used[pid] = sum(map(int, fields.split()[11:13])) / _HERTZ
-    mine = set(nodes)
-    while more := {p for p, parent in parents.items() if parent in mine} - mine:
-        mine |= more
-    return sum(used[pid] for pid in mine - set(nodes))
+    family = set(pids)
+    while more := {p for p, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(used.get(pid, 0.0) for pid in family)

@@ -14,8 +14,8 @@ from torch import nn
 
 from impala_mp import config as config_lib
 
-STEP_SECS = 0.131 / 20
-UNROLL_LENGTH = 20
+_UNROLL_LENGTH = 20
+_STEP_SECS = 0.131 / _UNROLL_LENGTH
 _FRAMES, _PLANES, _SIDE = 97, 64, 84
 _SEEN = 16  # numbers that the network sees: learning takes no core, either
 
@@ -43,7 +43,7 @@ class Frames(gymnasium.Env[np.ndarray, Any]):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         now = time.monotonic()
-        self._due = max(self._due, now) + STEP_SECS
+        self._due = max(self._due, now) + _STEP_SECS
         time.sleep(max(0.0, self._due - now))
         self._time += 1
         return self._observe(), 0.0, self._time % 500 == 0, False, {}
@@ -66,8 +66,7 @@ def get_config() -> Any:
     config = config_lib.get_impala_config()
     config.environment.id = "benchmarks.sleeping:Frames"
     config.network.torso = "benchmarks.sleeping:torso"
-    config.unroll_length = UNROLL_LENGTH
+    config.unroll_length = _UNROLL_LENGTH
     config.batch_size = config.actors.environments = config.actors.count = 1
-    config.cluster.cores = config.cluster.actors = 1
     config.evaluation.during_training = False
     return config

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from faults import cluster as cluster_lib, run as run_lib, watch as watch_lib
@@ -16,10 +17,10 @@ SETTINGS = {
     "cluster.orphan_secs": 10,
     **{f"health.max_restarts.{role}": 1000 for role in ("host", "receiver")},
 }
-_PATIENCE_SECS = 60.0
+_PATIENCE_SECS = 120.0  # for a host that works: a node must start before
 
 
-class _HostWound:
+class HostWound:
     """A host that was hurt, until slots of it, or of its successor, arrive again."""
 
     def __init__(
@@ -43,63 +44,66 @@ class _HostWound:
 
 
 class HostFaults:
-    """Commits them: `kill_host` is `kill` of "host"."""
+    """Commits the faults of VICTIMS: `kill_host` is `kill` of "host"."""
 
     def __init__(self, run: run_lib.Run) -> None:
         self._run = run
 
-    @property
-    def _cluster(self) -> cluster_lib.Cluster:
-        assert self._run.cluster
-        return self._run.cluster
-
     def commit(self, verb: str, what: str, choice: int, share: float) -> None:
-        getattr(self, f"_{verb}_{what}")(choice, share)
+        host, node = self._victim(choice)
+        getattr(self, f"_{verb}_{what}")(host, node, share)
 
-    def _victim(self, choice: int) -> dict[str, Any]:
-        """A host that works, at a node whose link is up."""
+    def _victim(self, choice: int) -> tuple[dict[str, Any], cluster_lib.Node]:
+        """Returns a host that works, and its node, whose link is up."""
+        cluster = self._run.cluster
+        assert cluster
 
-        def find() -> dict[str, Any] | None:
-            there = [
-                host
-                for host in self._run.watch.hosts
-                if host["state"] in watch_lib.ALIVE
-                and watch_lib.is_ours(host["pid"], self._cluster.token)
-                and not self._run.is_frozen(host["pid"])
-            ]
+        def find() -> tuple[dict[str, Any], cluster_lib.Node] | None:
+            there = []
+            for host in self._run.watch.hosts:
+                works = host["state"] in watch_lib.ALIVE and host["pid"]
+                if works and not self._run.is_frozen(host["pid"]):
+                    node = cluster.node_of(host["pid"])
+                    if node and not node.cut_until:
+                        there.append((host, node))
             return there[choice % len(there)] if there else None
 
-        found: dict[str, Any] = self._run.until(find, "host", _PATIENCE_SECS)
-        return found
+        return self._until(find)
 
-    def _kill_host(self, choice: int, share: float) -> None:
-        host = self._victim(choice)
-        self._run.watch.wounds.append(_HostWound("host", host))
+    def _until(self, find: Callable[[], Any]) -> Any:
+        return self._run.until(find, "host that works", _PATIENCE_SECS)
+
+    def _hurt(self, wound: HostWound) -> None:
+        self._run.watch.wounds.append(wound)
+
+    def _kill_host(
+        self, host: dict[str, Any], node: cluster_lib.Node, share: float
+    ) -> None:
+        self._hurt(HostWound("host", host))
         self._run.signal(host["pid"], signal.SIGKILL)
 
-    def _pause_host(self, choice: int, share: float) -> None:
+    def _pause_host(
+        self, host: dict[str, Any], node: cluster_lib.Node, share: float
+    ) -> None:
         seconds = 0.2 + 1.3 * share
-        pid = self._victim(choice)["pid"]
-        self._run.freeze(pid, until=time.monotonic() + seconds)
+        self._run.freeze(host["pid"], until=time.monotonic() + seconds)
 
-    def _freeze_host(self, choice: int, share: float) -> None:
-        host = self._victim(choice)
-        self._run.watch.wounds.append(_HostWound("hung host", host))
+    def _freeze_host(
+        self, host: dict[str, Any], node: cluster_lib.Node, share: float
+    ) -> None:
+        self._hurt(HostWound("hung host", host))
         self._run.freeze(host["pid"])
 
-    def _kill_node(self, choice: int, share: float) -> None:
-        host = self._victim(choice)
-        node = self._cluster.node_of(host["pid"])
-        if node:
-            self._run.watch.wounds.append(_HostWound("node", host))
-            node.kill()
+    def _kill_node(
+        self, host: dict[str, Any], node: cluster_lib.Node, share: float
+    ) -> None:
+        self._hurt(HostWound("node", host))
+        node.kill()
 
-    def _cut_link(self, choice: int, share: float) -> None:
-        """For a second or two nothing dies; after three or more, Ray's node does."""
-        host = self._victim(choice)
-        node = self._cluster.node_of(host["pid"])
-        if node:
-            until = time.monotonic() + 0.5 + 7.5 * share
-            wound = _HostWound("link", host, dies=False, begins=until)
-            self._run.watch.wounds.append(wound)
-            node.cut(until)
+    def _cut_link(
+        self, host: dict[str, Any], node: cluster_lib.Node, share: float
+    ) -> None:
+        """Cuts a link for 0.5 to 8 s. After a long cut Ray starts the host again."""
+        until = time.monotonic() + 0.5 + 7.5 * share
+        self._hurt(HostWound("link", host, dies=False, begins=until))
+        node.cut(until)

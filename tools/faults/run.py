@@ -87,11 +87,6 @@ class Run:
         """checkpoints: the folder in the run's that has them all."""
         self.folder = base / "run"
         self.token = uuid.uuid4().hex
-        self.cluster: cluster_lib.Cluster | None = None
-        if hosts:
-            self.cluster = cluster_lib.Cluster(hosts, self.token, python_path())
-            arguments = [*arguments, f"--config.cluster.hosts={hosts}"]
-            arguments += [f"--config.cluster.address={self.cluster.address}"]
         self.watch = watch_lib.Watch(self.folder)
         self.disk = Disk(self.folder / checkpoints)
         self.problems: list[str] = []
@@ -103,6 +98,19 @@ class Run:
         self._lives = 0
         self._frozen: dict[int, float] = {}  # pid to the time of its SIGCONT
         self._training: Any = None  # of this life
+        self._hosts = hosts
+        self.cluster: cluster_lib.Cluster | None = None
+
+    def open_cluster(self, output: pathlib.Path) -> None:
+        """Makes the cluster of the hosts, if there are to be any."""
+        if self._hosts:
+            self.cluster = cluster_lib.Cluster(
+                self._hosts, self.token, python_path(), output
+            )
+            self._arguments = [
+                *(*self._arguments, f"--config.cluster.hosts={self._hosts}"),
+                f"--config.cluster.address={self.cluster.address}",
+            ]
 
     # Lives.
 
@@ -214,21 +222,27 @@ class Run:
 
     def is_whole(self) -> bool:
         """Returns whether there is a record, and whether all hosts work."""
-        working = all(host["state"] in watch_lib.ALIVE for host in self.watch.hosts)
-        return bool(self.watch.num_records and working)
+        working = [h for h in self.watch.hosts if h["state"] in watch_lib.ALIVE]
+        return bool(self.watch.num_records) and len(working) == self._hosts
 
     def check_hosts(self) -> None:
-        """Hosts end with their run, on all nodes."""
-        if self.cluster and not harness.wait_for(
+        """Checks that hosts end with their run, on all nodes, and leave no files."""
+        if not self.cluster:
+            return
+        if not harness.wait_for(
             lambda: not self.cluster.left(), _PATIENCE_SECS, self.poll
         ):
             self.problems.append(f"hosts outlived their run: {self.cluster.left()}")
+        if files := sorted(os.listdir(self.cluster.temporary)):
+            self.problems.append(f"hosts left files: {', '.join(files)}")
 
     def settle(self) -> None:
         """Until every wound has healed, or is beyond healing."""
 
         def settled() -> bool:
             open_ends = [due for due in self._frozen.values() if due < math.inf]
+            nodes = self.cluster.nodes if self.cluster else []
+            open_ends += [node.cut_until for node in nodes if node.cut_until]
             return not (open_ends or self.disk.full_until or self.watch.wounds)
 
         self.until(settled, "end of the recoveries", 2 * _PATIENCE_SECS)
@@ -270,8 +284,10 @@ class Run:
 
     def close(self) -> None:
         """Removes all processes, the cluster and the mount, after any failure."""
-        if self.cluster:
-            self.cluster.close()
-        for pid in watch_lib.processes(self.token):
-            self.signal(pid, signal.SIGKILL)
-        self.disk.close()
+        try:
+            for pid in watch_lib.processes(self.token):
+                self.signal(pid, signal.SIGKILL)
+            self.disk.close()
+        finally:
+            if self.cluster:
+                self.cluster.close()

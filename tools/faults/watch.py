@@ -64,7 +64,7 @@ def _checkpoints(folder: pathlib.Path) -> set[str]:
 
 
 class Healing(Protocol):
-    """Something that was hurt, and heals."""
+    """Damage to a run, until the run has recovered."""
 
     name: str  # under which its recovery is counted
     since: float
