@@ -30,14 +30,8 @@ _SETTINGS = {
     "RAY_health_check_failure_threshold": "3",
 }
 _RAYS_OWN = (  # parts of the command lines of its processes
-    *(
-        b"/raylet",
-        b"/gcs_server",
-        b"ray.scripts.scripts",
-        b"ray::IDLE",
-        b"/ray/_private/",
-    ),
-    *(b"/ray/dashboard/", b"ray-dashboard", b"/ray/util/"),
+    *(b"/raylet", b"/gcs_server", b"ray.scripts.scripts", b"/ray/_private/"),
+    *(b"/ray/dashboard/", b"ray-dashboard", b"/ray/util/", b"ray::"),
 )
 
 
@@ -150,13 +144,13 @@ class Cluster:
         self.token = f"cluster-{token}"
         self.settings = {**_SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(16)}
         self._folder = tempfile.mkdtemp(prefix="ray")  # short: it has sockets
-        self.temporary = pathlib.Path(self._folder, "tmp")  # of the hosts
-        self.temporary.mkdir()
+        temporary = pathlib.Path(self._folder, "tmp")  # of hosts, also killed ones
+        temporary.mkdir()
         self._environment = {
             **os.environ,
             **self.settings,
             "PYTHONPATH": python_path,
-            "TMPDIR": str(self.temporary),
+            "TMPDIR": str(temporary),
             watch_lib.TOKEN: self.token,
         }
         self._output = output.open("ab")
@@ -262,7 +256,7 @@ def is_rays_own(pid: int) -> bool:
         command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return True
-    # The code of a fork server names the folders of Ray, too: a path in -c.
-    return not command or (
-        b"\0-c\0" not in command and any(part in command for part in _RAYS_OWN)
-    )
+    # The code of a fork server names the folders of Ray, too.
+    if b"ray::Host" in command or b"\0-c\0" in command:
+        return False
+    return not command or any(part in command for part in _RAYS_OWN)
