@@ -4,7 +4,7 @@ spread: three players of one policy must cover three landmarks without collision
 return of a player over 25 steps is -26.8 for random play and about -12.7 for a script
 that assigns landmarks. It reached -11.2 in 1,000,000 steps of the game, 445 s on 2
 shared x86 cores. spread-central gives the game's state to the values. In spread-dqn
-each player learns its own policy by DQN.
+each player learns its own policy by DQN, from more steps.
 
 tag: three hunters of one policy chase the prey of another. A script is an opponent of
 each: impala-eval DIR --against=experiments.mpe:chase_or_flee
@@ -37,7 +37,10 @@ def get_config(variant="spread"):
     config.optimizer.schedule = "linear"
     if is_dqn:
         config.environment.sharing = "each"
-        config.network.dueling = True  # actions differ little: by a step's delay
+        config.total_agent_steps = 4_500_000
+        # A wrong action costs a step's delay, little beside what the others' moves do.
+        # Dueling heads do not learn that part of the value for each action apart.
+        config.network.dueling = True
         config.loss.popart = False
         config.optimizer.learning_rate = 1e-3
         config.batch_size = 48
