@@ -297,6 +297,7 @@ def test_every_fault_of_a_host_can_be_committed():
         (["/x/ray/core/src/ray/raylet/raylet", "--a"], True),
         (["ray::IDLE"], True),
         (["ray::RuntimeEnvAgent"], True),
+        (["python", "-u", "/x/ray/autoscaler/_private/monitor.py"], True),
         (["python", "-m", "ray.scripts.scripts", "start"], True),
         (["ray::Host"], False),
         (["python", "-B", "-c", "sys.path[:] = ['/x/ray/_private/']"], False),

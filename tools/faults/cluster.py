@@ -31,7 +31,8 @@ _SETTINGS = {
 }
 _RAYS_OWN = (  # parts of the command lines of its processes
     *(b"/raylet", b"/gcs_server", b"ray.scripts.scripts", b"/ray/_private/"),
-    *(b"/ray/dashboard/", b"ray-dashboard", b"/ray/util/", b"ray::"),
+    *(b"/ray/dashboard/", b"ray-dashboard", b"/ray/autoscaler/", b"ray::"),
+    b"ray.util.client.server",
 )
 
 

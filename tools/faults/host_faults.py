@@ -23,6 +23,9 @@ _PATIENCE_SECS = 120.0  # for a host that works: a node must start before
 class HostWound:
     """A host that was hurt, until slots of it, or of its successor, arrive again."""
 
+    # Its node may have to start as well, and the next fault hits its successor.
+    patience_secs = 180.0
+
     def __init__(
         self, name: str, host: dict[str, Any], dies: bool = True, begins: float = 0.0
     ) -> None:

@@ -241,7 +241,7 @@ class Run:
             open_ends += [node.cut_until for node in nodes if node.cut_until]
             return not (open_ends or self.disk.full_until or self.watch.wounds)
 
-        self.until(settled, "end of the recoveries", 2 * _PATIENCE_SECS)
+        self.until(settled, "end of the recoveries", 4 * _PATIENCE_SECS)
 
     # Touching one process.
 

@@ -14,12 +14,13 @@ import harness
 ALIVE = ("running", "waiting_for_slot", "waiting_for_data", "waiting_for_ranks")
 TOKEN = "IMPALA_CHAOS"  # an environment variable that every process of a run inherits
 
-_PATIENCE_SECS = 60.0  # for a wound to heal
 _LOOKS = 50  # at open files, a second or more: longer than a child is missing
 
 
 class Wound:
     """A process that was taken from the run, until another one does its work."""
+
+    patience_secs = 60.0
 
     def __init__(self, name: str, seat: dict[str, Any], supervisor: int) -> None:
         self.name = name  # under which its recovery is counted
@@ -49,7 +50,7 @@ class Wound:
 class FullDisk:
     """A file system that was full, until a checkpoint is written to it again."""
 
-    name = "disk"
+    name, patience_secs = "disk", 60.0
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.since = time.monotonic()
@@ -68,6 +69,7 @@ class Healing(Protocol):
 
     name: str  # under which its recovery is counted
     since: float
+    patience_secs: float  # until it is beyond healing
 
     def healed(self, watch: "Watch") -> bool: ...
 
@@ -171,8 +173,9 @@ class Watch:
             if wound.healed(self):
                 self.recovery_secs[wound.name].append(now - wound.since)
                 self.wounds.remove(wound)
-            elif now - wound.since > _PATIENCE_SECS:
-                self.unhealed.append(f"{wound.name}: no recovery in {_PATIENCE_SECS} s")
+            elif now - wound.since > wound.patience_secs:
+                secs = wound.patience_secs
+                self.unhealed.append(f"{wound.name}: no recovery in {secs:g} s")
                 self.wounds.remove(wound)
 
     def _count_descriptors(self) -> None:
