@@ -249,6 +249,17 @@ def parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
+def cpu_secs(pids: Iterable[int]) -> float:
+    """Returns the CPU time of processes, and of those that they have started."""
+    names = [path.name for path in pathlib.Path("/proc").iterdir()]
+    stats = {int(name): _stat(int(name)) for name in names if name.isdigit()}
+    family = set(pids)
+    while more := {p for p, stat in stats.items() if int(stat[1]) in family} - family:
+        family |= more
+    ticks = sum(int(n) for pid in family & stats.keys() for n in stats[pid][11:13])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def survivors(pids: Iterable[int], secs: float) -> list[int]:
     """Returns the pids that are still alive after at most so many seconds."""
     wait_for(lambda: not any(map(is_alive, pids)), secs, lambda: time.sleep(0.02))

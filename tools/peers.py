@@ -28,6 +28,7 @@ import venv
 from collections.abc import Callable
 from typing import NamedTuple
 
+import harness
 from impala_mp import errors
 from impala_mp.cli import command_line
 from impala_mp.monitoring import curves
@@ -60,9 +61,9 @@ def _read_table(line: str) -> Result:
     """Reads a row of Stable-Baselines3's table: | ep_rew_mean | 21.3 |."""
     cells = [cell.strip() for cell in line.split("|")]
     names = {"ep_rew_mean": _RETURN, "total_timesteps": "agent_steps"}
-    return (
-        {names[cells[1]]: float(cells[2])} if cells[1:2] and cells[1] in names else {}
-    )
+    if len(cells) > 2 and cells[1] in names:
+        return {names[cells[1]]: float(cells[2])}
+    return {}
 
 
 def _read_log(line: str) -> Result:
@@ -166,28 +167,18 @@ def _stamp(
     secs: float,
 ) -> None:
     """Writes a record for each pair of a return and agent steps, until the end."""
-    reports, seen, ended = folder / peer.reports, 0, False
+    reports, ended = harness.Lines(folder / peer.reports), False
     pair: Result = {}
     with (folder / "metrics.part").open("w") as records:
         while not ended:
             time.sleep(_POLL_SECS)
             ended = process.poll() is not None or time.monotonic() - start > secs
-            *lines, _ = _read_from(reports, seen).split(b"\n")
-            for line in lines:
-                seen += len(line) + 1
+            for line in reports.new()[0]:
                 pair |= peer.read(line.decode(errors="replace"))
                 if len(pair) == 2:
                     now = {_SECONDS: round(time.monotonic() - start, 3)}
                     records.write(json.dumps(now | pair) + "\n")
                     pair = {}
-
-
-def _read_from(path: pathlib.Path, start: int) -> bytes:
-    if not path.exists():
-        return b""
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read()
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -21,7 +21,7 @@ class _Graph:
 
 @pytest.fixture
 def log(monkeypatch):
-    """What is captured, called and replayed, in order."""
+    """Log of captures, calls and replays."""
     log = []
 
     @contextlib.contextmanager

@@ -19,7 +19,6 @@ _STORE_BYTES = 100 * 2**20  # Ray's least, of a node
 _START_SECS = 300.0  # of all hosts
 _PARTS = 4  # of a training's seconds
 _TOOLS = pathlib.Path(__file__).resolve().parent.parent
-_HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 def actor_hosts(
@@ -80,7 +79,7 @@ def _measure(flags: list[str], count: int, secs: float) -> dict[str, list[float]
         warm = alive["time_secs"] + trainings.WARM_UP_SECS
         start = first = run.until(trainings.later_than(run, warm), _START_SECS)
         hosts = [host["pid"] for host in harness.health(run.workdir)["hosts"]]
-        before = _cpu_secs(hosts)
+        before = harness.cpu_secs(hosts)
         for _ in range(_PARTS):
             after = trainings.later_than(run, first["time_secs"] + secs / _PARTS)
             last = run.until(after, secs + _START_SECS)
@@ -90,24 +89,9 @@ def _measure(flags: list[str], count: int, secs: float) -> dict[str, list[float]
             found["age p99"].append(1e3 * last["hosts/age_p99_secs"])
             first = last
         elapsed = last["time_secs"] - start["time_secs"]
-        found["cores"].append((_cpu_secs(hosts) - before) / elapsed)
+        found["cores"].append((harness.cpu_secs(hosts) - before) / elapsed)
     return found
 
 
 def _with(record: dict[str, Any], count: int) -> dict[str, Any] | None:
     return record if record.get("hosts/alive") == count else None
-
-
-def _cpu_secs(pids: list[int]) -> float:
-    """Returns the CPU time of processes and of all that they have started."""
-    parents, used = {}, {}
-    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            _, fields = path.read_text().rsplit(")", 1)
-            pid = int(path.parent.name)
-            parents[pid] = int(fields.split()[1])
-            used[pid] = sum(map(int, fields.split()[11:13])) / _HERTZ
-    family = set(pids)
-    while more := {p for p, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(used.get(pid, 0.0) for pid in family)

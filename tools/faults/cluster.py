@@ -109,10 +109,11 @@ class Node:
 
     def kill(self) -> None:
         """Kills all processes of the node, as a loss of power does."""
-        starting = [self.process.pid] if self.process else []  # not in there yet
 
         def gone() -> bool:
-            _kill([*starting, *self.pids()])
+            if self.process:
+                self.process.kill()  # it may not be in there yet
+            _kill(self.pids())
             return not self.pids()
 
         harness.wait_for(gone, _END_SECS)

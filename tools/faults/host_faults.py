@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
 from faults import cluster as cluster_lib, run as run_lib, watch as watch_lib
@@ -71,10 +70,10 @@ class HostFaults:
                         there.append((host, node))
             return there[choice % len(there)] if there else None
 
-        return self._until(find)
-
-    def _until(self, find: Callable[[], Any]) -> Any:
-        return self._run.until(find, "host that works", _PATIENCE_SECS)
+        found: tuple[dict[str, Any], cluster_lib.Node] = self._run.until(
+            find, "host that works", _PATIENCE_SECS
+        )
+        return found
 
     def _hurt(self, wound: HostWound) -> None:
         self._run.watch.wounds.append(wound)
