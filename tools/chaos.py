@@ -2,14 +2,16 @@
 
     python tools/chaos.py --minutes=10 --seed=0 [--json]
         [--env=catch|cartpole|recall|r2d2|spread-dqn|league|ID] [--learners=N]
-        [--hosts=N]
+        [--hosts=N] [--only=KIND,...]
 
 Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
 stops and kills whole runs and resumes them from their workdir, fills the disk. With an
 odd seed the actions come from an inference server, but in a league and with hosts. With
 --hosts there are actor hosts, too, on a Ray cluster whose nodes are network namespaces:
-hosts, nodes and links die as well. The last line is JSON; the exit code is 0 on pass, 1
-on fail, 2 on bad arguments.
+hosts, nodes and links die as well. --only deals faults of these kinds, each when the
+run has recovered from the one before, and a cluster has a spare node: recovery_secs and
+learner_pause_secs are then of one fault. The last line is JSON; the exit code is 0 on
+pass, 1 on fail, 2 on bad arguments.
 """
 
 import argparse
@@ -95,14 +97,19 @@ def plan(seed: int, kinds: dict[str, int]) -> Iterator[Fault]:
 class Chaos:
     """Commits faults: `kill_actor` is `_kill` of "actor"."""
 
-    def __init__(self, run: run_lib.Run, tell: Callable[[str], None]) -> None:
-        self._run, self._tell = run, tell
+    def __init__(
+        self, run: run_lib.Run, tell: Callable[[str], None], alone: bool = False
+    ) -> None:
+        """alone: each fault waits until the run has recovered."""
+        self._run, self._tell, self._alone = run, tell, alone
         self._hosts = host_faults.HostFaults(run)
         self.faults: collections.Counter[str] = collections.Counter()
 
     def rain(self, faults: Iterator[Fault], seconds: float) -> None:
         start = due = time.monotonic()
         for fault in faults:
+            if self._alone:
+                self._run.settle()
             due = max(due + fault.gap_secs, time.monotonic())
             if due - start > seconds:
                 break
@@ -193,16 +200,20 @@ def _kinds(
         skipped |= {kind: why for kind in _DECK if kind.startswith("environment_")}
     skipped |= dict.fromkeys(trainings.of(env).without, f"{env} cannot have it")
     deck = {**_DECK, **(host_faults.DECK if options.hosts else {})}
-    return {k: n for k, n in deck.items() if k not in skipped}, skipped
+    if impossible := [kind for kind in options.only if kind in skipped]:
+        kind = impossible[0]
+        raise run_lib.RunFailedError(f"there can be no {kind}: {skipped[kind]}")
+    kinds = {k: n for k, n in deck.items() if k not in skipped}
+    return {k: n for k, n in kinds.items() if k in (options.only or kinds)}, skipped
 
 
 def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
     """Runs faults, recovery and a quiet end; returns counts of the whole run."""
-    kinds, skipped = _kinds(options, run)
-    chaos = Chaos(run, _say_nothing if options.json else _tell)
-    lost = 0.0
+    chaos = Chaos(run, _say_nothing if options.json else _tell, bool(options.only))
+    lost, skipped = 0.0, dict[str, str]()
     try:
-        run.open_cluster(run.folder.with_name("ray.out"))
+        kinds, skipped = _kinds(options, run)
+        run.open_cluster(run.folder.with_name("ray.out"), bool(options.only))
         run.start(_ENDLESS)
         run.until(run.is_whole, "record, or not all hosts,", _START_SECS)
         chaos.rain(plan(options.seed, kinds), 60.0 * options.minutes)
@@ -215,12 +226,14 @@ def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
         run.problems.append(str(error))
     return {
         "minutes": options.minutes,
+        "only": options.only,
         "faults": dict(sorted(chaos.faults.items())),
         "faults_in_all": chaos.faults.total(),
         "skipped": skipped,
         "recoveries": sum(map(len, run.watch.recovery_secs.values())),
         "overtaken": run.overtaken,
         "recovery_secs": _recovery_secs(run.watch),
+        "learner_pause_secs": round(run.watch.learner_pause_secs, 2),
         "learning_secs_lost": round(lost, 1),
     }
 
@@ -276,6 +289,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
 def _arguments() -> argparse.Namespace:
     parser = _Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -287,6 +304,7 @@ def _arguments() -> argparse.Namespace:
     add("--target", type=float, help="for the final return; by default as learned")
     add("--learners", type=_count, default=1, help="processes that learn (1)")
     add("--hosts", type=_count, default=0, help="actor hosts (0)")
+    add("--only", type=_names, default=[], help="kinds of fault, one after the other")
     add("--recovery_steps", type=_count, default=400_000, help="agent steps at the end")
     add("--workdir", type=pathlib.Path, help="to keep; else a temporary folder")
     add("--json", action="store_true", help="the JSON line only")
@@ -301,6 +319,10 @@ def _arguments() -> argparse.Namespace:
             f" which is {trainings.of(options.env).num_policies} in {options.env}"
         )
     _check_hosts(options, parser)
+    known = [*_DECK, *(host_faults.DECK if options.hosts else ())]
+    for kind in options.only:
+        if kind not in known:
+            parser.error(f"--only: {kind!r} is none of {', '.join(known)}")
     if options.workdir and options.workdir.exists():
         parser.error(f"--workdir={options.workdir} is there already: name another")
     return options

@@ -48,10 +48,10 @@ class RMSProp:
         self._parameters = parameters
         self._decay, self._momentum, self._epsilon = decay, momentum, epsilon
         self._tensorflow = tensorflow
-        start = torch.ones_like if tensorflow else torch.zeros_like
-        self.state: State = {"mean_square": start(parameters)}
+        start = parameters.new_ones if tensorflow else parameters.new_zeros
+        self.state: State = {"mean_square": start(parameters.shape)}
         if momentum:
-            self.state["momentum"] = torch.zeros_like(parameters)
+            self.state["momentum"] = parameters.new_zeros(parameters.shape)
 
     def step(
         self, gradient: torch.Tensor, learning_rate: torch.Tensor, finite: torch.Tensor
@@ -80,8 +80,8 @@ class Adam:
         self._parameters = parameters
         self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
         self.state: State = {
-            "first_moment": torch.zeros_like(parameters),
-            "second_moment": torch.zeros_like(parameters),
+            "first_moment": parameters.new_zeros(parameters.shape),
+            "second_moment": parameters.new_zeros(parameters.shape),
             "steps": torch.zeros((), device=parameters.device),
         }
 

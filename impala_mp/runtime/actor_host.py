@@ -1,9 +1,11 @@
 """One actor host: a process on another node with actors, rings and a store.
 
-The receiver at the learner's host asks, by `take`. The first question that begins an
-incarnation starts the actors, in a thread. The process ends if no question comes.
+The receiver at the learner's host asks, and the engine's process passes the questions
+on (`host_relay`). The first question that begins an incarnation starts the actors, in a
+thread. The process ends if no question comes.
 """
 
+import contextlib
 import os
 import shutil
 import socket
@@ -11,24 +13,38 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any
+from multiprocessing import connection as connection_lib
+from typing import Any, NoReturn
 
 from impala_mp import errors
 from impala_mp.config import fields, live_hyperparameters, user_code
-from impala_mp.runtime import launch
+from impala_mp.runtime import fork_server, life_pipe, signals
 from impala_mp.transport import host_messages
 
 _JOIN_SECS = 5.0  # for the actors to end
 
 
-class ActorHost:
-    """The process of a host. Its methods are called one after the other."""
+def serve(
+    task: host_messages.Task,
+    pid: int,
+    connection: connection_lib.Connection,
+    life: life_pipe.ChildEnd,
+) -> NoReturn:
+    """Answers questions, and exits with 0 when there are none; `pid`: see `Running`."""
+    life.bind()
+    signals.unblock()
+    with contextlib.suppress(OSError):  # the supervisor retries and reports it
+        fork_server.start(by_fork=True)  # while there is one thread
+    host = ActorHost(task, pid)
+    while True:
+        connection.send(host.take(*connection.recv()))
 
-    def __init__(self, task: dict[str, Any], leave: Callable[[], None]) -> None:
-        """`task` has the fields of `Task`; `leave` ends this process for good."""
-        launch.set_environment()  # before torch is imported
-        self._task, self._leave = host_messages.Task(**task), leave
+
+class ActorHost:
+    """The process of a host."""
+
+    def __init__(self, task: host_messages.Task, pid: int) -> None:
+        self._task, self._pid = task, pid
         self._orphan_secs = float(
             fields.from_json(self._task.config).cluster.orphan_secs
         )
@@ -40,7 +56,7 @@ class ActorHost:
         self._asked = time.monotonic()
         threading.Thread(target=self._watch_over, daemon=True).start()
 
-    def take(self, question: dict[str, Any], parameters: Any = None) -> dict[str, Any]:
+    def take(self, question: dict[str, Any], parameters: Any) -> dict[str, Any]:
         """Answers the receiver; both messages are those of `host_messages`."""
         self._asked = time.monotonic()
         reply = self._answer(host_messages.Question(**question), parameters)
@@ -102,7 +118,7 @@ class ActorHost:
           BadInput: they cannot be made here.
         """
         try:
-            return Running(self._task, question)
+            return Running(self._task, question, self._pid)
         except errors.BadInput:
             raise
         except Exception as error:  # of the user's environment
@@ -120,21 +136,21 @@ class ActorHost:
             self._host.supervisor.stop()
         if self._thread:
             self._thread.join(_JOIN_SECS)
-        self._leave()
+        os._exit(0)
 
 
 class Running:
     """The moving parts of one incarnation."""
 
     def __init__(
-        self, task: host_messages.Task, question: host_messages.Question
+        self, task: host_messages.Task, question: host_messages.Question, pid: int
     ) -> None:
-        """Makes everything that the actors need.
+        """Makes everything that the actors need; `pid` is shown as the host's.
 
         Raises:
           BadInput: there is no such environment here, or no room for it.
         """
-        # Here, so that an import of this module does not import torch.
+        # Here, because the engine's process imports this module, without torch.
         from impala_mp.environments import factory
         from impala_mp.runtime import allocation, host_supervisor
         from impala_mp.transport import topology
@@ -175,7 +191,7 @@ class Running:
             tables,
             config.cluster.compression,
         )
-        self._node = socket.gethostname()
+        self._pid, self._node = pid, socket.gethostname()
         self._facts = allocation.facts(policy)
 
     def take(
@@ -186,6 +202,7 @@ class Running:
         packer = self._forwarder.packer
         counters = {
             **self.supervisor.counters(),
+            "pid": self._pid,
             "raw_bytes": packer.raw_bytes,
             "wire_bytes": packer.wire_bytes,
         }

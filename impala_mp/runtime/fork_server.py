@@ -132,7 +132,8 @@ def _server() -> Any:
 
 def _start() -> None:
     settings: Any = process.current_process()
-    old = _server()._forkserver_address
+    # A child of another server inherits the address of that one.
+    old = _server()._forkserver_pid and _server()._forkserver_address
     folder = tempfile.mkdtemp(prefix="impala-")
     # A socket's address has 107 bytes; the folder's own path may be longer.
     opened = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

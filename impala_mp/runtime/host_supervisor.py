@@ -1,6 +1,5 @@
 """Supervisor of an actor host: actors alone, in a thread of the host's process."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -44,7 +43,6 @@ class HostSupervisor(supervisor.Supervisor):
             "agent_steps": sum(row.get("agent_steps") for row in rows),
             "bad_data": sum(row.get(name) for row in rows for name in bad),
             "wait_ms": sum(row.get("wait_ns") for row in rows) // 10**6,
-            "pid": os.getpid(),
         }
 
     def _install_signal_handlers(self) -> Callable[[], None]:

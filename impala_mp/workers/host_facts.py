@@ -33,7 +33,7 @@ def of(
     return (
         ("impala_mp", impala_mp.__version__),
         ("python", ".".join(platform.python_version_tuple()[:2])),
-        ("torch", torch.__version__),
+        ("torch", str(torch.__version__)),
         ("environment", repr(environment)),
         ("slot", ", ".join(leaves)),
         ("parameters", f"{layout.num_bytes} bytes, {layout.digest[:16]}"),

@@ -101,11 +101,11 @@ class Run:
         self._hosts = hosts
         self.cluster: cluster_lib.Cluster | None = None
 
-    def open_cluster(self, output: pathlib.Path) -> None:
+    def open_cluster(self, output: pathlib.Path, with_spare: bool = False) -> None:
         """Makes the cluster of the hosts, if there are to be any."""
         if self._hosts:
             self.cluster = cluster_lib.Cluster(
-                self._hosts, self.token, python_path(), output
+                self._hosts + with_spare, self.token, python_path(), output
             )
             self._arguments = [
                 *(*self._arguments, f"--config.cluster.hosts={self._hosts}"),

@@ -119,7 +119,8 @@ def judge(report: dict[str, Any], problems: list[str]) -> list[str]:
 
 def _judge_rain(report: dict[str, Any]) -> list[str]:
     """Checks the number of faults and their cost."""
-    least = max(1, int(_MIN_FAULTS_PER_MINUTE * report["minutes"]))
+    rate = 0 if report["only"] else _MIN_FAULTS_PER_MINUTE
+    least = max(1, int(rate * report["minutes"]))
     reasons = [
         f"the median recovery of a killed {role} took {secs} s, where less than"
         f" {_MAX_MEDIAN_SECS[role]} is due"

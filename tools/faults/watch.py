@@ -91,6 +91,8 @@ class Watch:
         self.unhealed: list[str] = []
         self.bad_records = 0
         self._lateness: list[float] = []  # the clock's time minus the learner's
+        self.learner_pause_secs = 0.0  # the longest without an update, while it ran
+        self._updated = (-1, 0.0)  # updates, and the time of the last one
         self._seen: set[int] = set()
         self._lines = harness.Lines(folder / "metrics.jsonl")
         self._recorders: set[int] = set()  # supervisors that have written a record
@@ -151,7 +153,17 @@ class Watch:
             self.mixed_unrolls = max(self.mixed_unrolls, mixed)
             self._lateness.append(time.monotonic() - record["time_secs"])
             self._count_bad_data(record)
+            self._measure_pause(record)
         self.last = record
+
+    def _measure_pause(self, record: dict[str, Any]) -> None:
+        updates, secs = self._updated
+        if updates >= 0:
+            self.learner_pause_secs = max(
+                self.learner_pause_secs, record["time_secs"] - secs
+            )
+        if record["updates"] != updates:
+            self._updated = record["updates"], record["time_secs"]
 
     def _count_bad_data(self, record: dict[str, Any]) -> None:
         """Counts discarded trajectories, and losses that are not numbers.

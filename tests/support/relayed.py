@@ -1,0 +1,45 @@
+"""Engine's process of an actor host, without an engine.
+
+It prints its pid, and answers each line of JSON, [question, bytes of parameters].
+"""
+
+import json
+import os
+import sys
+
+import numpy as np
+
+from impala_mp import config as config_lib
+from impala_mp.config import fields
+from impala_mp.runtime import host_relay
+from impala_mp.transport import host_messages
+
+LEFT = 7  # exit code when the host has left for good
+
+
+def _task():
+    config = config_lib.get_impala_config()
+    config.environment.id = "Catch"
+    config.batch_size = 8
+    config.cluster.compression = "none"
+    config.cluster.orphan_secs = float(sys.argv[1])
+    return host_messages.Task(
+        0, f"impala-test-{os.getpid()}", fields.to_json(config), 1, (0, 1), 1
+    )
+
+
+def main():
+    relay = host_relay.Relay(_task()._asdict(), lambda: os._exit(LEFT))
+    print(os.getpid(), "torch" in sys.modules, flush=True)
+    from impala_mp.transport import slot_wire  # brings torch
+
+    for line in sys.stdin:
+        question, num_bytes = json.loads(line)
+        frame = slot_wire.seal(np.zeros(num_bytes, np.uint8)) if num_bytes else None
+        reply = relay.take(question, frame)
+        reply["slots"] = len(reply.get("slots", ()))
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()
