@@ -1,5 +1,8 @@
 """Optimizers against those of torch, and steps that are gated."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -75,3 +78,17 @@ def test_a_gated_step_never_was(name, momentum):
     assert torch.equal(ends[0][0], ends[1][0])
     for key, tensor in ends[0][1].items():
         assert torch.equal(tensor, ends[1][1][key])
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop_tensorflow", "rmsprop_torch"])
+def test_its_size_is_known_without_memory_or_a_slow_import(name):
+    """torch imports sympy for some functions of the meta device, which takes 0.5 s."""
+    code = (
+        "import sys, torch\n"
+        "from tests.algorithms import optimizers_test\n"
+        "flat = torch.empty(7, device='meta')\n"
+        f"state = optimizers_test._make({name!r}, flat, 0.9).state\n"
+        "assert all(each.device.type == 'meta' for each in state.values())\n"
+        "assert 'sympy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

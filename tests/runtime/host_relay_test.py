@@ -22,7 +22,7 @@ _NEVER = 1000.0
 class _Host:
     def __init__(self, process):
         self.process = process
-        self.pid, self.has_torch = process.stdout.readline().split()
+        self.pid = int(process.stdout.readline())
 
     def ask(self, *, parameters=0, **question):
         asked = host_messages.Question(**{"incarnation": 1, "next": 0, **question})
@@ -41,10 +41,11 @@ class _Host:
 
     def below(self):
         """Returns the pids of all processes that it started."""
-        return [pid for pid in _family(int(self.pid)) if pid != int(self.pid)]
+        return _family(self.pid)[1:]
 
 
 def _family(pid):
+    """Returns the pid, and those of all processes below it."""
     parents = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
@@ -77,14 +78,14 @@ def _num_bytes(reply):
 def test_slots_come_through_a_process_without_torch():
     with _started() as host:
         reply = host.begin()
+        assert not reply["torch"]  # with the facts of the host
         counters = dict(reply["counters"])
         version, size = 1, _num_bytes(reply)
         end = time.monotonic() + _SECS
         while not reply["slots"]:
             assert time.monotonic() < end
             reply = host.ask(room=2, poll_secs=0.2, version=version, parameters=size)
-        assert host.has_torch == "False"
-        assert counters["pid"] == int(host.pid)
+        assert counters["pid"] == host.pid
         assert reply["incarnation"] == reply["version"] == 1
 
 
@@ -97,19 +98,14 @@ def test_no_process_outlives_the_engines():
         assert not harness.survivors(below, _SECS)
 
 
-def _host_of(relay):
-    """The pid of the host's process: of the first that has a fork server."""
-    servers = [pid for pid in _family(int(relay.pid)) if pid != int(relay.pid)]
-    return next(
-        pid for pid in servers if harness.parent(harness.parent(pid)) == int(relay.pid)
-    )
-
-
 def test_the_engines_process_ends_with_a_killed_host():
     with _started() as host:
         host.begin()
-        os.kill(_host_of(host), signal.SIGKILL)
+        below = host.below()
+        served = [p for p in below if harness.parent(harness.parent(p)) == host.pid]
+        os.kill(served[0], signal.SIGKILL)  # the child of its fork server
         assert host.process.wait(_SECS) == 1
+        assert not harness.survivors(below, _SECS)
 
 
 def test_a_host_that_is_not_asked_leaves_for_good():

@@ -1,6 +1,7 @@
 """Engine's process of an actor host, without an engine.
 
-It prints its pid, and answers each line of JSON, [question, bytes of parameters].
+It prints its pid, and answers each line of JSON, [question, bytes of parameters]. Its
+replies tell whether it has imported torch.
 """
 
 import json
@@ -30,14 +31,17 @@ def _task():
 
 def main():
     relay = host_relay.Relay(_task()._asdict(), lambda: os._exit(LEFT))
-    print(os.getpid(), "torch" in sys.modules, flush=True)
+    print(os.getpid(), flush=True)
     from impala_mp.transport import slot_wire  # brings torch
 
     for line in sys.stdin:
         question, num_bytes = json.loads(line)
         frame = slot_wire.seal(np.zeros(num_bytes, np.uint8)) if num_bytes else None
         reply = relay.take(question, frame)
-        reply["slots"] = len(reply.get("slots", ()))
+        reply |= {
+            "slots": len(reply.get("slots", ())),
+            "torch": "torch" in sys.modules,
+        }
         print(json.dumps(reply), flush=True)
 
 

@@ -6,16 +6,19 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 
+import chaos
 import harness
 from faults import (
     cluster,
     faulty_env,
     host_faults,
+    run as run_lib,
     verdict,
     watch as watch_lib,
 )
@@ -116,6 +119,7 @@ def test_few_faults_and_slow_recoveries_fail(rained):
     assert reasons(minutes=10.0, faults_in_all=200) == []
     assert "199 faults, where 200" in reasons(minutes=10.0, faults_in_all=199)[0]
     assert "0 faults, where 1 " in reasons(minutes=0.01, faults_in_all=0)[0]
+    assert reasons(only=["kill_actor"], minutes=10.0, faults_in_all=1) == []
     actor, learner = reasons(recovery_secs=slow)
     assert "killed actor took 1.0 s" in actor
     assert "killed learner took 10.0 s" in learner
@@ -129,6 +133,7 @@ def test_few_faults_and_slow_recoveries_fail(rained):
         ("--learners=2", "at most the number of policies, which is 1 in catch"),
         ("--hosts=101", "must be at most 100"),
         ("--hosts=1 --env=league", "does not go with --env=league"),
+        ("--only=kill_actor,kill_host", "'kill_host' is none of kill_actor, "),
     ],
 )
 def test_bad_arguments_are_a_sentence(flag, sentence):
@@ -136,6 +141,39 @@ def test_bad_arguments_are_a_sentence(flag, sentence):
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _dealt(*only, problem=""):
+    """The kinds that are dealt on a machine whose disk has this problem."""
+    options = types.SimpleNamespace(env="catch", seed=0, hosts=0, only=[*only])
+    run = types.SimpleNamespace(disk=types.SimpleNamespace(problem=problem))
+    return chaos._kinds(options, run)[0]
+
+
+def test_faults_of_some_kinds_only():
+    assert {"kill_actor", "fill_disk", "stop_run"} <= {*_dealt()}
+    assert {*_dealt("kill_actor", "fill_disk")} == {"kill_actor", "fill_disk"}
+    assert "fill_disk" not in _dealt(problem="cannot mount")
+    with pytest.raises(run_lib.RunFailedError, match="no fill_disk: cannot mount"):
+        _dealt("kill_actor", "fill_disk", problem="cannot mount")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_each_fault_waits_for_the_recovery_if_it_is_to_be_alone(monkeypatch, alone):
+    happened = []
+    run = types.SimpleNamespace(
+        settle=lambda: happened.append("settled"), until=lambda find, what: None
+    )
+    rain = chaos.Chaos(run, lambda text: None, alone)
+    monkeypatch.setattr(rain, "_kill", lambda what, fault: happened.append(what))
+    rain.rain(iter([chaos.Fault("kill_actor", 0, 0.0, 0.0)] * 2), 1000.0)
+    assert happened == (["settled", "actor"] if alone else ["actor"]) * 2
+
+
+def test_the_longest_pause_of_the_learner(watch):
+    for updates, secs in [(1, 1.0), (2, 1.5), (2, 1.9), (3, 2.9), (3, 3.0), (4, 3.5)]:
+        watch._measure_pause({"updates": updates, "time_secs": secs})
+    assert watch.learner_pause_secs == pytest.approx(1.4)
 
 
 def _of_two_policies(**changes):
