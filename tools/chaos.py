@@ -21,7 +21,6 @@ import json
 import math
 import os
 import pathlib
-import random
 import shutil
 import signal
 import statistics
@@ -30,11 +29,12 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import harness
 from faults import (
     cluster as cluster_lib,
+    deck as deck_lib,
     host_faults,
     run as run_lib,
     trainings,
@@ -42,15 +42,6 @@ from faults import (
     watch as watch_lib,
 )
 
-_DECK = {  # faults, and how often each is dealt among 41
-    **{"kill_actor": 5, "kill_learner": 3, "kill_evaluator": 2},
-    **{"pause_actor": 3, "pause_learner": 2, "pause_evaluator": 1},
-    **{"freeze_actor": 2, "freeze_learner": 1, "freeze_evaluator": 1},
-    **{"kill_inference": 3, "pause_inference": 2, "freeze_inference": 1},  # if there
-    **{"environment_raises": 3, "environment_hangs": 1, "environment_leaks": 2},
-    **{"environment_nan_reward": 2, "environment_nan_observation": 2},
-    **{"stop_run": 1, "kill_supervisor": 1, "kill_fork_server": 1, "fill_disk": 2},
-}
 _ROLES = ("actor", "learner", "inference", "evaluator")
 _SETTINGS = {
     "health.checksums": "true",
@@ -70,28 +61,7 @@ _ENDLESS = 10**12  # agent steps
 _START_SECS = 180.0  # with the nodes of a cluster
 _RECOVERY_SHARE = 10  # at least one step of so many is learned undisturbed
 _MIN_STEPS_PER_SEC = 500  # below which the last run has failed
-_GAP_SECS = (1.5, 2.5)  # between two faults
 _ORDER_SECS = 3.0  # until an environment follows an order
-
-
-class Fault(NamedTuple):
-    """One entry of the plan."""
-
-    kind: str
-    choice: int  # of a process
-    share: float  # of a duration, in [0, 1)
-    gap_secs: float  # to the next fault
-
-
-def plan(seed: int, kinds: dict[str, int]) -> Iterator[Fault]:
-    """Faults for ever: each deck is shuffled, and dealt to its end."""
-    rng = random.Random(seed)
-    deck = [kind for kind, count in kinds.items() for _ in range(count)]
-    while True:
-        rng.shuffle(deck)
-        for kind in deck:
-            gap = rng.uniform(*_GAP_SECS)
-            yield Fault(kind, rng.randrange(1 << 16), rng.random(), gap)
 
 
 class Chaos:
@@ -105,7 +75,7 @@ class Chaos:
         self._hosts = host_faults.HostFaults(run)
         self.faults: collections.Counter[str] = collections.Counter()
 
-    def rain(self, faults: Iterator[Fault], seconds: float) -> None:
+    def rain(self, faults: Iterator[deck_lib.Fault], seconds: float) -> None:
         start = due = time.monotonic()
         for fault in faults:
             if self._alone:
@@ -122,7 +92,7 @@ class Chaos:
             self.faults[fault.kind] += 1
             self._tell(f"{time.monotonic() - start:7.1f} s  {fault.kind}")
 
-    def _kill(self, role: str, fault: Fault) -> None:
+    def _kill(self, role: str, fault: deck_lib.Fault) -> None:
         if role == "fork_server":
             seat = self._run.victim("learner", 0, running=False)
             self._run.wound("fork server", seat)
@@ -136,24 +106,24 @@ class Chaos:
         self._run.wound(role, seat)
         self._run.signal(seat["pid"], signal.SIGKILL)
 
-    def _stop(self, what: str, fault: Fault) -> None:
+    def _stop(self, what: str, fault: deck_lib.Fault) -> None:
         self._run.stop(wound="run")
         self._run.start(_ENDLESS)
 
-    def _pause(self, role: str, fault: Fault) -> None:
+    def _pause(self, role: str, fault: deck_lib.Fault) -> None:
         seat = self._run.victim(role, fault.choice)
         seconds = 0.2 + 1.3 * fault.share
         self._run.freeze(seat["pid"], until=time.monotonic() + seconds)
 
-    def _freeze(self, role: str, fault: Fault) -> None:
+    def _freeze(self, role: str, fault: deck_lib.Fault) -> None:
         seat = self._run.victim(role, fault.choice)
         self._run.wound(f"hung {role}", seat)
         self._run.freeze(seat["pid"])
 
-    def _fill(self, what: str, fault: Fault) -> None:
+    def _fill(self, what: str, fault: deck_lib.Fault) -> None:
         self._run.disk.fill(until=time.monotonic() + 2.0 + 2.0 * fault.share)
 
-    def _environment(self, order: str, fault: Fault) -> None:
+    def _environment(self, order: str, fault: deck_lib.Fault) -> None:
         seat = None
         while seat is None:
             seat = self._ordered(order, self._run.victim("actor", fault.choice))
@@ -177,48 +147,19 @@ class Chaos:
         return None
 
 
-def _served(options: argparse.Namespace) -> bool:
-    may_be = trainings.of(options.env).may_be_served and not options.hosts
-    return options.seed % 2 == 1 and may_be
-
-
-def _kinds(
-    options: argparse.Namespace, run: run_lib.Run
-) -> tuple[dict[str, int], dict[str, str]]:
-    """The deck for this machine and environment, and why some kinds are not in it."""
-    env, skipped = options.env, {}
-    if run.disk.problem:
-        skipped["fill_disk"] = run.disk.problem
-    if not _served(options):
-        why = "each actor infers for itself: an odd --seed has an inference server"
-        if options.hosts or not trainings.of(env).may_be_served:
-            where = "with hosts" if options.hosts else f"in {env}"
-            why = f"each actor infers for itself {where}"
-        skipped |= {kind: why for kind in _DECK if kind.endswith("_inference")}
-    if not trainings.is_wrapped(env):
-        why = f"{env} is not wrapped"
-        skipped |= {kind: why for kind in _DECK if kind.startswith("environment_")}
-    skipped |= dict.fromkeys(trainings.of(env).without, f"{env} cannot have it")
-    deck = {**_DECK, **(host_faults.DECK if options.hosts else {})}
-    if impossible := [kind for kind in options.only if kind in skipped]:
-        kind = impossible[0]
-        raise run_lib.RunFailedError(f"there can be no {kind}: {skipped[kind]}")
-    kinds = {k: n for k, n in deck.items() if k not in skipped}
-    return {k: n for k, n in kinds.items() if k in (options.only or kinds)}, skipped
-
-
 def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
     """Runs faults, recovery and a quiet end; returns counts of the whole run."""
     chaos = Chaos(run, _say_nothing if options.json else _tell, bool(options.only))
-    lost, skipped = 0.0, dict[str, str]()
+    lost, pause, skipped = 0.0, 0.0, dict[str, str]()
     try:
-        kinds, skipped = _kinds(options, run)
+        kinds, skipped = deck_lib.dealt(options, run)
         run.open_cluster(run.folder.with_name("ray.out"), bool(options.only))
         run.start(_ENDLESS)
         run.until(run.is_whole, "record, or not all hosts,", _START_SECS)
-        chaos.rain(plan(options.seed, kinds), 60.0 * options.minutes)
+        run.watch.learner_pause_secs = 0.0
+        chaos.rain(deck_lib.plan(options.seed, kinds), 60.0 * options.minutes)
         run.settle()
-        lost = run.watch.learning_secs_lost()
+        lost, pause = run.watch.learning_secs_lost(), run.watch.learner_pause_secs
         run.stop()
         _finish(run, options.recovery_steps)
         run.check_hosts()
@@ -233,7 +174,7 @@ def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
         "recoveries": sum(map(len, run.watch.recovery_secs.values())),
         "overtaken": run.overtaken,
         "recovery_secs": _recovery_secs(run.watch),
-        "learner_pause_secs": round(run.watch.learner_pause_secs, 2),
+        "learner_pause_secs": round(pause, 2),
         "learning_secs_lost": round(lost, 1),
     }
 
@@ -319,10 +260,11 @@ def _arguments() -> argparse.Namespace:
             f" which is {trainings.of(options.env).num_policies} in {options.env}"
         )
     _check_hosts(options, parser)
-    known = [*_DECK, *(host_faults.DECK if options.hosts else ())]
+    deck, skipped = deck_lib.of(options)
     for kind in options.only:
-        if kind not in known:
-            parser.error(f"--only: {kind!r} is none of {', '.join(known)}")
+        if kind not in deck:
+            why = skipped.get(kind, f"it is none of {', '.join(deck)}")
+            parser.error(f"--only: there can be no {kind!r}, for {why}")
     if options.workdir and options.workdir.exists():
         parser.error(f"--workdir={options.workdir} is there already: name another")
     return options
@@ -367,7 +309,7 @@ def main() -> None:
 def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
     """One run under faults in the folder `base`, and the verdict on it."""
     segments = set(os.listdir("/dev/shm"))
-    mode = "server" if _served(options) else "actor"
+    mode = "server" if deck_lib.served(options) else "actor"
     known = trainings.of(options.env)
     settings = {
         **_SETTINGS,

@@ -6,6 +6,7 @@ thread. The process ends if no question comes.
 """
 
 import contextlib
+import faulthandler
 import os
 import shutil
 import socket
@@ -26,25 +27,34 @@ _JOIN_SECS = 5.0  # for the actors to end
 
 def serve(
     task: host_messages.Task,
-    pid: int,
+    engine_pid: int,
     connection: connection_lib.Connection,
     life: life_pipe.ChildEnd,
 ) -> NoReturn:
-    """Answers questions, and exits with 0 when there are none; `pid`: see `Running`."""
+    """Answers questions, after one word that it can.
+
+    The process exits with 0 when none has come for `cluster.orphan_secs`.
+    """
     life.bind()
-    signals.unblock()
-    with contextlib.suppress(OSError):  # the supervisor retries and reports it
-        fork_server.start(by_fork=True)  # while there is one thread
-    host = ActorHost(task, pid)
-    while True:
-        connection.send(host.take(*connection.recv()))
+    faulthandler.enable()
+    signals.leave_to_supervisor()
+    try:
+        with contextlib.suppress(OSError):  # the supervisor retries and reports it
+            fork_server.start(by_fork=True)  # while there is one thread
+        host = ActorHost(task, engine_pid)
+        connection.send("ready")
+        while True:
+            connection.send(host.take(*connection.recv()))
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # an orderly end would wait for the actors
 
 
 class ActorHost:
     """The process of a host."""
 
-    def __init__(self, task: host_messages.Task, pid: int) -> None:
-        self._task, self._pid = task, pid
+    def __init__(self, task: host_messages.Task, engine_pid: int) -> None:
+        self._task, self._engine_pid = task, engine_pid
         self._orphan_secs = float(
             fields.from_json(self._task.config).cluster.orphan_secs
         )
@@ -59,7 +69,12 @@ class ActorHost:
     def take(self, question: dict[str, Any], parameters: Any) -> dict[str, Any]:
         """Answers the receiver; both messages are those of `host_messages`."""
         self._asked = time.monotonic()
-        reply = self._answer(host_messages.Question(**question), parameters)
+        try:
+            reply = self._answer(host_messages.Question(**question), parameters)
+        except Exception as error:
+            traceback.print_exc()
+            self._failure = user_code.explain(error)
+            reply = self._failed()
         self._asked = time.monotonic()
         return host_messages.to_dict(reply)
 
@@ -71,12 +86,7 @@ class ActorHost:
                 return host_messages.Reply(0, host_messages.NEW)
             self._begin(question)
         if self._failure:
-            return host_messages.Reply(
-                self._incarnation,
-                host_messages.FAILED,
-                failure=self._failure,
-                is_bad_input=self._is_bad_input,
-            )
+            return self._failed()
         if question.stop and not self._stopping:
             self._stopping = True
             if self._host:
@@ -88,6 +98,14 @@ class ActorHost:
         reply: host_messages.Reply = self._host.take(question, parameters)
         ended = self._thread is not None and not self._thread.is_alive()
         return reply._replace(state=host_messages.ENDED) if ended else reply
+
+    def _failed(self) -> host_messages.Reply:
+        return host_messages.Reply(
+            self._incarnation,
+            host_messages.FAILED,
+            failure=self._failure,
+            is_bad_input=self._is_bad_input,
+        )
 
     def _begin(self, question: host_messages.Question) -> None:
         self._incarnation = question.incarnation
@@ -118,7 +136,7 @@ class ActorHost:
           BadInput: they cannot be made here.
         """
         try:
-            return Running(self._task, question, self._pid)
+            return Running(self._task, question, self._engine_pid)
         except errors.BadInput:
             raise
         except Exception as error:  # of the user's environment
@@ -143,9 +161,14 @@ class Running:
     """The moving parts of one incarnation."""
 
     def __init__(
-        self, task: host_messages.Task, question: host_messages.Question, pid: int
+        self,
+        task: host_messages.Task,
+        question: host_messages.Question,
+        engine_pid: int,
     ) -> None:
-        """Makes everything that the actors need; `pid` is shown as the host's.
+        """Makes everything that the actors need.
+
+        health.json shows `engine_pid`, that of the engine's process.
 
         Raises:
           BadInput: there is no such environment here, or no room for it.
@@ -191,7 +214,7 @@ class Running:
             tables,
             config.cluster.compression,
         )
-        self._pid, self._node = pid, socket.gethostname()
+        self._engine_pid, self._node = engine_pid, socket.gethostname()
         self._facts = allocation.facts(policy)
 
     def take(
@@ -202,7 +225,7 @@ class Running:
         packer = self._forwarder.packer
         counters = {
             **self.supervisor.counters(),
-            "pid": self._pid,
+            "pid": self._engine_pid,
             "raw_bytes": packer.raw_bytes,
             "wire_bytes": packer.wire_bytes,
         }

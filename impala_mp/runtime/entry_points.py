@@ -112,13 +112,8 @@ def _settle(incarnation: int, log: str, life: life_pipe.ChildEnd) -> None:
     print(f"--- incarnation {incarnation}, pid {os.getpid()}", flush=True)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    # A terminal's Ctrl-C and end, and a scheduler's SIGTERM reach all processes. Only
-    # the supervisor acts on them. Handlers, because programs that an environment
-    # starts would inherit ignored signals.
-    for number in signals.ENDING:
-        signal.signal(number, lambda number, frame: None)
     # SIGUSR1 to all processes requests a checkpoint; children print their stacks.
-    signals.unblock()
+    signals.leave_to_supervisor()
     signal.signal(END, lambda number, frame: signals.interrupt(1))
     process_end.forget_exit_handlers()
 

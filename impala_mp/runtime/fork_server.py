@@ -47,6 +47,12 @@ def start(by_fork: bool = False) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def kill() -> None:
+    """Kills the server: a start that waits for it fails with EOFError."""
+    if _runs():
+        os.kill(_server()._forkserver_pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def _with_this_path() -> Iterator[None]:
     """Starts Python's processes with the sys.path of this one.

@@ -4,49 +4,70 @@ The engine's process imports no torch. One import in the fork server is enough f
 host and its actors, so that a killed host is back sooner.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import os
-import sys
 import threading
-import types
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing import spawn
 from typing import Any
 
 from impala_mp.config import fields
 from impala_mp.runtime import actor_host, fork_server, launch, life_pipe
 from impala_mp.transport import host_messages
 
+_LEAVE_SECS = 10.0  # for the engine to end this process
+
 
 class Relay:
-    """Passes questions to the host, and ends with it."""
+    """Passes questions to the host. Both processes end together."""
 
     def __init__(self, task: dict[str, Any], leave: Callable[[], None]) -> None:
         """Starts the host.
 
         Args:
           task: fields of `Task`.
-          leave: ends this process for good, when the host has left.
+          leave: asks the engine to end this process for good; the host has left.
+
+        Raises:
+          RuntimeError: the host did not start.
         """
         launch.set_environment()  # before torch is imported, by the fork server
         self._leave = leave
-        settings = fields.from_json(task["config"]).health
-        limit = threading.Timer(settings.start_secs + settings.reset_secs, _give_up)
-        limit.daemon = True
-        limit.start()
-        fork_server.start()
         self._life = life_pipe.LifePipe()
         self._connection, there = multiprocessing.Pipe()
         self._host: Any = multiprocessing.get_context("forkserver").Process(
             target=actor_host.serve,
             args=(host_messages.Task(**task), os.getpid(), there, self._life),
         )
-        with _no_script():
-            self._host.start()
-        limit.cancel()
-        there.close()
+        settings = fields.from_json(task["config"]).health
+        limit = threading.Timer(settings.start_secs, self._give_up)
+        limit.daemon = True
+        limit.start()
+        try:
+            fork_server.start()
+            with _no_script():
+                self._host.start()
+            there.close()
+            self._connection.recv()
+        except (OSError, EOFError) as error:
+            raise RuntimeError(
+                f"the processes of this host did not start ({error!r}). The logs of"
+                " Ray's worker on its node have the reason."
+            ) from error
+        finally:
+            limit.cancel()
+        # Before multiprocessing's, which waits for the host.
+        atexit.register(self._life.close)
         self._end = threading.Thread(target=self._end_with_host, daemon=True)
         self._end.start()
+
+    def _give_up(self) -> None:
+        """Makes a start that takes too long fail."""
+        self._life.close()
+        fork_server.kill()
 
     def take(self, question: dict[str, Any], parameters: Any = None) -> dict[str, Any]:
         """Returns the host's answer; both messages are those of `host_messages`."""
@@ -55,27 +76,29 @@ class Relay:
             reply: dict[str, Any] = self._connection.recv()
             return reply
         except (OSError, EOFError):
-            self._end.join()  # ends this process
+            self._end.join()  # this process ends
             raise
 
     def _end_with_host(self) -> None:
         self._host.join()
         if self._host.exitcode == 0:
-            self._leave()
+            with contextlib.suppress(Exception):
+                self._leave()
+                time.sleep(_LEAVE_SECS)
         os._exit(1)
 
 
 @contextlib.contextmanager
 def _no_script() -> Iterator[None]:
-    """Hides the engine's script: a host and its actors would import it, and its all."""
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    """Starts processes that do not run the engine's script, with all its imports."""
+    prepare = spawn.get_preparation_data
+
+    def without_script(name: str) -> dict[str, Any]:
+        data = prepare(name)
+        return {key: data[key] for key in data if not key.startswith("init_main_")}
+
+    spawn.get_preparation_data = without_script
     try:
         yield
     finally:
-        sys.modules["__main__"] = script
-
-
-def _give_up() -> None:
-    print("The fork server of this host did not start in time.", flush=True)
-    os._exit(1)
+        spawn.get_preparation_data = prepare

@@ -1,5 +1,6 @@
 """Supervisor of an actor host: actors alone, in a thread of the host's process."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -30,7 +31,8 @@ class HostSupervisor(supervisor.Supervisor):
     def stop(self) -> None:
         """Ends the run; any thread may call it."""
         self._stop_requested = time.monotonic()
-        self._wakeup_writer.send(b"\0")
+        with contextlib.suppress(OSError):  # it has ended just now
+            self._wakeup_writer.send(b"\0")
 
     def counters(self) -> dict[str, int]:
         """Returns numbers of the actors, for the learner's host."""

@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 
 class Host:
-    """Ray's process of a host, which Ray starts on a node."""
+    """Ray's process of a host, on a node."""
 
     def __init__(self, task: dict[str, Any]) -> None:
         # The code of a host starts processes; the receiver is started as they are.
@@ -51,7 +51,7 @@ class Host:
 
 
 def _leave_for_good() -> None:
-    """Ends this process, a host, so that Ray does not start it again."""
+    """Ends this process, the relay of a host, so that Ray does not start it again."""
     ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 

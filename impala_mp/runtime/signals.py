@@ -87,6 +87,18 @@ def unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _NEEDED)
 
 
+def leave_to_supervisor() -> None:
+    """Lets the signals that end a run do nothing in this child.
+
+    A terminal's Ctrl-C and end, and a scheduler's SIGTERM reach all processes. Only the
+    supervisor acts on them. Handlers, because programs that an environment starts would
+    inherit ignored signals.
+    """
+    for number in ENDING:
+        signal.signal(number, lambda number, frame: None)
+    unblock()
+
+
 def interrupt(code: int) -> NoReturn:
     """Ends the work of this process with an exception."""
     raise errors.Interrupted(code)

@@ -250,6 +250,10 @@ def test_hosts_end_when_the_machine_of_the_learner_is_gone(cluster, start):
     (host,) = run.wait(lambda h: h[0]["arrived"] > 5, "the host")
     run.process.kill()
     _wait_until_gone([host["pid"]])
+    from ray.util import state  # not started again, either
+
+    time.sleep(5.0)
+    assert not [a for a in state.list_actors() if a.state not in ("DEAD",)]
 
 
 def test_a_wrong_token_is_refused_with_a_sentence(start, monkeypatch):

@@ -19,7 +19,9 @@ _SECS = 60.0  # for anything to happen, on a busy machine
 _NEVER = 1000.0
 
 
-class _Host:
+class _Engine:
+    """The engine's process, and the receiver's end."""
+
     def __init__(self, process):
         self.process = process
         self.pid = int(process.stdout.readline())
@@ -32,24 +34,36 @@ class _Host:
         return json.loads(self.process.stdout.readline())
 
     def begin(self):
-        """Begins an incarnation; returns its first reply."""
+        """Begins an incarnation; returns the first reply with facts, and the last.
+
+        Then the actor lives.
+        """
         assert self.ask()["state"] == host_messages.NEW
         reply = self.ask(begin=True, room=2, poll_secs=0.2, names=[[]])
         while reply["state"] == host_messages.STARTING:
             reply = self.ask(room=2, poll_secs=0.2)
-        return reply
+        first = reply
+        end = time.monotonic() + _SECS
+        while not dict(reply["counters"])["alive"]:
+            assert time.monotonic() < end
+            reply = self.ask(room=2, poll_secs=0.2)
+        return first
 
     def below(self):
         """Returns the pids of all processes that it started."""
         return _family(self.pid)[1:]
+
+    def host(self):
+        """Returns the pid of the host: the child of the engine's fork server."""
+        parent = harness.parent
+        return next(p for p in self.below() if parent(parent(p)) == self.pid)
 
 
 def _family(pid):
     """Returns the pid, and those of all processes below it."""
     parents = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            parents[int(name)] = harness.parent(int(name))
+        parents[int(name)] = harness.parent(int(name))
     found = [pid]
     for each in found:
         found += [child for child, parent in parents.items() if parent == each]
@@ -57,61 +71,72 @@ def _family(pid):
 
 
 @contextlib.contextmanager
-def _started(orphan_secs=_NEVER):
+def _started(folder, orphan_secs=_NEVER):
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.relayed", str(orphan_secs)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
     )
     try:
-        yield _Host(process)
+        yield _Engine(process)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
 
 
-def _num_bytes(reply):
-    return int(dict(reply["facts"])["parameters"].split()[0])
-
-
-def test_slots_come_through_a_process_without_torch():
-    with _started() as host:
-        reply = host.begin()
-        assert not reply["torch"]  # with the facts of the host
-        counters = dict(reply["counters"])
-        version, size = 1, _num_bytes(reply)
+def test_slots_come_through_a_process_without_torch(tmp_path):
+    with _started(tmp_path) as engine:
+        reply = engine.begin()
+        assert not reply["torch"]
+        assert dict(reply["counters"])["pid"] == engine.pid
+        size = int(dict(reply["facts"])["parameters"].split()[0])
         end = time.monotonic() + _SECS
         while not reply["slots"]:
             assert time.monotonic() < end
-            reply = host.ask(room=2, poll_secs=0.2, version=version, parameters=size)
-        assert counters["pid"] == host.pid
+            reply = engine.ask(room=2, poll_secs=0.2, version=1, parameters=size)
         assert reply["incarnation"] == reply["version"] == 1
 
 
-def test_no_process_outlives_the_engines():
-    with _started() as host:
-        host.begin()
-        assert harness.wait_for(lambda: len(host.below()) >= 4, _SECS)
-        below = host.below()
-        host.process.kill()
+@pytest.mark.parametrize("frozen", [False, True])
+def test_no_process_outlives_the_engines(tmp_path, frozen):
+    with _started(tmp_path) as engine:
+        engine.begin()
+        below = engine.below()
+        assert len(below) >= 5  # two fork servers, the tracker, the host, its actor
+        if frozen:
+            os.kill(engine.host(), signal.SIGSTOP)
+        engine.process.kill()
         assert not harness.survivors(below, _SECS)
 
 
-def test_the_engines_process_ends_with_a_killed_host():
-    with _started() as host:
-        host.begin()
-        below = host.below()
-        served = [p for p in below if harness.parent(harness.parent(p)) == host.pid]
-        os.kill(served[0], signal.SIGKILL)  # the child of its fork server
-        assert host.process.wait(_SECS) == 1
+@pytest.mark.parametrize("victim", ["host", "fork server"])
+def test_the_engines_process_ends_with_its_host(tmp_path, victim):
+    with _started(tmp_path) as engine:
+        engine.begin()
+        below, host = engine.below(), engine.host()
+        pid = host if victim == "host" else harness.parent(host)
+        os.kill(pid, signal.SIGKILL)
+        assert engine.process.wait(_SECS) == 1
         assert not harness.survivors(below, _SECS)
 
 
-def test_a_host_that_is_not_asked_leaves_for_good():
-    with _started(orphan_secs=5.0) as host:
-        host.begin()
-        assert harness.wait_for(lambda: len(host.below()) >= 4, _SECS)
-        below = host.below()
-        assert host.process.wait(_SECS) == relayed.LEFT
+def test_a_host_that_is_not_asked_leaves_for_good(tmp_path):
+    with _started(tmp_path, orphan_secs=5.0) as engine:
+        engine.begin()
+        below = engine.below()
+        assert engine.process.wait(_SECS) == relayed.LEFT
         assert not harness.survivors(below, _SECS)
+        assert not os.listdir(tmp_path)
+
+
+def test_an_error_in_a_host_is_its_reply(tmp_path):
+    with _started(tmp_path) as engine:
+        engine.begin()
+        reply = engine.ask(next=7)
+        assert reply["state"] == host_messages.FAILED
+        assert "slot 7 is asked for" in reply["failure"]
+        assert engine.ask()["state"] == host_messages.FAILED

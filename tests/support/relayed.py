@@ -1,7 +1,7 @@
 """Engine's process of an actor host, without an engine.
 
 It prints its pid, and answers each line of JSON, [question, bytes of parameters]. Its
-replies tell whether it has imported torch.
+replies tell whether it has imported torch. What the host prints goes to standard error.
 """
 
 import json
@@ -29,20 +29,26 @@ def _task():
     )
 
 
-def main():
-    relay = host_relay.Relay(_task()._asdict(), lambda: os._exit(LEFT))
-    print(os.getpid(), flush=True)
+def _frame(num_bytes):
     from impala_mp.transport import slot_wire  # brings torch
 
+    return slot_wire.seal(np.zeros(num_bytes, np.uint8))
+
+
+def main():
+    # A host prints, too, and replies must stay apart.
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    relay = host_relay.Relay(_task()._asdict(), lambda: os._exit(LEFT))
+    print(os.getpid(), file=replies)
     for line in sys.stdin:
         question, num_bytes = json.loads(line)
-        frame = slot_wire.seal(np.zeros(num_bytes, np.uint8)) if num_bytes else None
-        reply = relay.take(question, frame)
+        reply = relay.take(question, _frame(num_bytes) if num_bytes else None)
         reply |= {
             "slots": len(reply.get("slots", ())),
             "torch": "torch" in sys.modules,
         }
-        print(json.dumps(reply), flush=True)
+        print(json.dumps(reply), file=replies)
 
 
 if __name__ == "__main__":

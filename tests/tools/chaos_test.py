@@ -16,6 +16,7 @@ import chaos
 import harness
 from faults import (
     cluster,
+    deck,
     faulty_env,
     host_faults,
     run as run_lib,
@@ -133,7 +134,8 @@ def test_few_faults_and_slow_recoveries_fail(rained):
         ("--learners=2", "at most the number of policies, which is 1 in catch"),
         ("--hosts=101", "must be at most 100"),
         ("--hosts=1 --env=league", "does not go with --env=league"),
-        ("--only=kill_actor,kill_host", "'kill_host' is none of kill_actor, "),
+        ("--only=kill_actor,kill_host", "no 'kill_host', for it is none of kill_actor"),
+        ("--only=kill_inference", "for each actor infers for itself: an odd --seed"),
     ],
 )
 def test_bad_arguments_are_a_sentence(flag, sentence):
@@ -147,7 +149,7 @@ def _dealt(*only, problem=""):
     """The kinds that are dealt on a machine whose disk has this problem."""
     options = types.SimpleNamespace(env="catch", seed=0, hosts=0, only=[*only])
     run = types.SimpleNamespace(disk=types.SimpleNamespace(problem=problem))
-    return chaos._kinds(options, run)[0]
+    return deck.dealt(options, run)[0]
 
 
 def test_faults_of_some_kinds_only():
@@ -166,7 +168,7 @@ def test_each_fault_waits_for_the_recovery_if_it_is_to_be_alone(monkeypatch, alo
     )
     rain = chaos.Chaos(run, lambda text: None, alone)
     monkeypatch.setattr(rain, "_kill", lambda what, fault: happened.append(what))
-    rain.rain(iter([chaos.Fault("kill_actor", 0, 0.0, 0.0)] * 2), 1000.0)
+    rain.rain(iter([deck.Fault("kill_actor", 0, 0.0, 0.0)] * 2), 1000.0)
     assert happened == (["settled", "actor"] if alone else ["actor"]) * 2
 
 
