@@ -6,6 +6,7 @@ import os
 import pathlib
 import secrets
 import statistics
+import time
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -24,7 +25,10 @@ _TOOLS = pathlib.Path(__file__).resolve().parent.parent
 def actor_hosts(
     context: context_lib.Context,
 ) -> tuple[context_lib.Rows, context_lib.Ratios]:
-    """Slots a second, their age and cores. A host has one actor and no other part."""
+    """Slots a second, their age and cores, and when nodes that join give slots.
+
+    A host has one actor and no other part.
+    """
     if not all(map(importlib.util.find_spec, ("ray", "zstandard"))):
         raise errors.BadInput(
             "`hosts` needs an extra that is not installed. Run pip install"
@@ -33,12 +37,13 @@ def actor_hosts(
     rows: context_lib.Rows = {}
     ratios: context_lib.Ratios = {}
     secs, one = context.options.train_secs, 0.0
-    with _cluster(max(_COUNTS)) as address:
+    with _cluster() as cluster:
         for count in _COUNTS:
-            flags = [*context.flags, f"--config.cluster.address={address}"]
+            flags = [*context.flags, f"--config.cluster.address={cluster.address}"]
             flags += [f"--config.cluster.hosts={count}", "--config.cluster.actors=1"]
-            found = _measure(flags, count, secs)
-            for name, unit in (("slots", "slots/s"), ("age p99", "ms")):
+            found = _measure(cluster, flags, count, secs)
+            units = {"slots": "slots/s", "age p99": "ms", "newest's first slot": "s"}
+            for name, unit in units.items():
                 rows[f"{count} hosts: {name}"] = context_lib.summary(found[name], unit)
             rate = statistics.median(found["slots"])
             one = one or rate
@@ -48,8 +53,8 @@ def actor_hosts(
 
 
 @contextlib.contextmanager
-def _cluster(count: int) -> Iterator[str]:
-    """Starts a head without room for hosts, and nodes. Yields the address."""
+def _cluster() -> Iterator[Any]:
+    """Starts a head without room for hosts."""
     places = [str(_TOOLS.parent), str(_TOOLS), os.environ.get("PYTHONPATH", "")]
     settings = {
         "RAY_AUTH_MODE": "token",
@@ -65,16 +70,22 @@ def _cluster(count: int) -> Iterator[str]:
             head_node_args={"num_cpus": 0, "object_store_memory": _STORE_BYTES},
         )
         try:
-            for _ in range(count):
-                made.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
-            yield made.address
+            yield made
         finally:
             made.shutdown()
 
 
-def _measure(flags: list[str], count: int, secs: float) -> dict[str, list[float]]:
+def _measure(
+    cluster: Any, flags: list[str], count: int, secs: float
+) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"slots": [], "age p99": [], "cores": []}
     with trainings.started([*flags, trainings.ENDLESS]) as run:
+        run.until(run.records, _START_SECS)
+        while len(cluster.worker_nodes) < count:
+            cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
+        joined = time.monotonic()
+        run.until(lambda: _all_send(run, count), _START_SECS)
+        found["newest's first slot"] = [time.monotonic() - joined]
         alive = run.until(lambda: _with(run.records()[-1], count), _START_SECS)
         warm = alive["time_secs"] + trainings.WARM_UP_SECS
         start = first = run.until(trainings.later_than(run, warm), _START_SECS)
@@ -91,6 +102,11 @@ def _measure(flags: list[str], count: int, secs: float) -> dict[str, list[float]
         elapsed = last["time_secs"] - start["time_secs"]
         found["cores"].append((harness.cpu_secs(hosts) - before) / elapsed)
     return found
+
+
+def _all_send(run: harness.Training, count: int) -> bool:
+    hosts = harness.health(run.workdir).get("hosts", [])
+    return sum(host["arrived"] > 0 for host in hosts) == count
 
 
 def _with(record: dict[str, Any], count: int) -> dict[str, Any] | None:
