@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import spawn
 from typing import Any
 
-from impala_mp.config import fields
-from impala_mp.runtime import actor_host, fork_server, launch, life_pipe
+from impala_mp.runtime import fork_server, launch, life_pipe
 from impala_mp.transport import host_messages
 
 _LEAVE_SECS = 10.0  # for the engine to end this process
@@ -33,8 +32,13 @@ class Relay:
 
         Raises:
           RuntimeError: the host did not start.
+          OSError: the fork server did not; for example, the disk is full.
         """
         launch.set_environment()  # before torch is imported, by the fork server
+        fork_server.start()
+        from impala_mp.config import fields  # while the fork server imports
+        from impala_mp.runtime import actor_host
+
         self._leave = leave
         self._life = life_pipe.LifePipe()
         self._connection, there = multiprocessing.Pipe()
@@ -47,7 +51,6 @@ class Relay:
         limit.daemon = True
         limit.start()
         try:
-            fork_server.start()
             with _no_script():
                 self._host.start()
             there.close()
