@@ -100,15 +100,18 @@ def test_slots_come_through_a_process_without_torch(tmp_path):
             reply = engine.ask(room=2, poll_secs=0.2, version=1, parameters=size)
         assert reply["incarnation"] == reply["version"] == 1
 
+        wrong = engine.ask(next=1_000_000)  # an error in the host is its reply
+        assert wrong["state"] == host_messages.FAILED
+        assert "slot 1000000 is asked for" in wrong["failure"]
+        assert engine.ask()["state"] == host_messages.FAILED
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_no_process_outlives_the_engines(tmp_path, frozen):
+
+def test_no_process_outlives_the_engines_even_if_the_host_is_frozen(tmp_path):
     with _started(tmp_path) as engine:
         engine.begin()
         below = engine.below()
         assert len(below) >= 5  # two fork servers, the tracker, the host, its actor
-        if frozen:
-            os.kill(engine.host(), signal.SIGSTOP)
+        os.kill(engine.host(), signal.SIGSTOP)
         engine.process.kill()
         assert not harness.survivors(below, _SECS)
 
@@ -131,12 +134,3 @@ def test_a_host_that_is_not_asked_leaves_for_good(tmp_path):
         assert engine.process.wait(_SECS) == relayed.LEFT
         assert not harness.survivors(below, _SECS)
         assert not os.listdir(tmp_path)
-
-
-def test_an_error_in_a_host_is_its_reply(tmp_path):
-    with _started(tmp_path) as engine:
-        engine.begin()
-        reply = engine.ask(next=7)
-        assert reply["state"] == host_messages.FAILED
-        assert "slot 7 is asked for" in reply["failure"]
-        assert engine.ask()["state"] == host_messages.FAILED
