@@ -249,14 +249,19 @@ def parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
+def family(pids: Iterable[int]) -> set[int]:
+    """Returns the pids, and those of all processes that they have started."""
+    names = [path.name for path in pathlib.Path("/proc").iterdir()]
+    parents = {int(name): parent(int(name)) for name in names if name.isdigit()}
+    found = set(pids)
+    while more := {p for p, above in parents.items() if above in found} - found:
+        found |= more
+    return found
+
+
 def cpu_secs(pids: Iterable[int]) -> float:
     """Returns the CPU time of processes, and of those that they have started."""
-    names = [path.name for path in pathlib.Path("/proc").iterdir()]
-    stats = {int(name): _stat(int(name)) for name in names if name.isdigit()}
-    family = set(pids)
-    while more := {p for p, stat in stats.items() if int(stat[1]) in family} - family:
-        family |= more
-    ticks = sum(int(n) for pid in family & stats.keys() for n in stats[pid][11:13])
+    ticks = sum(int(n) for pid in family(pids) for n in _stat(pid)[11:13])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -79,6 +79,7 @@ class Adam:
     ) -> None:
         self._parameters = parameters
         self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
+        # zeros_like would import sympy, on the meta device.
         self.state: State = {
             "first_moment": parameters.new_zeros(parameters.shape),
             "second_moment": parameters.new_zeros(parameters.shape),

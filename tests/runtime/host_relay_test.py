@@ -51,7 +51,7 @@ class _Engine:
 
     def below(self):
         """Returns the pids of all processes that it started."""
-        return _family(self.pid)[1:]
+        return harness.family([self.pid]) - {self.pid}
 
     def host(self):
         """Returns the pid of the host: the child of the engine's fork server."""
@@ -59,26 +59,20 @@ class _Engine:
         return next(p for p in self.below() if parent(parent(p)) == self.pid)
 
 
-def _family(pid):
-    """Returns the pid, and those of all processes below it."""
-    parents = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        parents[int(name)] = harness.parent(int(name))
-    found = [pid]
-    for each in found:
-        found += [child for child, parent in parents.items() if parent == each]
-    return found
+def _process(folder, *arguments, stderr=None):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.relayed", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
 
 
 @contextlib.contextmanager
 def _started(folder, orphan_secs=_NEVER):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.relayed", str(orphan_secs)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(folder)},
-    )
+    process = _process(folder, str(orphan_secs))
     try:
         yield _Engine(process)
     finally:
@@ -134,3 +128,15 @@ def test_a_host_that_is_not_asked_leaves_for_good(tmp_path):
         assert engine.process.wait(_SECS) == relayed.LEFT
         assert not harness.survivors(below, _SECS)
         assert not os.listdir(tmp_path)
+
+
+_HANGS = "import sys, time; 'forkserver' in str(sys.orig_argv) and time.sleep(1e6)"
+
+
+def test_a_start_that_hangs_fails_and_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(_HANGS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    process = _process(tmp_path, str(_NEVER), "0.2", stderr=subprocess.PIPE)
+    _, text = process.communicate(timeout=_SECS)  # until no process has the pipe
+    assert process.returncode == 1
+    assert "RuntimeError: the processes of this host did not start" in text

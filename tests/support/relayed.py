@@ -1,4 +1,4 @@
-"""Engine's process of an actor host, without an engine.
+"""Engine's process of an actor host, without an engine: ORPHAN_SECS [START_SECS].
 
 It prints its pid, and answers each line of JSON, [question, bytes of parameters]. Its
 replies tell whether it has imported torch. What the host prints goes to standard error.
@@ -24,6 +24,7 @@ def _task():
     config.batch_size = 8
     config.cluster.compression = "none"
     config.cluster.orphan_secs = float(sys.argv[1])
+    config.health.start_secs = float(sys.argv[2]) if sys.argv[2:] else 120.0
     return host_messages.Task(
         0, f"impala-test-{os.getpid()}", fields.to_json(config), 1, (0, 1), 1
     )
