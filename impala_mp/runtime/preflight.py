@@ -284,9 +284,10 @@ def _report_wire(report: _Report, config: Any, slot: types.Trajectory) -> None:
 
 
 def _alone(config: Any) -> Any:
-    """Returns a config that one process learns from, without files."""
+    """Returns a config that one process learns from, at once and without files."""
     ranks = config.learner.ranks
     config = derived.of_rank(config).copy_and_resolve_references()
+    config.replay.start = 0
     config.learner.ranks, config.actors.count = 1, config.actors.count // ranks
     config.health.max_crash_files, config.logging.episodes = 0, False
     return config

@@ -65,6 +65,7 @@ class DriftDetector:
         self._version = 0  # of the snapshot; 0 while there is none
         self._next = 1
         self._checks = 0
+        self._misses = 0  # since the last check
         self.worst = math.nan
         self.alarms = 0
 
@@ -90,11 +91,14 @@ class DriftDetector:
         columns = (versions == self._version).all(0).nonzero()[0]
         self._version = 0
         if not len(columns) or not self._behaviour.is_known(self._control):
-            # No trajectory of this version, or an unknown epsilon: try the next one.
-            self._next = 0
+            # No trajectory of this version, or an unknown epsilon. With replay.reuse
+            # actors fetch every so many updates: each try begins one update later.
+            self._misses += 1
+            self._next = self._learner.updates + self._misses
             return ""
         column = int(columns[self._checks % len(columns)])  # each in turn
         self._checks += 1
+        self._misses = 0
         device = self._flat.flat.device
         devices = [device] if device.type == "cuda" else []
         # A resumed run checks at another update; its random numbers must not change.
@@ -122,7 +126,7 @@ class DriftDetector:
         self, batch: types.Trajectory, column: int, exponent: float
     ) -> tuple[float, int, str]:
         """Returns (largest difference, its row, the layer that differs first)."""
-        one = _column(batch, column)
+        one = _column(batch, column, self._flat.flat.device)
         unrolled: dict[str, list[torch.Tensor]] = {}
         with _Watched(self._agent.network, unrolled):
             output = self._learner.unroll(one)
@@ -227,16 +231,21 @@ class _Watched:
             hook.remove()
 
 
-def _column(batch: types.Trajectory, column: int) -> types.Trajectory:
-    """Selects one trajectory of a batch, B = 1."""
+def _column(
+    batch: types.Trajectory, column: int, device: torch.device
+) -> types.Trajectory:
+    """Returns one trajectory of a batch, B = 1, on `device`.
 
+    On its way into the replay a trajectory is in the memory of the host.
+    """
     time_step, agent_output = nest.map_structure(
-        lambda leaf: leaf[:, column : column + 1],
+        lambda leaf: leaf[:, column : column + 1].to(device),
         (batch.time_step, batch.agent_output),
     )
+    core_state = (leaf[column : column + 1].to(device) for leaf in batch.core_state)
     return batch._replace(
         time_step=time_step,
         agent_output=agent_output,
-        core_state=tuple(leaf[column : column + 1] for leaf in batch.core_state),
+        core_state=tuple(core_state),
         before=(),
     )

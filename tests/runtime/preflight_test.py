@@ -23,6 +23,13 @@ from impala_mp.runtime import (
 )
 from tests.support import builders, faulty_environments
 
+_FILLED = {
+    "algorithm": "dqn",
+    "replay.reuse": 2.0,
+    "replay.start": 1000,
+    "evaluation.greedy": True,
+    "vtrace.lambda_": 0.95,
+}
 _EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 
 
@@ -70,8 +77,9 @@ def test_the_report_names_what_happens_to_each_array(capsys):
         {"inference.mode": "server", "actors.environments": 2},
         {"actors.environments": 0, "actors.count": 0, "learner.micro_batches": 0},
         {"runtime.mode": "lockstep"},
+        _FILLED,
     ],
-    ids=["lstm", "gtrxl", "server", "auto", "lockstep"],
+    ids=["lstm", "gtrxl", "server", "auto", "lockstep", "filled_replay"],
 )
 def test_a_batch_of_every_kind_is_learned(overrides, monkeypatch, capsys):
     monkeypatch.setattr("impala_mp.runtime.calibration._SECS", 0.001)
