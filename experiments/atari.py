@@ -48,8 +48,6 @@ def get_config(variant="Pong"):
             noop_max=0, repeat_action_probability=0.25, episodic_life=False
         )
     config.total_agent_steps = 50_000_000  # 200M frames
-    config.unroll_length = 20
-    config.batch_size = 32
     config.actors.count = 0
     config.actors.environments = 16
     config.learner.precision = config.inference.precision = "auto"
@@ -69,6 +67,8 @@ def _word(words, choices, default):
 
 def _vtrace():
     config = config_lib.get_impala_config()
+    config.unroll_length = 20
+    config.batch_size = 32
     config.loss.entropy_cost = 0.01
     config.optimizer.name = "rmsprop_tensorflow"
     config.optimizer.learning_rate = 6e-4
@@ -84,7 +84,6 @@ def _dqn():
     config = _replayed(config_lib.get_dqn_config())
     config.network.dueling = True
     config.loss.baseline = "huber"
-    config.optimizer.epsilon = 1.5e-4
     return config
 
 
@@ -93,13 +92,16 @@ def _iqn():
 
 
 def _replayed(config):
+    config.unroll_length = 20
+    config.batch_size = 16  # small: the number of updates counts, not that of rows
     config.network.normalise_observations = False  # bytes are divided by 255
-    config.schedules.epsilon = "linear(1, 0.01, 250_000)"
+    config.schedules.epsilon = "linear(1, 0.01, 100_000)"
     config.loss.popart = False
-    config.optimizer.learning_rate = 2.5e-4
     config.optimizer.schedule = "constant"
-    config.target.period = 100  # of 80 agent steps each
-    config.replay.start = 1000  # 20,000 agent steps
+    config.dqn.n_step = 5
+    config.target.period = 50  # of 80 agent steps each
+    config.replay.reuse = 4.0
+    config.replay.start = 500  # 10,000 agent steps
     config.replay.memory_mib = 8192.0
     config.replay.priority_exponent = 0.5
     return config
