@@ -6,6 +6,7 @@ of its files and of some metrics.
 
 import itertools
 import json
+import math
 import os
 import pathlib
 import signal
@@ -249,19 +250,26 @@ def parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
-def family(pids: Iterable[int]) -> set[int]:
-    """Returns the pids, and those of all processes that they have started."""
+def family(pids: Iterable[int], generations: float = math.inf) -> set[int]:
+    """Returns the pids, and those of all processes that they have started.
+
+    Those of one generation were started by the pids themselves, and so on.
+    """
     names = [path.name for path in pathlib.Path("/proc").iterdir()]
     parents = {int(name): parent(int(name)) for name in names if name.isdigit()}
-    found = set(pids)
-    while more := {p for p, above in parents.items() if above in found} - found:
+    found, depth = set(pids), 0
+    while depth < generations and (
+        more := {p for p, above in parents.items() if above in found} - found
+    ):
         found |= more
+        depth += 1
     return found
 
 
-def cpu_secs(pids: Iterable[int]) -> float:
+def cpu_secs(pids: Iterable[int], generations: float = math.inf) -> float:
     """Returns the CPU time of processes, and of those that they have started."""
-    ticks = sum(int(n) for pid in family(pids) for n in _stat(pid)[11:13])
+    them = family(pids, generations)
+    ticks = sum(int(n) for pid in them for n in _stat(pid)[11:13])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -39,5 +39,7 @@ def test_cores_are_those_of_a_process_and_of_its_children():
     ) as process:
         process.stdout.readline()
         used = harness.cpu_secs([process.pid])
+        without = harness.cpu_secs([process.pid], generations=0)
         os.killpg(process.pid, signal.SIGKILL)
     assert 0.5 <= used < 5.0
+    assert without <= used - 0.4

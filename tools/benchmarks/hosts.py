@@ -19,6 +19,7 @@ _COUNTS = (1, 2, 4, 8)
 _STORE_BYTES = 100 * 2**20  # Ray's least, of a node
 _START_SECS = 300.0  # of all hosts
 _PARTS = 4  # of a training's seconds
+_ABOVE_ACTORS = 3  # generations: engine's process, fork server, host, fork server
 _TOOLS = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -27,7 +28,7 @@ def actor_hosts(
 ) -> tuple[context_lib.Rows, context_lib.Ratios]:
     """Slots a second, their age and cores, and when nodes that join give slots.
 
-    A host has one actor and no other part.
+    A host has one actor, whose cores are counted apart: they are those of any actor.
     """
     if not all(map(importlib.util.find_spec, ("ray", "zstandard"))):
         raise errors.BadInput(
@@ -49,6 +50,7 @@ def actor_hosts(
             one = one or rate
             ratios[f"{count}_hosts_over_linear"] = rate / (count * one)
             ratios[f"{count}_hosts_cores_each"] = found["cores"][0] / count
+            ratios[f"{count}_hosts_cores_of_an_actor"] = found["actors"][0] / count
     return rows, ratios
 
 
@@ -78,7 +80,7 @@ def _cluster() -> Iterator[Any]:
 def _measure(
     cluster: Any, flags: list[str], count: int, secs: float
 ) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"slots": [], "age p99": [], "cores": []}
+    found: dict[str, list[float]] = {"slots": [], "age p99": []}
     with trainings.started([*flags, trainings.ENDLESS]) as run:
         run.until(run.records, _START_SECS)
         while len(cluster.worker_nodes) < count:
@@ -90,7 +92,7 @@ def _measure(
         warm = alive["time_secs"] + trainings.WARM_UP_SECS
         start = first = run.until(trainings.later_than(run, warm), _START_SECS)
         hosts = [host["pid"] for host in harness.health(run.workdir)["hosts"]]
-        before = harness.cpu_secs(hosts)
+        before = _cpu_secs(hosts)
         for _ in range(_PARTS):
             after = trainings.later_than(run, first["time_secs"] + secs / _PARTS)
             last = run.until(after, secs + _START_SECS)
@@ -100,8 +102,15 @@ def _measure(
             found["age p99"].append(1e3 * last["hosts/age_p99_secs"])
             first = last
         elapsed = last["time_secs"] - start["time_secs"]
-        found["cores"].append((harness.cpu_secs(hosts) - before) / elapsed)
+        used = [now - then for now, then in zip(_cpu_secs(hosts), before, strict=True)]
+        found["cores"], found["actors"] = ([secs / elapsed] for secs in used)
     return found
+
+
+def _cpu_secs(hosts: list[int]) -> tuple[float, float]:
+    """Returns the CPU time of hosts without their actors, and that of the actors."""
+    without = harness.cpu_secs(hosts, _ABOVE_ACTORS)
+    return without, harness.cpu_secs(hosts) - without
 
 
 def _all_send(run: harness.Training, count: int) -> bool:
