@@ -2,7 +2,7 @@
 
     python tools/chaos.py --minutes=10 --seed=0 [--json]
         [--env=catch|cartpole|recall|r2d2|spread-dqn|league|ID] [--learners=N]
-        [--hosts=N] [--only=KIND,...]
+        [--ranks=N] [--hosts=N] [--only=KIND,...]
 
 Kills and freezes processes, has environments misbehave (faults/faulty_env.py),
 stops and kills whole runs and resumes them from their workdir, fills the disk. With an
@@ -244,6 +244,7 @@ def _arguments() -> argparse.Namespace:
     add("--env", default="catch", help=f"{', '.join(trainings.KNOWN)} or an id")
     add("--target", type=float, help="for the final return; by default as learned")
     add("--learners", type=_count, default=1, help="processes that learn (1)")
+    add("--ranks", type=_count, default=1, help="processes that learn together (1)")
     add("--hosts", type=_count, default=0, help="actor hosts (0)")
     add("--only", type=_names, default=[], help="kinds of fault, one after the other")
     add("--recovery_steps", type=_count, default=400_000, help="agent steps at the end")
@@ -317,6 +318,7 @@ def chaos(options: argparse.Namespace, base: pathlib.Path) -> dict[str, Any]:
         "seed": options.seed,
         "inference.mode": mode,
         "learner.processes": options.learners,
+        "learner.ranks": options.ranks,
         **(host_faults.SETTINGS if options.hosts else {}),
     }
     flags = [f"--config.{name}={value}" for name, value in settings.items()]

@@ -46,7 +46,6 @@ def _check_parts(config: Any) -> None:
             " config.inference.mode=actor."
         )
     others = {
-        "learner.ranks": (config.learner.ranks > 1, 1),
         "population.size": (config.population.size > 0, 0),
         "league.every": (derived.has_league(config), 0),
     }

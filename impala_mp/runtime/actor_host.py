@@ -183,6 +183,7 @@ class Running:
         first, count = task.actors
         with config.unlocked():
             config.actors.count = count
+            config.learner.ranks = 1  # that read its rings: the forwarder is one
             config.evaluation.during_training = False
         environment = factory.probe(config.environment)
         live = live_hyperparameters.of_config(config)

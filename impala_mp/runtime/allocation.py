@@ -264,7 +264,6 @@ def _allocate(
 ) -> shared_lib.Shared:
     """Allocates the memory of one policy."""
     config, slots, seats = policy.config, policy.layouts(), common["topology"]
-    readers = [seat.rank for seat in seats.actors_of(number)]
     players = policy.environment.players
     metrics = learner_metrics.record_names(config, players)
     state_bytes = learner_state.num_bytes(config, players, slots.num_bytes)
@@ -284,9 +283,9 @@ def _allocate(
         control=control,
         rings=trajectory_ring.TrajectoryRings(
             slots.slot,
-            len(readers),
+            len(seats.actors_of(number)),
             config.actors.slots,
-            readers,
+            seats.readers(number),
             seats.num_hosts,
             config.cluster.slots,
         ),

@@ -5,7 +5,7 @@ the policy's actor i and read by one learner: the one with that policy and with 
 actor's rank. Learners, actors and the inference server have one doorbell each.
 
 An actor host has one ring for all of its actors, after the rings of the actors here.
-The receiver writes them.
+The receiver writes them. Hosts are dealt to the ranks in turn.
 """
 
 import dataclasses
@@ -55,12 +55,14 @@ class Topology:
 
     def rings(self, policy: int = 0, rank: int = 0) -> tuple[int, ...]:
         """Returns the numbers of the policy's rings that one rank reads."""
-        own = tuple(
-            number
-            for number, seat in enumerate(self.actors_of(policy))
-            if seat.rank == rank
-        )
-        return own + (() if rank else self.host_rings)
+        readers = enumerate(self.readers(policy))
+        return tuple(number for number, reader in readers if reader == rank)
+
+    def readers(self, policy: int = 0) -> tuple[int, ...]:
+        """Returns the rank that reads each of the policy's rings, by ring."""
+        here = tuple(seat.rank for seat in self.actors_of(policy))
+        num_ranks = 1 + max(here)
+        return (*here, *(host % num_ranks for host in range(self.num_hosts)))
 
     @property
     def host_rings(self) -> tuple[int, ...]:

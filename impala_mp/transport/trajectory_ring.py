@@ -155,8 +155,8 @@ class TrajectoryRings:
         """Allocates the rings.
 
         Args:
-          ranks: those that read the rings, by actor; none named: a single one.
-          host_slots: slots of the ring of each host, which rank 0 reads.
+          ranks: those that read the rings, by ring; none named: a single one.
+          host_slots: slots of the ring of each host.
         """
         self._num_actors = num_actors
         spec = ring_spec(slot, num_actors, num_slots)
@@ -164,7 +164,7 @@ class TrajectoryRings:
         if num_hosts:
             spec = ring_spec(slot, num_hosts, host_slots)
             self._memories.append(shared_memory.SharedArrays(spec))
-        self._ranks = (*(tuple(ranks) or (0,) * num_actors), *(0,) * num_hosts)
+        self._ranks = tuple(ranks) or (0,) * (num_actors + num_hosts)
         self.learner_doorbells = [
             doorbell.Doorbell() for _ in range(1 + max(self._ranks))
         ]

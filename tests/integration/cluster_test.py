@@ -222,6 +222,30 @@ def test_hosts_come_die_and_come_back_and_no_trajectory_is_lost_unbooked(
     assert last["hosts/arrived"] > 20 * _SLOT
 
 
+def test_hosts_feed_all_ranks_and_go_on_when_the_ranks_are_restarted(cluster, start):
+    run = start(
+        *("--config.cluster.hosts=2", "--config.actors.count=2"),
+        *("--config.learner.ranks=2", "--config.learner.threads=1"),
+        *("--config.batch_size=128", "--config.total_agent_steps=1_000_000_000"),
+    )
+    _add(cluster)
+    _add(cluster)
+    run.wait(lambda h: all(x["arrived"] > 20 for x in h), "slots of both hosts")
+    before = run.hosts()
+    ranks = [p["pid"] for p in run.health()["processes"] if p["role"] == "learner"]
+    os.kill(ranks[1], signal.SIGKILL)
+    # More than the rings hold: both ranks learn what their host sends.
+    run.wait(
+        lambda h: all(h[k]["arrived"] > before[k]["arrived"] + 50 for k in (0, 1)),
+        "slots after a rank was killed",
+    )
+    assert [h["incarnation"] for h in run.hosts()] == [h["incarnation"] for h in before]
+    run.stop()
+    last = _sums_are_exact(run)
+    assert last["health/restarts"] >= 2
+    assert last["episode/return_mean"] > 0.5
+
+
 def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost(cluster, start):
     """A spot machine gets a notice, and the autoscaler drains its node."""
     node = _add(cluster)

@@ -121,7 +121,6 @@ def test_a_missing_extra_is_refused(monkeypatch):
             "inference.mode=actor",
         ),
         ({"health.min_hosts": 3}, "at most cluster.hosts"),
-        ({"learner.ranks": 2}, "learner.ranks do not go together"),
         ({"cluster.hosts": 0}, "has no effect without cluster.hosts"),
         ({"environment.id": f"by_value_{'0' * 32}:Game"}, "by value"),
     ],

@@ -25,6 +25,7 @@ def _random_counts(seed):
         "num_policies": num_policies,
         "num_groups": rng.randint(1, num_policies),
         "num_ranks": num_ranks,
+        "num_hosts": rng.choice([0, 0, 1, 2, 5]),
     }
 
 
@@ -51,16 +52,21 @@ def test_rows_rings_and_doorbells_belong_to_one_seat_each(seed):
         "actor": num_actors,
         "evaluator": counts["evaluator"],
         "inference": counts["inference"],
+        "receiver": counts["num_hosts"] > 0,
     }
     for role, size in sizes.items():
         assert [seat.index for seat in made.of(role)] == list(range(size))
     assert sum(sizes.values()) == len(made.seats)
     bells = _bells(made)
-    everything = {(p, i) for p in range(num_policies) for i in range(num_actors)}
-    assert set(bells) == everything
+    rings = range(num_actors + counts["num_hosts"])
+    assert set(bells) == {(p, i) for p in range(num_policies) for i in rings}
     for (policy, number), (readers, writers) in bells.items():
-        (writer,) = (made.seats[row] for row in writers)
         (reader,) = (made.seats[row] for row in readers)
+        assert reader is made.learner(policy, made.readers(policy)[number])
+        if number in made.host_rings:
+            assert not writers  # here
+            continue
+        (writer,) = (made.seats[row] for row in writers)
         assert (writer.role, writer.index) == ("actor", number)
         assert policy in writer.policies
         assert reader is made.learner(policy, writer.rank)
@@ -74,9 +80,12 @@ def test_ranks_share_the_rings_and_learners_the_policies_evenly(seed):
     made = topology.make(**counts)
     ranks = range(counts["num_ranks"])
     shares = [made.rings(rank=rank) for rank in ranks]
-    sizes = [len(share) for share in shares]
-    assert max(sizes) - min(sizes) <= 1
-    assert sum(shares, ()) == tuple(range(counts["num_actors"]))  # neighbours
+    here = [tuple(n for n in s if n < counts["num_actors"]) for s in shares]
+    there = [set(s) & set(made.host_rings) for s in shares]
+    for parts in (here, there):
+        sizes = [len(part) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+    assert sum(here, ()) == tuple(range(counts["num_actors"]))  # neighbours
     taken = [len(seat.policies) for seat in made.learners]
     assert max(taken) - min(taken) <= 1
     assert min(taken) >= 1
