@@ -5,6 +5,7 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from impala_mp.storage import files
@@ -31,15 +32,20 @@ METRICS = tuple(
 class HostRecords:
     """States of all actor hosts, from their books and the receiver's board."""
 
-    def __init__(self, shared: shared_lib.Shared) -> None:
-        self._shared, self._board = shared, shared.hosts
+    def __init__(self, policies: Sequence[shared_lib.Shared]) -> None:
+        self._shared = shared = policies[0]
+        self._board = shared.hosts
         self._reported: set[tuple[int, int]] = set()  # seats, and their deaths
         self._lost: set[int] = set()  # seats that were reported as lost
         self._logged = -math.inf  # time of the last lines
-        rings = shared.topology.host_rings
+        # With the trajectories of a slot.
         self._books = [
-            self._board.books(host, shared.rings.ring(number))
-            for host, number in enumerate(rings)
+            (
+                self._board.books(host, each.rings.ring(number), each.number),
+                each.config.actors.environments,
+            )
+            for each in policies
+            for host, number in enumerate(shared.topology.host_rings)
             if self._board
         ]
 
@@ -72,15 +78,16 @@ class HostRecords:
         """
         if not self._board:
             return {}
-        each = self._shared.config.actors.environments
-        counts = [books.counts() for books in self._books]
-        sums = [each * sum(column) for column in zip(*counts, strict=True)]
+        counts = [
+            [size * slots for slots in books.counts()] for books, size in self._books
+        ]
+        sums = [sum(column) for column in zip(*counts, strict=True)]
         names = ("reported", "arrived", "on_the_way", "lost")
         states = self.states()
         live = [host for host in states if host["state"] in _LIVE]
         speeds = [host["steps_per_sec"] for host in live] or [0.0]
         return {
-            "hosts/seats": len(self._books),
+            "hosts/seats": self._board.num_hosts,
             "hosts/alive": len(live),
             "hosts/restarts": sum(host["restarts"] for host in states),
             "hosts/bad_data": sum(host["bad_data"] for host in states),

@@ -82,7 +82,7 @@ class Reporter:
             self._population = population.Population(
                 policies, shared.population, self._live, path, screen.message
             )
-        self._hosts = host_records.HostRecords(shared)
+        self._hosts = host_records.HostRecords(policies)
         self._learned = 0  # trajectories
         self._watcher = findings.Watcher(fields.flatten(shared.whole))
         self._evaluation: dict[str, float] = {}

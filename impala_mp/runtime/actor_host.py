@@ -14,15 +14,18 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from multiprocessing import connection as connection_lib
 from typing import Any, NoReturn
 
 from impala_mp import errors
-from impala_mp.config import fields, live_hyperparameters, user_code
+from impala_mp.config import fields, user_code
 from impala_mp.runtime import fork_server, life_pipe, signals
 from impala_mp.transport import host_messages
 
 _JOIN_SECS = 5.0  # for the actors to end
+
+_Questions = Sequence[host_messages.Question]  # one for each policy
 
 
 def serve(
@@ -58,7 +61,7 @@ class ActorHost:
         self._orphan_secs = float(
             fields.from_json(self._task.config).cluster.orphan_secs
         )
-        self._incarnation = 0
+        self._incarnations: list[int] = []  # of each policy, once it has begun
         self._host: Any = None  # a running one
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -66,57 +69,70 @@ class ActorHost:
         self._asked = time.monotonic()
         threading.Thread(target=self._watch_over, daemon=True).start()
 
-    def take(self, question: dict[str, Any], parameters: Any) -> dict[str, Any]:
-        """Answers the receiver; both messages are those of `host_messages`."""
+    def take(
+        self, questions: list[dict[str, Any]], parameters: Sequence[Any]
+    ) -> list[dict[str, Any]]:
+        """Answers the receiver; all messages are those of `host_messages`.
+
+        There is a question, a reply and parameters (or None) for each policy.
+        """
         self._asked = time.monotonic()
+        asked = [host_messages.Question(**each) for each in questions]
         try:
-            reply = self._answer(host_messages.Question(**question), parameters)
+            replies = self._answer(asked, parameters)
         except Exception as error:
             traceback.print_exc()
             self._failure = user_code.explain(error)
-            reply = self._failed()
+            replies = self._failed(asked)
         self._asked = time.monotonic()
-        return host_messages.to_dict(reply)
+        return [host_messages.to_dict(each) for each in replies]
 
     def _answer(
-        self, question: host_messages.Question, parameters: Any
-    ) -> host_messages.Reply:
-        if not self._incarnation:
-            if not question.begin:
-                return host_messages.Reply(0, host_messages.NEW)
-            self._begin(question)
+        self, questions: _Questions, parameters: Sequence[Any]
+    ) -> Sequence[host_messages.Reply]:
+        first = questions[0]
+        if not self._incarnations:
+            if not first.begin:
+                return self._replies(questions, host_messages.NEW)
+            self._begin(questions)
         if self._failure:
-            return self._failed()
-        if question.stop and not self._stopping:
+            return self._failed(questions)
+        if first.stop and not self._stopping:
             self._stopping = True
             if self._host:
                 self._host.supervisor.stop()
         if not self._host:
-            if question.room and self._thread:
-                self._thread.join(question.poll_secs)
-            return host_messages.Reply(self._incarnation, host_messages.STARTING)
-        reply: host_messages.Reply = self._host.take(question, parameters)
-        ended = self._thread is not None and not self._thread.is_alive()
-        return reply._replace(state=host_messages.ENDED) if ended else reply
+            if self._thread:
+                self._thread.join(max(each.poll_secs for each in questions))
+            return self._replies(questions, host_messages.STARTING)
+        replies: list[host_messages.Reply] = self._host.take(questions, parameters)
+        if self._thread is not None and not self._thread.is_alive():
+            replies = [each._replace(state=host_messages.ENDED) for each in replies]
+        return replies
 
-    def _failed(self) -> host_messages.Reply:
-        return host_messages.Reply(
-            self._incarnation,
-            host_messages.FAILED,
-            failure=self._failure,
-            is_bad_input=self._is_bad_input,
+    def _replies(
+        self, questions: _Questions, state: str, **facts: Any
+    ) -> list[host_messages.Reply]:
+        """Returns the reply for each policy, without slots."""
+        own = self._incarnations or [0] * len(questions)
+        return [host_messages.Reply(number, state, **facts) for number in own]
+
+    def _failed(self, questions: _Questions) -> list[host_messages.Reply]:
+        facts = {"failure": self._failure, "is_bad_input": self._is_bad_input}
+        return self._replies(questions, host_messages.FAILED, **facts)
+
+    def _begin(self, questions: _Questions) -> None:
+        self._incarnations = [each.incarnation for each in questions]
+        self._thread = threading.Thread(
+            target=self._run, args=(questions,), daemon=True
         )
-
-    def _begin(self, question: host_messages.Question) -> None:
-        self._incarnation = question.incarnation
-        self._thread = threading.Thread(target=self._run, args=(question,), daemon=True)
         self._thread.start()
 
-    def _run(self, question: host_messages.Question) -> None:
+    def _run(self, questions: _Questions) -> None:
         """Runs the actors until they are stopped or fail."""
         try:
             # Before the look: a request to stop sees the host, or is seen here.
-            self._host = host = self._make(question)
+            self._host = host = self._make(questions)
             if not self._stopping:
                 host.supervisor.run()
         except errors.BadInput as error:
@@ -129,14 +145,14 @@ class ActorHost:
         finally:
             shutil.rmtree(_folder(self._task), ignore_errors=True)
 
-    def _make(self, question: host_messages.Question) -> "Running":
+    def _make(self, questions: _Questions) -> "Running":
         """Returns the moving parts.
 
         Raises:
           BadInput: they cannot be made here.
         """
         try:
-            return Running(self._task, question, self._engine_pid)
+            return Running(self._task, questions, self._engine_pid)
         except errors.BadInput:
             raise
         except Exception as error:  # of the user's environment
@@ -163,7 +179,7 @@ class Running:
     def __init__(
         self,
         task: host_messages.Task,
-        question: host_messages.Question,
+        questions: _Questions,
         engine_pid: int,
     ) -> None:
         """Makes everything that the actors need.
@@ -174,7 +190,7 @@ class Running:
           BadInput: there is no such environment here, or no room for it.
         """
         # Here, because the engine's process imports this module, without torch.
-        from impala_mp.environments import factory
+        from impala_mp.environments import members
         from impala_mp.runtime import allocation, host_supervisor
         from impala_mp.transport import topology
         from impala_mp.workers import forwarder
@@ -185,56 +201,63 @@ class Running:
             config.actors.count = count
             config.learner.ranks = 1  # that read its rings: the forwarder is one
             config.evaluation.during_training = False
-        environment = factory.probe(config.environment)
-        live = live_hyperparameters.of_config(config)
-        made = allocation.make_agent(config, live, environment)
-        policy = allocation.Policy("", config, live, environment, made)
+        policies = allocation.without_checks(config, members.probe(config))
         logs = os.path.join(_folder(task), "logs")
         os.makedirs(logs, exist_ok=True)
-        (shared,) = allocation.allocate(
-            [policy],
+        shared = allocation.allocate(
+            policies,
             os.path.join(_folder(task), "checkpoints"),
             count,
-            seats=topology.of_host(count),
+            config,
+            seats=topology.of_host(count, len(policies)),
             all_actors=task.all_actors,
             first_actor=first,
-            host_incarnation=question.incarnation,
+            host_incarnation=questions[0].incarnation,
             run=task.run,
         )
-        tables = shared.actor_names[first : first + count]
-        for table, names in zip(tables, question.names, strict=True):
+        tables = shared[0].actor_names[first : first + count]
+        for table, names in zip(tables, questions[0].names, strict=True):
             for each in names:
                 table.append(each)
-        self.supervisor = host_supervisor.HostSupervisor([shared], logs, _print)
-        self._forwarder = forwarder.Forwarder(
-            question.incarnation,
-            shared.rings,
-            count,
-            shared.store,
-            shared.control,
-            tables,
-            config.cluster.compression,
-        )
+        self.supervisor = host_supervisor.HostSupervisor(shared, logs, _print)
+        self._forwarders = [
+            forwarder.Forwarder(
+                question.incarnation,
+                each.rings,
+                count,
+                each.store,
+                each.control,
+                tables if each is shared[0] else [],
+                config.cluster.compression,
+            )
+            for each, question in zip(shared, questions, strict=True)
+        ]
         self._engine_pid, self._node = engine_pid, socket.gethostname()
-        self._facts = allocation.facts(policy)
+        self._facts = [allocation.facts(each) for each in policies]
 
     def take(
-        self, question: host_messages.Question, parameters: Any
-    ) -> host_messages.Reply:
-        """Answers a question; see `Forwarder.take`."""
-        reply = self._forwarder.take(question, parameters)
-        packer = self._forwarder.packer
+        self, questions: _Questions, parameters: Sequence[Any]
+    ) -> list[host_messages.Reply]:
+        """Answers the question of each policy; see `Forwarder.take`."""
+        parts = zip(self._forwarders, questions, parameters, strict=True)
+        replies = [each.take(*asked) for each, *asked in parts]
+        packers = [each.packer for each in self._forwarders]
         counters = {
             **self.supervisor.counters(),
             "pid": self._engine_pid,
-            "raw_bytes": packer.raw_bytes,
-            "wire_bytes": packer.wire_bytes,
+            "raw_bytes": sum(each.raw_bytes for each in packers),
+            "wire_bytes": sum(each.wire_bytes for each in packers),
         }
-        return reply._replace(
-            facts=self._facts if not reply.version else (),
-            node=self._node,
-            counters=tuple(counters.items()),
-        )
+        waited_ns = sum(each.waited_ns for each in replies)  # each waited in turn
+        return [
+            reply._replace(
+                waited_ns=waited_ns,
+                facts=facts if not reply.version else (),
+                node=self._node,
+                counters=tuple(counters.items()),
+            )
+            for reply, facts in zip(replies, self._facts, strict=True)
+        ]
 
 
 def _folder(task: host_messages.Task) -> str:

@@ -1,12 +1,16 @@
 """Sizes and allocates all shared memory of a run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from impala_mp import errors, nest, specs, types
 from impala_mp.algorithms import replay
-from impala_mp.config import derived, live_hyperparameters
+from impala_mp.config import (
+    derived,
+    live_hyperparameters,
+    policies as policies_lib,
+)
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.runtime import resources
 from impala_mp.transport import (
@@ -93,10 +97,32 @@ def _with_league(trajectory: types.Trajectory) -> types.Trajectory:
     return trajectory._replace(episode_end=end._replace(game=game))
 
 
+def without_checks(
+    config: Any, environments: Mapping[str, specs.EnvironmentSpec]
+) -> list[Policy]:
+    """Returns the policies of a config that was checked where the learner is.
+
+    Raises:
+      BadInput: a network cannot be made.
+    """
+    counts = {name: len(spec.players) for name, spec in environments.items()}
+    found = []
+    owns = policies_lib.of_run(config, counts)
+    for own, (name, spec) in zip(owns, environments.items(), strict=True):
+        live = live_hyperparameters.of_config(own)
+        found.append(Policy(name, own, live, spec, make_agent(own, live, spec)))
+    return found
+
+
 def facts(policy: Policy) -> host_facts.Facts:
     """Returns what an actor host must have alike."""
     layout = flat_parameters.ParameterLayout(policy.agent.network)
     return host_facts.of(policy.environment, policy.layouts().slot, layout)
+
+
+def facts_of_all(policies: Sequence[Policy]) -> host_facts.Facts:
+    """Returns what an actor host must have alike, for all policies."""
+    return host_facts.of_all({each.name: facts(each) for each in policies})
 
 
 def check_memory(policies: Sequence[Policy], num_cores: int) -> int:
@@ -236,7 +262,7 @@ def allocate(
             derived.num_learners(config),
         ),
         all_actors=all_actors,
-        hosts=host_board.HostBoard(num_hosts) if num_hosts else None,
+        hosts=host_board.HostBoard(num_hosts, len(policies)) if num_hosts else None,
     )
     common |= facts
     if size := config.population.size:

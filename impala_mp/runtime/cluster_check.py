@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from impala_mp import errors
@@ -18,7 +17,7 @@ _LIMIT_SECS = 25.0  # Ray gives up after 20 s, with few words
 _EXTRA = ("ray", "zstandard")
 
 
-def check(config: Any, num_cores: int, policies: Sequence[str]) -> list[str]:
+def check(config: Any, num_cores: int) -> list[str]:
     """Returns sentences on the cluster in the config; [] without one.
 
     Raises:
@@ -27,12 +26,6 @@ def check(config: Any, num_cores: int, policies: Sequence[str]) -> list[str]:
     settings = config.cluster
     if not settings.hosts:
         return []
-    if len(policies) > 1:
-        raise errors.BadInput(
-            f"cluster.hosts ({settings.hosts}) sends the slots of one policy, and"
-            f" {len(policies)} play here ({', '.join(policies)}). Set"
-            " config.cluster.hosts=0."
-        )
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise errors.BadInput(

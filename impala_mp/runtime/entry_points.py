@@ -261,7 +261,7 @@ def _receive(
 
     resources.take_cores(())
     torch.set_num_threads(1)
-    receiver = receiver_process.Receiver(policies[0], policies[0].row(seat))
+    receiver = receiver_process.Receiver(policies, policies[0].row(seat))
     at_end.callback(receiver.close)
     receiver.run()
     policies[0].row(seat).beat(control_block.State.STOPPING)

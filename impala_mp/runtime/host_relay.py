@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import spawn
 from typing import Any
 
@@ -72,12 +72,14 @@ class Relay:
         self._life.close()
         fork_server.kill()
 
-    def take(self, question: dict[str, Any], parameters: Any = None) -> dict[str, Any]:
-        """Returns the host's answer; both messages are those of `host_messages`."""
+    def take(
+        self, questions: list[dict[str, Any]], parameters: Sequence[Any]
+    ) -> list[dict[str, Any]]:
+        """Returns the host's answers; see `actor_host.ActorHost.take`."""
         try:
-            self._connection.send((question, parameters))
-            reply: dict[str, Any] = self._connection.recv()
-            return reply
+            self._connection.send((questions, parameters))
+            replies: list[dict[str, Any]] = self._connection.recv()
+            return replies
         except (OSError, EOFError):
             self._end.join()  # this process ends
             raise

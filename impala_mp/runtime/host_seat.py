@@ -14,7 +14,7 @@ import numpy as np
 from impala_mp import errors
 from impala_mp.runtime import restart_policy
 from impala_mp.transport import host_messages
-from impala_mp.workers import host_link
+from impala_mp.workers import host_link, host_links
 
 _UNREACHABLE_SECS = 3.0  # without an answer, until its state is that
 _RETRY_SECS = 0.2  # after a failed call
@@ -26,9 +26,7 @@ class Engine(Protocol):
 
     def hire(self, task: host_messages.Task) -> None: ...
 
-    def call(
-        self, seat: int, number: int, question: host_messages.Question, frame: Any
-    ) -> None: ...
+    def call(self, seat: int, number: int, asked: host_links.Asked) -> None: ...
 
     def kill(self, seat: int, restart: bool = True) -> None: ...
 
@@ -40,7 +38,7 @@ class HostSeat:
 
     def __init__(
         self,
-        link: host_link.HostLink,
+        links: host_links.HostLinks,
         task: host_messages.Task,
         engine: Engine,
         health: Any,
@@ -48,7 +46,7 @@ class HostSeat:
         """`health` is config.health."""
         self._health = health
         self._policy = restart_policy.RestartPolicy("host", health, random.Random(0))
-        self.link, self._task, self._engine = link, task, engine
+        self.links, self._task, self._engine = links, task, engine
         self.lost = False  # its budget is spent
         self.reason = ""  # of the last death
         self.node, self._place = "", ""  # the name of its node, and the engine's id
@@ -62,7 +60,7 @@ class HostSeat:
         self._retry_at = 0.0
         self._hired = False
         self._lives_since = math.nan  # monotonic; nan: no answer in this life
-        self._arrived = link.ring.head  # at its begin
+        self._arrived = links.arrived  # at its begin
         self._rates = {"steps_per_sec": 0.0, "wire_mb_per_sec": 0.0}
         self._before: tuple[float, dict[str, int]] = (time.monotonic(), {})
 
@@ -74,7 +72,7 @@ class HostSeat:
     @property
     def is_over(self) -> bool:
         """True if there is no more to come at the end of a run."""
-        return self.lost or self.link.drained
+        return self.lost or self.links.drained
 
     def turn(self, now: float, stop: bool) -> None:
         """Asks the host, unless a call is in flight; kills it if it hangs."""
@@ -90,20 +88,20 @@ class HostSeat:
             self._engine.hire(self._task)
             self._hired = True
         if self.is_alive and not stop and self._engine.is_leaving(self._place):
-            if self.link.state in ("joining", host_messages.STARTING):
+            if self.links.state in ("joining", host_messages.STARTING):
                 self._move(now)
                 return
             self._leaves = True
-        asked = self.link.question(now, stop or self._leaves)
+        asked = self.links.question(now, stop or self._leaves)
         if asked:
             self._called = now
             self._num_calls += 1
-            self._engine.call(self._task.seat, self._num_calls, *asked)
+            self._engine.call(self._task.seat, self._num_calls, asked)
 
     def _look(self, now: float) -> None:
         """Kills a host that has lived and is silent for too long."""
         silent = now - self._called
-        joining = self.link.state in ("joining", host_messages.STARTING)
+        joining = self.links.state in ("joining", host_messages.STARTING)
         limit = self._health["start_secs" if joining else "hang_secs"]
         if self.is_alive and silent > limit:
             self._engine.kill(self._task.seat)
@@ -118,30 +116,31 @@ class HostSeat:
         if self.lost or math.isnan(self._called) or answer.number != self._num_calls:
             return 0  # to a process that was given up
         called, self._called = self._called, math.nan
-        if answer.reply is None:
+        if not answer.replies:
             self._failed(answer, now)
             return 0
-        if now < self._moves_until and answer.reply.state != host_messages.NEW:
+        first = answer.replies[0]
+        if now < self._moves_until and first.state != host_messages.NEW:
             self._engine.kill(self._task.seat)  # the old process still answers
             self._retry_at = now + _RETRY_SECS
             return 0
         if not self.is_alive:
-            self._lives_since, self._arrived = now, self.link.ring.head
+            self._lives_since, self._arrived = now, self.links.arrived
             self._moves_until = -math.inf
-        self.node = answer.reply.node or self.node
-        self._place = answer.reply.place
-        head = self.link.ring.head
+        self.node = first.node or self.node
+        self._place = first.place
+        head = self.links.arrived
         try:
-            self.link.accept(answer.reply, called, now)
+            self.links.accept(answer.replies, called, now)
             self._check_start(now)
-            if self._leaves and self.link.drained and not self._stops:
+            if self._leaves and self.links.drained and not self._stops:
                 self._move(now)
         except host_link.Restart as why:
             self._engine.kill(self._task.seat)
             self._died(str(why), now)
         except errors.BadInput as error:
             raise errors.BadInput(f"{self._title}: {error}") from error
-        return self.link.ring.head - head
+        return self.links.arrived - head
 
     def _move(self, now: float) -> None:
         """Lets Ray start the host on another node; nothing is lost with this one."""
@@ -153,13 +152,13 @@ class HostSeat:
     def _end_life(self) -> None:
         self._lives_since = self._called = math.nan
         self._leaves, self._moves_until = False, -math.inf
-        self.link.lost_contact()
+        self.links.lost_contact()
 
     def _check_start(self, now: float) -> None:
         """Raises Restart if the actors do not start in time."""
         limit = self._health.start_secs + self._health.reset_secs
         if (
-            self.link.state == host_messages.STARTING
+            self.links.state == host_messages.STARTING
             and now - self._lives_since > limit
         ):
             raise host_link.Restart(f"did not start within {limit:.0f} s")
@@ -182,7 +181,7 @@ class HostSeat:
         gone = answer.is_gone and now >= self._moves_until
         if self.is_alive or gone:
             self._died(f"died ({answer.error})", now)
-        self.link.lost_contact()
+        self.links.lost_contact()
         self._hired &= not answer.is_gone
         self._retry_at = max(self._retry_at, now + _RETRY_SECS)
 
@@ -194,8 +193,8 @@ class HostSeat:
     def _died(self, reason: str, now: float) -> None:
         """Counts a death; gives the seat up when its budget is spent."""
         lived = now - self._lives_since if self.is_alive else 0.0
-        arrived = self.link.ring.head - self._arrived
-        running = self.is_alive and self.link.state == host_messages.RUNNING
+        arrived = self.links.arrived - self._arrived
+        running = self.is_alive and self.links.state == host_messages.RUNNING
         verdict = self._policy.after_death(now, lived, running or arrived > 0, arrived)
         self.deaths += 1
         self.reason = reason
@@ -214,14 +213,14 @@ class HostSeat:
 
     # What is shown.
 
-    def status(self, now: float, newest: int) -> dict[str, Any]:
-        """Returns the state as in health.json; `newest` is the learner's version."""
-        counters, ages = self.link.counters, self.link.ages
+    def status(self, now: float) -> dict[str, Any]:
+        """Returns the state as in health.json."""
+        counters, ages = self.links.counters, self.links.ages()
         self._update_rates(now, counters)
         silent = 0.0 if math.isnan(self._called) else now - self._called
-        counts = self.link.books.counts()
-        waits = not self.link.room and self.link.state == host_messages.RUNNING
-        state = "waiting_for_slot" if waits else self.link.state
+        counts = self.links.counts()
+        waits = not self.links.room and self.links.state == host_messages.RUNNING
+        state = "waiting_for_slot" if waits else self.links.state
         if self.is_alive and silent > _UNREACHABLE_SECS:
             state = "unreachable"
         wire = counters.get("wire_bytes", 0)
@@ -230,7 +229,7 @@ class HostSeat:
             "node": self.node,
             "pid": counters.get("pid", 0),
             "state": "lost" if self.lost else state,
-            "incarnation": self.link.books.incarnation,
+            "incarnation": self.links.incarnation,
             "actors_alive": counters.get("alive", 0),
             "actors": counters.get("actors", 0),
             "actor_restarts": counters.get("actor_restarts", 0),
@@ -240,7 +239,7 @@ class HostSeat:
             **counts._asdict(),
             "age_p50_secs": round(float(np.median(ages)), 4) if ages else 0,
             "age_p99_secs": round(float(np.percentile(ages, 99)), 4) if ages else 0,
-            "lag": newest - self.link.version if self.link.version else 0,
+            "lag": self.links.lag,
             "silent_secs": round(silent, 2),
             "restarts": self.deaths,
             "reason": self.reason,

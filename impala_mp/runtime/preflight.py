@@ -127,10 +127,9 @@ def _check_cluster(
     policies: Sequence[allocation.Policy],
 ) -> None:
     """Checks the cluster, and what each of its nodes has."""
-    names = [each.name for each in policies]
-    for text in cluster_check.check(config, num_cores, names):
+    for text in cluster_check.check(config, num_cores):
         report.add(checker.OK, "cluster", text)
-    facts = allocation.facts(policies[0])
+    facts = allocation.facts_of_all(policies)
     for text, is_sound in cluster_check.check_nodes(config, facts):
         report.add(checker.OK if is_sound else checker.FAIL, "cluster", text)
 

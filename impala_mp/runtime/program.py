@@ -68,7 +68,7 @@ def train(
     environments = _probe(config)
     policies, chosen = prepare(config, live, environments, num_cores, folder.stored())
     changed = [*folder.check(config, changes), *chosen]
-    changed += cluster_check.check(config, num_cores, list(environments))
+    changed += cluster_check.check(config, num_cores)
     folder.check_unused()
     allocation.check_memory(policies, num_cores)
     seats = allocation.make_topology(config, num_cores, len(policies))

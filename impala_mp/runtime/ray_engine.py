@@ -16,6 +16,7 @@ import ray
 from ray import exceptions
 
 from impala_mp.transport import doorbell, host_messages
+from impala_mp.workers import host_links
 
 _NOTICE_SECS = 1.0  # between two looks for nodes that are to end
 # Ray's own, in milliseconds: a call to a host that died fails in 0.3 s instead of 2.
@@ -27,12 +28,12 @@ _INLINE_BYTES = 100_000  # of an argument; a larger one goes through the object 
 
 
 class Answer(NamedTuple):
-    """End of a call to a host: a reply or an error."""
+    """End of a call to a host: a reply for each policy, or an error."""
 
     seat: int
     number: int  # of the call
-    reply: host_messages.Reply | None
-    error: str  # "" with a reply
+    replies: tuple[host_messages.Reply, ...]  # none with an error
+    error: str = ""
     is_gone: bool = False  # the host's process is gone, and will not come back
 
 
@@ -44,10 +45,13 @@ class Host:
         code = importlib.import_module("impala_mp.runtime.host_relay")
         self._host = code.Relay(task, _leave_for_good)
 
-    def take(self, question: dict[str, Any], parameters: Any = None) -> dict[str, Any]:
+    def take(
+        self, questions: list[dict[str, Any]], *parameters: Any
+    ) -> list[dict[str, Any]]:
         """Answers the receiver."""
-        reply: dict[str, Any] = self._host.take(question, parameters)
-        return {**reply, "place": ray.get_runtime_context().get_node_id()}
+        place = ray.get_runtime_context().get_node_id()
+        replies = self._host.take(questions, parameters)
+        return [{**reply, "place": place} for reply in replies]
 
 
 def _leave_for_good() -> None:
@@ -74,7 +78,8 @@ class Engine:
         self._hosts: dict[int, Any] = {}
         self.bell = doorbell.Doorbell()  # rings when a call ends
         self._done: collections.deque[tuple[int, int, Any]] = collections.deque()
-        self._shipped: tuple[Any, Any] = (None, None)  # the newest parameters
+        # The newest parameters, and where they are, by policy.
+        self._shipped: dict[int, tuple[Any, Any]] = {}
         self._ending: frozenset[str] = frozenset()  # nodes with a notice
         self._closed = threading.Event()
         # A thread, because Ray may keep a call for as long as its head is away.
@@ -96,13 +101,13 @@ class Engine:
         host = remote.options(**options).remote(task._asdict())
         self._hosts[task.seat] = host
 
-    def call(
-        self, seat: int, number: int, question: host_messages.Question, frame: Any
-    ) -> None:
+    def call(self, seat: int, number: int, asked: host_links.Asked) -> None:
         """Starts a call, the `number`-th of a seat; `answers` has its end."""
-        asked = host_messages.to_dict(question)
+        questions = [host_messages.to_dict(question) for question, _ in asked]
         try:
-            reference = self._hosts[seat].take.remote(asked, self._ship(frame))
+            # Ray fetches what is an argument for itself, and not what is in a list.
+            frames = [self._ship(i, frame) for i, (_, frame) in enumerate(asked)]
+            reference = self._hosts[seat].take.remote(questions, *frames)
         except exceptions.RayError as error:
             self._end(seat, number, error)
             return
@@ -112,13 +117,13 @@ class Engine:
         self._done.append((seat, number, end))
         self.bell.ring()
 
-    def _ship(self, frame: Any) -> Any:
-        """Puts parameters into the object store, once for all hosts."""
+    def _ship(self, policy: int, frame: Any) -> Any:
+        """Puts a policy's parameters into the object store, once for all hosts."""
         if frame is None or len(frame) < _INLINE_BYTES:
             return frame
-        if self._shipped[0] is not frame:
-            self._shipped = frame, ray.put(frame)
-        return self._shipped[1]
+        if self._shipped.get(policy, (None,))[0] is not frame:
+            self._shipped[policy] = frame, ray.put(frame)
+        return self._shipped[policy][1]
 
     def answers(self) -> Iterator[Answer]:
         """Yields the calls that have ended."""
@@ -153,13 +158,14 @@ def _answer(seat: int, number: int, end: Any) -> Answer:
     try:
         if isinstance(end, Exception):
             raise end
-        return Answer(seat, number, host_messages.Reply(**end.result()), "")
+        replies = tuple(host_messages.Reply(**each) for each in end.result())
+        return Answer(seat, number, replies)
     except exceptions.ActorDiedError as error:
-        return Answer(seat, number, None, _short(error), is_gone=True)
+        return Answer(seat, number, (), _short(error), is_gone=True)
     except exceptions.ActorUnavailableError:
-        return Answer(seat, number, None, "its process or node does not answer Ray")
+        return Answer(seat, number, (), "its process or node does not answer Ray")
     except exceptions.RayError as error:
-        return Answer(seat, number, None, _short(error))
+        return Answer(seat, number, (), _short(error))
 
 
 def _short(error: Exception) -> str:

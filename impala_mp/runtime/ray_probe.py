@@ -64,18 +64,14 @@ def _ask(ray: Any, node: str, config: str) -> dict[str, Any]:
 
 def look(text: str) -> dict[str, str]:
     """Returns the facts of a node for a config, JSON, or its refusal."""
-    from impala_mp.config import fields, live_hyperparameters
-    from impala_mp.environments import factory
-    from impala_mp.networks import agent
+    from impala_mp.config import fields
+    from impala_mp.environments import members
     from impala_mp.runtime import allocation
 
     try:
         config = fields.from_json(text)
-        environment = factory.probe(config.environment)
-        live = live_hyperparameters.of_config(config)
-        made = agent.make(config, environment)
-        policy = allocation.Policy("", config, live, environment, made)
-        return dict(allocation.facts(policy))
+        policies = allocation.without_checks(config, members.probe(config))
+        return dict(allocation.facts_of_all(policies))
     except Exception as error:  # of the user's environment
         return {"error": f"{type(error).__name__}: {error}"}
 

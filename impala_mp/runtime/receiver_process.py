@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 import time
+from collections.abc import Sequence
 
 from impala_mp import errors
 from impala_mp.config import fields
@@ -19,7 +20,7 @@ from impala_mp.transport import (
     host_messages,
     shared as shared_lib,
 )
-from impala_mp.workers import host_facts, host_link
+from impala_mp.workers import host_facts, host_link, host_links
 
 _WAIT_SECS = 0.1  # longest sleep
 _BOARD_SECS = 0.5  # between two states of the hosts
@@ -30,50 +31,55 @@ class Receiver:
     """The process that fetches."""
 
     def __init__(
-        self, shared: shared_lib.Shared, row: control_block.ProcessRow
+        self, policies: Sequence[shared_lib.Shared], row: control_block.ProcessRow
     ) -> None:
-        self._shared, self._row = shared, row
-        config = shared.config
+        self._policies, self._row = policies, row
+        self._shared = shared = policies[0]
+        config = shared.whole
         row.beat(control_block.State.STARTING)
         self._engine = ray_engine.Engine(
             config.cluster.address, namespace(shared), config.cluster.cores
         )
         row.beat(control_block.State.STARTING)
-        self._source = host_link.Source(shared.store, shared.control)
-        facts, text = self._facts(), fields.to_json(config)
+        self._sources = [host_link.Source(x.store, x.control) for x in policies]
+        facts, text = [_facts(each) for each in policies], fields.to_json(config)
         self.seats = [
             host_seat.HostSeat(
-                self._link(k, facts), self._task(k, text), self._engine, config.health
+                self._links(k, facts), self._task(k, text), self._engine, config.health
             )
             for k in range(config.cluster.hosts)
         ]
-        self._bells = [shared.rings.actor_doorbells[n] for n in self._rings()]
+        self._bells = [
+            each.rings.actor_doorbells[number]
+            for each in policies
+            for number in self._rings()
+        ]
 
     def _rings(self) -> tuple[int, ...]:
         return self._shared.topology.host_rings
 
-    def _facts(self) -> host_facts.Facts:
-        shared = self._shared
-        made = agent.make(shared.config, shared.environment)
-        return allocation.facts(
-            allocation.Policy("", shared.config, shared.live, shared.environment, made)
-        )
-
-    def _link(self, host: int, facts: host_facts.Facts) -> host_link.HostLink:
-        shared = self._shared
-        assert shared.hosts is not None
-        ring = shared.rings.ring(self._rings()[host])
-        actors = shared.actors_of_host(host)
-        return host_link.HostLink(
-            host,
-            actors,
-            ring,
-            shared.hosts.books(host, ring),
-            shared.actor_names[actors.start : actors.stop],
-            self._source,
-            facts,
-            shared.config.cluster.publish_secs,
-        )
+    def _links(
+        self, host: int, facts: Sequence[host_facts.Facts]
+    ) -> host_links.HostLinks:
+        actors = self._shared.actors_of_host(host)
+        names = self._shared.actor_names[actors.start : actors.stop]
+        links = []
+        for shared, source, own in zip(
+            self._policies, self._sources, facts, strict=True
+        ):
+            assert shared.hosts is not None
+            ring = shared.rings.ring(self._rings()[host])
+            link = host_link.HostLink(
+                actors,
+                ring,
+                shared.hosts.books(host, ring, shared.number),
+                names if shared is self._shared else [],
+                source,
+                own,
+                shared.config.cluster.publish_secs,
+            )
+            links.append(link)
+        return host_links.HostLinks(links)
 
     def _task(self, host: int, text: str) -> host_messages.Task:
         shared, actors = self._shared, self._shared.actors_of_host(host)
@@ -126,7 +132,7 @@ class Receiver:
         try:
             self._row.add("finished", seat.take(answer, now))
         except errors.BadInput as error:
-            if not any(each.link.ring.head for each in self.seats):
+            if not any(each.links.arrived for each in self.seats):
                 raise
             seat.refuse(str(error), now)
 
@@ -144,8 +150,7 @@ class Receiver:
     def _publish(self, now: float) -> None:
         """Publishes the state of each host."""
         assert self._shared.hosts is not None
-        newest = self._shared.store.latest
-        self._shared.hosts.publish([seat.status(now, newest) for seat in self.seats])
+        self._shared.hosts.publish([seat.status(now) for seat in self.seats])
 
     def close(self) -> None:
         self._engine.close()
@@ -156,3 +161,13 @@ def namespace(shared: shared_lib.Shared) -> str:
     place = f"{socket.gethostname()}:{os.path.realpath(shared.folder)}"
     digest = hashlib.sha256(place.encode()).hexdigest()[:12]
     return f"impala-{digest}-{shared.run}"
+
+
+def _facts(shared: shared_lib.Shared) -> host_facts.Facts:
+    """Returns what a host must have alike, for one policy."""
+    made = agent.make(shared.config, shared.environment)
+    return allocation.facts(
+        allocation.Policy(
+            shared.policy, shared.config, shared.live, shared.environment, made
+        )
+    )

@@ -19,17 +19,18 @@ _BYTES = 1024  # of the text of one host
 class HostBoard:
     """Memory of the receiver that outlives it. Picklable to a child."""
 
-    def __init__(self, num_hosts: int) -> None:
-        spec = specs.array_spec((num_hosts, host_books.WORDS), np.int64)
+    def __init__(self, num_hosts: int, num_policies: int = 1) -> None:
+        shape = (num_hosts, num_policies, host_books.WORDS)
+        spec = specs.array_spec(shape, np.int64)
         self._memory = shared_memory.SharedArrays(spec)
         self._states = parameter_store.ParameterStore(num_hosts * _BYTES)
         self.num_hosts = num_hosts
 
     def books(
-        self, host: int, ring: trajectory_ring.TrajectoryRing
+        self, host: int, ring: trajectory_ring.TrajectoryRing, policy: int = 0
     ) -> host_books.HostBooks:
-        """Returns the books of one host, whose ring here is `ring`."""
-        return host_books.HostBooks(self._memory.arrays[host], ring)
+        """Returns the books of one host and policy, whose ring here is `ring`."""
+        return host_books.HostBooks(self._memory.arrays[host, policy], ring)
 
     def publish(self, hosts: list[dict[str, Any]]) -> None:
         """Replaces the states, one a host: JSON, which is cut if it is too long."""

@@ -1,4 +1,4 @@
-"""Accounts of one actor host, in shared memory that outlives the receiver.
+"""Accounts of one actor host and policy, in shared memory that outlives the receiver.
 
 The receiver writes them. Two copies of the five words take turns, and one word names
 the one that counts, so an incarnation begins at once or not at all. Slots are counted:
@@ -31,7 +31,7 @@ class Counts(NamedTuple):
 
 
 class HostBooks:
-    """Books of one host."""
+    """Books of one host and policy."""
 
     def __init__(self, words: np.ndarray, ring: trajectory_ring.TrajectoryRing) -> None:
         """`words` is int64 [WORDS]; `ring` is that of the host here."""

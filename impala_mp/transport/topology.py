@@ -120,6 +120,7 @@ def make(
     )
 
 
-def of_host(num_actors: int) -> Topology:
+def of_host(num_actors: int, num_policies: int = 1) -> Topology:
     """Returns the seats on an actor host: actors alone."""
-    return Topology(tuple(Seat("actor", i, row=i) for i in range(num_actors)))
+    everything = tuple(range(num_policies))
+    return Topology(tuple(Seat("actor", i, i, everything) for i in range(num_actors)))

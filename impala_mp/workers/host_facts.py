@@ -1,6 +1,7 @@
 """Versions and layouts that must be equal on the learner's and on an actor host."""
 
 import platform
+from collections.abc import Mapping
 
 import torch
 
@@ -9,6 +10,7 @@ from impala_mp import nest, specs, types
 from impala_mp.networks import flat_parameters
 
 Facts = tuple[tuple[str, str], ...]
+_OF = " of "  # between a fact and its policy
 
 _CURES = {
     "impala_mp": "Install the same version of impala_mp on all nodes.",
@@ -40,6 +42,18 @@ def of(
     )
 
 
+def of_all(facts: Mapping[str, Facts]) -> Facts:
+    """Returns the facts of several policies, given by the policy's name, as one.
+
+    Those of a single policy, whose name is "", stay as they are.
+    """
+    return tuple(
+        (f"{fact}{_OF * bool(name)}{name}", value)
+        for name, own in facts.items()
+        for fact, value in own
+    )
+
+
 def difference(here: Facts, there: Facts) -> str:
     """Returns a sentence on the first difference and its cure, or ""."""
     others = dict(there)
@@ -48,7 +62,7 @@ def difference(here: Facts, there: Facts) -> str:
         if other != value:
             return (
                 f"{name} is {_around(other, value)}, and {_around(value, other)} where"
-                f" the learner is. {_CURES[name]}"
+                f" the learner is. {_CURES[name.partition(_OF)[0]]}"
             )
     return ""
 

@@ -1,4 +1,4 @@
-"""Receiver's end of one actor host: plays its actors at the learner.
+"""Receiver's end of one actor host and policy: plays the host's actors at the learner.
 
 It has no thread and makes no call. `question` gives what to ask next, and `accept`
 takes the reply into the ring of the host. All that must outlive the receiver is in
@@ -26,13 +26,12 @@ from impala_mp.transport import (
 from impala_mp.workers import host_facts
 
 POLL_SECS = 0.2  # a host waits so long for a slot
-_BEAT_SECS = 1.0  # between questions to a host whose ring here is full
 _MAX_REFUSED = 3  # replies in a row; then the host is restarted
 _AGES = 512  # newest slots, for percentiles
 
 
 class Source:
-    """Parameters and live values of the learner, for all hosts."""
+    """Parameters and live values of one policy's learner, for all hosts."""
 
     def __init__(
         self, store: parameter_store.ParameterStore, control: control_block.ControlBlock
@@ -61,11 +60,10 @@ class Restart(Exception):
 
 
 class HostLink:
-    """Link to the host of one seat."""
+    """Link to the host of one seat, for one policy."""
 
     def __init__(
         self,
-        seat: int,
         actors: range,
         ring: trajectory_ring.TrajectoryRing,
         books: host_books.HostBooks,
@@ -74,12 +72,15 @@ class HostLink:
         facts: host_facts.Facts,
         publish_secs: float,
     ) -> None:
-        """`actors` are the numbers of its actors in the run, `names` their tables."""
-        self.seat, self.ring, self.books = seat, ring, books
+        """`actors` are the numbers of its actors in the run, `names` their tables.
+
+        The tables are those of all policies: the link of one policy has them.
+        """
+        self.ring, self.books = ring, books
         self._actors, self._names, self._source = actors, names, source
         self._facts, self._publish_secs = facts, publish_secs
         self._begin = False  # the next question gives out a new incarnation
-        self._published = self._asked = -math.inf  # monotonic
+        self._published = -math.inf  # monotonic
         self._refused = 0  # replies in a row
         self.version = 0  # of the learner, that the host has
         self.state = "pending"
@@ -96,17 +97,19 @@ class HostLink:
         ended = self.state in (host_messages.ENDED, host_messages.FAILED)
         return ended and not self.books.on_the_way
 
+    @property
+    def lag(self) -> int:
+        """Versions that the learner is ahead of the host; 0 before its first."""
+        return self._source.latest() - self.version if self.version else 0
+
     def question(
         self, now: float, stop: bool = False
-    ) -> tuple[host_messages.Question, Any] | None:
-        """Returns the next question and the parameters with it, or None.
+    ) -> tuple[host_messages.Question, Any]:
+        """Returns the next question and the parameters with it.
 
-        There is none while the ring is full, but for a beat; so the host waits.
+        While the ring is full it asks for no slot; so the host waits.
         """
         room = self.room
-        if not room and now - self._asked < _BEAT_SECS:
-            return None
-        self._asked = now
         names: tuple[tuple[str, ...], ...] = ()
         if self._begin:
             self.books.begin()

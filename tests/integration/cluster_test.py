@@ -246,6 +246,29 @@ def test_hosts_feed_all_ranks_and_go_on_when_the_ranks_are_restarted(cluster, st
     assert last["episode/return_mean"] > 0.5
 
 
+def test_hosts_feed_all_policies_and_a_killed_one_comes_back(cluster, start):
+    run = start(
+        *("--config.cluster.hosts=1", "--config.learner.processes=2"),
+        "--config.environment.id=tests.support.rock_paper_scissors:RockPaperScissors",
+        *("--config.environment.sharing=each", "--config.learner.threads=1"),
+        "--config.total_agent_steps=1_000_000_000",
+    )
+    _add(cluster)
+    (host,) = run.wait(lambda h: h[0]["arrived"] > 20, "slots")
+    os.kill(host["pid"], signal.SIGKILL)
+    before = run.wait(lambda h: h[0]["incarnation"] == 2, "a new process")
+    # More than the rings hold: the learners of both policies learn them.
+    (host,) = run.wait(
+        lambda h: h[0]["arrived"] > before[0]["arrived"] + 100, "its slots"
+    )
+    assert host["lag"] < 1000
+    run.stop()
+    last = _sums_are_exact(run)
+    for policy in ("player_0", "player_1"):
+        assert last[f"health/learned/{policy}"] > 100 * _SLOT
+    assert last["hosts/arrived"] > 100 * _SLOT
+
+
 def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost(cluster, start):
     """A spot machine gets a notice, and the autoscaler drains its node."""
     node = _add(cluster)

@@ -34,13 +34,13 @@ def shared(tmp_path):
 
 
 def test_a_run_without_hosts_has_no_such_metrics(tmp_path):
-    records = host_records.HostRecords(builders.shared(builders.config(), tmp_path))
+    records = host_records.HostRecords([builders.shared(builders.config(), tmp_path)])
     assert (records.metrics(), records.news(), records.states()) == ({}, [], [])
     assert records.limit() == ""
 
 
 def test_metrics_have_the_sums_of_all_hosts_in_trajectories(shared):
-    records = host_records.HostRecords(shared)
+    records = host_records.HostRecords([shared])
     books = [shared.hosts.books(k, shared.rings.ring(2 + k)) for k in range(3)]
     books[0].begin()
     books[0].report(5)
@@ -60,7 +60,7 @@ def test_metrics_have_the_sums_of_all_hosts_in_trajectories(shared):
 def test_each_host_has_a_line_now_and_then(shared, tmp_path, monkeypatch):
     now, record = 100.0, {"agent_steps": 10, "updates": 2, "loss/total": 0.5}
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    records = host_records.HostRecords(shared)
+    records = host_records.HostRecords([shared])
     records.log(str(tmp_path), record)  # the receiver has not begun
     assert not (tmp_path / "hosts.jsonl").exists()
     shared.hosts.publish([_state(0), _state(1), _state(2)])
@@ -82,13 +82,13 @@ def test_a_line_of_a_host_that_cannot_be_written_is_an_error_of_the_disk(
     shared, tmp_path
 ):
     shared.hosts.publish([_state(0), _state(1), _state(2)])
-    records = host_records.HostRecords(shared)
+    records = host_records.HostRecords([shared])
     with pytest.raises(OSError, match="hosts.jsonl"):
         records.log(str(tmp_path / "gone"), {"agent_steps": 10, "updates": 2})
 
 
 def test_a_sum_that_is_wrong_raises(shared):
-    records = host_records.HostRecords(shared)
+    records = host_records.HostRecords([shared])
     shared.hosts.books(0, shared.rings.ring(2)).begin()
     shared.rings.ring(2).announce(0)  # a slot that was not reported
     with pytest.raises(RuntimeError, match="lost or counted twice"):
@@ -96,7 +96,7 @@ def test_a_sum_that_is_wrong_raises(shared):
 
 
 def test_each_death_is_reported_once_and_a_lost_host_in_capitals(shared):
-    records = host_records.HostRecords(shared)
+    records = host_records.HostRecords([shared])
     dead = _state(1, restarts=1, reason="died", state="restarting")
     shared.hosts.publish([_state(0), dead, _state(2)])
     assert records.news() == ["Actor host 1 on n1 died; Ray starts another one."]
@@ -109,7 +109,7 @@ def test_each_death_is_reported_once_and_a_lost_host_in_capitals(shared):
 
 
 def test_a_slow_host_is_named(shared):
-    records = host_records.HostRecords(shared)
+    records = host_records.HostRecords([shared])
     shared.hosts.publish([_state(0), _state(1), _state(2, steps_per_sec=40.0)])
     assert records.limit() == (
         "Actor host 2 on n2 makes 40 % of the median host's steps."

@@ -7,13 +7,14 @@ import pytest
 from impala_mp import errors
 from impala_mp.runtime import host_seat
 from impala_mp.transport import host_messages
+from impala_mp.workers import host_links
 from tests.support import builders, hosts
 
 
 class _Answer(NamedTuple):
     seat: int
     number: int
-    reply: object
+    replies: tuple
     error: str = ""
     is_gone: bool = False
 
@@ -28,8 +29,8 @@ class _Engine:
     def hire(self, task):
         self.hired += 1
 
-    def call(self, seat, number, question, frame):
-        self.calls.append((number, question, frame))
+    def call(self, seat, number, asked):
+        self.calls.append((number, asked))
 
     def kill(self, seat, restart=True):
         self.kills.append(restart)
@@ -47,8 +48,8 @@ class _Run:
         overrides = {f"health.{name}": value for name, value in health.items()}
         made = builders.config(**overrides).health
         task = host_messages.Task(0, "host", "{}", 0, (hosts.FIRST, hosts.ACTORS), 5)
-        link = self.learner.receiver()
-        self.seat = host_seat.HostSeat(link, task, self.engine, made)
+        links = host_links.HostLinks([self.learner.receiver()])
+        self.seat = host_seat.HostSeat(links, task, self.engine, made)
         self.now = 1000.0
 
     def turn(self, secs=0.3, stop=False):
@@ -57,9 +58,9 @@ class _Run:
 
     def answer(self, **fault):
         """Ends the newest call; returns the number of slots that arrived."""
-        number, question, frame = self.engine.calls[-1]
-        reply = None if fault else self.host.take(question, frame)
-        return self.seat.take(_Answer(0, number, reply, **fault), self.now)
+        number, asked = self.engine.calls[-1]
+        replies = () if fault else tuple(self.host.take(*each) for each in asked)
+        return self.seat.take(_Answer(0, number, replies, **fault), self.now)
 
     def start(self):
         for _ in range(3):
@@ -75,7 +76,7 @@ def test_one_call_at_a_time_brings_the_slots_of_a_host():
     run.turn()
     assert len(run.engine.calls) == 4
     assert run.answer() == 1
-    status = run.seat.status(run.now, run.learner.store.latest)
+    status = run.seat.status(run.now)
     assert (status["state"], status["arrived"], status["lost"]) == ("running", 1, 0)
 
 
@@ -84,7 +85,7 @@ def test_a_host_that_has_lived_and_is_silent_is_killed_and_asked_again():
     run.start()
     run.turn()
     run.turn(4.0)
-    assert run.seat.status(run.now, 1)["state"] == "unreachable"
+    assert run.seat.status(run.now)["state"] == "unreachable"
     run.turn(60.0)
     assert run.engine.kills == [True]
     assert "silent for 64 s" in run.seat.reason
@@ -93,7 +94,7 @@ def test_a_host_that_has_lived_and_is_silent_is_killed_and_asked_again():
     run.turn(1.0)
     assert len(run.engine.calls) == 5
     late = host_messages.Reply(0, host_messages.NEW)
-    run.seat.take(_Answer(0, 4, late), run.now)
+    run.seat.take(_Answer(0, 4, (late,)), run.now)
     assert not run.seat.is_alive
     run.turn(0.3)
     assert len(run.engine.calls) == 5  # it is still in flight
@@ -104,7 +105,7 @@ def test_a_host_that_no_node_has_room_for_is_waited_for():
     run.turn()
     run.turn(10_000.0)
     assert run.engine.kills == []
-    assert run.seat.status(run.now, 1)["state"] == "pending"
+    assert run.seat.status(run.now)["state"] == "pending"
 
 
 def test_a_death_is_counted_once_and_the_seat_is_given_up_in_the_end():
@@ -152,7 +153,7 @@ def test_a_host_that_refuses_its_environment_ends_the_run_with_its_words():
     )
     run.turn()
     with pytest.raises(errors.BadInput, match="host 0: there is no game"):
-        run.seat.take(_Answer(0, number + 1, reply), run.now)
+        run.seat.take(_Answer(0, number + 1, (reply,)), run.now)
 
 
 def test_actors_that_do_not_start_in_time_are_killed():
@@ -163,7 +164,7 @@ def test_actors_that_do_not_start_in_time_are_killed():
     for secs in (0.3, 15.0, 15.0):
         run.turn(secs)
         number = len(run.engine.calls)
-        run.seat.take(_Answer(0, number, reply), run.now)
+        run.seat.take(_Answer(0, number, (reply,)), run.now)
     assert run.engine.kills == [True]
     assert "did not start" in run.seat.reason
 
@@ -187,10 +188,10 @@ def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost():
         run.host.act(0)
     run.engine.leaving = True
     run.turn()
-    assert run.engine.calls[-1][1].stop
+    assert run.engine.calls[-1][1][0][0].stop
     assert run.answer() == 2
     assert run.engine.kills == [True]
-    counts = run.seat.link.books.counts()
+    counts = run.seat.links.counts()
     assert (counts.arrived, counts.on_the_way, counts.lost) == (2, 0, 0)
     assert (run.seat.deaths, run.seat.is_alive) == (0, False)
     run.turn()  # the old process may get calls before it is gone
@@ -201,7 +202,7 @@ def test_a_host_leaves_a_node_that_is_to_end_and_nothing_is_lost():
     # The engine finds out about the new node with the first answer from there.
     run.host = hosts.Host(hosts.serials())
     run.turn()
-    assert not run.engine.calls[-1][1].stop
+    assert not run.engine.calls[-1][1][0][0].stop
     run.engine.leaving = False
     run.answer()
     run.start()
@@ -225,7 +226,7 @@ def test_a_node_that_ends_before_its_host_has_left_is_a_death():
     run.start()
     run.host.act(0)
     run.turn()
-    assert not run.engine.calls[-1][1].stop
+    assert not run.engine.calls[-1][1][0][0].stop
     assert run.answer() == 1
 
 

@@ -111,7 +111,6 @@ class Learner:
     def receiver(self):
         """A new receiver."""
         return host_link.HostLink(
-            0,
             range(FIRST, FIRST + ACTORS),
             self.rings.ring(1),
             self.books,

@@ -44,7 +44,8 @@ def main():
     print(os.getpid(), file=replies)
     for line in sys.stdin:
         question, num_bytes = json.loads(line)
-        reply = relay.take(question, _frame(num_bytes) if num_bytes else None)
+        frames = [_frame(num_bytes) if num_bytes else None]
+        (reply,) = relay.take([question], frames)
         reply |= {
             "slots": len(reply.get("slots", ())),
             "torch": "torch" in sys.modules,

@@ -38,10 +38,10 @@ class _World:
 
     def ask(self, loses=False, again=False, host_dies_at=None, receiver_dies_at=None):
         """One question; what may go wrong does."""
-        self.clock += 2.0  # a beat is due
+        self.clock += 2.0
         now = self.clock
         asked = self._receiver(receiver_dies_at, self.link.question, now, self.stops)
-        if asked is hosts.Killed or asked is None:
+        if asked is hosts.Killed:
             return
         if host_dies_at is not None:
             if hosts.killed_at(host_dies_at, self.host.take, *asked) is hosts.Killed:
@@ -227,7 +227,7 @@ def test_a_kill_at_every_line_that_begins_an_incarnation_books_each_slot_once():
     assert 20 < deaths < 60  # the last lines come after the end
 
 
-def test_a_full_ring_holds_the_host_back_and_still_beats():
+def test_a_full_ring_holds_the_host_back():
     world = _World()
     for _ in range(20):
         world.act(0)
@@ -235,11 +235,8 @@ def test_a_full_ring_holds_the_host_back_and_still_beats():
         world.ask()
     assert world.link.room == 0
     assert world.host.act(0) is world.host.act(1) is None
-    now = world.clock + 3.0
-    question, _ = world.link.question(now)
+    question, _ = world.link.question(world.clock + 3.0)
     assert (question.room, question.poll_secs) == (0, 0.0)
-    assert world.link.question(now + 0.5) is None
-    assert world.link.question(now + 1.5) is not None
 
 
 def test_versions_are_those_of_the_learner_and_live_values_come_first():
