@@ -346,6 +346,18 @@ def test_another_version_is_refused_with_both_values():
         world.link.accept(wrong, now, now)
 
 
+def test_a_difference_of_one_of_several_policies_names_it():
+    one = (("python", "3.12"), ("slot", "reward[5]"))
+    other = (("python", "3.12"), ("slot", "reward[9]"))
+    here = host_facts.of_all({"prey": one, "hunters": one})
+    assert host_facts.difference(here, here) == ""
+    there = host_facts.of_all({"prey": one, "hunters": other})
+    sentence = host_facts.difference(here, there)
+    assert sentence.startswith("slot of hunters is ")
+    assert sentence.endswith("Install the same code on all nodes.")
+    assert host_facts.of_all({"": one}) == one
+
+
 def test_the_first_difference_of_long_layouts_is_shown():
     here = "a" * 500 + "x" + "b" * 500
     there = here.replace("x", "y")
