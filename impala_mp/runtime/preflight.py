@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from impala_mp import errors, types
+from impala_mp import errors
 from impala_mp.algorithms import cuda
 from impala_mp.config import derived, user_code, validation
 from impala_mp.environments import checker, members
@@ -258,26 +258,28 @@ def _learn(
         shared = allocation.allocate(quiet, place, num_cores, config)
         try:
             records = _update(shared)
-            if config.cluster.hosts:
-                _report_wire(report, config, shared[0].rings.ring(0).slots[0])
+            for each in shared if config.cluster.hosts else ():
+                _report_wire(report, each)
         finally:
             allocation.release(shared)
     for each, metrics in zip(quiet, records, strict=True):
         _report_update(report, each, metrics)
 
 
-def _report_wire(report: _Report, config: Any, slot: types.Trajectory) -> None:
-    """Reports the size of a slot on its way from an actor host."""
-    packer = slot_wire.Packer(config.cluster.compression)
-    packer.pack(slot)
+def _report_wire(report: _Report, shared: shared_lib.Shared) -> None:
+    """Reports the size of a policy's slot on its way from an actor host."""
+    compression = shared.whole.cluster.compression
+    packer = slot_wire.Packer(compression)
+    packer.pack(shared.rings.ring(0).slots[0])
     raw, wire = packer.raw_bytes, packer.wire_bytes
-    text = f"a slot of a new policy, {raw / 1e3:,.1f} kB, is sent as it is."
+    what = f"a slot of a new policy{f' {shared.policy!r}' if shared.policy else ''}"
+    text = f"{what}, {raw / 1e3:,.1f} kB, is sent as it is."
     if packer.compresses:
         text = (
-            f"a slot of a new policy, {raw / 1e3:,.1f} kB, is {wire / 1e3:,.1f} kB on"
+            f"{what}, {raw / 1e3:,.1f} kB, is {wire / 1e3:,.1f} kB on"
             f" the wire: compression {raw / wire:.1f}."
         )
-        if config.cluster.compression == "auto" and raw < slot_wire.WORTH * wire:
+        if compression == "auto" and raw < slot_wire.WORTH * wire:
             text += " Hosts stop compressing after the first slots."
     report.add(checker.OK, "cluster", text)
 

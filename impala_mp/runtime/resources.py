@@ -201,11 +201,12 @@ def descriptors_needed(
 ) -> int:
     """Returns the supervisor's descriptors at a child's start, the most of any process.
 
-    Four blocks of memory, three more with actor hosts, and six a policy, two each
-    (Python's mmap duplicates its own), doorbells, two per child, and a reserve for the
-    life pipe, a start, and the files of a run.
+    Four blocks of memory and six a policy, with actor hosts two more and one a policy,
+    two each (Python's mmap duplicates its own), doorbells, two per child, and a reserve
+    for the life pipe, a start, and the files of a run.
     """
-    memory, spare = 2 * (4 + 3 * (num_hosts > 0) + 6 * num_policies), 20
+    hosts, spare = num_hosts > 0, 20
+    memory = 2 * (4 + 2 * hosts + (6 + hosts) * num_policies)
     bells = num_policies * (num_actors + num_hosts + num_ranks) + 1
     return num_open + memory + bells + 2 * num_children + spare
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from impala_mp import errors
+from impala_mp.environments import members
 from impala_mp.runtime import (
     allocation,
     cluster_check,
@@ -21,7 +22,7 @@ from impala_mp.runtime import (
     program,
     resources,
 )
-from tests.support import builders, faulty_environments
+from tests.support import builders, faulty_environments, rock_paper_scissors
 
 _FILLED = {
     "algorithm": "dqn",
@@ -293,17 +294,24 @@ def test_too_few_file_descriptors(tmp_path):
 
 
 @pytest.mark.parametrize("hosts", [0, 3])
-def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(tmp_path, hosts):
-    config = builders.config(**{"actors.count": 5, "cluster.hosts": hosts})
+@pytest.mark.parametrize("sharing", ["all", "each"])
+def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(
+    tmp_path, hosts, sharing
+):
+    game = f"{rock_paper_scissors.__name__}:RockPaperScissors"
+    own = {"environment.id": game, "environment.sharing": sharing}
+    own |= {"actors.environments": 2, "batch_size": 4}
+    config = builders.config(**own, **{"actors.count": 5, "cluster.hosts": hosts})
+    policies = allocation.without_checks(config, members.probe(config))
     gc.collect()  # what tests before have left closes its descriptors
     before = len(os.listdir("/proc/self/fd"))
-    shared = builders.shared(config, tmp_path)
+    shared = allocation.allocate(policies, str(tmp_path), 2, config)
     held = len(os.listdir("/proc/self/fd")) - before
-    allocation.release([shared])
-    spare = 20
+    allocation.release(shared)
+    spare, count = 20, len(policies)
 
     def needed(children, opened):
-        return resources.descriptors_needed(5, children, opened, num_hosts=hosts)
+        return resources.descriptors_needed(5, children, opened, count, 1, hosts)
 
     assert needed(0, 0) == held + spare
     assert needed(6, 10) == held + spare + 2 * 6 + 10
