@@ -244,7 +244,7 @@ def _arguments() -> argparse.Namespace:
     add("--env", default="catch", help=f"{', '.join(trainings.KNOWN)} or an id")
     add("--target", type=float, help="for the final return; by default as learned")
     add("--learners", type=_count, default=1, help="processes that learn (1)")
-    add("--ranks", type=_count, default=1, help="processes that learn together (1)")
+    add("--ranks", type=int, choices=(1, 2), default=1, help="that learn together (1)")
     add("--hosts", type=_count, default=0, help="actor hosts (0)")
     add("--only", type=_names, default=[], help="kinds of fault, one after the other")
     add("--recovery_steps", type=_count, default=400_000, help="agent steps at the end")
@@ -260,6 +260,8 @@ def _arguments() -> argparse.Namespace:
             f"--learners={options.learners} must be at most the number of policies,"
             f" which is {trainings.of(options.env).num_policies} in {options.env}"
         )
+    if options.ranks > 1 and not trainings.of(options.env).may_have_ranks:
+        parser.error(f"--ranks={options.ranks} does not go with --env={options.env}")
     _check_hosts(options, parser)
     deck, skipped = deck_lib.of(options)
     for kind in options.only:

@@ -62,4 +62,4 @@ def expected_lag(config: Any, num_cores: int) -> float:
     settings, actors = config.cluster, config.actors
     slots = derived.all_actors(config, num_cores) * actors.slots
     slots += settings.hosts * settings.slots
-    return float(slots * actors.environments / max(1, derived.num_fresh(config)))
+    return float(slots * actors.environments / derived.num_new(config))

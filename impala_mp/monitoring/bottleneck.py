@@ -60,8 +60,11 @@ def _last_rank(record: dict[str, float], num_actors: int, num_ranks: int) -> str
     rank, share = int(record["ranks/last"]), num_actors // num_ranks
     first, last = rank * share, (rank + 1) * share - 1
     filled = f"actor {first} fills it"
-    if last > first:
-        filled = f"actors {first} to {last} fill it"
+    hosts = range(rank, int(record.get("hosts/seats", 0)), num_ranks)
+    if last > first or hosts:
+        actors = f"actors {first} to {last}" if last > first else f"actor {first}"
+        there = f" and actor hosts {', '.join(map(str, hosts))}" if hosts else ""
+        filled = f"{actors}{there} fill it"
     return f" Rank {rank} had no batch in {100 * waited:.0f} % of the time; {filled}."
 
 

@@ -105,8 +105,10 @@ class ActorHost:
             if self._thread:
                 self._thread.join(max(each.poll_secs for each in questions))
             return self._replies(questions, host_messages.STARTING)
+        # Asked before: the replies have all that actors which have ended committed.
+        ended = self._thread is not None and not self._thread.is_alive()
         replies: list[host_messages.Reply] = self._host.take(questions, parameters)
-        if self._thread is not None and not self._thread.is_alive():
+        if ended:
             replies = [each._replace(state=host_messages.ENDED) for each in replies]
         return replies
 
@@ -199,7 +201,8 @@ class Running:
         first, count = task.actors
         with config.unlocked():
             config.actors.count = count
-            config.learner.ranks = 1  # that read its rings: the forwarder is one
+            # The forwarder is the only reader of its rings.
+            config.learner.ranks = config.learner.processes = 1
             config.evaluation.during_training = False
         policies = allocation.without_checks(config, members.probe(config))
         logs = os.path.join(_folder(task), "logs")
@@ -220,6 +223,7 @@ class Running:
             for each in names:
                 table.append(each)
         self.supervisor = host_supervisor.HostSupervisor(shared, logs, _print)
+        self._answer = forwarder.answer
         self._forwarders = [
             forwarder.Forwarder(
                 question.incarnation,
@@ -233,14 +237,13 @@ class Running:
             for each, question in zip(shared, questions, strict=True)
         ]
         self._engine_pid, self._node = engine_pid, socket.gethostname()
-        self._facts = [allocation.facts(each) for each in policies]
+        self._facts = [allocation.facts_of_all([each]) for each in policies]
 
     def take(
         self, questions: _Questions, parameters: Sequence[Any]
     ) -> list[host_messages.Reply]:
-        """Answers the question of each policy; see `Forwarder.take`."""
-        parts = zip(self._forwarders, questions, parameters, strict=True)
-        replies = [each.take(*asked) for each, *asked in parts]
+        """Answers the question of each policy; see `forwarder.answer`."""
+        replies = self._answer(self._forwarders, questions, parameters)
         packers = [each.packer for each in self._forwarders]
         counters = {
             **self.supervisor.counters(),
@@ -248,10 +251,8 @@ class Running:
             "raw_bytes": sum(each.raw_bytes for each in packers),
             "wire_bytes": sum(each.wire_bytes for each in packers),
         }
-        waited_ns = sum(each.waited_ns for each in replies)  # each waited in turn
         return [
             reply._replace(
-                waited_ns=waited_ns,
                 facts=facts if not reply.version else (),
                 node=self._node,
                 counters=tuple(counters.items()),

@@ -1,5 +1,6 @@
 """Sizes and allocates all shared memory of a run."""
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -103,14 +104,16 @@ def without_checks(
     """Returns the policies of a config that was checked where the learner is.
 
     Raises:
-      BadInput: a network cannot be made.
+      BadInput: a policy's fields or network cannot be made of it here.
     """
     counts = {name: len(spec.players) for name, spec in environments.items()}
     found = []
     owns = policies_lib.of_run(config, counts)
     for own, (name, spec) in zip(owns, environments.items(), strict=True):
         live = live_hyperparameters.of_config(own)
-        found.append(Policy(name, own, live, spec, make_agent(own, live, spec)))
+        with policies_lib.naming(name) if name else contextlib.nullcontext():
+            made = make_agent(own, live, spec)
+        found.append(Policy(name, own, live, spec, made))
     return found
 
 

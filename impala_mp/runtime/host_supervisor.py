@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from impala_mp.monitoring import health
 from impala_mp.runtime import child_process, supervisor
-from impala_mp.transport import shared as shared_lib
+from impala_mp.transport import shared as shared_lib, topology
 
 _LIVES = 1_000  # of one actor; more would have the numbers of another host's life
 
@@ -57,8 +57,8 @@ class HostSupervisor(supervisor.Supervisor):
     def _report_stop(self) -> None:
         """Reports nothing: the learner's host does."""
 
-    def _can_do_without(self, num_left: int) -> bool:
-        return num_left >= 1
+    def _are_enough(self, left: Sequence[topology.Seat]) -> bool:
+        return bool(left)  # the learner has other actors, too
 
     def _start(self, child: child_process.ChildProcess) -> None:
         if child.incarnation + 1 >= _LIVES:

@@ -16,7 +16,6 @@ import ray
 from ray import exceptions
 
 from impala_mp.transport import doorbell, host_messages
-from impala_mp.workers import host_links
 
 _NOTICE_SECS = 1.0  # between two looks for nodes that are to end
 # Ray's own, in milliseconds: a call to a host that died fails in 0.3 s instead of 2.
@@ -101,7 +100,7 @@ class Engine:
         host = remote.options(**options).remote(task._asdict())
         self._hosts[task.seat] = host
 
-    def call(self, seat: int, number: int, asked: host_links.Asked) -> None:
+    def call(self, seat: int, number: int, asked: host_messages.Asked) -> None:
         """Starts a call, the `number`-th of a seat; `answers` has its end."""
         questions = [host_messages.to_dict(question) for question, _ in asked]
         try:

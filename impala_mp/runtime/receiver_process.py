@@ -166,8 +166,7 @@ def namespace(shared: shared_lib.Shared) -> str:
 def _facts(shared: shared_lib.Shared) -> host_facts.Facts:
     """Returns what a host must have alike, for one policy."""
     made = agent.make(shared.config, shared.environment)
-    return allocation.facts(
-        allocation.Policy(
-            shared.policy, shared.config, shared.live, shared.environment, made
-        )
+    policy = allocation.Policy(
+        shared.policy, shared.config, shared.live, shared.environment, made
     )
+    return allocation.facts_of_all([policy])

@@ -76,7 +76,21 @@ def explain_ranks(config: Any) -> str:
     actors = config.actors.count // ranks
     return (
         f"Learner: {ranks} ranks; each learns {size // ranks} of the {size}"
-        f" trajectories of a batch, those of {actors} actor{'s' * (actors > 1)}."
+        f" trajectories of a batch, those of {actors} actor{'s' * (actors > 1)}"
+        f"{_of_hosts(config.cluster.hosts, ranks)}."
+    )
+
+
+def _of_hosts(hosts: int, ranks: int) -> str:
+    """Returns what actor hosts add to the sentence on ranks."""
+    if not hosts:
+        return ""
+    least, rest = divmod(hosts, ranks)
+    if not rest:
+        return f" and {least} host{'s' * (least > 1)}"
+    return (
+        f" and {least} or {least + 1} hosts. Those with fewer hold the others back. Set"
+        f" config.cluster.hosts to a multiple of {ranks}"
     )
 
 
@@ -222,15 +236,17 @@ def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
         children = 0
     num_policies = len({k for each in the_topology.learners for k in each.policies})
     num_open, ranks = len(os.listdir("/proc/self/fd")), config.learner.ranks
+    num_hosts = the_topology.num_hosts
     number = descriptors_needed(
-        count, children, num_open, num_policies, ranks, the_topology.num_hosts
+        count, children, num_open, num_policies, ranks, num_hosts
     )
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    cures = "config.actors.count" + " or config.cluster.hosts" * (num_hosts > 0)
     if limit != resource.RLIM_INFINITY and number > limit:
         raise errors.BadInput(
             f"about {number} file descriptors are needed, but {limit} are allowed."
             f" Raise the limit with `ulimit -n {2 * number}`, or lower"
-            " config.actors.count."
+            f" {cures}."
         )
     return f"about {number} are needed, {limit} allowed."
 

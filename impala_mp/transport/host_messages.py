@@ -36,6 +36,9 @@ class Question(NamedTuple):
     num_names: int = 0  # that the receiver has, of all actors of the host
 
 
+Asked = list[tuple[Question, Any]]  # of each policy, with its parameters or None
+
+
 class Reply(NamedTuple):
     """Answer of a host."""
 

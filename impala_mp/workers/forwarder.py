@@ -8,6 +8,7 @@ there. A slot goes back to its actor when a later question shows that it has arr
 import array
 import collections
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from impala_mp import types
 from impala_mp.transport import (
     control_block,
+    doorbell,
     host_messages,
     name_tables,
     parameter_store,
@@ -34,7 +36,7 @@ class _Packed(NamedTuple):
 
 
 class Forwarder:
-    """The host's end, of one incarnation."""
+    """The host's end of one policy, of one incarnation."""
 
     def __init__(
         self,
@@ -46,14 +48,11 @@ class Forwarder:
         names: list[name_tables.NameTable],
         compression: str,
     ) -> None:
-        """`names` are the tables of the actors here."""
+        """`names` are the tables of the actors here; one policy has them."""
         self.incarnation = incarnation
         self._rings = [rings.ring(i) for i in range(num_actors)]
-        self._bell, self._store, self._control = (
-            rings.learner_doorbells[0],
-            store,
-            control,
-        )
+        self.bell = rings.learner_doorbells[0]
+        self._store, self._control = store, control
         self._names = names
         self.packer = slot_wire.Packer(compression)
         self._first = 0  # number of the oldest slot that is not acknowledged
@@ -67,10 +66,8 @@ class Forwarder:
         """Slots that the actors have committed."""
         return sum(ring.head for ring in self._rings)
 
-    def take(
-        self, question: host_messages.Question, parameters: Any = None
-    ) -> host_messages.Reply:
-        """Answers a question; `parameters` are a frame of `slot_wire.seal`.
+    def hear(self, question: host_messages.Question, parameters: Any) -> None:
+        """Does what a question brings; `parameters` are a frame of `slot_wire.seal`.
 
         A question for another incarnation changes nothing here.
 
@@ -79,15 +76,27 @@ class Forwarder:
           RuntimeError: the question skips slots that were never sent.
         """
         if question.incarnation != self.incarnation:
-            return host_messages.Reply(self.incarnation, host_messages.RUNNING)
+            return
         self._acknowledge(question.next)
         for name, value in question.live:  # before the version that they came with
             self._control.set(name, value)
         if parameters is not None:
             self._publish(question.version, parameters)
-        start = time.monotonic_ns()
-        self._wait(question)
-        waited = time.monotonic_ns() - start
+
+    def has_slots(self, question: host_messages.Question) -> bool:
+        """Returns whether there is one to send, and room for it."""
+        return question.room > 0 and bool(self._packed or self._waiting())
+
+    @property
+    def stopping(self) -> bool:
+        return self._control.stopping
+
+    def reply(
+        self, question: host_messages.Question, waited_ns: int
+    ) -> host_messages.Reply:
+        """Returns the answer, with the slots that are there."""
+        if question.incarnation != self.incarnation:
+            return host_messages.Reply(self.incarnation, host_messages.RUNNING)
         slots = self._pack(question.room)
         now = time.monotonic_ns()
         names = tuple(tuple(table.names()) for table in self._names)
@@ -98,7 +107,7 @@ class Forwarder:
             slots=tuple(each.frame for each in slots),
             ages_ns=tuple(now - each.committed_ns for each in slots),
             reported=self.num_reported,
-            waited_ns=waited,
+            waited_ns=waited_ns,
             version=self._versions[-1] if self._versions else 0,
             names=names if sum(map(len, names)) > question.num_names else (),
         )
@@ -121,15 +130,6 @@ class Forwarder:
         # In this order: no actor may act with a version that has no number.
         self._versions.append(version)
         self._store.publish(values)
-
-    def _wait(self, question: host_messages.Question) -> None:
-        """Waits until there is something to send, or the time of the question ends."""
-        end = time.monotonic() + question.poll_secs
-        while question.room and not self._packed and not self._waiting():
-            left = end - time.monotonic()
-            if left <= 0.0 or self._control.stopping:
-                return
-            self._bell.wait(left)
 
     def _waiting(self) -> list[int]:
         """Returns the rings that have a slot which is not packed."""
@@ -170,3 +170,34 @@ class Forwarder:
         """Returns a slot with the learner's versions instead of those here."""
         known = np.frombuffer(self._versions, np.int64)  # a view
         return slot._replace(parameter_version=known[slot.parameter_version - 1])
+
+
+def answer(
+    forwarders: Sequence[Forwarder],
+    questions: Sequence[host_messages.Question],
+    parameters: Sequence[Any],
+) -> list[host_messages.Reply]:
+    """Answers the question of each policy, by its forwarder.
+
+    All of them hear first: actors need a free slot of every policy to go on.
+
+    Raises:
+      slot_wire.Refused: some parameters are not whole.
+      RuntimeError: a question skips slots that were never sent.
+    """
+    parts = list(zip(forwarders, questions, strict=True))
+    for (forwarder, question), frame in zip(parts, parameters, strict=True):
+        forwarder.hear(question, frame)
+    start = time.monotonic_ns()
+    end = start + int(1e9 * max(each.poll_secs for each in questions))
+    bells = [each.bell for each in forwarders]
+    while not any(each.has_slots(question) for each, question in parts):
+        left = 1e-9 * (end - time.monotonic_ns())
+        if left <= 0.0 or forwarders[0].stopping:
+            break
+        doorbell.wait_for_any(bells, left)
+    waited_ns = time.monotonic_ns() - start
+    # The first policy's reply has the names, so it is made last: a slot of the others
+    # never comes before a name that it needs.
+    replies = [each.reply(question, waited_ns) for each, question in reversed(parts)]
+    return replies[::-1]

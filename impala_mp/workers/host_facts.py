@@ -10,7 +10,8 @@ from impala_mp import nest, specs, types
 from impala_mp.networks import flat_parameters
 
 Facts = tuple[tuple[str, str], ...]
-_OF = " of "  # between a fact and its policy
+_OF = " of "  # between a layout and its policy
+_LAYOUTS = ("environment", "slot", "parameters")  # the other facts are versions
 
 _CURES = {
     "impala_mp": "Install the same version of impala_mp on all nodes.",
@@ -45,12 +46,14 @@ def of(
 def of_all(facts: Mapping[str, Facts]) -> Facts:
     """Returns the facts of several policies, given by the policy's name, as one.
 
-    Those of a single policy, whose name is "", stay as they are.
+    A layout has the name of its policy, unless that is "": there is a single one.
     """
     return tuple(
-        (f"{fact}{_OF * bool(name)}{name}", value)
-        for name, own in facts.items()
-        for fact, value in own
+        {
+            f"{fact}{_OF}{name}" if name and fact in _LAYOUTS else fact: value
+            for name, own in facts.items()
+            for fact, value in own
+        }.items()
     )
 
 

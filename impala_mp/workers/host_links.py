@@ -3,14 +3,12 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from impala_mp.transport import host_books, host_messages
 from impala_mp.workers import host_link
 
 _BEAT_SECS = 1.0  # between questions to a host all of whose rings here are full
-
-Asked = list[tuple[host_messages.Question, Any]]  # with the parameters, or None
+_SHORT_SECS = 0.02  # that a host waits if one of them is full, which may change
 
 
 class HostLinks:
@@ -66,7 +64,7 @@ class HostLinks:
         each = [link.books.counts() for link in self._links]
         return host_books.Counts(*map(sum, zip(*each, strict=True)))
 
-    def question(self, now: float, stop: bool = False) -> Asked | None:
+    def question(self, now: float, stop: bool = False) -> host_messages.Asked | None:
         """Returns the next question of each policy, or None.
 
         There is none while all rings are full, but for a beat; so the host waits.
@@ -75,13 +73,12 @@ class HostLinks:
         if full and now - self._asked < _BEAT_SECS:
             return None
         self._asked = now
+        limit = host_link.POLL_SECS if self.room else _SHORT_SECS
         asked = [link.question(now, stop) for link in self._links]
-        waits = False  # one of them does; the others have slots when it has
-        for number, (question, frame) in enumerate(asked):
-            if waits:
-                asked[number] = question._replace(poll_secs=0.0), frame
-            waits |= question.room > 0
-        return asked
+        return [
+            (question._replace(poll_secs=min(question.poll_secs, limit)), frame)
+            for question, frame in asked
+        ]
 
     def lost_contact(self) -> None:
         """Notes that a call failed: the host may be another one next time."""

@@ -86,6 +86,9 @@ def test_a_rank_without_a_batch_is_named_with_its_actors():
     text = bottleneck.explain(record, 8, 16, "cpu", num_ranks=2)
     assert "Rank 1 had no batch in 40 % of the time; actors 4 to 7 fill it." in text
     assert "6 cores are free" in text
+    record["hosts/seats"] = 4.0
+    text = bottleneck.explain(record, 2, 16, "cpu", num_ranks=2)
+    assert "the time; actor 1 and actor hosts 1, 3 fill it." in text
     record["ranks/waited_share"] = 0.05
     assert "Rank" not in bottleneck.explain(record, 8, 16, "cpu", num_ranks=2)
     stalled = [("learner", "waiting_for_ranks"), ("learner", "waiting_for_data")]

@@ -11,7 +11,7 @@ import pytest
 
 from impala_mp import errors
 from impala_mp.config import validation
-from impala_mp.runtime import cluster_check, ray_probe
+from impala_mp.runtime import cluster_check, ray_probe, resources
 from tests.support import builders
 
 _PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/guides/cluster.md"
@@ -132,6 +132,28 @@ def test_a_run_without_a_cluster_imports_neither_ray_nor_zstandard():
         "assert not {'ray', 'zstandard'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_engines_process_of_a_host_imports_no_torch():
+    pytest.importorskip("ray", reason="the extra `cluster` is missing")
+    code = (
+        "import sys, impala_mp.runtime.ray_engine, impala_mp.runtime.host_relay\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "words"),
+    [
+        (0, "those of 1 actor."),
+        (4, "those of 1 actor and 2 hosts."),
+        (3, "1 or 2 hosts. Those with fewer hold the others back. Set config.cluster"),
+    ],
+)
+def test_the_hosts_of_a_rank_are_told(hosts, words):
+    config = _config(**{"cluster.hosts": hosts, "learner.ranks": 2})
+    assert words in resources.explain_ranks(config)
 
 
 def _blocks(kind):

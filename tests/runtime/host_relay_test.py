@@ -27,9 +27,16 @@ class _Engine:
         self.pid = int(process.stdout.readline())
 
     def ask(self, *, parameters=0, **question):
-        asked = host_messages.Question(**{"incarnation": 1, "next": 0, **question})
-        line = json.dumps([host_messages.to_dict(asked), parameters])
-        self.process.stdin.write(line + "\n")
+        (reply,) = self.ask_all([(question, parameters)])
+        return reply
+
+    def ask_all(self, asked):
+        """Asks for each policy: fields of a question, and bytes of parameters."""
+        line = []
+        for fields, parameters in asked:
+            question = host_messages.Question(**{"incarnation": 1, "next": 0, **fields})
+            line.append((host_messages.to_dict(question), parameters))
+        self.process.stdin.write(json.dumps(line) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
@@ -71,8 +78,8 @@ def _process(folder, *arguments, stderr=None):
 
 
 @contextlib.contextmanager
-def _started(folder, orphan_secs=_NEVER):
-    process = _process(folder, str(orphan_secs))
+def _started(folder, orphan_secs=_NEVER, *arguments):
+    process = _process(folder, str(orphan_secs), *arguments)
     try:
         yield _Engine(process)
     finally:
@@ -98,6 +105,55 @@ def test_slots_come_through_a_process_without_torch(tmp_path):
         assert wrong["state"] == host_messages.FAILED
         assert "slot 1000000 is asked for" in wrong["failure"]
         assert engine.ask()["state"] == host_messages.FAILED
+
+
+_GAME = "tests.support.rock_paper_scissors:RockPaperScissors"
+
+
+def test_a_call_brings_slots_of_all_policies_and_none_waits_for_another(tmp_path):
+    """Actors need a free slot of each policy, so all are released before the wait."""
+    with _started(tmp_path, _NEVER, "60", _GAME) as engine:
+        ask = {"room": 8, "poll_secs": 0.2}
+        begin = {**ask, "begin": True}
+        both = [({**begin, "names": [[]]}, 0), ({**begin, "incarnation": 7}, 0)]
+        assert [x["state"] for x in engine.ask_all([(ask, 0)] * 2)] == ["new", "new"]
+        replies = engine.ask_all(both)
+        others = [{"incarnation": 1, **ask}, {"incarnation": 7, **ask}]
+        while replies[0]["state"] == host_messages.STARTING:
+            replies = engine.ask_all([(each, 0) for each in others])
+        facts = [dict(reply["facts"]) for reply in replies]
+        assert [x["incarnation"] for x in replies] == [1, 7]
+        assert (
+            not set(facts[0])
+            - set(facts[1])
+            - {f"{name} of player_0" for name in ("environment", "slot", "parameters")}
+        )
+        sizes = [
+            int(fact[f"parameters of player_{k}"].split()[0])
+            for k, fact in enumerate(facts)
+        ]
+        asked = [
+            ({**each, "version": 1}, size)
+            for each, size in zip(others, sizes, strict=True)
+        ]
+        arrived, calls, waits = [0, 0], 0, 0
+        end = time.monotonic() + _SECS
+        while min(arrived) < 100:
+            assert time.monotonic() < end
+            time.sleep(0.05)  # so that the rings of the host are full
+            replies = engine.ask_all(asked)
+            arrived = [
+                have + reply["slots"]
+                for have, reply in zip(arrived, replies, strict=True)
+            ]
+            if max(arrived):
+                calls += 1
+                waits += max(reply["waited_ns"] for reply in replies) > 0.19e9
+            asked = [
+                ({**each, "next": count}, 0)
+                for each, count in zip(others, arrived, strict=True)
+            ]
+        assert waits <= 0.1 * calls  # a wait of all that time is a stall
 
 
 def test_no_process_outlives_the_engines_even_if_the_host_is_frozen(tmp_path):

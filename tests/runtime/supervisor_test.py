@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from impala_mp.runtime import restart_policy, supervisor
+from impala_mp.runtime import host_supervisor, restart_policy, supervisor
 from impala_mp.transport import control_block
 from tests.support import builders, populations
 
@@ -233,3 +233,18 @@ def test_each_member_of_a_population_needs_its_actors(tmp_path, said):
         seats = parts.shared[0].topology.actors
         assert watcher._are_enough(seats)
         assert not watcher._are_enough(seats[1:])
+
+
+def test_a_host_goes_on_with_one_actor_that_fills_no_batch_of_the_learner(
+    tmp_path, said
+):
+    config = builders.config(**{"batch_size": 12, "actors.slots": 2})
+    shared = builders.shared(config, tmp_path)
+    seats = shared.topology.actors
+    at_the_learner = supervisor.Supervisor(
+        [shared], str(tmp_path), said.append, lambda _: None
+    )
+    assert not at_the_learner._are_enough(seats[:1])
+    watcher = host_supervisor.HostSupervisor([shared], str(tmp_path), said.append)
+    assert watcher._are_enough(seats[:1])
+    assert not watcher._are_enough(())

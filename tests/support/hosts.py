@@ -64,7 +64,8 @@ class Host:
             for table, names in zip(self.names.tables, question.names, strict=True):
                 for name in names:
                     table.append(name)
-        reply = self.forwarder.take(question._replace(poll_secs=0.0), parameters)
+        asked = [question._replace(poll_secs=0.0)]
+        (reply,) = forwarder.answer([self.forwarder], asked, [parameters])
         self.ended |= question.stop
         state = host_messages.ENDED if self.ended else reply.state
         return reply._replace(facts=FACTS, state=state)

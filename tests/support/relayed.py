@@ -1,7 +1,8 @@
-"""Engine's process of an actor host, without an engine: ORPHAN_SECS [START_SECS].
+"""Engine's process of an actor host, without an engine: ORPHAN_SECS [START_SECS [ID]].
 
-It prints its pid, and answers each line of JSON, [question, bytes of parameters]. Its
-replies tell whether it has imported torch. What the host prints goes to standard error.
+It prints its pid, and answers each line of JSON: [question, bytes of parameters] of
+each policy. Its replies tell whether it has imported torch. What the host prints goes
+to standard error. ID is that of a game, whose players have a policy each.
 """
 
 import json
@@ -20,7 +21,8 @@ LEFT = 7  # exit code when the host has left for good
 
 def _task():
     config = config_lib.get_impala_config()
-    config.environment.id = "Catch"
+    config.environment.id = sys.argv[3] if sys.argv[3:] else "Catch"
+    config.environment.sharing = "each" if sys.argv[3:] else "all"
     config.batch_size = 8
     config.cluster.compression = "none"
     config.cluster.orphan_secs = float(sys.argv[1])
@@ -43,14 +45,13 @@ def main():
     relay = host_relay.Relay(_task()._asdict(), lambda: os._exit(LEFT))
     print(os.getpid(), file=replies)
     for line in sys.stdin:
-        question, num_bytes = json.loads(line)
-        frames = [_frame(num_bytes) if num_bytes else None]
-        (reply,) = relay.take([question], frames)
-        reply |= {
-            "slots": len(reply.get("slots", ())),
-            "torch": "torch" in sys.modules,
-        }
-        print(json.dumps(reply), file=replies)
+        questions, sizes = zip(*json.loads(line), strict=True)
+        frames = [_frame(size) if size else None for size in sizes]
+        found = relay.take(list(questions), frames)
+        for reply in found:
+            reply["slots"] = len(reply.get("slots", ()))
+            reply["torch"] = "torch" in sys.modules
+        print(json.dumps(found), file=replies)
 
 
 if __name__ == "__main__":

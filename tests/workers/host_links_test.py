@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from impala_mp.transport import host_messages
+from impala_mp.transport import host_board, host_messages
 from impala_mp.workers import host_link, host_links
 from tests.support import hosts
 
@@ -111,22 +111,23 @@ def test_a_receiver_that_dies_between_two_books_begins_both_again():
         assert [each.ring.head for each in world.learners] == [1, 1]
 
 
-def test_one_question_of_a_call_waits_and_full_rings_hold_the_host_back():
+def test_a_full_ring_shortens_the_wait_and_full_rings_hold_the_host_back():
     world = _begun()
-    asked = world.links.question(world.clock + 2.0)
-    assert [q.poll_secs for q, _ in asked] == [host_link.POLL_SECS, 0.0]
-    for _ in range(20):
-        world.act(0, 0)
-        world.ask()
-    assert world.links.room == 0  # of the first policy
-    asked = world.links.question(world.clock + 2.0)
-    assert [q.poll_secs for q, _ in asked] == [0.0, host_link.POLL_SECS]
-    world.links.accept(world.replies(asked), world.clock, world.clock)
-    for _ in range(20):
-        world.act(1, 0)
-        world.ask()
+
+    def waits(now):
+        return [question.poll_secs for question, _ in world.links.question(now)]
+
+    assert waits(world.clock + 2.0) == [host_link.POLL_SECS] * 2
+    for policy, room in ((0, [0, hosts.HOST_SLOTS]), (1, [0, 0])):
+        for _ in range(20):
+            world.act(policy, 0)
+            world.ask()
+        asked = world.links.question(world.clock + 3.0)
+        assert [question.room for question, _ in asked] == room
+        assert world.links.room == 0
+        if any(room):
+            assert waits(world.clock + 3.0) == [0.0, host_links._SHORT_SECS]
     now = world.clock + 3.0
-    assert [q.room for q, _ in world.links.question(now)] == [0, 0]
     assert world.links.question(now + 0.5) is None
     assert world.links.question(now + 1.5) is not None
 
@@ -151,6 +152,18 @@ def test_a_host_that_answers_for_fewer_policies_is_restarted():
     (reply, _) = world.replies(asked)
     with pytest.raises(host_link.Restart, match="1 policies, and 2 play"):
         world.links.accept([reply], world.clock, world.clock)
+
+
+def test_the_books_of_hosts_and_policies_are_apart():
+    board = host_board.HostBoard(3, 2)
+    ring = hosts.Learner().ring
+    every = [(host, policy) for host in range(3) for policy in range(2)]
+    for number, (host, policy) in enumerate(every):
+        for _ in range(number):
+            board.books(host, ring, policy).begin()
+    found = [board.books(host, ring, policy).incarnation for host, policy in every]
+    assert found == list(range(6))
+    board.close()
 
 
 def test_the_lag_is_that_of_the_policy_that_is_furthest_behind():

@@ -20,6 +20,7 @@ class Training(NamedTuple):
     num_policies: int = 1
     may_be_served: bool = True  # by an inference server
     may_have_hosts: bool = True
+    may_have_ranks: bool = True
 
 
 KNOWN = {
@@ -27,7 +28,8 @@ KNOWN = {
     "cartpole": Training("CartPole-v1", "cartpole.py", 450.0),
     # With an LSTM, whose state outlives a bad observation.
     "recall": Training("Recall", "recall.py", 0.9),
-    "r2d2": Training("Recall", "recall.py:r2d2", 0.9),  # action values from a replay
+    # Action values from a replay.
+    "r2d2": Training("Recall", "recall.py:r2d2", 0.9, may_have_ranks=False),
     # Three players, each with a policy and a replay: the mean return of a player.
     "spread-dqn": Training(
         "mpe2.simple_spread_v3:parallel_env",
@@ -35,7 +37,7 @@ KNOWN = {
         -18.0,
         "FaultyGame",
         num_policies=3,
-        may_have_hosts=False,
+        may_have_ranks=False,
     ),
     # Tic-tac-toe against snapshots of the policy. Boards are bytes, and never NaN.
     "league": Training(
@@ -48,6 +50,7 @@ KNOWN = {
         ("environment_nan_observation",),
         may_be_served=False,
         may_have_hosts=False,
+        may_have_ranks=False,
     ),
 }
 
