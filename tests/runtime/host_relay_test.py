@@ -153,7 +153,7 @@ def test_a_call_brings_slots_of_all_policies_and_none_waits_for_another(tmp_path
                 ({**each, "next": count}, 0)
                 for each, count in zip(others, arrived, strict=True)
             ]
-        assert waits <= 0.1 * calls  # a wait of all that time is a stall
+        assert waits <= 0.03 * calls  # a wait of all that time is a stall
 
 
 def test_no_process_outlives_the_engines_even_if_the_host_is_frozen(tmp_path):
