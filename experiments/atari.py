@@ -6,17 +6,16 @@ learner, a lost life ends the episode, and rewards are clipped to [-1, 1].
 `sticky` follows Machado et al. 2018 instead: the last action repeats with probability
 0.25, without no-ops, and a lost life does not end the episode. Both report full-game,
 unclipped returns. TORSO is nature (default), shallow or deep.
-Pong reaches -20.1 after 670,080 agent steps, 10 minutes on 2 shared x86 cores. A full
-training needs a GPU, or a night.
 
-ALGORITHM is vtrace (default, with the paper's settings), dqn or iqn. The last two learn
-from a replay of 8 GiB, which is 1,000,000 transitions with each frame stored once.
-Their settings are those of Rainbow (Hessel et al. 2018, arXiv 1710.02298) in dqn_zoo:
-returns of three steps, priorities, double, and each transition learned 8 times. The
-target network moves every 8,000 agent steps; epsilon falls from 1 to 0.01 in 250,000.
-Batches are larger, 640 transitions instead of 32, and the learning rate is four times
-Rainbow's. GAME-dqn has dueling heads and a Huber loss; GAME-iqn has 8 quantiles. They
-have not been trained yet.
+ALGORITHM is vtrace (default, with the paper's settings), dqn or iqn. Pong-dqn wins all
+of 100 games 21 to 0 after 2,146,560 agent steps, 47 minutes on 2 shared x86 cores
+(seed 0). By vtrace it stands at -20.1 after ten minutes; it was not trained to the end.
+
+dqn and iqn learn from a replay of 8 GiB, which is 1,000,000 transitions with each frame
+stored once. They are double, with priorities and returns of five steps, and each
+transition is learned four times. The target network moves every 4,000 agent steps;
+epsilon falls from 1 to 0.01 in 100,000. GAME-dqn has dueling heads and a Huber loss;
+GAME-iqn has 8 quantiles, and has not been trained yet.
 """
 
 from impala_mp import config as config_lib, errors
