@@ -151,10 +151,11 @@ def _describe(config: Any, num_cores: int, found: dict[str, Any]) -> list[str]:
         f" {cpus} CPUs. Up to {settings.hosts} actor hosts with {size} actors each."
     )
     lag = cluster_rules.expected_lag(config, num_cores)
-    if lag > cluster_rules.MUCH_LAG:
-        text += (
-            f" The rings hold {lag:.0f} batches, and so large is the policy lag: above"
-            f" {cluster_rules.MUCH_LAG} it may cost learning. Raise"
-            " config.batch_size, or lower config.actors.slots and config.cluster.slots."
-        )
-    return [text]
+    text += f" Full rings are {lag:.1f} updates ahead of the learner"
+    if lag <= cluster_rules.MUCH_LAG:
+        return [text + "."]
+    return [
+        f"{text}: above {cluster_rules.MUCH_LAG} such a policy lag may cost learning."
+        " Raise config.batch_size, or lower config.actors.slots and"
+        " config.cluster.slots."
+    ]

@@ -64,6 +64,7 @@ class _Run:
         command += [f"--workdir={path}", f"--config.cluster.address={cluster.address}"]
         command += ["--config.actors.count=1", "--config.cluster.cores=1"]
         command += ["--config.evaluation.during_training=False", *flags]
+        self.command = command
         self.output = open(f"{path}.out", "w")  # noqa: SIM115
         self.process = subprocess.Popen(
             command, stdout=self.output, stderr=subprocess.STDOUT, cwd=_ROOT
@@ -272,6 +273,13 @@ def test_hosts_feed_all_policies_and_a_killed_one_comes_back(cluster, start):
     before = run.wait(lambda h: h[0]["incarnation"] == 2, "a new process")
     # More than the rings hold: the learners of both policies learn them.
     run.wait(lambda h: h[0]["arrived"] > before[0]["arrived"] + 100, "its slots")
+    checked = subprocess.run(
+        [*run.command, "--check"], capture_output=True, text=True, cwd=_ROOT
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "the same versions, layouts and environment, and sends" in checked.stdout
+    for policy in ("player_0", "player_1"):
+        assert f"a slot of a new policy '{policy}'" in checked.stdout
     assert run.hosts()[0]["lag"] < run.records()[-1]["updates"] // 2
     run.stop()
     last = _sums_are_exact(run)
