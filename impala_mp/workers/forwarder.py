@@ -67,7 +67,7 @@ class Forwarder:
         return sum(ring.head for ring in self._rings)
 
     def hear(self, question: host_messages.Question, parameters: Any) -> None:
-        """Does what a question brings; `parameters` are a frame of `slot_wire.seal`.
+        """Takes in a question; `parameters` are a frame of `slot_wire.seal`.
 
         A question for another incarnation changes nothing here.
 
