@@ -27,6 +27,11 @@ def is_module(module_name: str) -> bool:
     return _MODULE.fullmatch(module_name) is not None
 
 
+def is_in(value: Any) -> bool:
+    """Returns True if a value of a config names code by value, or contains a name."""
+    return _MODULE.search(str(value)) is not None
+
+
 def without_digests(text: str) -> str:
     """Returns `text` with names that are equal if their code has the same name."""
     return _MODULE.sub("by_value", str(text))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from impala_mp import errors
-from impala_mp.config import by_value, derived
+from impala_mp.config import by_value, derived, fields
 
 MUCH_LAG = 32  # updates; beyond, a run warns
 
@@ -22,12 +22,13 @@ def check(config: Any) -> None:
             " config.cluster.hosts=0."
         )
     _check_parts(config)
-    if by_value.is_module(config.environment.id.partition(":")[0]):
-        raise errors.BadInput(
-            f"cluster.hosts ({hosts}) cannot get an environment that is given by value."
-            " Define it in a module that all nodes have, and set config.environment.id"
-            " to module:factory."
-        )
+    for name, value in fields.flatten(config).items():
+        if by_value.is_in(value):
+            raise errors.BadInput(
+                f"cluster.hosts ({hosts}) cannot get code that is given by value, which"
+                f" {name} is. Define it in a module that all nodes have, and set"
+                f" config.{name} to module:name."
+            )
     if config.health.min_hosts > hosts:
         raise errors.BadInput(
             f"health.min_hosts ({config.health.min_hosts}) must be at most"

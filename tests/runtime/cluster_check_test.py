@@ -15,6 +15,7 @@ from impala_mp.runtime import cluster_check, ray_probe, resources
 from tests.support import builders
 
 _PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/guides/cluster.md"
+_BY_VALUE = f"by_value_{'0' * 32}"
 
 
 def _config(**overrides):
@@ -117,7 +118,9 @@ def test_a_missing_extra_is_refused(monkeypatch):
         ),
         ({"health.min_hosts": 3}, "at most cluster.hosts"),
         ({"cluster.hosts": 0}, "has no effect without cluster.hosts"),
-        ({"environment.id": f"by_value_{'0' * 32}:Game"}, "by value"),
+        ({"environment.id": f"{_BY_VALUE}:Game"}, "by value, which environment.id is"),
+        ({"network.torso": f"{_BY_VALUE}:torso"}, "which network.torso is"),
+        ({"environment.kwargs": {"of": f"{_BY_VALUE}:Game"}}, "environment.kwargs.of"),
     ],
 )
 def test_a_config_that_cannot_run_is_refused(overrides, words):
