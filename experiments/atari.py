@@ -48,7 +48,6 @@ def get_config(variant="Pong"):
         )
     config.total_agent_steps = 50_000_000  # 200M frames
     config.actors.count = 0
-    config.actors.environments = 16
     config.learner.precision = config.inference.precision = "auto"
     config.loss.reward_clipping = "abs_one"
     return config
@@ -68,6 +67,7 @@ def _vtrace():
     config = config_lib.get_impala_config()
     config.unroll_length = 20
     config.batch_size = 32
+    config.actors.environments = 32
     config.loss.entropy_cost = 0.01
     config.optimizer.name = "rmsprop_tensorflow"
     config.optimizer.learning_rate = 6e-4
@@ -92,6 +92,7 @@ def _iqn():
 
 def _replayed(config):
     config.unroll_length = 20
+    config.actors.environments = 16
     config.batch_size = 16  # small: the number of updates counts, not that of rows
     config.network.normalise_observations = False  # bytes are divided by 255
     config.schedules.epsilon = "linear(1, 0.01, 100_000)"
