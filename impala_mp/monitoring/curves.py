@@ -20,7 +20,7 @@ _LABELS = {
     "episode/return_mean": "return of a full game, mean of the last 100",
     "throughput/agent_steps_per_sec": "agent steps a second",
 }
-_SEEDS = "95 % interval over seeds"
+_SEEDS = "lowest to highest seed"
 _GREY = "#555555"
 _EVALUATION = "#D55E00"  # of a single run
 _MARKERS = {"greedy": "D", "sampled": "o", "": "s"}
@@ -54,16 +54,16 @@ class _Content(NamedTuple):
     events: Mapping[str, np.ndarray] = {}
 
 
-def band(series: list[run_history.Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (x, mean, half width) over the range that all runs cover.
+def band(series: list[run_history.Series]) -> tuple[np.ndarray, ...]:
+    """Returns (x, mean, lowest, highest) over the range that all runs cover.
 
-    The half width is that of Student's 95 % confidence interval of the mean over seeds.
+    An interval of the mean would leave the range of possible returns with a few seeds.
     """
     low = max(x[0] for x, _ in series)
     high = min(x[-1] for x, _ in series)
     grid = np.linspace(low, high, _POINTS)
     values = np.stack([np.interp(grid, x, y) for x, y in series])
-    return grid, values.mean(0), confidence.half_width(values)
+    return grid, values.mean(0), values.min(0), values.max(0)
 
 
 def plot(
@@ -144,11 +144,11 @@ def _curve(label: str, series: list[run_history.Series]) -> _Curve:
     """Returns the line of one group."""
     if len(series) == 1:
         x, mean = series[0]
-        half = np.full(len(x), np.nan)
+        low = high = np.full(len(x), np.nan)
     else:
-        x, mean, half = band(series)
+        x, mean, low, high = band(series)
         label = f"{label} ({len(series)} seeds)"
-    return _Curve(figures.label(label), x, mean, mean - half, mean + half)
+    return _Curve(figures.label(label), x, mean, low, high)
 
 
 def _merged(

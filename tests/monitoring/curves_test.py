@@ -73,16 +73,17 @@ def _legend(figure):
     return [t.get_text() for legend in figure.legends for t in legend.get_texts()]
 
 
-def test_a_band_is_students_interval():
+def test_a_band_is_the_range_of_the_seeds():
     x = np.arange(3.0)
-    series = [(x, x + offset) for offset in (-1.0, 0.0, 1.0)]
-    grid, mean, half = curves.band(series)
-    np.testing.assert_allclose(mean, grid)
-    np.testing.assert_allclose(half, 4.30 * 1.0 / 3**0.5, rtol=1e-6)
+    series = [(x, x + offset) for offset in (-1.0, 0.0, 4.0)]
+    grid, mean, low, high = curves.band(series)
+    np.testing.assert_allclose(mean, grid + 1.0)
+    np.testing.assert_allclose(low, grid - 1.0)
+    np.testing.assert_allclose(high, grid + 4.0)
 
 
 def test_a_band_covers_what_all_runs_cover():
-    grid, _, _ = curves.band(
+    grid, *_ = curves.band(
         [(np.array([0.0, 5.0]), np.zeros(2)), (np.array([1.0, 9.0]), np.zeros(2))]
     )
     assert (grid[0], grid[-1]) == (1.0, 5.0)
@@ -155,7 +156,7 @@ def test_seeds_have_a_mean_and_its_interval_and_no_games(runs, drawn):
     assert axes.get_title() == "KeyDoor-v0 · vtrace · 3 seeds"
     assert _legend(figure) == [
         "a (3 seeds)",
-        "95 % interval over seeds",
+        "lowest to highest seed",
         "greedy evaluation",
         "sampled evaluation",
         "random policy",
