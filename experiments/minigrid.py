@@ -10,8 +10,9 @@ memory, and r2d2, which learns action values with the LSTM.
 The variants doorkey and keycorridor are DoorKey-8x8 and KeyCorridorS3R1, with the
 default view, all actions and the LSTM: a key opens the door to the goal, or to a ball
 that must be picked up. They end at 0.97 and 0.95 (three seeds each), four minutes on 2
-x86 cores. Run it from the repository's root, where its factories are found
-by name.
+x86 cores.
+
+Run the file from the repository's root, where its factories are found by name.
 """
 
 import gymnasium

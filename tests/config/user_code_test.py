@@ -85,6 +85,8 @@ def test_a_factory_with_other_arguments_is_refused_before_it_is_called(name):
 
 
 def test_a_missing_package_of_games_names_its_extra(monkeypatch):
+    for name in [each for each in sys.modules if each.startswith("magent2.")]:
+        monkeypatch.delitem(sys.modules, name)  # another test has imported it
     monkeypatch.setitem(sys.modules, "magent2", None)  # as if it were not installed
     name = "magent2.environments.battle_v4:parallel_env"
     with pytest.raises(errors.BadInput, match=r"pip install 'impala_mp\[magent2\]'"):
