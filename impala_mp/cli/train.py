@@ -62,7 +62,6 @@ def _train() -> None:
     from impala_mp.config import user_code
     from impala_mp.storage import trust
 
-    launch.set_environment()  # before an experiment imports torch
     # The experiment and module:factory find the user's modules.
     user_code.add_current_folder()
     given = [each for each in sys.argv[1:] if each.lstrip("-") != "detach"]
@@ -90,6 +89,9 @@ def _train() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Before numpy is imported, too: with a thread of its BLAS the fork server could be
+    # no fork of this process, and would import torch once more.
+    launch.set_environment()
     start.run(_train)
 
 

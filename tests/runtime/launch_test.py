@@ -96,3 +96,25 @@ def test_without_a_writable_folder_temporary_files_are_in_memory(monkeypatch):
     monkeypatch.setattr(launch, "_IN_MEMORY", "/nowhere")
     with pytest.raises(errors.BadInput, match="Set TMPDIR"):
         launch.set_temporary_folder()
+
+
+_WATCHES_IMPORTS = """
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("numpy", "torch"):
+            print(name, os.environ.get("OMP_NUM_THREADS"), file=sys.stderr)
+sys.meta_path.insert(0, Finder())
+from impala_mp.cli import train
+train.main()
+"""
+
+
+def test_threads_are_limited_before_numpy_and_torch_are_imported():
+    """Without, each start took a second more: numpy's BLAS had a thread by then."""
+    command = [sys.executable, "-c", _WATCHES_IMPORTS, "catch", "--check"]
+    env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    seen = set(done.stderr.split("\n"))
+    assert {"numpy 1", "torch 1"} <= seen
+    assert not {"numpy None", "torch None"} & seen
