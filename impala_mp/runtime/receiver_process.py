@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from impala_mp import errors
 from impala_mp.config import fields
-from impala_mp.networks import agent
 from impala_mp.runtime import allocation, host_seat, ray_engine
 from impala_mp.transport import (
     control_block,
@@ -42,7 +41,10 @@ class Receiver:
         )
         row.beat(control_block.State.STARTING)
         self._sources = [host_link.Source(x.store, x.control) for x in policies]
-        facts, text = [_facts(each) for each in policies], fields.to_json(config)
+        specs = {each.policy: each.environment for each in policies}
+        made = allocation.without_checks(config, specs)
+        facts = [allocation.facts_of_all([each]) for each in made]
+        text = fields.to_json(config)
         self.seats = [
             host_seat.HostSeat(
                 self._links(k, facts), self._task(k, text), self._engine, config.health
@@ -161,12 +163,3 @@ def namespace(shared: shared_lib.Shared) -> str:
     place = f"{socket.gethostname()}:{os.path.realpath(shared.folder)}"
     digest = hashlib.sha256(place.encode()).hexdigest()[:12]
     return f"impala-{digest}-{shared.run}"
-
-
-def _facts(shared: shared_lib.Shared) -> host_facts.Facts:
-    """Returns what a host must have alike, for one policy."""
-    made = agent.make(shared.config, shared.environment)
-    policy = allocation.Policy(
-        shared.policy, shared.config, shared.live, shared.environment, made
-    )
-    return allocation.facts_of_all([policy])
