@@ -224,15 +224,12 @@ class VectorEnvironment:
         """
         try:
             drawn = self._envs.render()
-        except gymnasium.error.DependencyNotInstalled as error:
-            cure = str(error)
-            if "pygame" in cure:
-                cure = "Run pip install 'impala_mp[classic-control]' for pygame."
-            raise errors.BadInput(
-                f"{self._envs} renders no pictures. {cure}"
-            ) from error
         except NotImplementedError:  # Gymnasium's default `render`
             drawn = None
+        except Exception as error:  # of a user's code, or of a missing package
+            raise errors.BadInput(
+                f"{self._envs} renders no pictures. {_cure(error)}"
+            ) from error
         if drawn is None or not len(drawn) or drawn[0] is None:
             raise errors.BadInput(
                 f"{self._envs} renders no pictures. It needs the render mode rgb_array."
@@ -255,6 +252,18 @@ class VectorEnvironment:
     def close(self) -> None:
         """Closes every copy, once. Errors and hangs harm nothing."""
         closing.close(self._envs)
+
+
+def _cure(error: Exception) -> str:
+    """Returns what went wrong when pictures were drawn, and what helps."""
+    text = str(error)
+    if "pygame" in text:
+        return "Run pip install 'impala_mp[classic-control]' for pygame."
+    if "OpenGL" in text:
+        return f"{text}. MuJoCo draws without a display with MUJOCO_GL=egl or osmesa."
+    if isinstance(error, gymnasium.error.DependencyNotInstalled):
+        return text
+    return f"{type(error).__name__}: {text}"
 
 
 def picture(drawn: np.ndarray) -> np.ndarray:

@@ -31,11 +31,17 @@ def test_pictures(name):
     [
         ("pygame is not installed, run", r"pip install 'impala_mp\[classic-control\]'"),
         ("no MuJoCo here", r"renders no pictures\. no MuJoCo here"),
+        (RuntimeError("no valid OpenGL context"), r"context\. .* MUJOCO_GL=egl"),
+        (ZeroDivisionError("of the user's"), "pictures. ZeroDivisionError: of the"),
     ],
+    ids=str,
 )
 def test_pictures_that_need_something_more_say_what(monkeypatch, missing, sentence):
+    if isinstance(missing, str):
+        missing = gymnasium.error.DependencyNotInstalled(missing)
+
     def render(self):
-        raise gymnasium.error.DependencyNotInstalled(missing)
+        raise missing
 
     monkeypatch.setattr(CatchVectorEnv, "render", render)
     environment = vector.VectorEnvironment(CatchVectorEnv(1, render_mode="rgb_array"))
