@@ -104,31 +104,26 @@ class Critic:
         task: torch.Tensor | None = self.network.task_of(batch.time_step)
         return None if task is None else task[:-1]
 
-    @torch.no_grad()
+    def by_task(self, batch: types.Trajectory, values: torch.Tensor) -> torch.Tensor:
+        """Returns the one of `values`, [tasks], of each transition's task: [T, B]."""
+        task = self.task_of(batch)
+        if task is None:
+            return values.expand(batch.shape)
+        return values[task]
+
     def squares(
-        self,
-        batch: types.Trajectory,
-        live: base.Live,
-        log_rhos: torch.Tensor,
-        values: torch.Tensor,
+        self, batch: types.Trajectory, advantages: torch.Tensor
     ) -> torch.Tensor:
-        """Returns count and sum of squares of the advantages, by task.
+        """Returns count and sum of squares of the advantages [T, B], by task.
 
-        They are those of the rows where something is decided.
-
-        Those of micro-batches add up to those of the batch.
-
-        Args:
-          log_rhos, values: as in `returns`.
+        They are those of the rows where something is decided. Those of micro-batches
+        add up to those of the batch.
 
         Returns:
           float64 [tasks, 2].
         """
-        weights = base.learnable(batch)
-        returns = self.returns(batch, live, weights, log_rhos, values)
-        squares = returns.pg_advantages.double().square()
-        weights = base.decides(batch)
-        each = torch.stack([weights.double(), squares], -1).unsqueeze(-2)
+        weights = base.decides(batch).double()
+        each = torch.stack([weights, advantages.double().square()], -1).unsqueeze(-2)
         task = self.task_of(batch)
         if task is not None:
             each = each * functional.one_hot(task, self.num_tasks).unsqueeze(-1)
@@ -202,10 +197,6 @@ class Step:
         """Returns `Critic.returns` of this micro-batch."""
         batch, live = self._batch, self._live
         return self._critic.returns(batch, live, self.learnable, log_rhos, values)
-
-    def divided(self, advantages: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Divides the advantages by the scale of their task; `scale` is [tasks]."""
-        return advantages / (scale if self._task is None else scale[self._task])
 
     def baseline_loss(self, vs: torch.Tensor) -> torch.Tensor:
         """baseline_cost times the error of V(x_t) from vs_t, in PopArt's units."""

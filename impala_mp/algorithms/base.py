@@ -76,7 +76,8 @@ class Algorithm(Protocol):
         """Returns what all passes over a micro-batch share, for each micro-batch.
 
         For IMPACT these are the outputs of its target network and the scale of the
-        advantages, which is that of the whole batch.
+        advantages, which is that of the whole batch. Each is a nest of tensors whose
+        second axis is B, so that the learner can cut it like the batch.
         """
 
     def loss(

@@ -61,10 +61,10 @@ class DQNAlgorithm:
 
     def references(
         self, batches: list[types.Trajectory], unroll: base.Unroll, live: base.Live
-    ) -> list[agent.QOutput | None]:
-        """Returns the target network's outputs; None each without one."""
+    ) -> list[agent.QOutput | tuple[()]]:
+        """Returns the target network's outputs; () each without one."""
         if self._target is None:
-            return [None] * len(batches)
+            return [()] * len(batches)
         with self._target.in_place():
             return [unroll(batch) for batch in batches]
 
@@ -72,7 +72,7 @@ class DQNAlgorithm:
         self,
         batch: types.Trajectory,
         sample: types.Sample | None,
-        reference: agent.QOutput | None,
+        reference: agent.QOutput | tuple[()],
         unroll: base.Unroll,
         live: base.Live,
         count: int,

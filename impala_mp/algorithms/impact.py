@@ -6,19 +6,25 @@ from typing import Any, NamedTuple
 import torch
 
 from impala_mp import types
-from impala_mp.algorithms import actor_critic, base, losses, target_network
+from impala_mp.algorithms import actor_critic, base, losses, target_network, vtrace
 from impala_mp.networks import agent
 
 _MIN_SCALE = 1e-8  # advantages that are all 0 stay 0
 
 
 class Reference(NamedTuple):
-    """Tensors that all passes over a micro-batch share."""
+    """Tensors that all passes over a micro-batch share, [T, B] a leaf.
 
-    output: agent.NetworkOutput  # of the target network, [T+1, B, ...]
-    log_target: torch.Tensor  # log pi'(a_t|x_t), [T, B]
-    log_mu: torch.Tensor  # log mu(a_t|x_t), [T, B]
-    scale: torch.Tensor | None  # of the advantages in the whole batch, [tasks]
+    Without replay they have the advantages and targets. With replay each pass computes
+    them: its trust region decides by the learner's policy where traces end.
+    """
+
+    policy_logits: torch.Tensor  # of the target network, [T, B, L]
+    log_target: torch.Tensor  # log pi'(a_t|x_t)
+    log_mu: torch.Tensor  # log mu(a_t|x_t)
+    returns: vtrace.VTraceReturns | tuple[()]
+    values: types.Nest  # V' of the target network, [T+1, B]; () where returns are there
+    scale: types.Nest = ()  # of the advantages in the whole batch, by task
 
 
 class ImpactAlgorithm:
@@ -67,30 +73,31 @@ class ImpactAlgorithm:
         self, batches: list[types.Trajectory], unroll: base.Unroll, live: base.Live
     ) -> list[Reference]:
         """Returns the target network's outputs and the scale of the advantages."""
-        found = []
+        found, squares, normalise = [], [], self._settings.normalise_advantages
         for batch in batches:
             with self._target.in_place():
                 output: agent.NetworkOutput = unroll(batch)
+            logits, values = output.policy_logits[:-1], output.baseline
             log_target, log_mu = (
-                self._critic.distribution.log_prob(logits, batch.agent_output.action)
-                for logits in (
-                    output.policy_logits[:-1],
-                    batch.agent_output.policy_logits,
-                )
+                self._critic.distribution.log_prob(each, batch.agent_output.action)
+                for each in (logits, batch.agent_output.policy_logits)
             )
-            found.append(Reference(output, log_target, log_mu, None))
-        if not self._settings.normalise_advantages:
+            returns = self._critic.returns(
+                batch, live, base.learnable(batch), log_target - log_mu, values
+            )
+            if normalise:
+                squares.append(self._critic.squares(batch, returns.pg_advantages))
+            kept = (returns, ()) if self._critic.num_replayed == 0 else ((), values)
+            found.append(Reference(logits, log_target, log_mu, *kept))
+        if not normalise:
             return found
-        squares = [
-            self._critic.squares(
-                batch, live, each.log_target - each.log_mu, each.output.baseline
-            )
-            for batch, each in zip(batches, found, strict=True)
-        ]
         whole = self._gather(torch.stack(squares).sum(0)).sum(0)
         count, total = whole.unbind(-1)
         scale = (total / count.clamp(min=1.0)).sqrt().clamp(min=_MIN_SCALE).float()
-        return [each._replace(scale=scale) for each in found]
+        return [
+            each._replace(scale=self._critic.by_task(batch, scale))
+            for batch, each in zip(batches, found, strict=True)
+        ]
 
     def loss(
         self,
@@ -107,15 +114,15 @@ class ImpactAlgorithm:
         log_pi = distribution.log_prob(step.logits, batch.agent_output.action)
         log_target, log_mu = reference.log_target, reference.log_mu
         log_rhos = log_target - log_mu
-        returns = step.returns(log_rhos, reference.output.baseline)
-        if reference.scale is None:
+        returns = reference.returns or step.returns(log_rhos, reference.values)
+        if isinstance(reference.scale, tuple):
             advantages = step.normalised(returns.pg_advantages)
         else:
-            advantages = step.divided(returns.pg_advantages, reference.scale)
+            advantages = returns.pg_advantages / reference.scale
         # In logarithms: of a tiny mu the ratios would be 0 and infinite.
         limit = math.log(self._settings.ratio_threshold)
         ratios = ((log_mu - log_target).clamp(max=limit) + log_pi - log_mu).exp()
-        kl = distribution.kl(reference.output.policy_logits[:-1], step.logits)
+        kl = distribution.kl(reference.policy_logits, step.logits)
         clip_range = self._settings.clip_range
         terms = {
             "loss/policy_gradient": losses.surrogate_loss(

@@ -31,15 +31,15 @@ class VTraceAlgorithm:
 
     def references(
         self, batches: list[types.Trajectory], unroll: base.Unroll, live: base.Live
-    ) -> list[None]:
-        """Returns None for each: V-trace needs no other outputs than the learner's."""
-        return [None] * len(batches)
+    ) -> list[tuple[()]]:
+        """Returns () for each: V-trace needs no other outputs than the learner's."""
+        return [()] * len(batches)
 
     def loss(
         self,
         batch: types.Trajectory,
         sample: types.Sample | None,
-        reference: None,
+        reference: tuple[()],
         unroll: base.Unroll,
         live: base.Live,
         count: int,

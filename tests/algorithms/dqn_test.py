@@ -169,7 +169,7 @@ def test_the_target_network_moves_once_a_period():
 def test_without_a_target_network_there_is_no_state():
     made, _, batch = learners.make(**{**_BASE, "target.period": 0})
     assert made._algorithm.state == {}
-    assert made._algorithm.references([batch], made.unroll, None) == [None]
+    assert made._algorithm.references([batch], made.unroll, None) == [()]
 
 
 def test_returns_are_known_where_an_episode_terminates():

@@ -129,16 +129,17 @@ def _randomise_state(rng, state, num_actions):
 
 
 def spoil_pass(the_learner, number):
-    """The `number`-th pass of the next update sees a reward that is not finite."""
+    """The `number`-th pass of the next update sees a number that is not finite."""
     step, turns = the_learner._step, itertools.count()
 
     def spoiled(parts):
         if next(turns) != number:
             return step(parts)
         (batch, *others), *rest = parts
-        reward = batch.time_step.reward.clone()
-        reward[1, 1] = np.nan
-        bad = batch._replace(time_step=batch.time_step._replace(reward=reward))
+        observation = batch.time_step.observation.clone()
+        observation[1, 1] = np.nan
+        time_step = batch.time_step._replace(observation=observation)
+        bad = batch._replace(time_step=time_step)
         return step([(bad, *others), *rest])
 
     the_learner._step = spoiled
