@@ -208,7 +208,7 @@ def _to_environment(spec: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _to_box(spec: BoxSpec) -> Callable[[torch.Tensor], torch.Tensor]:
-    dtype = getattr(torch, spec.dtype.name)
+    dtype, is_bounded = getattr(torch, spec.dtype.name), spec.is_bounded
     lowest, highest = (
         torch.tensor(bounds, dtype=dtype).reshape(spec.shape)
         for bounds in (spec.low, spec.high)
@@ -217,7 +217,7 @@ def _to_box(spec: BoxSpec) -> Callable[[torch.Tensor], torch.Tensor]:
     def convert(action: torch.Tensor) -> torch.Tensor:
         low, high = lowest.to(action.device), highest.to(action.device)
         moved = action.to(dtype)
-        if spec.is_bounded:
+        if is_bounded:
             moved = low + (high - low) * (0.5 * (moved.tanh() + 1.0))
         return moved.clamp(low, high)
 
