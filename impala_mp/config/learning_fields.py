@@ -66,6 +66,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " with statistics of all learned data; a custom torso takes them as they"
             " are"),
         _field("hidden_sizes", (64, 64), "units of each layer, in the mlp", _SIZES),
+        _field("critic", "shared", "encoder of values: that of the policy, or one of"
+            " the same kind", one_of=("shared", "separate")),
         _field("layer_norm", False, "normalise the features of each row before each"
             " activation, in mlp, minatar, shallow and nature"),
         _field("dueling", False, "action values as a value and advantages; with"
@@ -224,8 +226,11 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " ranks as graphs between their exchanges; CUDA only"),
         _field("threads", 0, "torch threads; 0: the cores that the actors leave, at"
             " least 1", at_least=0, operational=True),
-        _field("passes", 8, "optimizer steps of an update, each over the whole batch",
-            at_least=1, changeable=True),
+        _field("passes", 8, "times that an update learns the whole batch", at_least=1,
+            changeable=True),
+        _field("minibatches", 1, "optimizer steps of a pass, each over an equal share"
+            " of the batch, drawn at random: of its transitions with algorithm=impact"
+            " and no core, else of its trajectories", at_least=1, changeable=True),
         _field("micro_batches", 1, "parts of a batch: same update, less memory;"
             " 0 (auto): the fastest number of parts",
             at_least=0, operational=True, automatic=True),

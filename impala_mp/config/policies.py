@@ -14,7 +14,8 @@ from impala_mp.config import base, fields, validation
 _OWN = (
     *("algorithm", "batch_size", "max_policy_lag", "network.", "agent.", "loss."),
     *("optimizer.", "vtrace.", "impact.", "dqn.", "iqn.", "target.", "replay."),
-    *("schedules.", "learner.passes", "learner.device", "learner.cuda_graph"),
+    *("schedules.", "learner.passes", "learner.minibatches"),
+    *("learner.device", "learner.cuda_graph"),
     *("actors.epsilon", "actors.temperature", "actors.ladder_over"),
 )
 

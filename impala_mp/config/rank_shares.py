@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from impala_mp import errors
-from impala_mp.config import derived, fields
+from impala_mp.config import derived, fields, minibatches
 
 # What several ranks cannot do: whether a config does it, the words, and the cure.
 _REFUSED: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
@@ -105,13 +105,7 @@ def _check_shares(config: Any, ranks: int) -> None:
             f"{what} must be a multiple of actors.environments ({envs}). Set"
             f" config.batch_size to {-(-size // step) * step}."
         )
-    parts = config.learner.micro_batches
-    if own.batch_size % parts:
-        raise errors.BadInput(
-            f"learner.micro_batches ({parts}) must divide the share of each rank,"
-            f" {own.batch_size} of batch_size ({size}). Set"
-            f" config.learner.micro_batches to a divisor of {own.batch_size}."
-        )
+    minibatches.check(own, "the share of each rank")
 
 
 def check_policies(config: Any, count: int) -> None:

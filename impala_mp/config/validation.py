@@ -11,6 +11,7 @@ from impala_mp.config import (
     fields as fields_lib,
     learner_processes,
     live_hyperparameters,
+    minibatches,
     population,
     rank_shares,
 )
@@ -42,6 +43,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
     ),
     (
         ("replay.clear_", "replay.trust_region", "loss.entropy_cost", "vtrace.")
+        + ("network.critic",)
         + ("loss.baseline_cost", "network.initial_std", "actors.temperature")
         + ("evaluation.greedy",)
         + tuple(f"schedules.{name}" for name in live_hyperparameters.OF_A_POLICY),
@@ -270,12 +272,7 @@ def _check_batch(config: Any, num_actors: int) -> None:
       BadInput: with the field, its value and the cure.
     """
     size, envs = config.batch_size, config.actors.environments
-    parts = config.learner.micro_batches
-    _require(
-        not parts or size % parts == 0,
-        f"learner.micro_batches ({parts}) must divide batch_size ({size}). Set"
-        f" config.learner.micro_batches to a divisor of {size}.",
-    )
+    minibatches.check(config)
     if not (envs and size):
         return  # to be chosen, and checked then
     fresh = derived.num_fresh(config)
@@ -351,6 +348,12 @@ def check_core(network: Any) -> None:
     """
     name, size, heads = network.core, network.core_size, network.gtrxl.heads
     base.BY_NAME["network.core"].check(name)
+    if name != "none" and network.critic == "separate":
+        raise errors.BadInput(
+            "network.critic=separate gives values an encoder and no recurrent core, and"
+            f" network.core is {name}. Set config.network.critic=shared, or"
+            " config.network.core=none."
+        )
     if name == "gtrxl" and size % heads:
         raise errors.BadInput(
             f"network.core_size ({size}) must be a multiple of network.gtrxl.heads"

@@ -8,7 +8,7 @@ import torch
 
 from impala_mp import errors, nest, seeding, specs, types
 from impala_mp.algorithms import base, cuda
-from impala_mp.config import derived, fields
+from impala_mp.config import derived, fields, minibatches
 from impala_mp.environments import factory
 from impala_mp.networks import agent
 from impala_mp.storage import crash_file
@@ -180,7 +180,7 @@ class Diagnosis:
         most = max(terms, key=lambda name: terms[name].abs().max().item())
         size = terms[most].shape[1]
         row, column = divmod(int(terms[most].abs().argmax()), size)
-        once = self._config.learner.passes == 1
+        once = minibatches.num_steps(self._config) == 1
         loss_name = "the loss" if once else "the first pass's loss"
         return (
             f"{bad[0]} is {values[bad[0]]}, but all elements of {loss_name} are finite;"

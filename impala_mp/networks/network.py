@@ -82,7 +82,10 @@ class Network(nn.Module):
             self.critic = encoders.make_critic(settings, privileged)
             self._num_privileged = encoders.num_features(self.critic, privileged)
         self.torso = encoders.make(settings, self._seen)
-        size = encoders.num_features(self.torso, self._seen)
+        size = self._num_features = encoders.num_features(self.torso, self._seen)
+        self.value_torso: nn.Module | None = None  # of values alone
+        if settings.critic == "separate":
+            self.value_torso = encoders.make(settings, self._seen)
         size += int(self.last_reward) + self.last_action * distribution.encoding_size
         self.core = cores.make(settings, size)
         self._task_path = environment.task
@@ -93,6 +96,8 @@ class Network(nn.Module):
         """Makes the heads over features of `size` numbers."""
         initial_std = config.network.initial_std
         self.policy = PolicyHead(size, self._distribution, initial_std)
+        if self.value_torso is not None:
+            size = self._num_features
         size += self._num_privileged
         self.baseline = popart.value_head(size, num_tasks, self._with_popart)
 
@@ -178,9 +183,12 @@ class Network(nn.Module):
 
     def _values(self, output: torch.Tensor, time_step: types.TimeStep) -> torch.Tensor:
         """Returns the outputs of the value head: [T, B, outputs]."""
+        rows, batch = output.shape[:2]
+        if self.value_torso is not None:
+            seen = self._rows(time_step.observation)
+            output = self.value_torso(seen).view(rows, batch, -1)
         if self.critic is not None:
             state = nest.at(time_step.observation, self._privileged_path)
-            rows, batch = output.shape[:2]
             privileged = self.critic(_merged(state)).view(rows, batch, -1)
             output = torch.cat([output, privileged], -1)
         heads = (output, self.task_of(time_step)) if self._with_popart else (output,)
@@ -200,7 +208,9 @@ class Network(nn.Module):
 
         A custom torso may lack the method. Does nothing if `finite`, a scalar, is 0.
         """
-        _adapt(self.torso, self._rows(observation), finite)
+        for torso in (self.torso, self.value_torso):
+            if torso is not None:
+                _adapt(torso, self._rows(observation), finite)
         if self.critic is not None:
             state = nest.at(observation, self._privileged_path)
             _adapt(self.critic, _merged(state), finite)

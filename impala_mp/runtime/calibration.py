@@ -11,7 +11,7 @@ import torch
 
 from impala_mp import errors, nest, specs
 from impala_mp.algorithms import base as algorithm_base, replay_correction
-from impala_mp.config import base, derived, fields, validation
+from impala_mp.config import base, derived, fields, minibatches, validation
 from impala_mp.environments import factory
 from impala_mp.networks import agent, precision
 from impala_mp.runtime import resources
@@ -386,7 +386,7 @@ def _fastest_cut(config: Any, environment: specs.EnvironmentSpec) -> int:
     """Returns the number of micro-batches with the fastest update."""
     seconds = {}
     for parts in _MICRO_BATCHES:
-        if config.batch_size % parts == 0:
+        if minibatches.are_equal(config, parts):
             config.learner.micro_batches = parts
             seconds[parts] = _update_secs(config, environment)
     return min(seconds, key=lambda parts: seconds[parts])

@@ -1,6 +1,7 @@
-"""Parts of a batch: micro-batches of one process, and shares of several ranks.
+"""Parts of a batch: minibatches, micro-batches, and shares of several ranks.
 
-Gradient, metrics and moments of parts add up to those of the batch, so that an update
+Each minibatch has a step of the optimizer. Gradient, metrics and moments of
+micro-batches and of the shares of ranks add up to those of the batch, so that an update
 needs the memory of a part, and ranks can take a part each.
 
 The sum over ranks is one call. Float32 would round the float64 moments. Each rank
@@ -8,7 +9,7 @@ writes its own as whole numbers of 16 bits into places where the others have 0: 
 brings every rank all of them, exactly, and they are added up in the order of the ranks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,8 @@ import torch
 from impala_mp import nest, types
 
 Work = tuple[types.Trajectory, types.Sample | None]  # a batch, and its sample
+# A micro-batch, its sample and the algorithm's reference.
+Part = tuple[types.Trajectory, types.Sample | None, Any]
 
 _SHIFTS = (0, 16, 32, 48)  # of the digits of a float64
 _MASK = 2**16 - 1
@@ -128,6 +131,56 @@ def split(
         return cut_batch._replace(before=_cut_before(batch, start, size)), words
 
     return [part(index * size) for index in range(parts)]
+
+
+def shuffled(parts: list[Part], count: int, by_row: bool) -> Iterator[list[Part]]:
+    """Yields minibatches: at random, each column of a batch is in one of `count`.
+
+    A minibatch has as many parts as the batch. The parts have no sample.
+
+    Args:
+      by_row: draw single transitions instead of columns. The loss of one must depend on
+        no other row: the agent has no core state, and the reference has the targets.
+    """
+    if count == 1:
+        yield parts
+        return
+    batches, _, references = zip(*parts, strict=True)
+    batch = nest.map_batch(lambda axis, *leaves: torch.cat(leaves, axis), *batches)
+    reference = nest.map_structure(lambda *leaves: torch.cat(leaves, 1), *references)
+    device = batch.time_step.step_type.device
+    rows, columns = batch.shape
+    # Not randperm, which a CUDA graph cannot replay.
+    order = torch.rand(rows * columns if by_row else columns, device=device).argsort()
+    take = _rows if by_row else _columns
+    for minibatch in order.view(count, len(parts), -1):
+        yield [take(batch, reference, each) for each in minibatch]
+
+
+def _columns(batch: types.Trajectory, reference: Any, columns: torch.Tensor) -> Part:
+    return (
+        nest.map_batch(lambda axis, leaf: leaf.index_select(axis, columns), batch),
+        None,
+        nest.map_structure(lambda leaf: leaf.index_select(1, columns), reference),
+    )
+
+
+def _rows(batch: types.Trajectory, reference: Any, rows: torch.Tensor) -> Part:
+    """Returns transitions, by their place in [T * B], as one column without an order.
+
+    What a loss does not read of them is left out. Row T of the column is a filler.
+    """
+
+    def column(leaf: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        return leaf.flatten(0, 1).index_select(0, places).unsqueeze(1)
+
+    filled = torch.cat([rows, rows[:1]])
+    cut = batch._replace(
+        time_step=nest.map_structure(lambda x: column(x, filled), batch.time_step),
+        agent_output=nest.map_structure(lambda x: column(x, rows), batch.agent_output),
+        **dict.fromkeys(("episode_end", "parameter_version", "header"), ()),
+    )
+    return cut, None, nest.map_structure(lambda leaf: column(leaf, rows), reference)
 
 
 def _cut_before(batch: types.Trajectory, start: int, size: int) -> types.Nest:

@@ -9,7 +9,7 @@ import torch
 
 from impala_mp import errors, nest, types
 from impala_mp.algorithms import base, cuda, optimizers, registry
-from impala_mp.config import derived
+from impala_mp.config import derived, minibatches
 from impala_mp.networks import (
     agent,
     flat_parameters,
@@ -20,8 +20,6 @@ from impala_mp.networks import (
 from impala_mp.storage import crash_file
 from impala_mp.workers import batch_parts
 
-# A micro-batch, its sample and the algorithm's reference.
-_Part = tuple[types.Trajectory, types.Sample | None, Any]
 _Done = tuple[torch.Tensor, torch.Tensor | None]  # metrics [2, M], priorities [B]
 
 TOTAL, GRADIENT_NORM = "loss/total", "loss/gradient_norm"
@@ -144,7 +142,7 @@ class Learner:
         live: base.Live,
         sample: types.Sample | None = None,
     ) -> torch.Tensor:
-        """Makes one optimizer step a pass. Does not wait for the device.
+        """Makes one optimizer step a minibatch, in each pass. Does not wait.
 
         A step with a non-finite loss or gradient changes nothing, and is counted; its
         priorities are NaN. An update counts as skipped if one of its steps was.
@@ -153,7 +151,7 @@ class Learner:
           sample: None if, and only if, there is no replay.
 
         Returns:
-          Metrics, float32 [len(metric_names)]: means over the passes.
+          Metrics, float32 [len(metric_names)]: means over the steps.
         """
         self._set(live)
         self._learning_rate.fill_(self.learning_rate(live.learning_rate_factor))
@@ -181,7 +179,7 @@ class Learner:
         (part,) = self._referred([(batch, sample)])
         return self._algorithm.loss(*part, self.unroll, self._live, count)
 
-    def _referred(self, parts: list[batch_parts.Work]) -> list[_Part]:
+    def _referred(self, parts: list[batch_parts.Work]) -> list[batch_parts.Part]:
         batches = [batch for batch, _ in parts]
         references = self._algorithm.references(batches, self.unroll, self._live)
         return [(*part, each) for part, each in zip(parts, references, strict=True)]
@@ -197,8 +195,16 @@ class Learner:
         if self._ranks:
             self._ranks.begin()
         referred = self._referred(parts)
-        passes = [self._step(referred) for _ in range(self._config.learner.passes)]
-        metrics, priorities = passes[-1]
+        steps = [
+            self._step(minibatch)
+            for _ in range(self._config.learner.passes)
+            for minibatch in batch_parts.shuffled(
+                referred,
+                self._config.learner.minibatches,
+                minibatches.are_rows(self._config),
+            )
+        ]
+        metrics, priorities = steps[-1]
         # Once an update, for any number of passes, with fresh trajectories only, if
         # there are any: each observation counts once.
         size = work[0].shape[1]
@@ -208,8 +214,8 @@ class Learner:
         )
         skipped = self.metric_index[SKIPPED_SHARE]
         self.agent.network.adapt(observation, 1.0 - metrics[0, skipped])
-        if len(passes) > 1:
-            each = torch.stack([one for one, _ in passes])
+        if len(steps) > 1:
+            each = torch.stack([one for one, _ in steps])
             metrics = each.mean(0)
             metrics[:, skipped] = each[:, :, skipped].amax(0)
         if priorities is not None:
@@ -217,12 +223,14 @@ class Learner:
             priorities = priorities.where(metrics[0, skipped] == 0.0, torch.nan)
         return metrics, priorities
 
-    def _step(self, parts: list[_Part]) -> _Done:
-        """Makes one pass over a batch and its step; returns the same as `_update`."""
+    def _step(self, parts: list[batch_parts.Part]) -> _Done:
+        """Makes the step of a minibatch; returns the same as `_update`."""
         metrics, priorities = self._add_up(parts)
         return self._take(metrics), priorities
 
-    def _add_up(self, parts: list[_Part]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _add_up(
+        self, parts: list[batch_parts.Part]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Adds up gradient, metrics and moments over micro-batches, and over ranks."""
         self._gradient.zero_()
         count = sum(math.prod(part[0].shape) for part in parts) * self.num_ranks
@@ -268,7 +276,7 @@ class Learner:
         return torch.stack([clean, metrics])
 
     def _accumulate(
-        self, part: _Part, count: int
+        self, part: batch_parts.Part, count: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Adds the gradient of one micro-batch; `count` is T * B of the whole batch.
 
@@ -323,11 +331,11 @@ class Learner:
     def tensors(self) -> dict[str, torch.Tensor]:
         """Tensors that an update's metrics depend on, beside batch and hyperparameters.
 
-        With several passes they include the optimizer's state and PopArt's number of
-        batches, which the metrics of later passes depend on.
+        With several steps they include the optimizer's state and PopArt's number of
+        batches, which the metrics of later steps depend on.
         """
         tensors = {"parameters": self.parameters.flat, **self._algorithm.state}
-        if self._config.learner.passes > 1:
+        if minibatches.num_steps(self._config) > 1:
             tensors |= self._optimizer.state
             tensors["popart_batches"] = self._popart_batches
         return tensors

@@ -150,7 +150,7 @@ def test_the_target_network_is_asked_once_an_update(parts, monkeypatch):
 
 def test_an_update_is_skipped_if_a_pass_was():
     made, _, batch = learners.make(**_IMPACT, **{"learner.passes": 4})
-    builders.spoil_pass(made, 1)
+    builders.spoil_step(made, 1)
     metrics = made.update(batch, _live(made))
     skipped = learner.metric_names(made._config).index("health/skipped_share")
     assert metrics[skipped] == 1.0

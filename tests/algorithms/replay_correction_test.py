@@ -260,6 +260,6 @@ def test_the_priorities_of_a_skipped_step_are_not_numbers(passes):
     made, batch, sample = _make(**{"learner.passes": passes})
     made.update(batch, _LIVE, sample)
     assert made.priorities.isfinite().all()
-    builders.spoil_pass(made, 0)
+    builders.spoil_step(made, 0)
     made.update(batch, _LIVE, sample)
     assert made.priorities.isnan().all()

@@ -224,14 +224,15 @@ _IMPACT = {
 }
 
 
-@pytest.mark.parametrize("passes", [1, 3])
-def test_a_target_network_and_passes_are_kept_too(tmp_path, passes):
+@pytest.mark.parametrize(("passes", "minibatches"), [(1, 1), (3, 1), (2, 3)])
+def test_a_target_network_and_steps_are_kept_too(tmp_path, passes, minibatches):
     """The target moves at the very update whose step was skipped."""
-    parts = crashes.parts(tmp_path, **_IMPACT, **{"learner.passes": passes})
+    steps = {"learner.passes": passes, "learner.minibatches": minibatches}
+    parts = crashes.parts(tmp_path, **_IMPACT, **steps)
     crashes.train(parts, 3)
     the_learner = parts.training._learner
     before = {name: tensor.clone() for name, tensor in the_learner.tensors.items()}
-    builders.spoil_pass(the_learner, passes - 1)
+    builders.spoil_step(the_learner, passes * minibatches - 1)
     crashes.train(parts, 1)
     crash = crash_file.load(str(crashes.files(tmp_path)[0]))
     assert crash.tensors.keys() == before.keys()
@@ -241,7 +242,7 @@ def test_a_target_network_and_passes_are_kept_too(tmp_path, passes):
     assert torch.equal(target, the_learner.parameters.flat)
     assert not torch.equal(target, before["target"])
     repeated = diagnosis.Diagnosis(crash)
-    builders.spoil_pass(repeated._learner, passes - 1)
+    builders.spoil_step(repeated._learner, passes * minibatches - 1)
     assert repeated.repeats()
 
 

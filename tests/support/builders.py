@@ -128,8 +128,8 @@ def _randomise_state(rng, state, num_actions):
             leaf[:] = rng.integers(num_actions, size=leaf.shape)
 
 
-def spoil_pass(the_learner, number):
-    """The `number`-th pass of the next update sees a number that is not finite."""
+def spoil_step(the_learner, number):
+    """The `number`-th step of the next update sees a number that is not finite."""
     step, turns = the_learner._step, itertools.count()
 
     def spoiled(parts):
@@ -137,7 +137,7 @@ def spoil_pass(the_learner, number):
             return step(parts)
         (batch, *others), *rest = parts
         observation = batch.time_step.observation.clone()
-        observation[1, 1] = np.nan
+        observation[1, -1] = np.nan
         time_step = batch.time_step._replace(observation=observation)
         bad = batch._replace(time_step=time_step)
         return step([(bad, *others), *rest])

@@ -1,0 +1,112 @@
+"""A separate critic: values and policy share no parameter, and nothing else changes."""
+
+import numpy as np
+import pytest
+import torch
+
+from impala_mp import specs, types
+from impala_mp.algorithms import base
+from impala_mp.networks import agent
+from tests.support import builders, learners
+
+_SEPARATE = {"network.critic": "separate"}
+_KINDS = {
+    "vector": specs.array_spec((7,), np.float32),
+    "dict": {
+        "a": specs.array_spec((3,), np.float32),
+        "b": specs.array_spec((36, 36, 3), np.uint8),
+    },
+}
+
+
+def _agent(observation, **overrides):
+    environment = specs.EnvironmentSpec(observation, specs.DiscreteSpec(4), 1)
+    torch.manual_seed(0)
+    return agent.make(builders.config(**overrides), environment)
+
+
+def _rows(observation, rows=3, batch=5):
+    rng = np.random.default_rng(0)
+
+    def leaf(spec):
+        drawn = rng.integers(100, size=(rows, batch, *spec.shape))
+        return torch.from_numpy(drawn.astype(spec.dtype))
+
+    tree = (
+        {name: leaf(spec) for name, spec in observation.items()}
+        if isinstance(observation, dict)
+        else leaf(observation)
+    )
+    ones = torch.ones(rows, batch)
+    return types.TimeStep(torch.ones(rows, batch, dtype=torch.uint8), ones, ones, tree)
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_values_and_policy_share_no_parameter(kind):
+    policy = _agent(_KINDS[kind], **_SEPARATE)
+    network = policy.network
+    action = torch.zeros(2, 5, dtype=torch.int64)
+    reached = {}
+    for name in ("policy_logits", "baseline"):
+        output = policy.unroll(_rows(_KINDS[kind]), action, ())
+        network.zero_grad()
+        getattr(output, name).square().sum().backward()
+        reached[name] = {
+            path
+            for path, parameter in network.named_parameters()
+            if parameter.grad is not None and parameter.grad.abs().sum() > 0
+        }
+    assert not reached["policy_logits"] & reached["baseline"]
+    everything = {path for path, _ in network.named_parameters()}
+    assert reached["policy_logits"] | reached["baseline"] == everything
+    assert any(path.startswith("value_torso.") for path in reached["baseline"])
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_an_actor_computes_what_the_learner_does(kind):
+    policy = _agent(_KINDS[kind], **_SEPARATE)
+    time_step = _rows(_KINDS[kind])
+    output = policy.unroll(time_step, torch.zeros(2, 5, dtype=torch.int64), ())
+    for row in range(3):
+        one = types.TimeStep(
+            *(leaf[row] for leaf in time_step[:3]),
+            {name: leaf[row] for name, leaf in time_step.observation.items()}
+            if isinstance(time_step.observation, dict)
+            else time_step.observation[row],
+        )
+        logits, baseline, _ = policy.look(one, ())
+        torch.testing.assert_close(logits, output.policy_logits[row])
+        torch.testing.assert_close(baseline, output.baseline[row])
+        torch.testing.assert_close(policy.look_for_policy(one, ())[0], logits)
+
+
+def test_both_encoders_normalise_alike():
+    normalise = {"network.normalise_observations": True}
+    policy = _agent(_KINDS["vector"], **_SEPARATE, **normalise)
+    rows = _rows(_KINDS["vector"])
+    policy.network.adapt(rows.observation, torch.ones(()))
+    mine, its = policy.network.torso.normaliser, policy.network.value_torso.normaliser
+    assert mine.count == its.count == 15
+    assert torch.equal(mine.mean, its.mean)
+    assert mine.mean.abs().sum() > 0
+
+
+def test_a_shared_critic_has_the_parameters_it_had():
+    names = [name for name, _ in _agent(_KINDS["vector"]).network.named_parameters()]
+    assert not [name for name in names if name.startswith("value_torso")]
+
+
+def test_the_gradient_of_values_leaves_the_policys_encoder_alone():
+    """With all of the policy's terms at 0, only the critic learns."""
+    silent = {"loss.entropy_cost": 0.0, "vtrace.clip_pg_rho_threshold": 0.0}
+    made, policy, batch = learners.make(**_SEPARATE, **silent)
+    before = {k: v.clone() for k, v in policy.network.state_dict().items()}
+    made.update(batch, base.live_from_config(made._config))
+    after = policy.network.state_dict()
+    moved = {
+        name
+        for name, _ in policy.network.named_parameters()
+        if not torch.equal(before[name], after[name])
+    }
+    assert moved
+    assert all(name.startswith(("value_torso.", "baseline.")) for name in moved)
