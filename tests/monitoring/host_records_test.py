@@ -9,7 +9,11 @@ import pytest
 import rich.console
 
 from impala_mp import errors
+from impala_mp.config import live_hyperparameters
+from impala_mp.environments import factory
 from impala_mp.monitoring import host_records, host_states, status
+from impala_mp.networks import agent
+from impala_mp.runtime import allocation
 from tests.support import builders
 
 _STATE = {
@@ -157,3 +161,29 @@ def test_damaged_states_are_refused(tmp_path, hosts):
     _write(tmp_path, hosts)
     with pytest.raises(errors.BadInput, match="another version"):
         status.read(str(tmp_path))
+
+
+def test_the_sums_of_policies_have_the_columns_of_each(tmp_path):
+    """Two policies: a slot of one has six trajectories, one of the other two."""
+    chosen = []
+    for name, columns in (("a", 6), ("b", 2)):
+        config = builders.config(
+            **{"cluster.hosts": 1, "cluster.address": "auto", "batch_size": columns},
+            **{"actors.environments": columns},
+        )
+        environment = factory.probe(config.environment)
+        live = live_hyperparameters.of_config(config)
+        policy = agent.make(config, environment)
+        chosen.append(allocation.Policy(name, config, live, environment, policy))
+    policies = allocation.allocate(chosen, str(tmp_path), 2)
+    records = host_records.HostRecords(policies)
+    number = policies[0].topology.host_rings[0]
+    for each, slots in zip(policies, (5, 3), strict=True):
+        books = each.hosts.books(0, each.rings.ring(number), each.number)
+        books.begin()
+        books.report(slots)
+        each.rings.ring(number).announce(0)
+    policies[0].hosts.publish([_state(0)])
+    found = records.metrics()
+    sums = [found[f"hosts/{k}"] for k in ("reported", "arrived", "on_the_way", "lost")]
+    assert sums == [5 * 6 + 3 * 2, 6 + 2, 4 * 6 + 2 * 2, 0]
