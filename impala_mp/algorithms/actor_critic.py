@@ -111,19 +111,20 @@ class Critic:
             return values.expand(batch.shape)
         return values[task]
 
-    def squares(
+    def moments(
         self, batch: types.Trajectory, advantages: torch.Tensor
     ) -> torch.Tensor:
-        """Returns count and sum of squares of the advantages [T, B], by task.
+        """Returns count, sum and sum of squares of the advantages [T, B], by task.
 
         They are those of the rows where something is decided. Those of micro-batches
         add up to those of the batch.
 
         Returns:
-          float64 [tasks, 2].
+          float64 [tasks, 3].
         """
-        weights = base.decides(batch).double()
-        each = torch.stack([weights, advantages.double().square()], -1).unsqueeze(-2)
+        values = advantages.double()
+        each = torch.stack([base.decides(batch).double(), values, values.square()], -1)
+        each = each.unsqueeze(-2)
         task = self.task_of(batch)
         if task is not None:
             each = each * functional.one_hot(task, self.num_tasks).unsqueeze(-1)

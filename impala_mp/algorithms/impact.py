@@ -24,7 +24,9 @@ class Reference(NamedTuple):
     log_mu: torch.Tensor  # log mu(a_t|x_t)
     returns: vtrace.VTraceReturns | tuple[()]
     values: types.Nest  # V' of the target network, [T+1, B]; () where returns are there
-    scale: types.Nest = ()  # of the advantages in the whole batch, by task
+    # Of the advantages in the whole batch, by the task of each; (): PopArt's scale.
+    mean: types.Nest = ()
+    scale: types.Nest = ()
 
 
 class ImpactAlgorithm:
@@ -40,8 +42,10 @@ class ImpactAlgorithm:
 
     With normalise_advantages, adv is divided by the root mean square of those of its
     task in the batch. One learning rate, entropy cost and KL cost then fit rewards of
-    any scale and density. The mean is not subtracted. An action that is as good as V'
-    keeps its probability.
+    any scale and density. An action that is as good as V' keeps its probability, unless
+    centre_advantages subtracts the mean before. While V' lags behind a policy that
+    improves, the mean is above 0, and several passes make every action that was taken
+    more likely: normals become narrow.
 
     The loss adds the baseline's loss (V towards vs), the entropy bonus, and kl_cost
     times KL(pi' || pi). On-policy, with pi' = mu, adv is the n-step advantage and R is
@@ -73,7 +77,7 @@ class ImpactAlgorithm:
         self, batches: list[types.Trajectory], unroll: base.Unroll, live: base.Live
     ) -> list[Reference]:
         """Returns the target network's outputs and the scale of the advantages."""
-        found, squares, normalise = [], [], self._settings.normalise_advantages
+        found, moments, normalise = [], [], self._settings.normalise_advantages
         for batch in batches:
             with self._target.in_place():
                 output: agent.NetworkOutput = unroll(batch)
@@ -86,16 +90,22 @@ class ImpactAlgorithm:
                 batch, live, base.learnable(batch), log_target - log_mu, values
             )
             if normalise:
-                squares.append(self._critic.squares(batch, returns.pg_advantages))
+                moments.append(self._critic.moments(batch, returns.pg_advantages))
             kept = (returns, ()) if self._critic.num_replayed == 0 else ((), values)
             found.append(Reference(logits, log_target, log_mu, *kept))
         if not normalise:
             return found
-        whole = self._gather(torch.stack(squares).sum(0)).sum(0)
-        count, total = whole.unbind(-1)
-        scale = (total / count.clamp(min=1.0)).sqrt().clamp(min=_MIN_SCALE).float()
+        whole = self._gather(torch.stack(moments).sum(0)).sum(0)
+        count, total, squares = whole.unbind(-1)
+        count = count.clamp(min=1.0)
+        mean = total / count * float(self._settings.centre_advantages)
+        scale = (squares / count - mean.square()).clamp(min=0.0).sqrt()
+        units = mean.float(), scale.clamp(min=_MIN_SCALE).float()
         return [
-            each._replace(scale=self._critic.by_task(batch, scale))
+            each._replace(
+                mean=self._critic.by_task(batch, units[0]),
+                scale=self._critic.by_task(batch, units[1]),
+            )
             for batch, each in zip(batches, found, strict=True)
         ]
 
@@ -118,7 +128,8 @@ class ImpactAlgorithm:
         if isinstance(reference.scale, tuple):
             advantages = step.normalised(returns.pg_advantages)
         else:
-            advantages = returns.pg_advantages / reference.scale
+            centred = returns.pg_advantages - reference.mean
+            advantages = step.decided(centred / reference.scale)
         # In logarithms: of a tiny mu the ratios would be 0 and infinite.
         limit = math.log(self._settings.ratio_threshold)
         ratios = ((log_mu - log_target).clamp(max=limit) + log_pi - log_mu).exp()

@@ -174,6 +174,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             at_least=0, finite=True),
         _field("normalise_advantages", True, "divide advantages by their root mean"
             " square in the batch, task by task"),
+        _field("centre_advantages", False, "first subtract their mean; narrows the"
+            " normals of actions in a Box less"),
         changeable=True,
     ),
     _group("dqn", "Used with algorithm=dqn and iqn.",

@@ -52,6 +52,11 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
     ),
     (("impact.",), "algorithm=impact", lambda c: c.algorithm == "impact"),
     (
+        ("impact.centre_advantages",),
+        "impact.normalise_advantages=True",
+        lambda c: c.impact.normalise_advantages,
+    ),
+    (
         ("target.",),
         "algorithm=impact, dqn or iqn",
         lambda c: c.algorithm != "vtrace",
