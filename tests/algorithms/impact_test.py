@@ -159,9 +159,9 @@ def test_an_update_is_skipped_if_a_pass_was():
     assert made._optimizer.state["steps"] == 3
 
 
-def _naive_surrogate(batch, old, new, threshold):
+def _naive_surrogate(batch, old, new, threshold, unit=lambda advantages: advantages):
     """The paper's: pi / max(pi', mu / threshold), V-trace by pi' / mu and V'."""
-    total, behaviour = 0.0, batch.agent_output
+    found, behaviour = [], batch.agent_output
     for column in range(behaviour.action.shape[1]):
         for start, end in learners.pieces(batch, column):
             rows = np.arange(start, end)
@@ -187,9 +187,11 @@ def _naive_surrogate(batch, old, new, threshold):
                 }
             )
             ratios = pi / np.maximum(target, mu / threshold)
-            clipped = np.clip(ratios, 1.0 - _CLIP_RANGE, 1.0 + _CLIP_RANGE)
-            total -= np.minimum(ratios * advantages, clipped * advantages).sum()
-    return total
+            found.append((ratios, np.array(advantages)))
+    ratios, advantages = (np.concatenate(each) for each in zip(*found, strict=True))
+    advantages = unit(advantages)
+    clipped = np.clip(ratios, 1.0 - _CLIP_RANGE, 1.0 + _CLIP_RANGE)
+    return -np.minimum(ratios * advantages, clipped * advantages).sum()
 
 
 def test_off_policy_the_surrogate_is_the_papers():
@@ -227,11 +229,34 @@ def test_advantages_are_divided_by_their_root_mean_square():
     assert max(losses) < 100.0 * min(losses)
 
 
-def test_the_scale_of_the_advantages_is_that_of_the_whole_batch():
+_CENTRED = {**_NORMALISED, "impact.centre_advantages": True}
+
+
+def _centred(advantages):
+    return (advantages - advantages.mean()) / advantages.std()
+
+
+@pytest.mark.parametrize("shift", [0.0, 30.0])
+def test_centred_advantages_are_a_naive_twins(shift):
+    made, policy, batch = learners.make(**_CENTRED)
+    reward = batch.time_step.reward + shift
+    batch = batch._replace(time_step=batch.time_step._replace(reward=reward))
+    _, old = learners.double_outputs(policy, batch)
+    with torch.no_grad():
+        policy.network.policy.bias.copy_(torch.tensor([0.2, -0.3]))
+    _, new = learners.double_outputs(policy, batch)
+    expected = _naive_surrogate(batch, old, new, 2.0, _centred)
+    loss = made.loss(batch, base.live_from_config(made._config))
+    found = loss.metrics["loss/policy_gradient"].item()
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [_NORMALISED, _CENTRED], ids=["scaled", "centred"])
+def test_the_unit_of_the_advantages_is_that_of_the_whole_batch(kind):
     states = []
     for parts in (1, 3):
         made, _, batch = learners.make(
-            **_NORMALISED,
+            **kind,
             **{"learner.micro_batches": parts, "loss.baseline_cost": 0.0},
         )
         columns = torch.arange(batch.time_step.reward.shape[1])  # of unequal scales
@@ -242,8 +267,9 @@ def test_the_scale_of_the_advantages_is_that_of_the_whole_batch():
     torch.testing.assert_close(*states, rtol=1e-4, atol=1e-4)
 
 
-def test_each_task_has_its_own_scale(monkeypatch):
-    made, policy, batch = learners.make(**_NORMALISED)
+@pytest.mark.parametrize("centre", [False, True])
+def test_each_task_has_its_own_unit(monkeypatch, centre):
+    made, policy, batch = learners.make(**(_CENTRED if centre else _NORMALISED))
     algorithm = made._algorithm
     task = torch.zeros_like(batch.time_step.step_type, dtype=torch.int64)
     task[:, ::2] = 1
@@ -257,9 +283,11 @@ def test_each_task_has_its_own_scale(monkeypatch):
     learnable = base.learnable(batch)
     for index in range(2):
         own = task[:-1] == index
-        expected = (each[own].square().sum() / learnable[own].sum()).sqrt()
-        scale = reference.scale[own]
-        torch.testing.assert_close(scale, expected.expand_as(scale))
+        learned = each[own & (learnable > 0.0)]
+        mean = learned.mean() if centre else torch.zeros(())
+        scale = (learned - mean).square().mean().sqrt()
+        for found, expected in ((reference.mean, mean), (reference.scale, scale)):
+            torch.testing.assert_close(found[own], expected.expand_as(found[own]))
 
 
 def test_advantages_that_are_all_zero_stay_zero():

@@ -165,6 +165,12 @@ _OVERRIDES = {
         "target.period": 2,
         "impact.normalise_advantages": True,
     },
+    "centred": {
+        "algorithm": "impact",
+        "impact.normalise_advantages": True,
+        "impact.centre_advantages": True,
+        "loss.entropy_cost": 0.0,
+    },
     "popart": {"algorithm": "vtrace", "loss.popart": True},
 }
 
