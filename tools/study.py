@@ -25,6 +25,7 @@ instance --x=actors.policy_delay, a line for each value of the field --lines.
 import argparse
 import concurrent.futures
 import json
+import os
 import pathlib
 import shlex
 import statistics
@@ -96,6 +97,24 @@ def _call(module: str, *arguments: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def _shares(jobs: int) -> list[set[int]]:
+    """Returns the cores of each of the runs at a time; set() is all of them.
+
+    A run gives its learner the first of its cores. On the same cores the learners of
+    several runs would share one, and others would idle.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < jobs or jobs == 1:
+        return [set()] * jobs
+    return [set(cores[job::jobs]) for job in range(jobs)]
+
+
+def _stay_on(cores: set[int]) -> None:
+    """Keeps this thread, and the processes that it starts, on some cores."""
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
 def _complete(run: _Run) -> float:
@@ -254,7 +273,11 @@ def _main() -> None:
     scores = study_page.read_scores(options.scores) if options.scores else None
     if scores is not None:  # before hours of training
         study_page.normalised({name: [] for name in groups}, scores)
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    shares = _shares(options.jobs)
+    shared_out = any(shares)
+    with concurrent.futures.ThreadPoolExecutor(
+        options.jobs, initializer=lambda: _stay_on(shares.pop())
+    ) as pool:
         done = zip(made, pool.map(_complete, made), strict=True)
         means = {run.folder: mean for run, mean in done}
     rows = {}
@@ -270,7 +293,8 @@ def _main() -> None:
         command = shlex.join(["python", "tools/study.py", *sys.argv[1:]])
         folders = {name: [run.folder for run in runs] for name, runs in groups.items()}
         returns = {name: row["returns"] for name, row in rows.items()}
-        study_page.write(options.page, command, folders, returns, scores, options.jobs)
+        at_once = 1 if shared_out else options.jobs
+        study_page.write(options.page, command, folders, returns, scores, at_once)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def write(
 ) -> None:
     """Writes the page, and its figures into figures/ beside it.
 
-    `jobs`: runs at a time, which shared the machine.
+    `jobs`: runs at a time on the same cores.
 
     Raises:
       BadInput: an experiment has no pair of `scores`.
@@ -166,8 +166,8 @@ def write(
         "",
         "Returns are means of 100 full games after training. IQM is the interquartile",
         "mean over seeds, with its 95 % bootstrap interval. Seconds count from the",
-        "start of a run to its final evaluation. Core-hours are all cores of the",
-        "machine over the time of all seeds, divided by the runs at a time.",
+        "start of a run to its final evaluation. Core-hours are the cores of each run",
+        "over its time, divided by the runs that shared them.",
         "",
         "| experiment | return, by seed | IQM | agent steps | seconds | core-hours |",
         "|---|---|---|---|---|---|",

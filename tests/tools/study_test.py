@@ -1,6 +1,8 @@
 """The study tool: what it reads from runs, and what it refuses to mix."""
 
+import concurrent.futures
 import json
+import os
 import pathlib
 import runpy
 import subprocess
@@ -138,3 +140,27 @@ def test_lines_have_the_mean_its_band_and_a_dot_for_each_seed(tmp_path, monkeypa
     dots = [tuple(line.get_ydata()) for line in axes.lines if line not in means]
     assert dots == [(8.0, 5.0), (10.0, 7.0), (1.0,), (1.0,)]
     assert len(axes.collections) == 2
+
+
+def test_runs_at_a_time_have_different_cores(tool, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3, 4, 6})
+    assert tool["_shares"](1) == [set()]
+    assert tool["_shares"](2) == [{1, 4}, {3, 6}]
+    assert tool["_shares"](3) == [{1, 6}, {3}, {4}]
+    assert tool["_shares"](5) == [set()] * 5
+
+
+def test_a_run_stays_on_its_cores(tool):
+    """The processes that a thread starts have its cores; other threads keep theirs."""
+    cores = os.sched_getaffinity(0)
+    (own,) = {max(cores)}
+    code = "import os; print(*os.sched_getaffinity(0))"
+    call = [sys.executable, "-c", code]
+
+    def started():
+        tool["_stay_on"]({own})
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(started).result().split() == [str(own)]
+    assert os.sched_getaffinity(0) == cores
