@@ -105,7 +105,7 @@ class Critic:
         return None if task is None else task[:-1]
 
     def by_task(self, batch: types.Trajectory, values: torch.Tensor) -> torch.Tensor:
-        """Returns the one of `values`, [tasks], of each transition's task: [T, B]."""
+        """Returns `values[task]` of each transition: [tasks] -> [T, B]."""
         task = self.task_of(batch)
         if task is None:
             return values.expand(batch.shape)

@@ -75,9 +75,9 @@ class Algorithm(Protocol):
     ) -> list[Any]:
         """Returns what all passes over a micro-batch share, for each micro-batch.
 
-        For IMPACT these are the outputs of its target network and the scale of the
-        advantages, which is that of the whole batch. Each is a nest of tensors whose
-        second axis is B, so that the learner can cut it like the batch.
+        For IMPACT these are outputs of its target network, advantages and targets, and
+        the unit of the advantages, which is that of the whole batch. Each is a nest of
+        tensors whose second axis is B, so that the learner can cut it like the batch.
         """
 
     def loss(

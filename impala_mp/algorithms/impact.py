@@ -10,10 +10,11 @@ from impala_mp.algorithms import actor_critic, base, losses, target_network, vtr
 from impala_mp.networks import agent
 
 _MIN_SCALE = 1e-8  # advantages that are all 0 stay 0
+_MIN_SHARE = 1e-10  # of their mean square that is at least left as variance
 
 
 class Reference(NamedTuple):
-    """Tensors that all passes over a micro-batch share, [T, B] a leaf.
+    """Tensors that all passes over a micro-batch share: [T, B], but where noted.
 
     Without replay they have the advantages and targets. With replay each pass computes
     them: its trust region decides by the learner's policy where traces end.
@@ -24,7 +25,7 @@ class Reference(NamedTuple):
     log_mu: torch.Tensor  # log mu(a_t|x_t)
     returns: vtrace.VTraceReturns | tuple[()]
     values: types.Nest  # V' of the target network, [T+1, B]; () where returns are there
-    # Of the advantages in the whole batch, by the task of each; (): PopArt's scale.
+    # Unit of the advantages in the whole batch, by the task of each; (): PopArt's.
     mean: types.Nest = ()
     scale: types.Nest = ()
 
@@ -76,7 +77,7 @@ class ImpactAlgorithm:
     def references(
         self, batches: list[types.Trajectory], unroll: base.Unroll, live: base.Live
     ) -> list[Reference]:
-        """Returns the target network's outputs and the scale of the advantages."""
+        """Returns what depends on the target network, and the advantages' unit."""
         found, moments, normalise = [], [], self._settings.normalise_advantages
         for batch in batches:
             with self._target.in_place():
@@ -86,12 +87,11 @@ class ImpactAlgorithm:
                 self._critic.distribution.log_prob(each, batch.agent_output.action)
                 for each in (logits, batch.agent_output.policy_logits)
             )
-            returns = self._critic.returns(
-                batch, live, base.learnable(batch), log_target - log_mu, values
-            )
+            mask, log_rhos = base.learnable(batch), log_target - log_mu
+            returns = self._critic.returns(batch, live, mask, log_rhos, values)
             if normalise:
                 moments.append(self._critic.moments(batch, returns.pg_advantages))
-            kept = (returns, ()) if self._critic.num_replayed == 0 else ((), values)
+            kept = ((), values) if self._critic.num_replayed else (returns, ())
             found.append(Reference(logits, log_target, log_mu, *kept))
         if not normalise:
             return found
@@ -99,7 +99,9 @@ class ImpactAlgorithm:
         count, total, squares = whole.unbind(-1)
         count = count.clamp(min=1.0)
         mean = total / count * float(self._settings.centre_advantages)
-        scale = (squares / count - mean.square()).clamp(min=0.0).sqrt()
+        squares = squares / count
+        # Where all are equal, rounding errors of float32 are the deviation.
+        scale = (squares - mean.square()).maximum(_MIN_SHARE * squares).sqrt()
         units = mean.float(), scale.clamp(min=_MIN_SCALE).float()
         return [
             each._replace(

@@ -66,8 +66,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " with statistics of all learned data; a custom torso takes them as they"
             " are"),
         _field("hidden_sizes", (64, 64), "units of each layer, in the mlp", _SIZES),
-        _field("critic", "shared", "encoder of values: that of the policy, or one of"
-            " the same kind", one_of=("shared", "separate")),
+        _field("critic", "shared", "encoder of values: that of the policy, or a second"
+            " one of its kind", one_of=("shared", "separate")),
         _field("layer_norm", False, "normalise the features of each row before each"
             " activation, in mlp, minatar, shallow and nature"),
         _field("dueling", False, "action values as a value and advantages; with"
@@ -129,7 +129,7 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("popart", True, "learn values at unit scale; returns may vary by 1e-4"
             " to 1e15", fixed=True),
         _field("popart_beta", 3e-3, "step size of PopArt's statistics; at least 1/t in"
-            " batch t",
+            " optimizer step t",
             above=0, between=(0, 1)),
         changeable=True,
     ),
@@ -174,8 +174,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             at_least=0, finite=True),
         _field("normalise_advantages", True, "divide advantages by their root mean"
             " square in the batch, task by task"),
-        _field("centre_advantages", False, "first subtract their mean; narrows the"
-            " normals of actions in a Box less"),
+        _field("centre_advantages", False, "first subtract their mean; keeps policies"
+            " over a Box from narrowing"),
         changeable=True,
     ),
     _group("dqn", "Used with algorithm=dqn and iqn.",
@@ -231,8 +231,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("passes", 8, "times that an update learns the whole batch", at_least=1,
             changeable=True),
         _field("minibatches", 1, "optimizer steps of a pass, each over an equal share"
-            " of the batch, drawn at random: of its transitions with algorithm=impact"
-            " and no core, else of its trajectories", at_least=1, changeable=True),
+            " of the batch, drawn at random: transitions with algorithm=impact, no core"
+            " and no last_action, else trajectories", at_least=1, changeable=True),
         _field("micro_batches", 1, "parts of a batch: same update, less memory;"
             " 0 (auto): the fastest number of parts",
             at_least=0, operational=True, automatic=True),

@@ -31,7 +31,7 @@ def are_equal(config: Any, parts: int) -> bool:
 
 
 def check(config: Any, whole: str = "batch_size") -> None:
-    """Refuses parts that are not equal, and minibatches of replayed trajectories.
+    """Refuses parts that are not equal, or of a batch that is replayed or chosen.
 
     Args:
       whole: what `config.batch_size` is.
@@ -48,9 +48,14 @@ def check(config: Any, whole: str = "batch_size") -> None:
     steps = config.learner.minibatches
     if steps > 1 and derived.has_replay(config):
         raise errors.BadInput(
-            f"learner.minibatches ({steps}) are parts of fresh batches, and a replay"
-            " fills these. Set config.learner.minibatches=1, or config.replay.ratio and"
-            " config.replay.reuse to 0."
+            f"learner.minibatches ({steps}) must be 1 with replay, because they are of"
+            " fresh trajectories. Set config.learner.minibatches=1, or"
+            " config.replay.ratio and config.replay.reuse to 0."
+        )
+    if steps > 1 and not size:
+        raise errors.BadInput(
+            f"learner.minibatches ({steps}) must be equal shares of a batch, and"
+            " batch_size is auto. Set config.batch_size to a number."
         )
     if not are_equal(config, parts or 1):
         what, count = "trajectories", size

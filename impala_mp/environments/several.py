@@ -196,9 +196,7 @@ class SeveralEnvironment(vector.VectorEnvironment):
         try:
             drawn = self._source.render()
         except Exception as error:  # of a user's code, or of a missing package
-            raise errors.BadInput(
-                f"{self.unwrapped} renders no pictures: {error}"
-            ) from error
+            raise vector.cannot_draw(self.unwrapped, error) from error
         if drawn is None:
             raise errors.BadInput(
                 f"{self.unwrapped} renders no pictures. It needs the render mode"

@@ -227,9 +227,7 @@ class VectorEnvironment:
         except NotImplementedError:  # Gymnasium's default `render`
             drawn = None
         except Exception as error:  # of a user's code, or of a missing package
-            raise errors.BadInput(
-                f"{self._envs} renders no pictures. {_cure(error)}"
-            ) from error
+            raise cannot_draw(self._envs, error) from error
         if drawn is None or not len(drawn) or drawn[0] is None:
             raise errors.BadInput(
                 f"{self._envs} renders no pictures. It needs the render mode rgb_array."
@@ -254,16 +252,16 @@ class VectorEnvironment:
         closing.close(self._envs)
 
 
-def _cure(error: Exception) -> str:
-    """Returns what went wrong when pictures were drawn, and what helps."""
-    text = str(error)
-    if "pygame" in text:
-        return "Run pip install 'impala_mp[classic-control]' for pygame."
-    if "OpenGL" in text:
-        return f"{text}. MuJoCo draws without a display with MUJOCO_GL=egl or osmesa."
-    if isinstance(error, gymnasium.error.DependencyNotInstalled):
-        return text
-    return f"{type(error).__name__}: {text}"
+def cannot_draw(environment: Any, error: Exception) -> errors.BadInput:
+    """Returns the error of an environment that failed to draw, with what helps."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, (errors.BadInput, gymnasium.error.DependencyNotInstalled)):
+        text = str(error)
+        if "pygame" in text:
+            text = "Run pip install 'impala_mp[classic-control]' for pygame."
+    elif "OpenGL" in text:
+        text += ". MuJoCo draws without a display with MUJOCO_GL=egl or osmesa."
+    return errors.BadInput(f"{environment} renders no pictures. {text}")
 
 
 def picture(drawn: np.ndarray) -> np.ndarray:

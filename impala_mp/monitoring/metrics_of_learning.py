@@ -211,7 +211,8 @@ SECTIONS = (
             _Metric(
                 "gradient_norm/{part}",
                 "norm",
-                "Norm of the gradient of one part: torso, core, policy or baseline.",
+                "Norm of the gradient of one part: torso, core, value_torso (with a"
+                " separate critic), policy or baseline.",
                 "Of one order; 0: the network has no such part.",
                 "One part dominates: config.loss.baseline_cost, or PopArt.",
             ),

@@ -82,11 +82,12 @@ class Network(nn.Module):
             self.critic = encoders.make_critic(settings, privileged)
             self._num_privileged = encoders.num_features(self.critic, privileged)
         self.torso = encoders.make(settings, self._seen)
-        size = self._num_features = encoders.num_features(self.torso, self._seen)
+        size = encoders.num_features(self.torso, self._seen)
+        size += int(self.last_reward) + self.last_action * distribution.encoding_size
         self.value_torso: nn.Module | None = None  # of values alone
+        self._num_inputs = size
         if settings.critic == "separate":
             self.value_torso = encoders.make(settings, self._seen)
-        size += int(self.last_reward) + self.last_action * distribution.encoding_size
         self.core = cores.make(settings, size)
         self._task_path = environment.task
         self._with_popart = config.loss.popart
@@ -97,7 +98,7 @@ class Network(nn.Module):
         initial_std = config.network.initial_std
         self.policy = PolicyHead(size, self._distribution, initial_std)
         if self.value_torso is not None:
-            size = self._num_features
+            size = self._num_inputs
         size += self._num_privileged
         self.baseline = popart.value_head(size, num_tasks, self._with_popart)
 
@@ -110,7 +111,9 @@ class Network(nn.Module):
         """Maps [T, B, ...] to what the heads return, and the core state."""
         output, state = self.through_core(time_step, last_action, state)
         logits, values = precision.in_float32(
-            lambda features: self._heads(features, time_step), output
+            lambda features, own: self._heads(features, own, time_step),
+            output,
+            self._of_values(output, time_step, last_action),
         )
         return logits, values, state
 
@@ -134,7 +137,9 @@ class Network(nn.Module):
         """Maps [T+1, B, ...] to the outputs that are learned."""
         output, _ = self.through_core(time_step, last_action, state)
         learned: tuple[torch.Tensor, ...] = precision.in_float32(
-            lambda features: self._learned(features, time_step), output
+            lambda features, own: self._learned(features, own, time_step),
+            output,
+            self._of_values(output, time_step, last_action),
         )
         return learned
 
@@ -146,9 +151,20 @@ class Network(nn.Module):
     ) -> tuple[torch.Tensor, cores.CoreState]:
         """Maps [T, B, ...] to the features of the heads, and the core state."""
         first = time_step.step_type == types.StepType.FIRST
+        inputs = self._inputs(self.torso, time_step, last_action)
+        output, state = self.core(inputs, first, state)
+        return output, precision.in_float32(lambda *leaves: leaves, *state)
+
+    def _inputs(
+        self,
+        torso: nn.Module,
+        time_step: types.TimeStep,
+        last_action: LastAction | None,
+    ) -> torch.Tensor:
+        """Returns features of `torso`, with the last reward and action: [T, B, F]."""
+        first = time_step.step_type == types.StepType.FIRST
         rows, batch = first.shape
-        features = self.torso(self._rows(time_step.observation))
-        inputs = [features.view(rows, batch, -1)]
+        inputs = [torso(self._rows(time_step.observation)).view(rows, batch, -1)]
         if self.last_reward:
             inputs.append(time_step.reward.clamp(-1.0, 1.0).unsqueeze(-1))
         if last_action is not None:
@@ -157,22 +173,37 @@ class Network(nn.Module):
                 seen = seen & last_action.acted
             encoded = self._distribution.encode(last_action.action)
             inputs.append(encoded * seen.unsqueeze(-1))
-        merged = torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
-        output, state = self.core(merged, first, state)
-        return output, precision.in_float32(lambda *leaves: leaves, *state)
+        return torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0]
+
+    def _of_values(
+        self,
+        output: torch.Tensor,
+        time_step: types.TimeStep,
+        last_action: LastAction | None,
+    ) -> torch.Tensor:
+        """Returns the features of values: the policy's `output`, or separate ones."""
+        if self.value_torso is None:
+            return output
+        return self._inputs(self.value_torso, time_step, last_action)
 
     def _heads(
-        self, output: torch.Tensor, time_step: types.TimeStep
+        self,
+        output: torch.Tensor,
+        of_values: torch.Tensor,
+        time_step: types.TimeStep,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps features [T, B, F] to policy_logits [T, B, L] and baseline [T, B]."""
         logits = self._masked(self.policy(output), time_step)
-        return logits, self._values(output, time_step).squeeze(-1)
+        return logits, self._values(of_values, time_step).squeeze(-1)
 
     def _learned(
-        self, output: torch.Tensor, time_step: types.TimeStep
+        self,
+        output: torch.Tensor,
+        of_values: torch.Tensor,
+        time_step: types.TimeStep,
     ) -> tuple[torch.Tensor, ...]:
         """Maps features [T+1, B, F] to the outputs that are learned."""
-        return self._heads(output, time_step)
+        return self._heads(output, of_values, time_step)
 
     def _masked(self, logits: torch.Tensor, time_step: types.TimeStep) -> torch.Tensor:
         """Marks the actions that are not allowed: [T, B, L]."""
@@ -183,12 +214,9 @@ class Network(nn.Module):
 
     def _values(self, output: torch.Tensor, time_step: types.TimeStep) -> torch.Tensor:
         """Returns the outputs of the value head: [T, B, outputs]."""
-        rows, batch = output.shape[:2]
-        if self.value_torso is not None:
-            seen = self._rows(time_step.observation)
-            output = self.value_torso(seen).view(rows, batch, -1)
         if self.critic is not None:
             state = nest.at(time_step.observation, self._privileged_path)
+            rows, batch = output.shape[:2]
             privileged = self.critic(_merged(state)).view(rows, batch, -1)
             output = torch.cat([output, privileged], -1)
         heads = (output, self.task_of(time_step)) if self._with_popart else (output,)

@@ -1,7 +1,7 @@
 """Number formats that a network computes in: float32 and bfloat16.
 
 bfloat16 has eight bits of precision. So the heads compute in float32 at any precision,
-as does the encoder of what only values see. What they return is float32, and so is the
+as does the encoder of the game's state, which only values see. What they return is float32, and so is the
 core state.
 """
 

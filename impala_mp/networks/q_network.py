@@ -46,7 +46,10 @@ class QNetwork(network.Network):
         )
 
     def _heads(
-        self, output: torch.Tensor, time_step: types.TimeStep
+        self,
+        output: torch.Tensor,
+        of_values: torch.Tensor,
+        time_step: types.TimeStep,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps [T, B, F] to q_values [T, B, A], and the largest allowed, [T, B].
 

@@ -151,7 +151,10 @@ class QuantileNetwork(q_network.QNetwork):
         self.baseline = make(size, num_actions, settings, num_tasks, with_popart)
 
     def _learned(
-        self, output: torch.Tensor, time_step: types.TimeStep
+        self,
+        output: torch.Tensor,
+        of_values: torch.Tensor,
+        time_step: types.TimeStep,
     ) -> tuple[torch.Tensor, ...]:
         """Maps [T+1, B, F] to the fields of agent.QuantileOutput."""
         head: DrawnQuantiles | FixedQuantiles = self.baseline  # type: ignore[assignment]

@@ -9,6 +9,7 @@ writes its own as whole numbers of 16 bits into places where the others have 0: 
 brings every rank all of them, exactly, and they are added up in the order of the ranks.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -43,7 +44,7 @@ def tail_size(num_metrics: int, num_moments: int, num_ranks: int) -> int:
 
 
 class RankSum:
-    """Sums one pass over the ranks, in place."""
+    """Sums one optimizer step over the ranks, in place."""
 
     def __init__(
         self, peers: Peers, whole: torch.Tensor, num_trainable: int, num_metrics: int
@@ -57,7 +58,7 @@ class RankSum:
         self._metrics, self._guilty = tail[:num_metrics], tail[num_metrics]
         self._digits = tail[num_metrics + 1 :].view(peers.size, -1, len(_SHIFTS))
         self._shifts = torch.tensor(_SHIFTS, device=whole.device)
-        # Of an update: whether this rank's part was not finite, and most in a pass.
+        # Of an update: whether this rank's part was not finite, and most in a step.
         self.guilt = torch.zeros(2, device=whole.device)
         # 1: the parts of all ranks are spoiled by something that they share.
         self._spoiled = torch.zeros((), device=whole.device)
@@ -133,28 +134,35 @@ def split(
     return [part(index * size) for index in range(parts)]
 
 
-def shuffled(parts: list[Part], count: int, by_row: bool) -> Iterator[list[Part]]:
-    """Yields minibatches: at random, each column of a batch is in one of `count`.
+def steps(
+    batch: types.Trajectory, parts: list[Part], passes: int, count: int, by_row: bool
+) -> Iterator[list[Part]]:
+    """Yields the micro-batches of each optimizer step of an update.
 
-    A minibatch has as many parts as the batch. The parts have no sample.
+    In each pass, each transition is in one of `count` minibatches, drawn at random.
+    Those have as many micro-batches as the batch, without a sample.
 
     Args:
+      parts: the micro-batches of `batch`.
       by_row: draw single transitions instead of columns. The loss of one must depend on
         no other row: the agent has no core state, and the reference has the targets.
     """
     if count == 1:
-        yield parts
+        yield from itertools.repeat(parts, passes)
         return
-    batches, _, references = zip(*parts, strict=True)
-    batch = nest.map_batch(lambda axis, *leaves: torch.cat(leaves, axis), *batches)
-    reference = nest.map_structure(lambda *leaves: torch.cat(leaves, 1), *references)
-    device = batch.time_step.step_type.device
+    reference, *others = (each for _, _, each in parts)
+    if others:
+        reference = nest.map_structure(
+            lambda *leaves: torch.cat(leaves, 1), reference, *others
+        )
     rows, columns = batch.shape
-    # Not randperm, which a CUDA graph cannot replay.
-    order = torch.rand(rows * columns if by_row else columns, device=device).argsort()
+    device = batch.time_step.step_type.device
     take = _rows if by_row else _columns
-    for minibatch in order.view(count, len(parts), -1):
-        yield [take(batch, reference, each) for each in minibatch]
+    for _ in range(passes):
+        # Not randperm, which a CUDA graph cannot replay.
+        number = torch.rand(rows * columns if by_row else columns, device=device)
+        for minibatch in number.argsort().view(count, len(parts), -1):
+            yield [take(batch, reference, each) for each in minibatch]
 
 
 def _columns(batch: types.Trajectory, reference: Any, columns: torch.Tensor) -> Part:

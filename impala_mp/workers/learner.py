@@ -36,7 +36,8 @@ def metric_names(config: Any) -> tuple[str, ...]:
 def _parts(config: Any) -> tuple[str, ...]:
     """Returns the parts of a network whose gradient norms are measured."""
     heads = ("baseline",) if derived.learns_action_values(config) else _HEADS
-    return ("torso", "core", *heads)
+    own = ("value_torso",) if config.network.critic == "separate" else ()
+    return ("torso", "core", *own, *heads)
 
 
 def _norm_names(config: Any) -> tuple[str, ...]:
@@ -104,7 +105,7 @@ class Learner:
         start = self.metric_index[names[0]]
         self._norm_metrics = slice(start, start + len(names))
         self._parts = [self.parameters.layout.part(name) for name in _parts(config)]
-        # Of the last step, skipped or not.
+        # Of the last update, skipped or not.
         self.raw_metrics = torch.zeros(len(self.metric_index), device=device)
         self.priorities: torch.Tensor | None = None  # [B] of a step, with replay
         self.updates = 0
@@ -194,17 +195,17 @@ class Learner:
         parts = batch_parts.split(*work, self._config.learner.micro_batches)
         if self._ranks:
             self._ranks.begin()
-        referred = self._referred(parts)
-        steps = [
-            self._step(minibatch)
-            for _ in range(self._config.learner.passes)
-            for minibatch in batch_parts.shuffled(
-                referred,
-                self._config.learner.minibatches,
-                minibatches.are_rows(self._config),
-            )
-        ]
+        settings = self._config.learner
+        by_row = minibatches.are_rows(self._config)
+        sizes = settings.passes, settings.minibatches
+        each_step = batch_parts.steps(work[0], self._referred(parts), *sizes, by_row)
+        steps = [self._step(each) for each in each_step]
         metrics, priorities = steps[-1]
+        skipped = self.metric_index[SKIPPED_SHARE]
+        if len(steps) > 1:
+            each = torch.stack([one for one, _ in steps])
+            metrics = each.mean(0)
+            metrics[:, skipped] = each[:, :, skipped].amax(0)
         # Once an update, for any number of passes, with fresh trajectories only, if
         # there are any: each observation counts once.
         size = work[0].shape[1]
@@ -212,12 +213,7 @@ class Learner:
         observation = nest.map_structure(
             lambda leaf: leaf[:-1, :num_fresh], work[0].time_step.observation
         )
-        skipped = self.metric_index[SKIPPED_SHARE]
         self.agent.network.adapt(observation, 1.0 - metrics[0, skipped])
-        if len(steps) > 1:
-            each = torch.stack([one for one, _ in steps])
-            metrics = each.mean(0)
-            metrics[:, skipped] = each[:, :, skipped].amax(0)
         if priorities is not None:
             # Each trajectory may be the cause of a skipped step.
             priorities = priorities.where(metrics[0, skipped] == 0.0, torch.nan)

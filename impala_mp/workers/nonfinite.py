@@ -3,8 +3,8 @@
 The learner decides on the device whether to take a step. On a CPU the result is read
 immediately. On a GPU it is read after the next update has been queued, so that the host
 never waits for the current one; the parameters before each step are kept until then. A
-CPU keeps them only where a skipped step may still change tensors: in another pass, or
-in a target network.
+CPU keeps them only where a skipped step may still change tensors: in another step of
+the update, or in a target network.
 """
 
 import collections
@@ -27,7 +27,7 @@ class _Step(NamedTuple):
     tensors: dict[str, torch.Tensor]
     agent_steps: int
     random_state: list[torch.Tensor]
-    skipped: cuda.HostCopy  # share of the passes; 0: none
+    skipped: cuda.HostCopy  # share of the steps; 0: none
     guilt: cuda.HostCopy  # of this rank, and of how many
     raw_metrics: torch.Tensor
     live: base.Live

@@ -38,7 +38,8 @@ def test_equal_parts_are_allowed(fields, counts):
         (_CORE, 5, r"shares of the 6 trajectories of batch_size \(6\)"),
         ({**_ROWS, "learner.micro_batches": 3}, 80, r"\(80\), of 3 micro-batches each"),
         ({**_ROWS, "algorithm": "vtrace"}, 4, "6 trajectories"),
-        ({**_ROWS, "replay.ratio": 0.5}, 2, r"minibatches \(2\).*a replay fills"),
+        ({**_ROWS, "replay.ratio": 0.5}, 2, r"minibatches \(2\) must be 1 with replay"),
+        ({**_ROWS, "batch_size": 0}, 2, "batch_size is auto"),
     ],
     ids=str,
 )
@@ -46,10 +47,10 @@ def test_what_does_not_fit_is_refused_with_a_cure(fields, count, sentence):
     config = builders.config(**fields, **{"learner.minibatches": count})
     with pytest.raises(errors.BadInput, match=sentence) as error:
         validation.validate(config, 2)
-    cure = re.search(
-        r"config\.learner\.minibatches(=1| to a divisor)", str(error.value)
-    )
-    assert cure
+    pattern = r"config\.(\S+?)(?:=| to a (?:divisor of )?)(\d+|number)"
+    field, value = re.search(pattern, str(error.value)).groups()
+    config.update_from_flattened_dict({field: 6 if value == "number" else int(value)})
+    validation.validate(config, 2)
 
 
 def test_each_rank_has_equal_minibatches():

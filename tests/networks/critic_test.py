@@ -110,3 +110,32 @@ def test_the_gradient_of_values_leaves_the_policys_encoder_alone():
     }
     assert moved
     assert all(name.startswith(("value_torso.", "baseline.")) for name in moved)
+
+
+def test_values_see_the_last_reward_and_action():
+    fields = {"network.last_reward": True, "network.last_action": True}
+    policy = _agent(_KINDS["vector"], **_SEPARATE, **fields)
+    rows = _rows(_KINDS["vector"])
+    state = policy.initial_state(5)
+    action = torch.zeros(2, 5, dtype=torch.int64)
+    plain = policy.unroll(rows, action, state).baseline
+    rewarded = policy.unroll(rows._replace(reward=-rows.reward), action, state).baseline
+    acted = policy.unroll(rows, action + 1, state).baseline
+    assert (plain != rewarded).all()
+    assert (plain[0] == acted[0]).all()
+    assert (plain[1:] != acted[1:]).all()
+
+
+def test_its_encoder_computes_at_the_learners_precision():
+    made, policy, batch = learners.make(
+        **_SEPARATE, **{"learner.precision": "bfloat16"}
+    )
+    seen = {}
+    for name in ("torso", "value_torso"):
+        module = getattr(policy.network, name)
+        module.register_forward_hook(
+            lambda module, args, output, name=name: seen.update({name: output.dtype})
+        )
+    output = made.unroll(batch)
+    assert seen == {"torso": torch.bfloat16, "value_torso": torch.bfloat16}
+    assert output.baseline.dtype == torch.float32

@@ -1,12 +1,15 @@
 """Minibatches: each transition once a pass, and the steps of a naive twin."""
 
+import numpy as np
 import pytest
 import torch
 
-from impala_mp import nest
+from impala_mp import nest, specs
 from impala_mp.algorithms import base
-from impala_mp.workers import batch_parts
-from tests.support import learners, rank_threads
+from impala_mp.networks import agent
+from impala_mp.workers import batch_parts, learner
+from tests.networks import players_test
+from tests.support import builders, learners, rank_threads
 from tests.workers import rank_twin_test
 
 _IMPACT = {
@@ -22,6 +25,14 @@ _KINDS = {
     "vtrace": {"loss.popart": False},
     "a core": {**learners.LSTM, "loss.popart": False},
     "pqn": {"algorithm": "dqn", "target.period": 0, "loss.popart": False},
+}
+
+
+# Adam divides by the gradient's size: epsilon keeps rounding errors small.
+_SMOOTH = {
+    "optimizer.learning_rate": 0.1,
+    "optimizer.epsilon": 0.1,
+    "loss.reduction": "mean",
 }
 
 
@@ -45,7 +56,7 @@ def test_each_transition_is_in_one_minibatch(by_row, count, micro):
         (part, None, places[:, index * size : (index + 1) * size])
         for index, (part, _) in enumerate(batch_parts.split(batch, None, micro))
     ]
-    drawn = list(batch_parts.shuffled(parts, count, by_row))
+    drawn = list(batch_parts.steps(batch, parts, 1, count, by_row))
     assert [len(minibatch) for minibatch in drawn] == [micro] * count
     pieces = [part for minibatch in drawn for part in minibatch]
     seen = torch.cat([reference.flatten() for _, _, reference in pieces])
@@ -61,10 +72,22 @@ def test_each_transition_is_in_one_minibatch(by_row, count, micro):
                 assert torch.equal(mine[:-1], leaf[:-1].flatten(0, 1)[reference])
 
 
+def test_each_pass_draws_anew():
+    _, _, batch = learners.make()
+    parts = [(batch, None, _numbered(batch))]
+    drawn = list(batch_parts.steps(batch, parts, 2, 5, True))
+    first, second = (
+        torch.cat([reference.flatten() for ((_, _, reference),) in steps])
+        for steps in (drawn[:5], drawn[5:])
+    )
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sort()[0], second.sort()[0])
+
+
 def test_a_single_minibatch_is_the_batch():
     _, _, batch = learners.make()
     parts = [(batch, None, ())]
-    assert list(batch_parts.shuffled(parts, 1, True)) == [parts]
+    assert list(batch_parts.steps(batch, parts, 3, 1, True)) == [parts] * 3
 
 
 def _naive_pass(made, batch, minibatches, by_row):
@@ -91,13 +114,7 @@ def _naive_pass(made, batch, minibatches, by_row):
 @pytest.mark.parametrize("kind", _KINDS)
 def test_an_update_is_that_of_a_naive_twin(kind, micro):
     by_row = kind == "rows"
-    # Adam divides by the gradient's size: epsilon keeps rounding errors small.
-    fields = {
-        "learner.passes": 2,
-        "optimizer.learning_rate": 0.1,
-        "optimizer.epsilon": 0.1,
-        "loss.reduction": "mean",
-    }
+    fields = {"learner.passes": 2, **_SMOOTH}
     made, _, batch = _make(
         kind, **fields, **{"learner.minibatches": 3, "learner.micro_batches": micro}
     )
@@ -134,20 +151,131 @@ def test_the_metrics_are_means_over_the_steps():
     assert made.agent_steps == batch.shape[0] * batch.shape[1]
 
 
-def test_ranks_step_together():
-    """Each rank draws its share's minibatches, and all have the same parameters."""
-    fields = {**_KINDS["rows"], "learner.minibatches": 3, "learner.passes": 2}
+def _drawn(size, device=None):
+    """Stands for torch.rand: the same numbers in each pass and rank."""
+    return torch.from_numpy(np.random.default_rng(size).random(size))
+
+
+def test_ranks_step_together(monkeypatch):
+    """The step of a minibatch is that of the rows that all ranks drew."""
+    fields = {**_KINDS["rows"], **_SMOOTH}
+    more = {"learner.minibatches": 3, "learner.passes": 2}
+    monkeypatch.setattr(torch, "rand", _drawn)
+
+    def batch_of(whole, environment, policy):
+        return builders.random_batch(whole, environment, policy)
 
     def one(group):
-        made, whole, environment = rank_twin_test._in_turn(group, 2, **fields)
-        batch = rank_twin_test.builders.random_batch(whole, environment, made.agent)
+        made, *where = rank_twin_test._in_turn(group, 2, **fields, **more)
+        batch = batch_of(*where, made.agent)
         share, _ = rank_twin_test._share(batch, None, group.rank, 2)
-        made.update(share, base.live_from_config(whole))
-        return made.parameters.flat.clone(), made._optimizer.state["steps"].clone()
+        made.update(share, base.live_from_config(made._config))
+        return made.parameters.trainable.clone(), made._optimizer.state["steps"].clone()
 
     (first, steps), (second, _) = rank_threads.run(2, one)
     assert torch.equal(first, second)
     assert steps == 6
+    twin, *where = rank_twin_test._make(**fields)
+    batch = batch_of(*where, twin.agent)
+    twin._set(base.live_from_config(twin._config))
+    twin._learning_rate.fill_(twin.learning_rate())
+    parts = twin._referred(batch_parts.split(batch, None, 2))
+    order = _drawn(batch.shape[0] * batch.shape[1] // 2).argsort().view(3, -1)
+    for rows in (*order, *order):
+        twin._step([batch_parts._rows(part, ref, rows) for part, _, ref in parts])
+    torch.testing.assert_close(first, twin.parameters.trainable, rtol=1e-3, atol=2e-5)
+
+
+def test_a_bad_observation_in_one_step_leaves_the_statistics_alone(monkeypatch):
+    """The first step is skipped, and others are made."""
+    fields = {"learner.minibatches": 5, "network.normalise_observations": True}
+    kind = {**_KINDS["rows"], "impact.normalise_advantages": False}
+    made, policy, batch = learners.make(**kind, **fields)
+    monkeypatch.setattr(torch, "rand", lambda size, device: torch.arange(size))
+    bad = batch.time_step.observation.clone()
+    bad[0, 0] = np.nan
+    time_step = batch.time_step._replace(observation=bad)
+    metrics = made.update(
+        batch._replace(time_step=time_step), base.live_from_config(made._config)
+    )
+    assert metrics[made.metric_index[learner.SKIPPED_SHARE]] == 1.0
+    assert made._optimizer.state["steps"] == 4
+    assert policy.network.torso.normaliser.count == 0.0
+    made.update(batch, base.live_from_config(made._config))
+    assert policy.network.torso.normaliser.count == batch.shape[0] * batch.shape[1]
+
+
+_ROW = {"algorithm": "impact", "target.period": 1, "loss.popart": True}
+_STATE = {"state": specs.array_spec((6,), np.float32)}
+_MASK = {"allowed": specs.array_spec((3,), np.bool_)}
+_BOX = specs.BoxSpec((2,), np.dtype(np.float32), (-1.0, -1.0), (1.0, 1.0))
+_ENVIRONMENTS = {
+    "last reward": (
+        specs.EnvironmentSpec(specs.array_spec((4,), np.float32), _BOX, 1),
+        {"network.last_reward": True, "impact.centre_advantages": True},
+    ),
+    "dict, separate": (
+        specs.EnvironmentSpec(
+            {"a": specs.array_spec((3,), np.float32), **_STATE}, _BOX, 1
+        ),
+        {"network.critic": "separate"},
+    ),
+    "players that wait": (
+        players_test._environment(**_STATE, **_MASK),
+        {"impact.centre_advantages": True},
+    ),
+    "bfloat16": (
+        specs.EnvironmentSpec(specs.array_spec((4,), np.float32), _BOX, 1),
+        {"learner.precision": "bfloat16", "network.critic": "separate"},
+    ),
+}
+
+
+def _random(environment, policy, rows=8, columns=6):
+    rng = np.random.default_rng(0)
+    spec = specs.trajectory_spec(
+        environment, policy.output_spec(), policy.core_state_spec(), rows, columns
+    )
+    batch = specs.example_trajectory(environment, spec)
+    for leaf in nest.flatten((batch.time_step, batch.agent_output)):
+        if leaf.dtype == np.float32:
+            leaf[:] = 0.3 * rng.normal(size=leaf.shape)
+        elif leaf.dtype == np.bool_:
+            leaf[:] = rng.random(leaf.shape) < 0.6
+    kind = rng.choice([0, 1, 2], p=[0.1, 0.8, 0.1], size=(rows + 1, columns))
+    batch.time_step.step_type[:] = kind
+    batch.time_step.discount[:] = rng.random((rows + 1, columns)) < 0.9
+    if environment.action_mask:
+        batch.time_step.observation["allowed"][..., 0] = True
+    return nest.map_structure(torch.from_numpy, batch)
+
+
+@pytest.mark.parametrize("kind", _ENVIRONMENTS)
+def test_gradients_of_minibatches_add_up_to_that_of_the_batch(kind):
+    """Of each kind of row: what a row needs goes with it."""
+    environment, fields = _ENVIRONMENTS[kind]
+    config = builders.config(
+        **{**_ROW, "loss.reduction": "sum", "batch_size": 6, "unroll_length": 8},
+        **{"impact.normalise_advantages": True, "loss.entropy_cost": 0.01, **fields},
+    )
+    torch.manual_seed(0)
+    policy = agent.make(config, environment)
+    made = learner.Learner(config, policy)
+    batch = _random(environment, policy)
+    made._set(base.live_from_config(config))
+    parts = made._referred([(batch, None)])
+    metrics, _ = made._add_up(parts)
+    whole = made._gradient.clone()
+    assert metrics.isfinite().all()
+    assert whole.abs().max() > 0.0
+    added = torch.zeros_like(whole)
+    for minibatch in batch_parts.steps(batch, parts, 1, 4, True):
+        made._add_up(minibatch)
+        added += made._gradient
+    near = 3e-2 if kind == "bfloat16" else 1e-4
+    torch.testing.assert_close(
+        added, whole, rtol=near, atol=near * whole.abs().max().item()
+    )
 
 
 def test_a_resumed_learner_draws_the_same(tmp_path):
@@ -166,11 +294,3 @@ def test_a_resumed_learner_draws_the_same(tmp_path):
         made.update(batch, live)
         states.append(made.parameters.flat.clone())
     assert torch.equal(*states)
-
-
-def test_what_a_loss_reads_is_enough(monkeypatch):
-    """The parts that rows leave out are read by no loss: they are ()."""
-    made, _, batch = _make("rows", **{"learner.minibatches": 3})
-    ((part, *_),) = next(batch_parts.shuffled(made._referred([(batch, None)]), 3, True))
-    assert (part.episode_end, part.parameter_version, part.header) == ((), (), ())
-    assert len(nest.flatten(part.time_step)) >= 4
