@@ -74,13 +74,13 @@ class Policy:
             observation=rows,
         )
         with torch.inference_mode():
-            output, state = self._agent.step(
+            chosen, state = self._agent.decide(
                 nest.tensors(time_step),
                 state,
                 greedy=greedy,
                 generator=self._generator,
             )
-        action = nest.map_structure(torch.Tensor.numpy, output.action)
+        action = nest.map_structure(torch.Tensor.numpy, chosen)
         moved = self._interface.act(action)
         return (nest.map_structure(_only, moved) if is_single else moved), state
 

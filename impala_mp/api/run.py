@@ -239,10 +239,12 @@ class Run:
                     f"environment.id ({self.config.environment.id!r}) is a game, and"
                     " what its players see is joined in training. Use run.evaluate()."
                 )
+            settings = self.config.environment
+            unseen = [settings.privileged] if settings.privileged else []
             interface = spaces.Interface(
                 made.unwrapped.single_observation_space,
                 made.unwrapped.single_action_space,
-                self.config.environment.ignored,
+                [*settings.ignored, *unseen],
             )
         generator = torch.Generator().manual_seed(
             seeding.torch_seed(self._saved.seed())

@@ -43,6 +43,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " modulo their number"),
         _field("kwargs", {}, "arguments of its constructor, by name"),
         _field("ignored", (), "paths of Dict observations that the network never sees"),
+        _field("privileged", "", "path of the array in Dict observations that values"
+            " see and the policy does not"),
         _field("tuples_are_players", False, "the entries of Tuple spaces are those of"
             " the players of a game"),
         _field("sharing", "all", "players that share a policy: all; kind: those whose"

@@ -62,6 +62,7 @@ def make(
     try:
         if len(ids) == 1:
             return _make_one(environment, ids[0], num_envs, training, render_mode)
+        _refuse(environment.id, environment, "privileged")
         number = task % len(ids)
         own = _make_one(environment, ids[number], num_envs, training, render_mode)
         return tasks.TaskEnvironment(own, number, _joint_spec(environment))
@@ -125,8 +126,9 @@ def _adapted(name: str, made: Any, environment: Any) -> vector.VectorEnvironment
     source: vector_games.Source
     try:
         if isinstance(made, gymnasium.vector.VectorEnv):
-            _refuse(name, environment, *_NEEDS)
-            return vector.VectorEnvironment(made, ignored)
+            _refuse(name, environment, *_OF_GAMES)
+            return vector.VectorEnvironment(made, ignored, environment.privileged)
+        _refuse(name, environment, "privileged")
         if not isinstance(made, list):
             _refuse(name, environment, "shows_state", "tuples_are_players")
             source = vector_games.Native(name, made, ignored, shows_player, deal)
@@ -152,7 +154,9 @@ _NEEDS = {
     "shows_player": "a game of several players",
     "shows_state": "the state() of PettingZoo's games",
     "tuples_are_players": "a Gymnasium environment with Tuple spaces",
+    "privileged": "a single player and Dict observations",
 }
+_OF_GAMES = [field for field in _NEEDS if field != "privileged"]
 
 
 def _refuse(name: str, environment: Any, *fields: str) -> None:

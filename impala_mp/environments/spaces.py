@@ -143,6 +143,20 @@ def check_ignored(
             )
 
 
+def check_privileged(path: str, observation: types.Nest) -> None:
+    """Raises BadInput unless a path is that of one array in a Dict beside others."""
+    part = observation
+    for name in path.split("/"):
+        part = part.get(name) if isinstance(part, dict) else None
+    arrays = [name for name, _ in nest.flatten_with_path(observation)]
+    if not isinstance(part, specs.ArraySpec) or len(arrays) == 1:
+        raise errors.BadInput(
+            f"environment.privileged ({path!r}) is no array in a Dict of observations"
+            f" beside others. The arrays are {[name for name in arrays if name]}. Set"
+            " config.environment.privileged to one of them, or leave it empty."
+        )
+
+
 def _entries(space: gymnasium.Space[Any], path: str = "") -> Iterator[str]:
     """Yields the paths of all entries of Dicts."""
     is_dict = isinstance(space, gymnasium.spaces.Dict)

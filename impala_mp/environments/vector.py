@@ -30,11 +30,17 @@ class VectorEnvironment:
         self,
         envs: gymnasium.vector.VectorEnv[Any, Any, Any],
         ignored: Sequence[str] = (),
+        privileged: str = "",
     ) -> None:
-        """Takes the vector environment, and paths to leave out of observations.
+        """Takes the vector environment, and paths of its observations.
+
+        Args:
+          ignored: paths to leave out.
+          privileged: path of what only values see; "": nothing.
 
         Raises:
-          BadInput: its autoreset mode is not NEXT_STEP, or a space is not supported.
+          BadInput: its autoreset mode is not NEXT_STEP, or a space is not supported, or
+            there is no privileged array beside others.
         """
         mode = envs.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
@@ -50,8 +56,15 @@ class VectorEnvironment:
         self.num_envs = envs.num_envs
         self.numbers = episode_numbers.EpisodeNumbers()
         one = self._interface
+        if privileged:
+            spaces.check_privileged(privileged, one.observation)
         self.specs: tuple[specs.EnvironmentSpec, ...] = (
-            specs.EnvironmentSpec(one.observation, one.action, self.frames_per_step),
+            specs.EnvironmentSpec(
+                one.observation,
+                one.action,
+                self.frames_per_step,
+                privileged=privileged,
+            ),
         )
         self._clear()
 

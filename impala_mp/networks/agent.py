@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from impala_mp import errors, nest, specs, types
-from impala_mp.config import derived
+from impala_mp.config import base as base_config, derived
 from impala_mp.networks import (
     cores,
     network as network_lib,
@@ -105,12 +105,32 @@ class Agent:
         outputs, baseline, core = self.look(time_step, state)
         logits = self.policy_logits(outputs)
         logits = self.distribution.mix(logits, epsilon, temperature)
-        if greedy:
-            action = self.distribution.mode(logits)
-        else:
-            action = self.distribution.sample(logits, generator)
+        action = self._choose(logits, greedy, generator)
         state = self.remember(time_step, action, core)
         return types.AgentOutput(action, logits, baseline), state
+
+    def decide(
+        self,
+        time_step: types.TimeStep,
+        state: CoreState,
+        *,
+        greedy: bool,
+        generator: torch.Generator | None = None,
+    ) -> tuple[types.Nest, CoreState]:
+        """Returns the action of `step`, and the state, without the value.
+
+        The observation needs nothing that only values see.
+        """
+        outputs, core = self.look_for_policy(time_step, state)
+        action = self._choose(self.policy_logits(outputs), greedy, generator)
+        return action, self.remember(time_step, action, core)
+
+    def _choose(
+        self, logits: torch.Tensor, greedy: bool, generator: torch.Generator | None
+    ) -> types.Nest:
+        if greedy:
+            return self.distribution.mode(logits)
+        return self.distribution.sample(logits, generator)
 
     def look(
         self, time_step: types.TimeStep, state: CoreState
@@ -334,10 +354,12 @@ def make(config: Any, environment: specs.EnvironmentSpec) -> Agent:
     if derived.learns_action_values(config):
         _check_discrete(environment.action, config.algorithm)
         if environment.privileged:
+            alone = "privileged" if config.environment.privileged else "shows_state"
+            default = base_config.BY_NAME[f"environment.{alone}"].default
             raise errors.BadInput(
-                f"environment.shows_state gives the game's state to values alone, and"
-                f" algorithm={config.algorithm} acts by its values. Set"
-                " config.environment.shows_state=False, or config.algorithm=impact."
+                f"environment.{alone} is for values that the policy does not depend on,"
+                f" and algorithm={config.algorithm} acts by its values. Set"
+                f" config.environment.{alone}={default!r}, or config.algorithm=impact."
             )
     kind, make_network = _KINDS.get(config.algorithm, (Agent, network_lib.Network))
     network = make_network(config, environment, distribution)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from impala_mp import types
-from impala_mp.networks import initialisers, network, popart
+from impala_mp.networks import cores, initialisers, network, popart
 from impala_mp.networks.distributions import categorical
 
 
@@ -44,6 +44,16 @@ class QNetwork(network.Network):
             if config.network.dueling
             else popart.value_head(size, num_tasks, self._with_popart, num_actions)
         )
+
+    def act(
+        self,
+        time_step: types.TimeStep,
+        last_action: network.LastAction | None,
+        state: cores.CoreState,
+    ) -> tuple[torch.Tensor, cores.CoreState]:
+        """Maps [T, B, ...] to q_values and the core state."""
+        q_values, _, state = self(time_step, last_action, state)
+        return q_values, state
 
     def _heads(
         self,

@@ -123,7 +123,7 @@ def test_an_export_has_no_state_of_the_game():
 
 
 def test_action_values_may_not_depend_on_what_the_player_does_not_see():
-    with pytest.raises(errors.BadInput, match="gives the game's state to values alone"):
+    with pytest.raises(errors.BadInput, match="shows_state is for values"):
         _agent(_environment(**_STATE), algorithm="dqn")
 
 
