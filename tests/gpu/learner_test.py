@@ -50,6 +50,17 @@ _IMPACT = {
     "loss.popart_beta": 0.1,
 }
 _IQN = {**_RECURRENT, "algorithm": "iqn", "target.period": 2}
+_ROWS = {
+    "environment.id": "CartPole-v1",
+    "algorithm": "impact",
+    "learner.passes": 2,
+    "learner.minibatches": 3,
+}
+_DRAWS = {
+    "fractions": _IQN,
+    "rows": _ROWS,
+    "columns": {**_RECURRENT, "learner.minibatches": 3},
+}
 _QR = {**_IQN, "iqn.fractions": "fixed", "loss.popart": True, "loss.popart_beta": 0.1}
 
 
@@ -107,19 +118,23 @@ def _share_apart(actual, expected):
 
 
 @pytest.mark.gpu
-def test_a_graph_draws_the_fractions_that_updates_without_it_draw():
+@pytest.mark.parametrize("overrides", _DRAWS.values(), ids=_DRAWS)
+def test_a_graph_draws_what_updates_without_it_draw(overrides):
     """The numbers differ from those of a CPU, whose generator is another."""
     eager, graph = (
-        _updated(_IQN, **{"learner.device": "cuda", "learner.cuda_graph": graph})[0]
+        _updated(overrides, **{"learner.device": "cuda", "learner.cuda_graph": graph})[
+            0
+        ]
         for graph in (False, True)
     )
     torch.testing.assert_close(graph, eager, atol=2e-4, rtol=2e-3)
 
 
 @_each_device
-def test_a_learner_that_resumes_draws_what_it_would_have_drawn(device):
+@pytest.mark.parametrize("overrides", _DRAWS.values(), ids=_DRAWS)
+def test_a_learner_that_resumes_draws_what_it_would_have_drawn(overrides, device):
     whole, resumed = (
-        _updated(_IQN, resumes_at=at, **{"learner.device": device})[0]
+        _updated(overrides, resumes_at=at, **{"learner.device": device})[0]
         for at in (None, 3)
     )
     assert torch.equal(whole, resumed)

@@ -276,21 +276,3 @@ def test_gradients_of_minibatches_add_up_to_that_of_the_batch(kind):
     torch.testing.assert_close(
         added, whole, rtol=near, atol=near * whole.abs().max().item()
     )
-
-
-def test_a_resumed_learner_draws_the_same(tmp_path):
-    live = None
-    states = []
-    for restarts in (False, True):
-        made, _, batch = _make("rows", **{"learner.minibatches": 5})
-        live = base.live_from_config(made._config)
-        torch.manual_seed(3)
-        made.update(batch, live)
-        if restarts:
-            saved, drawn = made.state_dict(), torch.get_rng_state()
-            made, _, _ = _make("rows", **{"learner.minibatches": 5})
-            made.load_state_dict(saved)
-            torch.set_rng_state(drawn)
-        made.update(batch, live)
-        states.append(made.parameters.flat.clone())
-    assert torch.equal(*states)
