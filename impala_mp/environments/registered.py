@@ -1,11 +1,12 @@
 """Vector environments by the ids that Gymnasium knows."""
 
+import contextlib
 import copy
 import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import gymnasium
@@ -116,7 +117,7 @@ def make(
     render_mode: str | None,
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     own = spec.vector_entry_point
-    entry_point = _creator(own or spec.entry_point)
+    entry_point = _creator(spec, own or spec.entry_point)
     limit = set() if own else {"max_episode_steps"}  # of Gymnasium's `make`
     given = {name: value for name, value in kwargs.items() if name not in limit}
     check_arguments(spec.id, entry_point, given, {"num_envs", "render_mode"})
@@ -130,12 +131,8 @@ def make(
     # "sync": an actor is a separate process already. The checker wraps every step.
     spec = copy.deepcopy(spec)
     spec.disable_env_checker = True
-    try:
+    with _needs_packages(spec):
         return _make_sync(spec, num_envs, kwargs)
-    except gymnasium.error.DependencyNotInstalled as error:
-        if str(spec.entry_point).startswith(_MUJOCO):
-            raise _missing_extra(spec.id, "mujoco") from error
-        raise errors.BadInput(f"environment.id ({spec.id!r}): {error}") from error
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
@@ -179,7 +176,7 @@ def make_single(
     render_mode: str | None,
 ) -> gymnasium.Env[Any, Any]:
     """Makes one copy."""
-    entry_point = _creator(spec.entry_point)
+    entry_point = _creator(spec, spec.entry_point)
     given = {k: v for k, v in kwargs.items() if k != "max_episode_steps"}
     check_arguments(spec.id, entry_point, given, {"render_mode"})
     if render_mode and takes(entry_point, "render_mode"):
@@ -204,7 +201,7 @@ def make_atari(
         "game",
     }
     episodic_life = bool(kwargs.pop("episodic_life", False)) and training
-    entry_point = _creator(spec.vector_entry_point)
+    entry_point = _creator(spec, spec.vector_entry_point)
     check_arguments(spec.id, entry_point, kwargs, fixed)
     envs = gymnasium.make_vec(
         spec,
@@ -218,10 +215,26 @@ def make_atari(
     return atari.AtariEnvironment(envs, episodic_life, frames)
 
 
-def _creator(entry_point: Any) -> Callable[..., Any]:
+def _creator(
+    spec: gymnasium.envs.registration.EnvSpec, entry_point: Any
+) -> Callable[..., Any]:
     if callable(entry_point):
         return entry_point
-    return gymnasium.envs.registration.load_env_creator(entry_point)
+    with _needs_packages(spec):  # some modules raise when they are imported
+        return gymnasium.envs.registration.load_env_creator(entry_point)
+
+
+@contextlib.contextmanager
+def _needs_packages(spec: gymnasium.envs.registration.EnvSpec) -> Iterator[None]:
+    """Raises BadInput with the cure where an environment lacks a package."""
+    try:
+        yield
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        if str(spec.entry_point).startswith(_MUJOCO):
+            raise _missing_extra(spec.id, "mujoco") from error
+        if isinstance(error, ImportError):
+            raise  # perhaps a mistake in a user's module
+        raise errors.BadInput(f"environment.id ({spec.id!r}): {error}") from error
 
 
 def check_arguments(

@@ -95,6 +95,30 @@ def test_a_missing_extra_is_named(monkeypatch, name, extra):
         factory.make(builders.environment_settings(name), 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "error", "sentence"),
+    [
+        ("Hopper-v5", ModuleNotFoundError("glfw"), r"impala_mp\[mujoco\]"),
+        ("Hopper-v5", gymnasium.error.DependencyNotInstalled("mj"), r"\[mujoco\]"),
+        (
+            "LunarLander-v3",
+            gymnasium.error.DependencyNotInstalled("run pip install box2d"),
+            r"LunarLander-v3'\): run pip install box2d",
+        ),
+    ],
+    ids=str,
+)
+def test_a_package_that_a_module_needs_is_named(monkeypatch, name, error, sentence):
+    """Some modules of Gymnasium raise when they are imported."""
+
+    def load(entry_point):
+        raise error
+
+    monkeypatch.setattr(gymnasium.envs.registration, "load_env_creator", load)
+    with pytest.raises(errors.BadInput, match=sentence):
+        factory.make(builders.environment_settings(name), 2)
+
+
 class _Plain(gymnasium.Env):
     """Declares that it draws, but takes no render_mode."""
 
