@@ -83,7 +83,7 @@ def is_atari(spec: gymnasium.envs.registration.EnvSpec) -> bool:
     """Returns True for ale-py's vector environment, under any id."""
     if spec.vector_entry_point is None:
         return False
-    creator = _creator(spec.vector_entry_point)
+    creator = _creator(spec, spec.vector_entry_point)
     ale = sys.modules.get("ale_py.vector_env")
     return (
         ale is not None
