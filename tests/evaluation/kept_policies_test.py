@@ -26,7 +26,7 @@ def test_they_are_small_and_each_is_on_the_page():
 @pytest.mark.parametrize("name", _KEPT)
 def test_each_can_be_read_and_has_the_return_of_the_page(name):
     if name.startswith("mujoco"):
-        pytest.importorskip("mujoco", reason="the extra `mujoco` is missing")
+        pytest.importorskip("glfw", reason="the extra `mujoco` is missing")
     folder = _FOLDER / name
     run = saved_run.SavedRun(str(folder), which="best")
     assert run.agent()

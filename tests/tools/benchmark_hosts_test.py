@@ -41,5 +41,5 @@ def test_cores_are_those_of_a_process_and_of_its_children():
         used = harness.cpu_secs([process.pid])
         without = harness.cpu_secs([process.pid], generations=0)
         os.killpg(process.pid, signal.SIGKILL)
-    assert 0.5 <= used < 5.0
+    assert 0.45 <= used < 5.0  # the kernel counts in ticks of 10 ms
     assert without <= used - 0.4
