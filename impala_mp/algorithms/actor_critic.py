@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from impala_mp import types
 from impala_mp.algorithms import base, losses, replay_correction, vtrace
@@ -114,21 +113,9 @@ class Critic:
     def moments(
         self, batch: types.Trajectory, advantages: torch.Tensor
     ) -> torch.Tensor:
-        """Returns count, sum and sum of squares of the advantages [T, B], by task.
-
-        They are those of the rows where something is decided. Those of micro-batches
-        add up to those of the batch.
-
-        Returns:
-          float64 [tasks, 3].
-        """
-        values = advantages.double()
-        each = torch.stack([base.decides(batch).double(), values, values.square()], -1)
-        each = each.unsqueeze(-2)
-        task = self.task_of(batch)
-        if task is not None:
-            each = each * functional.one_hot(task, self.num_tasks).unsqueeze(-1)
-        return each.flatten(0, 1).sum(0)
+        """Returns `popart.moments` of the advantages [T, B], where they decide."""
+        decides, task = base.decides(batch), self.task_of(batch)
+        return popart.moments(advantages, decides, task, self.num_tasks)
 
 
 class Step:

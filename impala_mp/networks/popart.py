@@ -56,26 +56,14 @@ class PopArtHead(nn.Linear):
         outputs = self._shape[1]
         return statistic if outputs == 1 else statistic.repeat_interleave(outputs)
 
-    @torch.no_grad()
     def moments(
         self,
         targets: torch.Tensor,
         learnable: torch.Tensor,
         task: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Returns count, sum of G - mu and sum of its square, over learnable targets G.
-
-        Moments of micro-batches add up to those of the batch.
-
-        Returns:
-          float64 [tasks, 3]: the variance of targets far from mu is not lost.
-        """
-        weights = learnable.unsqueeze(-1).double()
-        if task is not None:
-            weights = weights * functional.one_hot(task, self._shape[0])
-        deviations = (targets.unsqueeze(-1) - self.mean) * weights
-        sums = (weights, deviations, deviations.square())
-        return torch.stack([each.flatten(0, -2).sum(0) for each in sums], -1)
+        """Returns `moments` of G - mu, over learnable targets G: float64 [tasks, 3]."""
+        return moments(targets, learnable, task, self._shape[0], self.mean)
 
     @torch.no_grad()
     def adapt(
@@ -129,6 +117,33 @@ class PopArtHead(nn.Linear):
         moved = torch.where(begins, 0.0, shift / self.scale).unsqueeze(-1)
         self.bias.view(self._shape).mul_(ratio).sub_(moved)
         self.mean.add_(shift)
+
+
+@torch.no_grad()
+def moments(
+    values: torch.Tensor,
+    weights: torch.Tensor,
+    task: torch.Tensor | None,
+    num_tasks: int,
+    mean: torch.Tensor | float = 0.0,
+) -> torch.Tensor:
+    """Returns count, sum and sum of squares of `values` - `mean`, by task.
+
+    Those of micro-batches add up to those of the batch.
+
+    Args:
+      weights: 1 for the values that count, else 0.
+      mean: of each task, [tasks], or of all.
+
+    Returns:
+      float64 [tasks, 3]: the variance of values far from the mean is not lost.
+    """
+    weights = weights.unsqueeze(-1).double()
+    if task is not None:
+        weights = weights * functional.one_hot(task, num_tasks)
+    deviations = (values.unsqueeze(-1) - mean) * weights
+    sums = (weights, deviations, deviations.square())
+    return torch.stack([each.flatten(0, -2).sum(0) for each in sums], -1)
 
 
 def value_head(

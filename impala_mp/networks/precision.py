@@ -1,8 +1,8 @@
 """Number formats that a network computes in: float32 and bfloat16.
 
 bfloat16 has eight bits of precision. So the heads compute in float32 at any precision,
-as does the encoder of what is for values alone. What they return is float32, and so is
-the core state.
+as does the encoder of a privileged array. What they return is float32, and so is the
+core state.
 """
 
 import contextlib

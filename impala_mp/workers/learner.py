@@ -143,7 +143,7 @@ class Learner:
         live: base.Live,
         sample: types.Sample | None = None,
     ) -> torch.Tensor:
-        """Makes one optimizer step a minibatch, in each pass. Does not wait.
+        """Makes a step for each minibatch of each pass. Does not wait for the device.
 
         A step with a non-finite loss or gradient changes nothing, and is counted; its
         priorities are NaN. An update counts as skipped if one of its steps was.

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from impala_mp import specs, types
+from impala_mp import nest, specs, types
 from impala_mp.algorithms import base
-from impala_mp.networks import agent
-from tests.support import builders, learners
+from tests.networks import agent_test
+from tests.support import learners
 
 _SEPARATE = {"network.critic": "separate"}
 _KINDS = {
@@ -19,31 +19,21 @@ _KINDS = {
 }
 
 
-def _agent(observation, **overrides):
-    environment = specs.EnvironmentSpec(observation, specs.DiscreteSpec(4), 1)
-    torch.manual_seed(0)
-    return agent.make(builders.config(**overrides), environment)
-
-
 def _rows(observation, rows=3, batch=5):
     rng = np.random.default_rng(0)
 
-    def leaf(spec):
-        drawn = rng.integers(100, size=(rows, batch, *spec.shape))
-        return torch.from_numpy(drawn.astype(spec.dtype))
+    def drawn(spec):
+        values = rng.integers(100, size=(rows, batch, *spec.shape))
+        return torch.from_numpy(values.astype(spec.dtype))
 
-    tree = (
-        {name: leaf(spec) for name, spec in observation.items()}
-        if isinstance(observation, dict)
-        else leaf(observation)
-    )
     ones = torch.ones(rows, batch)
-    return types.TimeStep(torch.ones(rows, batch, dtype=torch.uint8), ones, ones, tree)
+    observation = nest.map_structure(drawn, observation)
+    return types.TimeStep(ones.byte(), ones, ones, observation)
 
 
 @pytest.mark.parametrize("kind", _KINDS)
 def test_values_and_policy_share_no_parameter(kind):
-    policy = _agent(_KINDS[kind], **_SEPARATE)
+    policy = agent_test._agent(_KINDS[kind], **_SEPARATE)
     network = policy.network
     action = torch.zeros(2, 5, dtype=torch.int64)
     reached = {}
@@ -64,16 +54,11 @@ def test_values_and_policy_share_no_parameter(kind):
 
 @pytest.mark.parametrize("kind", _KINDS)
 def test_an_actor_computes_what_the_learner_does(kind):
-    policy = _agent(_KINDS[kind], **_SEPARATE)
+    policy = agent_test._agent(_KINDS[kind], **_SEPARATE)
     time_step = _rows(_KINDS[kind])
     output = policy.unroll(time_step, torch.zeros(2, 5, dtype=torch.int64), ())
     for row in range(3):
-        one = types.TimeStep(
-            *(leaf[row] for leaf in time_step[:3]),
-            {name: leaf[row] for name, leaf in time_step.observation.items()}
-            if isinstance(time_step.observation, dict)
-            else time_step.observation[row],
-        )
+        one = nest.map_structure(lambda leaf, row=row: leaf[row], time_step)
         logits, baseline, _ = policy.look(one, ())
         torch.testing.assert_close(logits, output.policy_logits[row])
         torch.testing.assert_close(baseline, output.baseline[row])
@@ -82,7 +67,7 @@ def test_an_actor_computes_what_the_learner_does(kind):
 
 def test_both_encoders_normalise_alike():
     normalise = {"network.normalise_observations": True}
-    policy = _agent(_KINDS["vector"], **_SEPARATE, **normalise)
+    policy = agent_test._agent(_KINDS["vector"], **_SEPARATE, **normalise)
     rows = _rows(_KINDS["vector"])
     policy.network.adapt(rows.observation, torch.ones(()))
     mine, its = policy.network.torso.normaliser, policy.network.value_torso.normaliser
@@ -92,7 +77,10 @@ def test_both_encoders_normalise_alike():
 
 
 def test_a_shared_critic_has_the_parameters_it_had():
-    names = [name for name, _ in _agent(_KINDS["vector"]).network.named_parameters()]
+    names = [
+        name
+        for name, _ in agent_test._agent(_KINDS["vector"]).network.named_parameters()
+    ]
     assert not [name for name in names if name.startswith("value_torso")]
 
 
@@ -114,7 +102,7 @@ def test_the_gradient_of_values_leaves_the_policys_encoder_alone():
 
 def test_values_see_the_last_reward_and_action():
     fields = {"network.last_reward": True, "network.last_action": True}
-    policy = _agent(_KINDS["vector"], **_SEPARATE, **fields)
+    policy = agent_test._agent(_KINDS["vector"], **_SEPARATE, **fields)
     rows = _rows(_KINDS["vector"])
     state = policy.initial_state(5)
     action = torch.zeros(2, 5, dtype=torch.int64)

@@ -252,7 +252,7 @@ def _random(environment, policy, rows=8, columns=6):
 
 @pytest.mark.parametrize("kind", _ENVIRONMENTS)
 def test_gradients_of_minibatches_add_up_to_that_of_the_batch(kind):
-    """Of each kind of row: what a row needs goes with it."""
+    """Checks that a row of each kind takes along what its loss reads."""
     environment, fields = _ENVIRONMENTS[kind]
     config = builders.config(
         **{**_ROW, "loss.reduction": "sum", "batch_size": 6, "unroll_length": 8},
