@@ -7,6 +7,7 @@ none named: all of them. Default config: experiments/atari.py:Pong, and MinAtar'
 for `row`. With `train` go the parts that its limit is made of. Apart stand
 
     python tools/benchmark.py health [--secs=60] [--config=...]
+    python tools/benchmark.py start  [--config=...]
     python tools/benchmark.py learn  [--target_return=475] [--config=...]
     python tools/benchmark.py memory [--updates=10000] [--config=...]
     python tools/benchmark.py ranks  [--config=...]
@@ -60,7 +61,7 @@ _UPDATES = flags.DEFINE_integer(
 
 _PARTS = ("transport", "parameters", "vtrace", "environment", "inference", "actor")
 _WHOLE = (*_PARTS, "learner", "row", "train")
-_APART = ("health", "learn", "memory", "ranks", "hosts")
+_APART = ("health", "start", "learn", "memory", "ranks", "hosts")
 _OF_TRAIN = ("environment", "inference", "learner")  # what its limit is made of
 
 
@@ -96,6 +97,7 @@ def _functions() -> dict:
         "row": parts.learned_row,
         "train": trainings.train,
         "health": trainings.health,
+        "start": trainings.start,
         "learn": trainings.learn,
         "memory": trainings.memory,
         "ranks": ranks.learner_ranks,

@@ -79,6 +79,15 @@ def test_each_subject_has_its_rows_and_ratios(monkeypatch, subject):
 
 
 @pytest.mark.integration
+def test_starts_of_real_commands_are_timed():
+    flags = [f"--config={_TOOLS.parent}/experiments/catch.py"]
+    options = types.SimpleNamespace(repeats=1)
+    rows, _ = trainings.start(types.SimpleNamespace(flags=flags, options=options))
+    assert list(rows) == ["to the first update", "impala-eval, 100 games"]
+    assert all(0.0 < row["median"] < math.inf for row in rows.values())
+
+
+@pytest.mark.integration
 def test_a_benchmark_that_is_told_to_end_ends_its_training():
     token = f"benchmark-{os.getpid()}"
     command = [sys.executable, str(_TOOLS / "benchmark.py"), "memory"]

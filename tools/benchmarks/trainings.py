@@ -1,7 +1,9 @@
-"""Subjects that start real trainings: train, learn, memory."""
+"""Subjects that start real trainings: train, health, start, learn, memory."""
 
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -114,6 +116,34 @@ def later_than(run: harness.Training, secs: float) -> Callable[[], Any]:
         return last if last["time_secs"] > secs else None
 
     return newest
+
+
+def start(context: context_lib.Context) -> Answer:
+    """Measures commands from launch: to a training's first update, and an evaluation.
+
+    The update is seen in metrics.jsonl, up to 0.15 s later. The evaluation plays 100
+    games.
+    """
+    updated, evaluated = [], []
+    flags = [*context.flags, ENDLESS, "--config.logging.interval_secs=0.1"]
+    for _ in range(context.options.repeats):
+        with started(flags) as run:
+            run.until(run.records, _START_SECS)
+            updated.append(time.monotonic() - run.born)
+            run.stop()
+            evaluated.append(_evaluation_secs(run.workdir))
+    rows = {
+        "to the first update": context_lib.summary(updated, "s"),
+        "impala-eval, 100 games": context_lib.summary(evaluated, "s"),
+    }
+    return rows, {}
+
+
+def _evaluation_secs(workdir: pathlib.Path) -> float:
+    command = [sys.executable, "-m", "impala_mp.cli.evaluate", str(workdir)]
+    born = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - born
 
 
 def learn(context: context_lib.Context) -> Answer:
