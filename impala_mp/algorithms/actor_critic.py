@@ -224,15 +224,23 @@ class Step:
         """
         settings, replay = self._critic.loss, self._replay
         weighted = ((terms, replay.weights), (replay.terms, replay.term_weights))
-        reduced = {
-            name: losses.reduce(term, weights, settings.reduction, self._count)
-            for part, weights in weighted
-            for name, term in part.items()
-        }
+        reduced = torch.cat(
+            [
+                losses.reduce(
+                    torch.stack(list(part.values())),
+                    weights,
+                    settings.reduction,
+                    self._count,
+                )
+                for part, weights in weighted
+                if part
+            ]
+        )
+        names = (*terms, *replay.terms)
         return base.Loss(
-            total=torch.stack(list(reduced.values())).sum(),
+            total=reduced.sum(),
             metrics={
-                **{name: scalar.detach() for name, scalar in reduced.items()},
+                **dict(zip(names, reduced.detach(), strict=True)),
                 **replay.metrics,
                 **(metrics or {}),
                 **self._vtrace_metrics(returns.rhos),
@@ -278,21 +286,21 @@ class Step:
         def weights(mask: torch.Tensor) -> torch.Tensor:
             return mask / mask.sum().clamp(min=1.0)
 
-        def moments(
-            tensor: torch.Tensor, weights: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            mean = (tensor * weights).sum()
-            return mean, ((tensor - mean).square() * weights).sum()
-
         learned = weights(self.learnable)
         decided = learned if self._acts is None else weights(self.decides)
-        advantage, spread = moments(returns.pg_advantages, decided)
-        unexplained = moments(returns.vs - self.values, learned)[1]
-        varied = moments(returns.vs, learned)[1].clamp(min=1e-12)
-        explained = (1.0 - unexplained / varied).clamp(min=-1.0)
+        vs, values = returns.vs, self.values
+        both = torch.stack(
+            [returns.pg_advantages, self.entropy, values, vs, vs - values]
+        )
+        each = torch.stack([decided, decided, learned, learned, learned])
+        means = (both * each).sum((1, 2))
+        deviations = (both - means[:, None, None]).square()
+        spread, _, _, varied, unexplained = (deviations * each).sum((1, 2)).unbind()
+        explained = (1.0 - unexplained / varied.clamp(min=1e-12)).clamp(min=-1.0)
+        advantage, entropy, value, *_ = means.unbind()
         return {
-            "policy/entropy": share * (self.entropy * decided).sum(),
-            "value/mean": share * (self.values * learned).sum(),
+            "policy/entropy": share * entropy,
+            "value/mean": share * value,
             "value/explained_variance": share * explained,
             "advantage/mean": share * advantage,
             "advantage/std": share * spread.sqrt(),

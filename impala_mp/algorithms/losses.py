@@ -133,11 +133,16 @@ def surrogate_loss(
 def reduce(
     loss: torch.Tensor, learnable: torch.Tensor, reduction: str, count: int
 ) -> torch.Tensor:
-    """Sums the elements weighted by `learnable`; "mean" divides by `count`.
+    """Sums elements weighted by `learnable`; "mean" divides by `count`.
 
     Args:
+      loss: [..., T, B].
+      learnable: [T, B].
       count: T * B of the whole batch, not of a micro-batch, so that the gradients of
         micro-batches add up to that of the batch.
+
+    Returns:
+      [...].
     """
-    total = (loss * learnable).sum()
+    total = (loss * learnable).sum((-2, -1))
     return total / count if reduction == "mean" else total

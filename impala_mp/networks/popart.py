@@ -112,9 +112,10 @@ class PopArtHead(nn.Linear):
         shift = torch.where(moves, rate * first, zero).float()
         old = self.scale
         self.variance.add_(torch.where(moves, growth, zero)).clamp_(min=0.0)
-        ratio = torch.where(begins, 1.0, old / self.scale).unsqueeze(-1)
+        new = self.scale
+        ratio = torch.where(begins, 1.0, old / new).unsqueeze(-1)
         self.weight.view(*self._shape, -1).mul_(ratio.unsqueeze(-1))
-        moved = torch.where(begins, 0.0, shift / self.scale).unsqueeze(-1)
+        moved = torch.where(begins, 0.0, shift / new).unsqueeze(-1)
         self.bias.view(self._shape).mul_(ratio).sub_(moved)
         self.mean.add_(shift)
 

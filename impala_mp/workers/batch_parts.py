@@ -161,34 +161,54 @@ def steps(
     for _ in range(passes):
         # Not randperm, which a CUDA graph cannot replay.
         number = torch.rand(rows * columns if by_row else columns, device=device)
-        for minibatch in number.argsort().view(count, len(parts), -1):
-            yield [take(batch, reference, each) for each in minibatch]
+        shares = take(batch, reference, number.argsort().view(count * len(parts), -1))
+        for _ in range(count):
+            yield list(itertools.islice(shares, len(parts)))
 
 
-def _columns(batch: types.Trajectory, reference: Any, columns: torch.Tensor) -> Part:
-    return (
-        nest.map_batch(lambda axis, leaf: leaf.index_select(axis, columns), batch),
-        None,
-        nest.map_structure(lambda leaf: leaf.index_select(1, columns), reference),
-    )
+def _columns(
+    batch: types.Trajectory, reference: Any, shares: torch.Tensor
+) -> Iterator[Part]:
+    """Returns a part for each row of `shares`, of these trajectories."""
+
+    def part(columns: torch.Tensor) -> Part:
+        def take(axis: int, leaf: torch.Tensor) -> torch.Tensor:
+            return leaf.index_select(axis, columns)
+
+        own = nest.map_structure(lambda leaf: take(1, leaf), reference)
+        return nest.map_batch(take, batch), None, own
+
+    return map(part, shares.unbind())
 
 
-def _rows(batch: types.Trajectory, reference: Any, rows: torch.Tensor) -> Part:
-    """Returns transitions, by their place in [T * B], as one column without an order.
+def _rows(
+    batch: types.Trajectory, reference: Any, shares: torch.Tensor
+) -> Iterator[Part]:
+    """Returns a part for each row of `shares`, of transitions without an order.
 
-    What a loss does not read of them is left out. Row T of the column is a filler.
+    Those are places in [T * B]. They become one column, whose row T is a filler. What a
+    loss does not read of them is left out. One call a tensor copies all shares.
     """
 
-    def column(leaf: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        return leaf.flatten(0, 1).index_select(0, places).unsqueeze(1)
+    def columns(leaf: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        taken = leaf.flatten(0, 1).index_select(0, places.flatten())
+        return taken.view(*places.shape, 1, *leaf.shape[2:])
 
-    filled = torch.cat([rows, rows[:1]])
+    filled = torch.cat([shares, shares[:, :1]], 1)
     cut = batch._replace(
-        time_step=nest.map_structure(lambda x: column(x, filled), batch.time_step),
-        agent_output=nest.map_structure(lambda x: column(x, rows), batch.agent_output),
+        time_step=nest.map_structure(lambda x: columns(x, filled), batch.time_step),
+        agent_output=nest.map_structure(
+            lambda x: columns(x, shares), batch.agent_output
+        ),
         **dict.fromkeys(("episode_end", "parameter_version", "header"), ()),
     )
-    return cut, None, nest.map_structure(lambda leaf: column(leaf, rows), reference)
+    reference = nest.map_structure(lambda leaf: columns(leaf, shares), reference)
+
+    def part(index: int) -> Part:
+        own = nest.map_structure(lambda leaf: leaf[index], (cut, reference))
+        return own[0], None, own[1]
+
+    return map(part, range(len(shares)))
 
 
 def _cut_before(batch: types.Trajectory, start: int, size: int) -> types.Nest:

@@ -245,7 +245,7 @@ class Learner:
         """Takes the step of the gradient; returns metrics, clean and raw."""
         index = self.metric_index
         norms = torch.stack([self._gradient[part].norm() for part in self._parts])
-        metrics[self._norm_metrics] += norms
+        metrics[self._norm_metrics].add_(norms)
         norm = self._gradient.norm()
         finite = torch.isfinite(norm + metrics[index[TOTAL]]).float()
         scale = finite
@@ -264,11 +264,11 @@ class Learner:
             self._popart.adapt(self._moments, beta, finite, self._popart_batches)
             self._moments.zero_()
             statistics = torch.cat([self._popart.mean, self._popart.scale])
-            metrics[self._popart_metrics] += statistics
-        metrics[index[GRADIENT_NORM]] += norm
+            metrics[self._popart_metrics].add_(statistics)
+        metrics[index[GRADIENT_NORM]].add_(norm)
         # The metrics of a skipped step would spoil the means.
         clean = (metrics * finite).nan_to_num_(0.0, 0.0, 0.0)
-        clean[index[SKIPPED_SHARE]] += 1.0 - finite
+        clean[index[SKIPPED_SHARE]].add_(1.0 - finite)
         return torch.stack([clean, metrics])
 
     def _accumulate(

@@ -181,8 +181,9 @@ def test_ranks_step_together(monkeypatch):
     twin._learning_rate.fill_(twin.learning_rate())
     parts = twin._referred(batch_parts.split(batch, None, 2))
     order = _drawn(batch.shape[0] * batch.shape[1] // 2).argsort().view(3, -1)
-    for rows in (*order, *order):
-        twin._step([batch_parts._rows(part, ref, rows) for part, _, ref in parts])
+    shares = [list(batch_parts._rows(part, ref, order)) for part, _, ref in parts]
+    for both in (*zip(*shares, strict=True), *zip(*shares, strict=True)):
+        twin._step(list(both))
     torch.testing.assert_close(first, twin.parameters.trainable, rtol=1e-3, atol=2e-5)
 
 
