@@ -150,6 +150,7 @@ class Step:
         self._replay = self._replay_control()
         self.learnable = self._replay.learnable
         self.decides = self.decided(self.learnable)
+        self._share = self.values.numel() / count  # of the whole batch
 
     def decided(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sets a term of the policy to 0 where a player waits."""
@@ -204,10 +205,20 @@ class Step:
         """-entropy_cost H(pi(.|x_t)): IMPALA, section 4.2."""
         return self.decided(-self._live.entropy_cost * self.entropy)
 
+    @functools.cached_property
+    def _weights(self) -> torch.Tensor:
+        """Weights [T, B] of a mean over the decisions of this micro-batch."""
+        return _shares(self.decides)
+
     @torch.no_grad()
-    def mean(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Sums over the decisions; divides by T * B of the whole batch."""
-        return (tensor * self.decides).sum() / self._count
+    def means(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Returns means over the decisions; those of micro-batches add up.
+
+        A micro-batch has the weight of its share of the batch.
+        """
+        stacked = torch.stack([each.float() for each in tensors.values()])
+        found = self._share * (stacked * self._weights).sum((1, 2))
+        return dict(zip(tensors, found.unbind(), strict=True))
 
     def finish(
         self,
@@ -260,20 +271,23 @@ class Step:
 
     @torch.no_grad()
     def _vtrace_metrics(self, rhos: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Statistics of the importance weights; `effective_sample_size` per part.
+        """Statistics of the importance weights, over the decisions.
 
         A learned transition that is off-policy has a KL(mu || pi) above 0 nats.
         """
-        live, count = self._live, self._count
+        live, squares = self._live, "vtrace/effective_sample_size"
         recorded = self._batch.agent_output.policy_logits
-        effective = rhos.sum().square() / rhos.square().sum().clamp(min=1e-12)
-        return {
-            "vtrace/rho_mean": rhos.sum() / count,
-            "vtrace/rho_clipped": (rhos > live.clip_rho_threshold).sum() / count,
-            "vtrace/c_clipped": (rhos > live.clip_c_threshold).sum() / count,
-            "vtrace/effective_sample_size": effective / count,
-            "vtrace/kl": self.mean(self._critic.distribution.kl(recorded, self.logits)),
-        }
+        found = self.means(
+            {
+                "vtrace/rho_mean": rhos,
+                "vtrace/rho_clipped": rhos > live.clip_rho_threshold,
+                "vtrace/c_clipped": rhos > live.clip_c_threshold,
+                squares: rhos.square(),
+                "vtrace/kl": self._critic.distribution.kl(recorded, self.logits),
+            }
+        )
+        total = found["vtrace/rho_mean"].square()
+        return found | {squares: total / found[squares].clamp(min=1e-12)}
 
     @torch.no_grad()
     def _diagnostics(self, returns: vtrace.VTraceReturns) -> dict[str, torch.Tensor]:
@@ -281,13 +295,8 @@ class Step:
 
         Variances are those of a micro-batch, and the metric is their mean.
         """
-        share = self.values.numel() / self._count
-
-        def weights(mask: torch.Tensor) -> torch.Tensor:
-            return mask / mask.sum().clamp(min=1.0)
-
-        learned = weights(self.learnable)
-        decided = learned if self._acts is None else weights(self.decides)
+        share, decided = self._share, self._weights
+        learned = decided if self._acts is None else _shares(self.learnable)
         vs, values = returns.vs, self.values
         both = torch.stack(
             [returns.pg_advantages, self.entropy, values, vs, vs - values]
@@ -319,3 +328,8 @@ class Step:
         eta = self._critic.replay.priority_eta
         deltas = self.normalised(deltas)
         return replay_correction.priorities(deltas, self.learnable, eta)
+
+
+def _shares(mask: torch.Tensor) -> torch.Tensor:
+    """Divides 1 among the elements of a mask, 0 or 1; all are 0 without any."""
+    return mask / mask.sum().clamp(min=1.0)

@@ -145,12 +145,8 @@ class ImpactAlgorithm:
             "loss/entropy": step.entropy_loss(),
             "loss/kl": self._settings.kl_cost * step.decided(kl),
         }
-        metrics = {
-            "impact/ratio_clipped": step.mean(
-                (ratios.detach() - 1.0).abs() > clip_range
-            ),
-            "impact/kl_target": step.mean(kl),
-        }
+        outside = (ratios.detach() - 1.0).abs() > clip_range
+        metrics = step.means({"impact/ratio_clipped": outside, "impact/kl_target": kl})
         return step.finish(terms, log_rhos, returns, metrics)
 
     def after_update(self, updates: int) -> None:

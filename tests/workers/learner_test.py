@@ -85,7 +85,10 @@ def test_micro_batches_give_the_same_update(reduction, overrides, parts):
 
 
 # Statistics of each part, averaged.
-_OF_PARTS = ("vtrace/effective_sample_size", *actor_critic.DIAGNOSTICS)
+_OF_PARTS = (
+    *(*actor_critic.VTRACE_METRICS, *actor_critic.DIAGNOSTICS),
+    *("impact/ratio_clipped", "impact/kl_target"),
+)
 
 
 class _Saved:
@@ -182,12 +185,20 @@ def test_parameters_of_another_network_are_refused():
         other.load_state_dict(made.state_dict())
 
 
-def test_on_policy_every_ratio_is_one():
+@pytest.mark.parametrize("rows", ["decisions", "resets", "waits"])
+def test_on_policy_every_ratio_is_one(rows):
+    """Rows without a decision take no part."""
     made, policy, batch = learners.make()
+    if rows != "resets":
+        batch.time_step.step_type[:] = 1
+    if rows == "waits":
+        shape = batch.time_step.reward.shape
+        acts = torch.arange(shape.numel()).view(shape) % 3 == 0
+        time_step = batch.time_step._replace(acts=acts)
+        batch = batch._replace(time_step=time_step)
     with torch.no_grad():
         output = policy.unroll(batch.time_step, batch.agent_output.action, ())
     behaviour = batch.agent_output._replace(policy_logits=output.policy_logits[:-1])
-    batch.time_step.step_type[:] = 1
     metrics = made.update(
         batch._replace(agent_output=behaviour), _LIVE._replace(entropy_cost=0.0)
     )
