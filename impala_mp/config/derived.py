@@ -5,6 +5,8 @@ from typing import Any
 
 from impala_mp import errors
 
+MAX_ACTORS = 200  # on one machine
+
 
 def task_names(environment: Any) -> tuple[str, ...]:
     """Returns the ids in `config.environment.id`, which commas separate.
@@ -87,7 +89,7 @@ def evaluation_environment(config: Any) -> Any:
 
 def num_actors(actors: Any, num_cores: int) -> int:
     """Returns the number in `config.actors`, or one actor a core."""
-    count: int = actors.count or num_cores
+    count: int = actors.count or min(num_cores, MAX_ACTORS)
     return count
 
 

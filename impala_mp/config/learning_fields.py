@@ -2,7 +2,7 @@
 
 import math
 
-from impala_mp.config import league, schema
+from impala_mp.config import derived, league, schema
 
 _field, _group = schema.field, schema.group
 
@@ -96,7 +96,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " counts as one per player; 0: auto",
             at_least=0, automatic=True),
         _field("count", 0, "processes; 0 (auto): chosen by calibration",
-            at_least=0, operational=True, automatic=True),
+            at_least=0, at_most=derived.MAX_ACTORS, operational=True,
+            automatic=True),
         _field("slots", 2, "K, unrolls that one actor may be ahead of the learner",
             at_least=1),
         _field("threads", 1, "torch threads of one actor", at_least=1,

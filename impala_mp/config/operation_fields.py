@@ -1,6 +1,6 @@
 """Fields of the config: inference, evaluation, checkpoints, health, ends of a run."""
 
-from impala_mp.config import schema
+from impala_mp.config import derived, schema
 
 _field, _group = schema.field, schema.group
 
@@ -121,7 +121,7 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("cores", 0, "CPUs of Ray that a host takes; 0: those of the smallest"
             " node", at_least=0),
         _field("actors", 0, "actors of a host; 0: cluster.cores, or as many as here",
-            at_least=0, at_most=200),
+            at_least=0, at_most=derived.MAX_ACTORS),
         _field("slots", 8, "slots of a host's ring at the learner", at_least=1),
         _field("compression", "auto", "of slots on the network; auto: zstd if the first"
             " ones get 1.3 times smaller", one_of=("auto", "none", "zstd")),

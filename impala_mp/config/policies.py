@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors
-from impala_mp.config import base, fields, validation
+from impala_mp.config import base, effects, fields
 
 # Beginnings of the fields that a policy may have for itself.
 _OWN = (
@@ -112,7 +112,7 @@ def _of_member(config: Any) -> Any:
     found.total_agent_steps = math.ceil(config.total_agent_steps / size)
     found.actors.count = config.actors.count // size
     found.population.size = 0  # it is not one itself
-    validation.reset_without_effect(found)
+    effects.reset(found)
     return found
 
 
@@ -142,5 +142,5 @@ def _of_policy(config: Any, name: str, share: float) -> Any:
                 f" config.policies.{name}.{field}."
             ) from error
     # Of the run's settings, those that this policy's algorithm does not read.
-    validation.reset_without_effect(found, kept=own)
+    effects.reset(found, kept=own)
     return found

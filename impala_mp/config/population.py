@@ -15,8 +15,6 @@ from impala_mp.config import base, derived, live_hyperparameters
 
 Range = tuple[float, float]
 
-_MAX_MEMBERS = 200  # each needs an actor
-
 
 def names(config: Any) -> tuple[str, ...]:
     """Returns the names of the members; () without a population."""
@@ -39,10 +37,10 @@ def check(config: Any) -> None:
     if not settings.size:
         return
     count, size = config.actors.count, settings.size
-    if size == 1 or size > _MAX_MEMBERS:
+    if size == 1 or size > derived.MAX_ACTORS:  # each needs one
         raise errors.BadInput(
-            f"population.size ({size}) must be from 2 to {_MAX_MEMBERS}, or 0 for no"
-            " population. Set config.population.size."
+            f"population.size ({size}) must be from 2 to {derived.MAX_ACTORS}, or 0 for"
+            " no population. Set config.population.size."
         )
     if count % size:
         raise errors.BadInput(

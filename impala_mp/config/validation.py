@@ -1,6 +1,5 @@
 """Checks of a config: each field by its rules, and the relations between fields."""
 
-from collections.abc import Callable, Collection
 from typing import Any
 
 from impala_mp import errors
@@ -8,7 +7,8 @@ from impala_mp.config import (
     base,
     cluster_rules,
     derived,
-    fields as fields_lib,
+    effects,
+    fields,
     learner_processes,
     live_hyperparameters,
     minibatches,
@@ -20,123 +20,6 @@ from impala_mp.config import (
 def _require(holds: bool, sentence: str) -> None:
     if not holds:
         raise errors.BadInput(sentence)
-
-
-# Beginnings of fields, what they need to have an effect, and whether that holds.
-_NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
-    (
-        ("replay.",),
-        "replay.ratio or replay.reuse above 0",
-        derived.has_replay,
-    ),
-    (("replay.start",), "replay.reuse above 0", lambda c: c.replay.reuse > 0),
-    (("replay.burn_in",), "a network.core", lambda c: c.network.core != "none"),
-    (
-        ("replay.importance_exponent",),
-        "replay.priority_exponent above 0",
-        lambda c: c.replay.priority_exponent > 0,
-    ),
-    (
-        ("replay.priority_eta",),
-        "replay.priority_exponent above 0 or replay.eviction=priority",
-        lambda c: c.replay.priority_exponent > 0 or c.replay.eviction == "priority",
-    ),
-    (
-        ("replay.clear_", "replay.trust_region", "loss.entropy_cost", "vtrace.")
-        + ("network.critic",)
-        + ("loss.baseline_cost", "network.initial_std", "actors.temperature")
-        + ("evaluation.greedy",)
-        + tuple(f"schedules.{name}" for name in live_hyperparameters.OF_A_POLICY),
-        "algorithm=impact or vtrace",
-        lambda c: not derived.learns_action_values(c),
-    ),
-    (("impact.",), "algorithm=impact", lambda c: c.algorithm == "impact"),
-    (
-        ("impact.centre_advantages",),
-        "impact.normalise_advantages=True",
-        lambda c: c.impact.normalise_advantages,
-    ),
-    (
-        ("target.",),
-        "algorithm=impact, dqn or iqn",
-        lambda c: c.algorithm != "vtrace",
-    ),
-    (("dqn.",), "algorithm=dqn or iqn", derived.learns_action_values),
-    (("network.dueling",), "algorithm=dqn", lambda c: c.algorithm == "dqn"),
-    (("iqn.",), "algorithm=iqn", lambda c: c.algorithm == "iqn"),
-    (
-        ("iqn.acting_quantiles", "iqn.embedding"),
-        "iqn.fractions=drawn",
-        lambda c: c.iqn.fractions == "drawn",
-    ),
-    (
-        ("loss.baseline", "loss.huber_delta"),
-        "algorithm=impact, vtrace or dqn",
-        lambda c: c.algorithm != "iqn",
-    ),
-    (("dqn.n_step",), "dqn.returns=n_step", lambda c: c.dqn.returns == "n_step"),
-    (
-        ("dqn.lambda_",),
-        "dqn.returns=lambda or retrace",
-        lambda c: c.dqn.returns != "n_step",
-    ),
-    (
-        ("dqn.double", "target.polyak"),
-        "target.period above 0",
-        lambda c: c.target.period > 0,
-    ),
-    (
-        ("actors.ladder_over",),
-        "actors.epsilon_ladder above 0",
-        lambda c: c.actors.epsilon_ladder > 0,
-    ),
-    (
-        ("loss.huber_delta",),
-        "loss.baseline=huber",
-        lambda c: c.loss.baseline == "huber",
-    ),
-    (("loss.popart_beta",), "loss.popart=True", lambda c: c.loss.popart),
-    (
-        ("population.interval", "population.quantile", "population.factors")
-        + ("population.ranges.",),
-        "population.size above 1",
-        lambda c: c.population.size > 0,
-    ),
-    (("league.",), "league.every above 0", derived.has_league),
-    (
-        ("cluster.", "health.min_hosts"),
-        "cluster.hosts above 0",
-        lambda c: c.cluster.hosts > 0,
-    ),
-)
-
-
-def reset_without_effect(config: Any, kept: Collection[str] = ()) -> None:
-    """Sets fields without an effect, but for `kept`, to their defaults.
-
-    Older versions had others.
-    """
-    for beginnings, _, holds in _NEEDS:
-        for field in base.FIELDS:
-            if (
-                field.name.startswith(beginnings)
-                and field.name not in kept
-                and not holds(config)
-            ):
-                config.update_from_flattened_dict({field.name: field.default})
-
-
-def _check_effects(config: Any) -> None:
-    """Refuses changed values that would have no effect."""
-    changed = fields_lib.differences(base.get_base_config(), config)
-    for beginnings, needed, holds in _NEEDS:
-        for field in changed:
-            default, value = changed[field]
-            _require(
-                not field.startswith(beginnings) or holds(config),
-                f"{field} ({value!r}) has no effect without {needed}. Set that, or"
-                f" leave config.{field} at {default!r}.",
-            )
 
 
 def validate(config: Any, num_cores: int) -> live_hyperparameters.LiveHyperparameters:
@@ -161,7 +44,7 @@ def check_fields(config: Any) -> None:
       BadInput: with the field, its value and the cure.
     """
     for field in base.FIELDS:
-        field.check(fields_lib.get(config, field.name))
+        field.check(fields.get(config, field.name))
 
 
 def check_relations(config: Any, num_cores: int) -> None:
@@ -206,7 +89,7 @@ def check_relations(config: Any, num_cores: int) -> None:
     _check_replay(config)
     population.check(config)
     learner_processes.check(config)
-    _check_effects(config)
+    effects.check(config)
     if config.learner.ranks > 1:
         rank_shares.check(config)
     if config.cluster.hosts:
@@ -294,11 +177,6 @@ def _check_batch(config: Any, num_actors: int) -> None:
         f" for each other for ever. Set config.actors.slots to"
         f" {-(-fresh // (envs * count))}.",
     )
-    _require(
-        count <= 200,
-        f"actors.count ({count}) must be at most 200 on one machine. Raise"
-        " config.actors.environments instead.",
-    )
 
 
 def _check_algorithm(config: Any) -> None:
@@ -308,6 +186,14 @@ def _check_algorithm(config: Any) -> None:
       BadInput: with the field, its value and the cure.
     """
     popart, polyak = config.loss.popart, config.target.polyak
+    for field in ("momentum", "decay"):
+        value = config.optimizer[field]
+        _require(
+            config.optimizer.name != "adam" or value < 1.0,
+            f"optimizer.{field} ({value}) must be below 1 with optimizer.name=adam,"
+            " whose bias correction would divide by 0. Set"
+            f" config.optimizer.{field} below 1.",
+        )
     clipping, rescaling = config.loss.reward_clipping, config.dqn.rescaling
     if popart and clipping == "abs_one":
         raise errors.BadInput(

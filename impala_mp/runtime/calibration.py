@@ -283,7 +283,11 @@ def choose(costs: Costs, num_cores: int) -> tuple[int, int]:
 
 
 def _enough_slots(config: Any, count: int) -> int:
-    """Returns `count`, or more if a batch or the tasks require more actors."""
+    """Returns `count`, or more if a batch or the tasks require more actors.
+
+    A machine with more cores has no more than `derived.MAX_ACTORS`.
+    """
+    count = min(count, derived.MAX_ACTORS)
     trajectories = config.actors.slots * config.actors.environments
     fresh = derived.num_fresh(config)
     num_tasks = len(derived.task_names(config.environment))

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from impala_mp import errors
-from impala_mp.config import by_value, fields, validation
+from impala_mp.config import by_value, effects, fields, validation
 from impala_mp.storage import files, machine, trust
 
 _MAX_CONFIG_BYTES = 2**20
@@ -164,7 +164,9 @@ class Workdir:
             os.makedirs(self.path, exist_ok=True)
             self._take_lock()
             files.remove_stale(self.path)
-            files.remove_stale(os.path.join(self.path, "crashes"))
+            for name in _FOLDERS:
+                for folder, _, _ in os.walk(os.path.join(self.path, name)):
+                    files.remove_stale(folder)
             os.makedirs(self.logs, exist_ok=True)
             for name in policies:
                 os.makedirs(self.checkpoints_of(name), exist_ok=True)
@@ -362,7 +364,7 @@ def read_config(path: str) -> config_dict.ConfigDict:
     try:
         text = files.read_bytes(file_path, _MAX_CONFIG_BYTES)
         config = fields.from_json(text.decode(errors="replace"))
-        validation.reset_without_effect(config)
+        effects.reset(config)
         validation.check_fields(config)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise errors.BadInput(

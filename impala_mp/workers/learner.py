@@ -377,10 +377,12 @@ class Learner:
                 " environment that was trained."
             )
         self.agent.network.load_state_dict(state["parameters"])
+        # What a changed field has added begins here: momentum at 0, a target network as
+        # the learner's.
         for name, tensor in self._optimizer.state.items():
-            tensor.copy_(state["optimizer"][name])
+            tensor.copy_(state["optimizer"].get(name, tensor))
         for name, tensor in self._algorithm.state.items():
-            tensor.copy_(state["algorithm"][name])
+            tensor.copy_(state["algorithm"].get(name, self.parameters.flat))
         # Older checkpoints lack the number: their statistics are past the start.
         batches = state.get("popart_batches", torch.tensor(float(state["updates"])))
         self._popart_batches.copy_(batches)

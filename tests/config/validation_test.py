@@ -6,7 +6,7 @@ import re
 import pytest
 
 from impala_mp import config as config_lib, errors
-from impala_mp.config import base, fields, validation
+from impala_mp.config import base, derived, fields, validation
 from tests.support import builders
 
 _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
@@ -21,6 +21,8 @@ _RECURRENT_REPLAY = {"replay.ratio": 0.5, "network.core": "lstm"}
         ({"unroll_length": 0}, "unroll_length"),
         ({"actors.slots": 1, "batch_size": 64}, "config.actors.slots to 2"),
         ({"actors.count": 201}, "at most 200"),
+        ({"optimizer.decay": 1.0}, r"optimizer.decay \(1.0\) must be below 1 with .*adam"),
+        ({"optimizer.momentum": 1.0}, "must be below 1 with optimizer.name=adam"),
         ({"actors.epsilon": 1.5}, "between 0 and 1"),
         ({"actors.temperature": 0.0}, r"\(0.0\) must be between 0.001 and 1000"),
         ({"actors.epsilon_ladder": -1.0}, "at least 0"),
@@ -115,6 +117,7 @@ def test_refusals_name_the_field_its_value_and_the_cure(fields, sentence):
 
 
 _REPLAY = {"replay.ratio": 0.5}
+_SERVER = {"inference.mode": "server"}
 _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
 
 
@@ -170,6 +173,11 @@ _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
         ("target.period", 2, {"algorithm": "impact"}, "algorithm=impact, dqn or iqn"),
         ("loss.huber_delta", 2.0, {"loss.baseline": "huber"}, "loss.baseline=huber"),
         ("loss.popart_beta", 0.1, {"loss.popart": True}, "loss.popart=True"),
+        ("network.core_size", 64, {"network.core": "lstm"}, "a network.core"),
+        ("network.gtrxl.layers", 3, {"network.core": "gtrxl"}, "network.core=gtrxl"),
+        ("inference.device", "cuda", _SERVER, "inference.mode=server"),
+        ("inference.threads", 2, _SERVER, "inference.mode=server"),
+        ("actors.epsilon_ladder", 7.0, {"actors.epsilon": 0.4}, "actors.epsilon above 0"),
     ],
 )
 def test_fields_without_effect_are_refused(field, value, needed, words):
@@ -273,3 +281,9 @@ def test_every_live_value_has_a_field_and_a_schedule():
         assert (field.name in flat) == (name != "learning_rate_factor")
         assert f"schedules.{name}" in flat
         assert field.rules
+
+
+def test_a_machine_of_many_cores_has_an_actor_each_up_to_the_limit():
+    config = builders.impala_config(**{"actors.count": 0})
+    validation.validate(config, num_cores=256)
+    assert derived.num_actors(config.actors, 256) == derived.MAX_ACTORS

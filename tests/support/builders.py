@@ -21,7 +21,6 @@ def config(**overrides):
     made = config_lib.get_impala_config()
     made.environment.id = "Catch"
     made.network.hidden_sizes = (16,)
-    made.network.core_size = 8
     made.actors.count = 2
     made.actors.environments = 3
     made.batch_size = 6
@@ -30,6 +29,8 @@ def config(**overrides):
     made.learner.device = "cpu"
     made.health.checksums = True
     made.evaluation.during_training = made.evaluation.film = False
+    if overrides.get("network.core", "none") != "none":
+        made.network.core_size = 8
     made.update_from_flattened_dict(overrides)
     return made
 

@@ -178,6 +178,28 @@ def test_a_round_trip_resumes_bit_for_bit(optimizer):
     assert (other.updates, other.agent_steps) == (2, 60)
 
 
+@pytest.mark.parametrize(
+    ("fields", "changed"),
+    [
+        ({"algorithm": "dqn", "target.period": 0}, {"target.period": 3}),
+        ({"optimizer.name": "rmsprop_torch"}, {"optimizer.momentum": 0.9}),
+    ],
+)
+def test_a_change_that_adds_state_begins_it(fields, changed):
+    """`--change` may give a resumed run a target network, or momentum."""
+    fields = {"optimizer.momentum": 0.0, **fields}
+    made, _, batch = learners.make(**fields)
+    made.update(batch, _LIVE)
+    other, _, _ = learners.make(**{**fields, **changed})
+    other.load_state_dict(made.state_dict())
+    if "target.period" in changed:
+        assert torch.equal(other.tensors["target"], made.parameters.flat)
+    else:
+        assert not other._optimizer.state["momentum"].any()
+    other.update(batch, _LIVE)
+    assert other.parameters.are_finite()
+
+
 def test_parameters_of_another_network_are_refused():
     made, _, _ = learners.make()
     other, _, _ = learners.make(**{"network.hidden_sizes": (17,)})
