@@ -79,12 +79,14 @@ def traced(
         target_t = Q(x_t, a_t) + delta_t + gamma_t c_{t+1} (target_{t+1} - Q_{t+1})
 
     Retrace(lambda) has c = lambda min(1, pi/mu) (Munos et al. 2016, arXiv 1606.02647,
-    equation 4), Peng's Q(lambda) c = lambda (Peng and Williams 1994).
+    equation 4). Peng's Q(lambda) (Peng and Williams 1994) has c = lambda, and V(x_t) in
+    the place of Q(x_t, a_t): then target_t is r_t + gamma_t ((1 - lambda) V(x_{t+1}) +
+    lambda target_{t+1}).
 
     Args:
       discounts, values, learnable: as for `n_step`; V(x) is the expectation of Q under
         the policy that is learned.
-      action_values: Q(x_t, a_t).
+      action_values: Q(x_t, a_t), or V(x_t).
       traces: c_t; c_0 is not read.
 
     Returns:

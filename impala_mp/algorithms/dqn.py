@@ -36,8 +36,11 @@ class DQNAlgorithm:
     V(x) = Q'(x, greedy(x)), the target of Q(x_t, a_t) is one of
 
         n_step   r_t + ... + gamma^n V(x_{t+n})
-        lambda   Peng's Q(lambda), traces of lambda
+        lambda   G_t = r_t + gamma ((1 - lambda) V(x_{t+1}) + lambda G_{t+1})
         retrace  Retrace(lambda), traces of lambda min(1, pi/mu), pi the greedy policy
+
+    `lambda` is Peng's Q(lambda), PQN's. It has no correction: what follows an action
+    that is not greedy counts, too.
 
     All actions of a player that waits are equal: the recorded one is learned, too.
 
@@ -131,16 +134,16 @@ class DQNAlgorithm:
                 discounts, rewards, values, learnable, settings.n_step
             )
         else:
-            traces = torch.full_like(rewards, settings.lambda_)
+            traces, expected = torch.full_like(rewards, settings.lambda_), values[:-1]
             if settings.returns == "retrace":
                 # mu <= 1, so min(1, pi/mu) is 1 for the greedy action and else 0.
                 traces = traces * (action == greedy[:-1])
-            action_values = self._restored(self._values(reference, action))
+                expected = self._restored(self._values(reference, action))
             if waits is not None:
-                action_values = torch.where(waits > 0.0, values[:-1], action_values)
+                expected = torch.where(waits > 0.0, values[:-1], expected)
                 traces = torch.where(waits > 0.0, waits, traces)
             returns = action_returns.traced(
-                discounts, rewards, values, action_values, traces, learnable
+                discounts, rewards, values, expected, traces, learnable
             )
         return action_returns.rescale(returns) if self._rescales else returns
 

@@ -41,6 +41,8 @@ def _inverse(y):
 def _returns(settings, rewards, discounts, values, q_taken, is_greedy):
     """Targets of one part of an episode, each by its own sum."""
     found, length = [], len(rewards)
+    if settings.returns == "lambda":
+        return _peng(settings.lambda_, rewards, discounts, values)
     for t in range(length):
         total, weight = 0.0, 1.0
         if settings.returns == "n_step":
@@ -52,11 +54,21 @@ def _returns(settings, rewards, discounts, values, q_taken, is_greedy):
             continue
         for k in range(t, length):
             if k > t:
-                weight *= discounts[k - 1] * settings.lambda_
-                weight *= is_greedy[k] if settings.returns == "retrace" else 1.0
+                weight *= discounts[k - 1] * settings.lambda_ * is_greedy[k]
             total += weight * (rewards[k] + discounts[k] * values[k + 1] - q_taken[k])
         found.append(q_taken[t] + total)
     return found
+
+
+def _peng(lambda_, rewards, discounts, values):
+    """Peng's Q(lambda) by its definition, from the last return back."""
+    found = [values[-1]]
+    for reward, discount, value in zip(
+        rewards[::-1], discounts[::-1], values[:0:-1], strict=True
+    ):
+        mixed = (1.0 - lambda_) * value + lambda_ * found[0]
+        found.insert(0, reward + discount * mixed)
+    return found[:-1]
 
 
 def _twin(made, policy, batch, reference):
