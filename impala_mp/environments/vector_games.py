@@ -178,7 +178,9 @@ class Native:
             )
             if layout.mask is not None:
                 np.copyto(layout.mask, mask[:, mine])
-                layout.mask[~rows.acts[:, mine]] = True
+                # Where nothing is chosen; after a truncation, its values matter still.
+                cut = rows.truncated[:, mine] & layout.mask.any(-1)
+                layout.mask[~(rows.acts[:, mine] | cut)] = True
         return rows._replace(observation=[layout.rows for layout in self._layouts])
 
     def state(self) -> python_types.SimpleNamespace:
@@ -326,20 +328,24 @@ class GameCopies:
         """Writes what each player sees, and what it may do."""
         for p, (name, view) in enumerate(zip(self.players, self._views, strict=True)):
             present, acts = name in moment.observations, name in moment.acting
+            mask = None
             if present:
                 observation, mask = view.split(moment.observations[name])
                 self._put[p](i, observation)
-            self._present[i, p], self._acts[i, p] = present, present and acts
-            if moment.terminated.get(name, False) or moment.truncated.get(name, False):
-                self._acts[i, p] = False
+            cut = bool(moment.truncated.get(name, False))
+            ends = cut or bool(moment.terminated.get(name, False))
+            self._present[i, p] = present
+            self._acts[i, p] = present and acts and not ends
+            if ends:
                 self.infos[i * len(self.players) + p] = moment.infos.get(name, {})
             layout, place = self._places[p]
             if layout.mask is not None:
                 allowed = layout.mask[i, place]
-                allowed[:] = not self._acts[i, p]
-                if self._acts[i, p]:
-                    size = view.interface.action.num_actions
-                    allowed[:size] = True if mask is None else mask
+                allowed[:] = not (self._acts[i, p] or cut)
+                if self._acts[i, p] or cut:  # whose values matter
+                    if mask is None or (cut and not np.any(mask)):
+                        mask = True
+                    allowed[: view.interface.action.num_actions] = mask
         if self._layouts[0].state is not None:
             state = self._copies[i].env.state()
             for layout in self._layouts:

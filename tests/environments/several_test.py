@@ -236,6 +236,61 @@ def test_the_mover_sees_its_mask_after_another_has_died():
     assert sorted(returns[:3]) == [1.0, 2.0, 3.0]
 
 
+class Cut(Crowd):
+    """Ends by truncation after two steps. The second player has more actions."""
+
+    def __init__(self, with_mask):
+        super().__init__(num_players=2)
+        self._with_mask = with_mask
+
+    def observation_space(self, player):
+        space = super().observation_space(player)
+        if not self._with_mask:
+            return space
+        mask = gymnasium.spaces.MultiBinary(int(self.action_space(player).n))
+        return gymnasium.spaces.Dict({"observation": space, "action_mask": mask})
+
+    def action_space(self, player):
+        return gymnasium.spaces.Discrete(2 if player == "p0" else 5)
+
+    def _see(self):
+        seen = super()._see(self.possible_agents)
+        if not self._with_mask:
+            return seen
+        masks = np.eye(2, dtype=np.int8)[1], np.eye(5, dtype=np.int8)[3]
+        return {
+            player: {"observation": each, "action_mask": mask}
+            for (player, each), mask in zip(seen.items(), masks, strict=True)
+        }
+
+    def reset(self, seed=None, options=None):
+        self._left, self.agents = 2, self.possible_agents
+        return self._see(), {p: {} for p in self.agents}
+
+    def step(self, actions):
+        self._left -= 1
+        every = dict.fromkeys
+        over, players = self._left == 0, self.possible_agents
+        self.agents = [] if over else players
+        ends = every(players, False), every(players, over)
+        return self._see(), every(players, 0.0), *ends, {p: {} for p in players}
+
+
+@pytest.mark.parametrize(
+    ("with_mask", "expected"),
+    [(False, ["11000", "11111"]), (True, ["01000", "00010"])],
+)
+def test_the_last_row_allows_what_the_player_may_do(with_mask, expected):
+    """The value after a truncation is that of the best of these actions."""
+    environment = _environment([Cut(with_mask)])
+    row = environment.reset([0] * 2)
+    for _ in range(2):
+        row, _end = environment.step(row.observation["allowed"].argmax(1))
+    assert (row.step_type == LAST).all()
+    shown = ["".join(map(str, map(int, each))) for each in row.observation["allowed"]]
+    assert shown == expected
+
+
 class Pair(gymnasium.Env):
     """Two players in Tuple spaces; the first is out after two steps of four."""
 
