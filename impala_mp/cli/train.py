@@ -10,6 +10,7 @@ With the folder of a run it resumes from the newest checkpoint, and so does the 
 command with --workdir. --change gives a field of learning another value from there on.
 --start_from=DIR begins a new run with the weights and statistics of another.
 With --check it looks for problems, in the environment first, and trains nothing.
+--list shows the presets and their variants.
 """
 
 import sys
@@ -52,7 +53,6 @@ def _define(values: Any) -> None:
         " nothing.",
     )
     boolean("detach", False, "Train in the background, without a terminal.")
-    boolean("list", False, "List the presets and their variants.")
 
 
 def _train() -> None:
@@ -64,8 +64,11 @@ def _train() -> None:
 
     # The experiment and module:factory find the user's modules.
     user_code.add_current_folder()
-    given = [each for each in sys.argv[1:] if each.lstrip("-") != "detach"]
-    named, changes, sys.argv[1:] = what.take(sys.argv[1:])
+    given = sys.argv[1:]
+    if "list" in command_line.asked(given):
+        print(what.listing())
+        return
+    named, changes, sys.argv[1:] = what.take(given)
     values = flags.FlagValues()
     config = command_line.define_config(values)
     _define(values)
@@ -76,11 +79,11 @@ def _train() -> None:
         path = named.workdir
         trust.admit(config.value, path, values.trust)
     launch.set_temporary_folder()
-    if values.check:
-        sys.exit(launch.check(config.value, path, values.start_from))
     if not path:
         path = what.new_workdir(config.value)
         given.append(f"--workdir={path}")
+    if values.check:
+        sys.exit(launch.check(config.value, path, changes, values.start_from))
     if values.detach:
         sys.exit(detach.train(given, path))
     parts = (values.profile_updates, changes, values.start_from)

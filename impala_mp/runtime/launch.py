@@ -65,8 +65,6 @@ def set_temporary_folder() -> None:
 def prepare(config: Any) -> Callable[..., None]:
     """Prepares this process for a training; returns `program.train`."""
     if config.runtime.mode == "processes":
-        # The exception removes the folder of the socket.
-        signals.exit_on_signals(signals.interrupt)
         signals.exit_on_signals(os._exit)
     from impala_mp.runtime import program, streams
 
@@ -98,8 +96,10 @@ def train(
     return 0
 
 
-def check(config: Any, path: str | None, start_from: str = "") -> int:
-    """Checks a training; returns the exit code."""
+def check(
+    config: Any, path: str, changes: Sequence[str] = (), start_from: str = ""
+) -> int:
+    """Checks a training; returns the exit code. The arguments are those of `train`."""
     from impala_mp.runtime import preflight
 
-    return 0 if preflight.check(config, path, start_from) else 2
+    return 0 if preflight.check(config, path, changes, start_from) else 2

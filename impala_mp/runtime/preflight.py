@@ -12,7 +12,7 @@ import torch
 from impala_mp import errors
 from impala_mp.algorithms import cuda
 from impala_mp.config import derived, user_code, validation
-from impala_mp.environments import checker, members
+from impala_mp.environments import checker
 from impala_mp.networks import description
 from impala_mp.runtime import (
     allocation,
@@ -51,10 +51,15 @@ class _Report:
         return None
 
 
-def check(config: Any, path: str | None, start_from: str = "") -> bool:
+def check(
+    config: Any,
+    path: str | None,
+    changes: Sequence[str] = (),
+    start_from: str = "",
+) -> bool:
     """Prints a report on a training in the folder `path`; returns False on a FAIL.
 
-    `start_from` is that of `program.train`.
+    `changes` and `start_from` are those of `program.train`.
 
     Raises:
       BadInput: the config itself is not valid.
@@ -71,7 +76,9 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
     if report.failed:
         report.add(checker.WARNING, "the rest", "skipped until this is fixed.")
         return False
-    environments = members.probe(config)
+    environments = report.run("evaluation", program.probe, config)
+    if not environments:
+        return False
     stored = folder.stored() if folder else None
     made = report.run(
         "network", program.prepare, config, live, environments, num_cores, stored
@@ -87,7 +94,8 @@ def check(config: Any, path: str | None, start_from: str = "") -> bool:
     if report.failed:
         return False
     if folder:
-        report.run("workdir", _check_workdir, report, config, folder, names)
+        parts = (report, config, folder, names, changes)
+        report.run("workdir", _check_workdir, *parts)
     if start_from:
         parts = (start_from, folder, config, policies)
         for start in report.run("start_from", warm_start.read, *parts) or []:
@@ -193,10 +201,14 @@ def _check_cores(
 
 
 def _check_workdir(
-    report: _Report, config: Any, folder: workdir.Workdir, names: list[str]
+    report: _Report,
+    config: Any,
+    folder: workdir.Workdir,
+    names: list[str],
+    changes: Sequence[str],
 ) -> None:
     """Checks the folder as a training does, but creates nothing."""
-    sentences = folder.check(config)
+    sentences = folder.check(config, changes)
     folder.check_unused()
     program.check_checkpoints(folder, config, names, sentences.append)
     there = "contains a run." if folder.stored() else "free."

@@ -9,6 +9,7 @@ from ml_collections import config_dict
 from impala_mp import errors, nest, seeding, specs
 from impala_mp.config import (
     by_value,
+    container_limits,
     derived,
     learner_processes,
     live_hyperparameters,
@@ -60,12 +61,12 @@ def train(
       BadInput: raised before anything is started or written.
       ChildFailed: a process failed past its restart budget.
     """
-    num_cores = len(os.sched_getaffinity(0))
+    num_cores = container_limits.num_cores()
     live = validation.validate(config, num_cores)
     resources.check_devices(config)
     folder = workdir.Workdir(path)
     seeding.seed_globals(seeding.sequence(config.seed, "main"))
-    environments = _probe(config)
+    environments = probe(config)
     policies, chosen = prepare(config, live, environments, num_cores, folder.stored())
     changed = [*folder.check(config, changes), *chosen]
     changed += cluster_check.check(config, num_cores)
@@ -186,7 +187,7 @@ def _carry_over(
     return kept
 
 
-def _probe(config: Any) -> dict[str, specs.EnvironmentSpec]:
+def probe(config: Any) -> dict[str, specs.EnvironmentSpec]:
     """Returns the specs of the environment, by policy.
 
     Raises:

@@ -127,7 +127,8 @@ def test_a_network_too_large_for_the_memory(fields, monkeypatch, capsys):
 
 
 def test_a_device_that_is_not_there(capsys):
-    config = builders.config(**{"inference.device": "cuda:7"})
+    served = {"inference.mode": "server", "actors.environments": 2}
+    config = builders.config(**{"inference.device": "cuda:7", **served})
     assert not preflight.check(config, None)
     assert "CUDA devices are visible" in _only_failure(capsys)
 
@@ -370,3 +371,25 @@ def test_what_a_slot_of_a_host_is_on_the_wire(
     assert preflight.check(config, None)
     out = capsys.readouterr().out
     assert re.search(text, out), out
+
+
+def test_a_change_is_checked_as_a_training_would(tmp_path, capsys):
+    path, name = tmp_path / "run", "loss.entropy_cost"
+    config = builders.config()
+    config.loss.entropy_cost *= 2
+    assert not preflight.check(config, str(path), (name,))
+    assert "there is no run in" in _only_failure(capsys)
+    folder = program.workdir.Workdir(str(path))
+    folder.open(builders.config())
+    folder.close()
+    assert preflight.check(config, str(path), (name,)), capsys.readouterr().out
+    assert not preflight.check(config, str(path))
+
+
+def test_an_evaluation_that_shows_something_else_is_found(capsys):
+    config = builders.config()
+    config.evaluation.kwargs = {"rows": 7}
+    assert not preflight.check(config, None)
+    assert "evaluation.kwargs ({'rows': 7}) change what the policy sees" in (
+        _only_failure(capsys)
+    )

@@ -87,7 +87,7 @@ def test_each_policy_starts_from_the_one_of_its_name(tmp_path, old, capsys):
 def test_a_run_of_one_policy_starts_all(tmp_path, capsys):
     single, new = tmp_path / "single", tmp_path / "new"
     _train(single, sharing="all")
-    assert preflight.check(_config(names=_OTHER_NAMES), None, str(single))
+    assert preflight.check(_config(names=_OTHER_NAMES), None, (), str(single))
     assert "Policy second: Starting from" in capsys.readouterr().out
     _train(new, str(single), names=_OTHER_NAMES)
     for name in _OTHER_NAMES:
