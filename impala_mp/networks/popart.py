@@ -71,7 +71,7 @@ class PopArtHead(nn.Linear):
         moments: torch.Tensor,
         beta: float,
         finite: torch.Tensor,
-        batches: torch.Tensor | None = None,
+        batches: torch.Tensor,
     ) -> None:
         """Moves the statistics towards `moments`; every output stays the same.
 
@@ -84,10 +84,10 @@ class PopArtHead(nn.Linear):
         of G, sigma'^2 = (1-beta) sigma^2 + beta v + beta (1-beta) d^2 is equal, and
         does not cancel when mu is large compared with sigma.
 
-        With `batches`, the step size of a task's t-th batch is max(beta, 1/t), so that
-        the statistics begin at the first batch's. Its outputs then follow them, because
-        a fresh head would take long to travel from 0 to a distant mean. A batch of
-        equal targets has no scale: its variance moves by beta.
+        The step size of a task's t-th batch is max(beta, 1/t), so that the statistics
+        begin at the first batch's. Its outputs then follow them, because a fresh head
+        would take long to travel from 0 to a distant mean. A batch of equal targets has
+        no scale: its variance moves by beta.
 
         Args:
           moments: of the whole batch, float64 [tasks, 3].
@@ -99,12 +99,9 @@ class PopArtHead(nn.Linear):
         count, first, second = (moments / moments[:, :1].clamp(min=1.0)).unbind(-1)
         moves = (finite * count > 0) & torch.isfinite(second.float())
         spread = (second - first.square()).clamp(min=0.0)
-        rate = torch.full_like(first, beta)
-        begins = torch.zeros_like(moves)
-        if batches is not None:
-            batches.add_(moves)
-            rate = batches.double().clamp(min=1.0).reciprocal().clamp(min=beta)
-            begins = moves & (batches == 1.0)
+        batches.add_(moves)
+        rate = batches.double().clamp(min=1.0).reciprocal().clamp(min=beta)
+        begins = moves & (batches == 1.0)
         slow = torch.where(spread < MIN_SCALE**2, beta, rate)
         growth = slow * (spread - self.variance)
         growth += rate * (1.0 - rate) * first.square()

@@ -23,10 +23,16 @@ def _head():
     return head
 
 
+def _late(head):
+    """Numbers of batches, after which the step size is beta."""
+    return torch.full_like(head.mean, 1e6)
+
+
 def _adapt(head, targets, learnable=None, beta=0.1, finite=_ONE, parts=1):
     learnable = torch.ones_like(targets) if learnable is None else learnable
     pieces = zip(targets.chunk(parts, 1), learnable.chunk(parts, 1), strict=True)
-    head.adapt(sum(head.moments(*piece) for piece in pieces), beta, finite)
+    moments = sum(head.moments(*piece) for piece in pieces)
+    head.adapt(moments, beta, finite, _late(head))
 
 
 def _targets(mean, std, seed):
@@ -287,7 +293,7 @@ def test_a_head_of_action_values_has_one_scale_a_task():
         tasks = torch.zeros(targets.shape, dtype=torch.int64)
         before = head(inputs, task).detach()
         moments = head.moments(targets, torch.ones_like(targets), tasks)
-        head.adapt(moments, 0.1, _ONE)
+        head.adapt(moments, 0.1, _ONE, _late(head))
         torch.testing.assert_close(head(inputs, task), before, rtol=1e-5, atol=1e-4)
     assert head.scale[0] > 5.0
     assert head.scale[1] == 1.0  # it has seen nothing
