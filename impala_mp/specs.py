@@ -1,6 +1,7 @@
 """Shapes and dtypes of all data that crosses a process boundary."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ class ArraySpec:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def example(self) -> np.ndarray:
         """Returns an array of this shape and dtype, with allowed values."""
@@ -329,9 +330,6 @@ def actor_critic_output(action: ActionSpec, num_logits: int) -> types.AgentOutpu
     )
 
 
-_SCALARS = ("uint8", "float32", "int32", "bool")
-
-
 def trajectory_spec(
     environment: EnvironmentSpec,
     output: types.Nest,
@@ -354,7 +352,7 @@ def trajectory_spec(
         shape = (*leading, *spec.shape)
         return array_spec(shape, spec.dtype, stack_size=spec.stack_size)
 
-    scalar = {name: array_spec((), name) for name in _SCALARS}
+    scalar = {x: array_spec((), x) for x in ("uint8", "float32", "int32", "bool")}
     numbers = array_spec((types.NUMBERS,), np.float64)
     word = array_spec((batch,), np.int64)
     trajectory = types.Trajectory(

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from impala_mp import types
+
 
 class BadData(Exception):
     """Environment data that cannot be learned from, counted by the metric `counter`."""
@@ -22,6 +24,30 @@ def misbuilt(error: Exception) -> BadData:
         f"an observation does not fit the space ({error!r}). It needs the same keys or"
         " parts. Return a dict or tuple with them",
     )
+
+
+def leaves(spec: types.Nest, observation: Any) -> list[Any]:
+    """Returns the parts of an observation where `spec` has arrays, depth first.
+
+    They may be lists. The parts that `spec` has not are ignored.
+
+    Raises:
+      BadData: a key or a part is missing.
+    """
+    try:
+        return _leaves(spec, observation)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise misbuilt(error) from error
+
+
+def _leaves(spec: types.Nest, observation: Any) -> list[Any]:
+    if isinstance(spec, dict):
+        pairs = [(spec[name], observation[name]) for name in sorted(spec)]
+    elif isinstance(spec, tuple):
+        pairs = list(zip(spec, observation, strict=True))
+    else:
+        return [observation]
+    return [leaf for pair in pairs for leaf in _leaves(*pair)]
 
 
 def infinite_return(value: float) -> BadData:

@@ -221,7 +221,7 @@ def _judge_observations(watch: observation_watch.LeafWatch) -> Finding:
     if watch.cast:
         text = (
             f"they are {watch.cast} and are cast to {layout} at every step. Return"
-            f" observation.astype(numpy.{space.dtype})."
+            f" numpy.asarray(observation, numpy.{space.dtype})."
         )
         return Finding(WARNING, subject, text)
     text = f"{layout}; {watch.num_values} values, all within the bounds."

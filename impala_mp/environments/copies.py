@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from impala_mp import nest, specs, types
+from impala_mp import nest, types
 from impala_mp.environments import bad_data, episode_numbers
 
 _Sync = gymnasium.vector.SyncVectorEnv
@@ -80,22 +80,24 @@ def adopt(
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     """Makes a SyncVectorEnv one of `Copies`, in place; leaves any other as it is.
 
+    A wrapped one keeps its class: wrappers may change the layout of observations, keep
+    them after the next step, or read the infos of every step.
+
     Args:
       spec: the layout of the observations that are read.
     """
-    inner = envs.unwrapped
-    own = type(inner)
-    if isinstance(inner, _Sync) and (own.step, own.reset) == (_Sync.step, _Sync.reset):
-        inner.__class__ = Copies
-    if isinstance(inner, Copies):
-        count = inner.num_envs
+    own = type(envs)
+    if isinstance(envs, _Sync) and (own.step, own.reset) == (_Sync.step, _Sync.reset):
+        envs.__class__ = Copies
+    if isinstance(envs, Copies):
+        count = envs.num_envs
         rows = Rows(
             spec,
             nest.map_structure(
                 lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), spec
             ),
         )
-        inner._newest, inner._put = rows.newest, rows.put
+        envs._newest, envs._put = rows.newest, rows.put
     return envs
 
 
@@ -104,7 +106,7 @@ class Rows:
 
     def __init__(self, spec: types.Nest, arrays: types.Nest) -> None:
         """`arrays` [E, ...] are written in place."""
-        self._spec, self._is_nested = spec, isinstance(spec, (dict, tuple))
+        self._spec = spec
         self._observations = arrays
         self._rows = [
             (f"observations {path!r}" if path else "observations", rows)
@@ -120,13 +122,7 @@ class Rows:
         Raises:
           BadData: it does not fit the space.
         """
-        if not self._is_nested:
-            _put_leaf(i, *self._rows[0], observation)
-            return
-        try:
-            leaves = nest.flatten(specs.pick(self._spec, observation))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise bad_data.misbuilt(error) from error
+        leaves = bad_data.leaves(self._spec, observation)
         for (name, rows), leaf in zip(self._rows, leaves, strict=True):
             _put_leaf(i, name, rows, leaf)
 

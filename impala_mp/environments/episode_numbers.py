@@ -34,11 +34,14 @@ class EpisodeNumbers:
             self._add(name)
         self._publish = publish
 
-    def take(self, info: Mapping[str, Any], over: np.ndarray) -> np.ndarray | None:
+    def take(
+        self, info: Mapping[str, Any] | list[Any], over: np.ndarray
+    ) -> np.ndarray | None:
         """Returns the numbers of the copies whose episode is over.
 
         Args:
-          info: of a step of all copies, as Gymnasium's vector environments return it.
+          info: of a step of all copies, as Gymnasium's vector environments return it,
+            or a list of one info per copy, as its wrapper DictInfoToList does.
           over: bool [E].
 
         Returns:
@@ -80,14 +83,14 @@ class EpisodeNumbers:
 
 
 def _infos(
-    info: Mapping[str, Any], over: np.ndarray
+    info: Mapping[str, Any] | list[Any], over: np.ndarray
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yields each copy whose episode is over, and its own info."""
-    if FINAL in info:
+    if not isinstance(info, list) and FINAL in info:
         yield from info[FINAL].items()
         return
     for i in np.flatnonzero(over).tolist():
-        yield i, _of_copy(info, i)
+        yield i, info[i] if isinstance(info, list) else _of_copy(info, i)
 
 
 def _of_copy(info: Mapping[str, Any], i: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from impala_mp.environments import (
     catch,
     closing,
     connect,
+    contract,
     games,
     recall,
     registered,
@@ -91,16 +92,16 @@ def _make_one(
 ) -> vector.VectorEnvironment:
     kwargs = arguments.plain(environment.kwargs)
     if name in _BUILT_IN:
-        registered.check_arguments(name, _BUILT_IN[name], kwargs, _NOT_ARGUMENTS)
+        contract.check_arguments(name, _BUILT_IN[name], kwargs, _NOT_ARGUMENTS)
         kwargs["render_mode"] = render_mode
         made = _make_vector(name, _BUILT_IN[name], num_envs, kwargs)
-        return _adapted(name, made, environment)
+        return _adapted(name, made, environment, num_envs)
     factory = _own_factory(name)
-    if factory:
+    if factory is not None:
         made = _make_own(
             name, factory, num_envs, kwargs, render_mode, environment.tuples_are_players
         )
-        return _adapted(name, made, environment)
+        return _adapted(name, made, environment, num_envs)
     spec = registered.find(name, _BUILT_IN)
     if registered.is_atari(spec):
         _refuse(name, environment, *_NEEDS)
@@ -110,26 +111,33 @@ def _make_one(
             registered.make_single, spec, kwargs, render_mode
         )
         made = _make_own(name, make_single, num_envs, {}, None, tuples_are_players=True)
-        return _adapted(name, made, environment)
+        return _adapted(name, made, environment, num_envs)
     made = registered.make(spec, num_envs, kwargs, render_mode)
-    return _adapted(name, made, environment)
+    return _adapted(name, made, environment, num_envs)
 
 
-def _adapted(name: str, made: Any, environment: Any) -> vector.VectorEnvironment:
+def _adapted(
+    name: str, made: Any, environment: Any, num_envs: int
+) -> vector.VectorEnvironment:
     """Adapts a vector environment, a VectorGame, or a list of games.
 
     Raises:
-      BadInput: a space is not supported, or a field has no effect.
+      BadInput: a space is not supported, a field has no effect, or a vector environment
+        has another number of copies.
     """
     ignored, shows_player = environment.ignored, environment.shows_player
     deal = functools.partial(roster.deal, environment)
     source: vector_games.Source
     try:
         if isinstance(made, gymnasium.vector.VectorEnv):
+            contract.check_vector(name, made, num_envs)
             _refuse(name, environment, *_OF_GAMES)
             return vector.VectorEnvironment(made, ignored, environment.privileged)
         _refuse(name, environment, "privileged")
         if not isinstance(made, list):
+            count = _num_games(num_envs, made.players)
+            contract.check_count(name, made.num_games, count)
+            contract.check_spaces(name, made)
             _refuse(name, environment, "shows_state", "tuples_are_players")
             source = vector_games.Native(name, made, ignored, shows_player, deal)
         else:
@@ -144,6 +152,8 @@ def _adapted(name: str, made: Any, environment: Any) -> vector.VectorEnvironment
             closing.close(made)
         elif isinstance(made, list):
             closing.close_each([game.env for game in made])
+        elif hasattr(made, "close"):
+            closing.close_each([made])
         raise
     return several.SeveralEnvironment(source)
 
@@ -222,7 +232,7 @@ def _make_own(
     Returns:
       A vector environment, a VectorGame, or a list of games.
     """
-    registered.check_arguments(name, factory, kwargs, _NOT_ARGUMENTS)
+    contract.check_arguments(name, factory, kwargs, _NOT_ARGUMENTS)
     parameters = inspect.signature(factory).parameters
     if render_mode and "render_mode" in parameters:
         kwargs["render_mode"] = render_mode
@@ -244,14 +254,14 @@ def _make_own(
                 closing.close_each([copies.pop()])
                 first = one()
             return _all(num_envs, lambda env: games.adapt(name, env), first, one)
-        _check_type(name, first, gymnasium.Env)
+        contract.check_single(name, first)
         if tuples_are_players:
             return _all(num_envs, lambda env: games.Tuples(name, env), first, one)
         made = [first]
 
         def single() -> gymnasium.Env[Any, Any]:
             env = made.pop() if made else one()
-            _check_type(name, env, gymnasium.Env)
+            contract.check_single(name, env)
             return env
 
         return gymnasium.vector.SyncVectorEnv([single] * num_envs)
@@ -262,7 +272,7 @@ def _make_vector(
 ) -> Any:
     made = factory(num_envs=num_envs, **kwargs)
     if not hasattr(made, "num_games"):
-        _check_type(name, made, gymnasium.vector.VectorEnv)
+        contract.check_type(name, type(made), gymnasium.vector.VectorEnv)
         return made
     count = _num_games(num_envs, made.players)
     if count == num_envs:
@@ -286,13 +296,3 @@ def _all(
 
 def _num_games(num_envs: int, players: Sequence[str]) -> int:
     return -(-num_envs // len(players))
-
-
-def _check_type(name: str, made: Any, expected: type) -> None:
-    if not isinstance(made, expected):
-        raise errors.BadInput(
-            f"environment.id ({name!r}) returns a {type(made).__name__}. It must return"
-            " a gymnasium.VectorEnv if it takes num_envs, otherwise a gymnasium.Env, or"
-            " a game of PettingZoo."
-            f" Return a gymnasium.{expected.__name__}."
-        )

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from impala_mp import errors
-from impala_mp.environments import bad_data
+from impala_mp.environments import bad_data, contract
 
 
 class Moment(NamedTuple):
@@ -52,7 +52,7 @@ def adapt(name: str, made: Any) -> Game:
     """Returns a game of PettingZoo, by turns or in parallel.
 
     Raises:
-      BadInput: its players are unknown.
+      BadInput: its players are unknown, or their spaces.
     """
     players = getattr(made, "possible_agents", None)
     if not players:
@@ -67,6 +67,8 @@ def adapt(name: str, made: Any) -> Game:
             f"environment.id ({name!r}) has possible_agents {list(players)}. The ids of"
             " players must be different strings. Name them so."
         )
+    for player in players:
+        contract.check_spaces_of(name, made, player)
     return Turns(made) if hasattr(made, "agent_iter") else Parallel(made)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from impala_mp import nest, specs, types
+from impala_mp import nest, types
 from impala_mp.environments import bad_data, spaces
 
 
@@ -38,12 +38,13 @@ class LeafWatch:
                 f" must be {list(shape)}. Correct one of the two."
             )
         if array.dtype != space.dtype:
-            # Gymnasium casts when it stacks single copies. A batch is not cast.
-            if leading or not np.can_cast(array.dtype, space.dtype, "same_kind"):
+            # Single copies and lists are cast. An array of a batch is not.
+            is_batch = bool(leading) and isinstance(observation, np.ndarray)
+            if is_batch or not np.can_cast(array.dtype, space.dtype, "same_kind"):
                 raise Broken(
                     f"{self._name} is {array.dtype}. By observation_space it must be"
-                    f" {space.dtype}. Return observation.astype(numpy.{space.dtype}),"
-                    " or correct the space."
+                    f" {space.dtype}. Return numpy.asarray(observation,"
+                    f" numpy.{space.dtype}), or correct the space."
                 )
             self.cast = str(array.dtype)
             try:
@@ -75,7 +76,8 @@ class Watch:
 
     def see(self, observation: Any, *leading: int) -> None:
         """Notes one observation, leaf by leaf, as in `LeafWatch.see`."""
-        for leaf, array in zip(self.leaves, self._pick(observation), strict=True):
+        arrays = bad_data.leaves(self._spec, observation)
+        for leaf, array in zip(self.leaves, arrays, strict=True):
             leaf.see(array, *leading)
 
     def compare(self, index: int, observation: Any) -> None:
@@ -84,17 +86,8 @@ class Watch:
             for leaf, (array, before) in zip(self.leaves, arrays, strict=True):
                 if other != index and not np.array_equal(array, before):
                     self.shared = f"the observation {leaf.path!r}".removesuffix(" ''")
-        arrays = self._pick(observation)
+        arrays = bad_data.leaves(self._spec, observation)
         self._kept[index] = [(array, np.array(array)) for array in arrays]
-
-    def _pick(self, observation: Any) -> list[Any]:
-        try:
-            return nest.flatten(specs.pick(self._spec, observation))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise Broken(
-                f"an observation is not built like observation_space ({error!r}). It"
-                " needs the same keys or parts. Return a dict or tuple with them."
-            ) from error
 
 
 class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):

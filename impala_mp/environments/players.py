@@ -38,12 +38,10 @@ class View:
                     f"environment.ignored has {MASK!r}, which is no input of the"
                     " network. Take it out of config.environment.ignored."
                 )
-            if self._only:
-                ignored = [path.removeprefix(f"{self._only}/") for path in ignored]
             observation = gymnasium.spaces.Dict(rest)
             if self._only:
                 observation = rest[self._only]
-        self.interface = spaces.Interface(observation, action, ignored)
+        self.interface = spaces.Interface(observation, action, ignored, self._only)
         spec = self.interface.action
         num_actions = spec.num_actions if isinstance(spec, specs.DiscreteSpec) else 0
         if self.mask_size and self.mask_size != num_actions:

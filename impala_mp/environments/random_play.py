@@ -132,7 +132,7 @@ class RandomPlay:
             masked = dataclasses.replace(made.spec, action_mask=mask_path)
             specs.check_mask(masked)
             self._draws = RandomActions(space, len(seeds), mask_path)
-            for single in _singles(made):
+            for single in _singles(made.unwrapped.unwrapped):
                 _check_results(single.unwrapped, seeds[0], bool(mask_path))
         finally:
             made.close()
@@ -155,12 +155,12 @@ class RandomPlay:
         made = factory.make(self._environment, len(self._seeds))
         space = made.unwrapped.single_observation_space
         watch = observation_watch.Watch(made.spec.observation, space)
-        if singles := _singles(made):
+        if singles := _singles(made.unwrapped):
             watched = [
                 observation_watch.Watched(env, watch, i)
                 for i, env in enumerate(singles)
             ]
-            made.unwrapped.unwrapped.envs = watched
+            made.unwrapped.envs = watched
             arrays = observation_watch.class_arrays(singles[0].unwrapped)
             before = {name: np.array(array) for name, array in arrays.items()}
             tape = self._play(made, choose, lambda observation: None)
@@ -252,9 +252,8 @@ def _same(x: Any, y: Any) -> bool:
     return bool(x == y) or bool(x != x and y != y)
 
 
-def _singles(made: vector.VectorEnvironment) -> list[gymnasium.Env]:
+def _singles(envs: Any) -> list[gymnasium.Env]:
     """Returns the single copies in Gymnasium's SyncVectorEnv; else an empty list."""
-    envs = made.unwrapped.unwrapped
     is_sync = isinstance(envs, gymnasium.vector.SyncVectorEnv)
     return list(envs.envs) if is_sync else []
 
@@ -286,7 +285,7 @@ def _are_equal(one: types.Nest, other: types.Nest) -> bool:
 
 def _digests(spec: types.Nest, count: int, observation: types.Nest) -> list[bytes]:
     """Returns one digest per copy, without the ignored parts."""
-    leaves = nest.flatten(specs.pick(spec, observation))
+    leaves = bad_data.leaves(spec, observation)
     return [
         hashlib.blake2b(
             b"".join(np.ascontiguousarray(leaf[i]).tobytes() for leaf in leaves),

@@ -13,7 +13,7 @@ import gymnasium
 
 from impala_mp import errors
 from impala_mp.config import fields, user_code
-from impala_mp.environments import atari, closing
+from impala_mp.environments import atari, closing, contract
 
 _MUJOCO = "gymnasium.envs.mujoco"
 _OLD_ATARI = re.compile(r"(\w+?)(?:-ram)?(NoFrameskip|Deterministic)?-v[04]")
@@ -118,9 +118,7 @@ def make(
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     own = spec.vector_entry_point
     entry_point = _creator(spec, own or spec.entry_point)
-    limit = set() if own else {"max_episode_steps"}  # of Gymnasium's `make`
-    given = {name: value for name, value in kwargs.items() if name not in limit}
-    check_arguments(spec.id, entry_point, given, {"num_envs", "render_mode"})
+    _check_entry_point(spec, entry_point, kwargs, is_vector=own is not None)
     if render_mode and takes(entry_point, "render_mode"):
         kwargs["render_mode"] = render_mode
     if own:
@@ -141,6 +139,24 @@ def takes(function: Callable[..., Any], name: str) -> bool:
     return takes_any or name in parameters
 
 
+def _check_entry_point(
+    spec: gymnasium.envs.registration.EnvSpec,
+    entry_point: Callable[..., Any],
+    kwargs: Collection[str],
+    *,
+    is_vector: bool,
+) -> None:
+    """Raises BadInput unless it takes `kwargs`, and a class is of Gymnasium's class."""
+    limit = {"max_episode_steps"}  # Gymnasium gives it to vector environments only
+    own = kwargs if is_vector else {*kwargs} - limit
+    given = {*spec.kwargs, *(limit if spec.max_episode_steps and is_vector else ())}
+    fixed = {"num_envs", "render_mode"}
+    contract.check_arguments(spec.id, entry_point, own, fixed, given)
+    if inspect.isclass(entry_point):
+        kind = gymnasium.vector.VectorEnv if is_vector else gymnasium.Env
+        contract.check_type(spec.id, entry_point, kind)
+
+
 def _check_limit(
     spec: gymnasium.envs.registration.EnvSpec, entry_point: Callable[..., Any]
 ) -> None:
@@ -159,6 +175,7 @@ def _make_sync(
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     def noted(env: gymnasium.Env[Any, Any]) -> Any:
         copies.append(env)
+        contract.check_single(spec.id, env)
         return env
 
     with closing.if_failing() as copies:
@@ -177,8 +194,7 @@ def make_single(
 ) -> gymnasium.Env[Any, Any]:
     """Makes one copy."""
     entry_point = _creator(spec, spec.entry_point)
-    given = {k: v for k, v in kwargs.items() if k != "max_episode_steps"}
-    check_arguments(spec.id, entry_point, given, {"render_mode"})
+    _check_entry_point(spec, entry_point, kwargs, is_vector=False)
     if render_mode and takes(entry_point, "render_mode"):
         kwargs = {**kwargs, "render_mode": render_mode}
     return gymnasium.make(spec, disable_env_checker=True, **kwargs)
@@ -202,7 +218,7 @@ def make_atari(
     }
     episodic_life = bool(kwargs.pop("episodic_life", False)) and training
     entry_point = _creator(spec, spec.vector_entry_point)
-    check_arguments(spec.id, entry_point, kwargs, fixed)
+    contract.check_arguments(spec.id, entry_point, kwargs, fixed, spec.kwargs)
     envs = gymnasium.make_vec(
         spec,
         num_envs,
@@ -235,18 +251,3 @@ def _needs_packages(spec: gymnasium.envs.registration.EnvSpec) -> Iterator[None]
         if isinstance(error, ImportError):
             raise  # perhaps a mistake in a user's module
         raise errors.BadInput(f"environment.id ({spec.id!r}): {error}") from error
-
-
-def check_arguments(
-    name: str, function: Callable[..., Any], kwargs: dict[str, Any], fixed: set[str]
-) -> None:
-    parameters = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    known = [key for key in parameters if key not in {*fixed, "self"}]
-    for key in kwargs:
-        if key not in known:
-            raise errors.BadInput(
-                f"environment.kwargs.{key} is not an argument of {name}, which takes"
-                f" {', '.join(known) or 'none'}. Set config.environment.kwargs."
-            )

@@ -23,26 +23,34 @@ class Bounds(NamedTuple):
 
 
 def observation_spec(
-    space: gymnasium.Space[Any], ignored: Sequence[str] = (), path: str = ""
+    space: gymnasium.Space[Any],
+    ignored: Sequence[str] = (),
+    path: str = "",
+    entry: str = "",
 ) -> types.Nest:
     """Returns the layout of one observation: a nest of ArraySpec.
 
     Args:
       ignored: slash-separated paths of Dict entries to leave out.
+      path: of this space in the whole observation.
+      entry: path of the smallest Dict entry around it that can be left out; "": none.
 
     Raises:
       BadInput: the space, or a part of it, is not supported.
     """
-    if isinstance(space, gymnasium.spaces.Dict):
-        return _dict_spec(space, ignored, path)
-    if isinstance(space, gymnasium.spaces.Tuple):
+    cure = ""
+    if entry:
+        cure = f'Set config.environment.ignored="{(*ignored, entry)}", or '
+    if isinstance(space, (gymnasium.spaces.Dict, gymnasium.spaces.Tuple)):
         if not space.spaces:
-            raise _empty("observation", space, path)
+            raise _empty("observation", space, path, cure)
+        if isinstance(space, gymnasium.spaces.Dict):
+            return _dict_spec(space, ignored, path, entry)
         return tuple(
-            observation_spec(part, ignored, _join(path, str(i)))
+            observation_spec(part, ignored, _join(path, str(i)), entry)
             for i, part in enumerate(space.spaces)
         )
-    return _leaf_spec(space, path)
+    return _leaf_spec(space, path, cure)
 
 
 def _join(path: str, name: str) -> str:
@@ -50,43 +58,48 @@ def _join(path: str, name: str) -> str:
 
 
 def _dict_spec(
-    space: gymnasium.spaces.Dict, ignored: Sequence[str], path: str
+    space: gymnasium.spaces.Dict, ignored: Sequence[str], path: str, entry: str
 ) -> dict[str, types.Nest]:
-    for name in space.spaces:
-        is_ignored = _join(path, str(name)) in ignored
-        if not is_ignored and (not isinstance(name, str) or "/" in name):
+    kept = {
+        name: part
+        for name, part in space.spaces.items()
+        if _join(path, str(name)) not in ignored
+    }
+    for name in kept:
+        if not isinstance(name, str) or "/" in name:
             raise errors.BadInput(
                 f"observation space {_named(space, path)} has the key {name!r}. Slashes"
                 " separate the keys of a path. Use strings without a slash."
             )
-    kept = {
-        name: observation_spec(part, ignored, _join(path, str(name)))
-        for name, part in space.spaces.items()
-        if _join(path, str(name)) not in ignored
-    }
     if not kept:
         raise errors.BadInput(
             f"observation space {_named(space, path)} has only ignored entries. At"
             " least one must remain. Shorten config.environment.ignored."
         )
-    return kept
+    return {
+        name: observation_spec(
+            part, ignored, own := _join(path, name), own if len(kept) > 1 else entry
+        )
+        for name, part in kept.items()
+    }
 
 
 def _named(space: gymnasium.Space[Any], path: str) -> str:
     return f"{space} at {path!r}" if path else str(space)
 
 
-def _empty(what: str, space: gymnasium.Space[Any], path: str) -> errors.BadInput:
+def _empty(
+    what: str, space: gymnasium.Space[Any], path: str, cure: str = ""
+) -> errors.BadInput:
     return errors.BadInput(
         f"{what} space {_named(space, path)} is empty. It needs at least one element."
-        " Remove it from the space"
-        f"{' or set config.environment.ignored' if what == 'observation' else ''}."
+        f" {cure}{'remove' if cure else 'Remove'} it from the space."
     )
 
 
-def _leaf_spec(space: gymnasium.Space[Any], path: str) -> specs.ArraySpec:
+def _leaf_spec(space: gymnasium.Space[Any], path: str, cure: str) -> specs.ArraySpec:
     if 0 in (space.shape or ()):
-        raise _empty("observation", space, path)
+        raise _empty("observation", space, path, cure)
     if isinstance(space, gymnasium.spaces.Box) and space.dtype.kind in "buif":
         if space.dtype == np.longdouble:
             raise errors.BadInput(
@@ -109,14 +122,11 @@ def _leaf_spec(space: gymnasium.Space[Any], path: str) -> specs.ArraySpec:
         return specs.CategoriesSpec(space.shape, dtype, values, start)
     if isinstance(space, gymnasium.spaces.MultiBinary):
         return specs.array_spec(space.shape, space.dtype, (0.0,), (1.0,))
-    cure = (
-        f"Set config.environment.ignored='({path!r},)', or turn it into numbers in the"
-        " environment"
-        if path
-        else "Use numbers (for example through gymnasium.wrappers.FlattenObservation)"
-    )
+    other = "Use numbers (for example through gymnasium.wrappers.FlattenObservation)"
+    if cure:
+        other = f"{cure}turn it into numbers in the environment"
     raise errors.BadInput(
-        f"observation space {_named(space, path)} is not supported. {cure}."
+        f"observation space {_named(space, path)} is not supported. {other}."
     )
 
 
@@ -263,13 +273,18 @@ class Interface:
         observation: gymnasium.Space[Any],
         action: gymnasium.Space[Any],
         ignored: Sequence[str],
+        path: str = "",
     ) -> None:
         """Takes the spaces of a single copy.
+
+        Args:
+          ignored: paths to leave out.
+          path: of the observation space in that of the environment.
 
         Raises:
           BadInput: one of them is not supported.
         """
-        self.observation = observation_spec(observation, ignored)
+        self.observation = observation_spec(observation, ignored, path)
         self.action = action_spec(action)
         self.num_outside = 0  # observations outside their space that were used
         self._checks = [
@@ -284,14 +299,11 @@ class Interface:
         Raises:
           BadData: they do not fit the space.
         """
-        try:
-            picked = specs.pick(self.observation, observation)
+        leaves = bad_data.leaves(self.observation, observation)
+        picked = specs.pick(self.observation, observation)
+        if not all(type(x) is np.ndarray and x.dtype.isnative for x in leaves):
+            picked = nest.map_structure(_native, self.observation, picked)
             leaves = nest.flatten(picked)
-            if not all(type(x) is np.ndarray and x.dtype.isnative for x in leaves):
-                picked = nest.map_structure(_native, self.observation, picked)
-                leaves = nest.flatten(picked)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise bad_data.misbuilt(error) from error
         self.num_outside += sum(
             check(leaf) for check, leaf in zip(self._checks, leaves, strict=True)
         )

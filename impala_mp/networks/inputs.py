@@ -161,7 +161,7 @@ def num_inputs(spec: specs.ArraySpec) -> int:
     """Returns the number of inputs of an encoder of this leaf."""
     if isinstance(spec, specs.CategoriesSpec):
         return sum(spec.num_values)
-    return int(np.prod(spec.shape, dtype=np.int64))
+    return math.prod(spec.shape)
 
 
 @dataclasses.dataclass(frozen=True)

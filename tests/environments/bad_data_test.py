@@ -4,9 +4,12 @@ import gymnasium
 import numpy as np
 import pytest
 
+from impala_mp import specs
 from impala_mp.environments import bad_data, factory, vector
 from impala_mp.environments.catch import CatchVectorEnv
 from tests.support import builders
+
+_ARRAY = specs.array_spec((), np.float32)
 
 
 class _Spoiled(CatchVectorEnv):
@@ -55,6 +58,16 @@ def test_observations_outside_their_space_are_counted_and_used():
     assert step.observation[0].min() == 2.0
     environment.step(np.ones(3, np.int64))
     assert environment.num_outside == 4
+
+
+def test_leaves_are_those_of_the_spec_in_its_order():
+    spec = {"b": (_ARRAY, {"c": _ARRAY}), "a": _ARRAY}
+    observation = {"a": [1, 2], "b": ({"x": 3}, {"c": (4,), "ignored": 5}), "d": 6}
+    assert bad_data.leaves(spec, observation) == [[1, 2], {"x": 3}, (4,)]
+    assert bad_data.leaves(_ARRAY, [1, 2]) == [[1, 2]]
+    for wrong in ({"a": 1}, {"a": 1, "b": (2,)}, [1, 2], None, {"a": 1, "b": (2, "c")}):
+        with pytest.raises(bad_data.BadData, match="the same keys or parts"):
+            bad_data.leaves(spec, wrong)
 
 
 class _Categories(CatchVectorEnv):

@@ -114,6 +114,75 @@ def test_an_exception_is_named_with_the_users_line():
     assert "np.stack([])" in source
 
 
+class _Listed(gymnasium.Env):
+    """Observes lists, alone or in a Dict."""
+
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, nested):
+        self._nested, box = nested, gymnasium.spaces.Box(-9.0, 9.0, (2,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict(x=box) if nested else box
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._time = 0
+        return self._observation(), {}
+
+    def _observation(self):
+        return {"x": [self._time, 0.5]} if self._nested else [self._time, 0.5]
+
+    def step(self, action):
+        self._time += 1
+        reward = float(self.np_random.normal())
+        return self._observation(), reward, self._time == 5, False, {}
+
+
+class _ListedVector(faulty_environments.FaultyVector):
+    def reset(self, **kwargs):
+        observation, info = super().reset(**kwargs)
+        return list(observation.astype(np.float64)), info
+
+    def step(self, actions):
+        observation, *rest = super().step(actions)
+        return observation.tolist(), *rest
+
+
+gymnasium.register("Listed-v0", _Listed)
+gymnasium.register("ListedVector-v0", vector_entry_point=_ListedVector)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "subject"),
+    [
+        ("Listed-v0", {"nested": False}, "observations"),
+        ("Listed-v0", {"nested": True}, "x"),
+        ("ListedVector-v0", {}, "observations"),
+    ],
+)
+def test_lists_are_cast_as_in_training(name, kwargs, subject):
+    made = builders.config(**{"environment.id": name})
+    made.environment.kwargs = kwargs
+    found = _check(made)
+    assert found[subject].verdict == checker.WARNING
+    assert "are float64 and are cast" in found[subject].text
+    assert "Return numpy.asarray(observation, numpy.float32)." in found[subject].text
+    assert {f.verdict for s, f in found.items() if s != subject} == {checker.OK}, found
+
+
+def flattened(num_envs):
+    inner = gymnasium.vector.SyncVectorEnv([faulty_environments.Faulty] * num_envs)
+    stacked = gymnasium.spaces.Box(-1.0, 1.0, (2, 2))
+    return gymnasium.wrappers.vector.TransformObservation(
+        inner, lambda rows: np.stack([rows, rows], -1), single_observation_space=stacked
+    )
+
+
+def test_a_wrapper_of_a_vector_is_checked_by_its_own_space():
+    found = _check(builders.config(**{"environment.id": f"{__name__}:flattened"}))
+    assert {f.verdict for f in found.values()} == {checker.OK}, found
+    assert found["observations"].text.startswith("float32 [2, 2]; ")
+
+
 def test_ends_of_0_and_1_are_no_fault():
     found = _check(faulty_environments.config("FaultyVector", "int ends"))
     assert "environment" not in found

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import vector as wrappers
 
 from impala_mp import types
 from impala_mp.environments import bad_data, vector
@@ -174,6 +175,16 @@ def test_what_the_space_can_hold_is_cast(dtype, given):
     assert row.observation.dtype.isnative
 
 
+@pytest.mark.parametrize("given", [[1, 2], (1, 2), [np.float32(1), np.array(2.0)]])
+def test_lists_inside_of_dicts_and_tuples(given):
+    box = spaces.Box(-9, 9, (2,), np.float32)
+    space = spaces.Dict(b=spaces.Tuple([spaces.Discrete(4), box]), a=box)
+    observation = {"a": given, "b": [3, given]}
+    row, _ = _make(_Told(space, observation=observation)).step(np.zeros(1, np.int64))
+    assert row.observation["a"].tolist() == [[1, 2]]
+    assert [leaf.tolist() for leaf in row.observation["b"]] == [[3], [[1, 2]]]
+
+
 @pytest.mark.parametrize(
     "infos",
     [
@@ -200,6 +211,65 @@ def test_copies_may_return_one_and_the_same_array():
 
     row, _ = _make(Writer(number=1), Writer(number=2)).step(np.zeros(2, np.int64))
     assert row.observation.tolist() == [[1, 1], [2, 2]]
+
+
+class _Differences(gymnasium.vector.VectorObservationWrapper):
+    """Subtracts the observations before, which it keeps as they are."""
+
+    def reset(self, **kwargs):
+        self._before = 0.0
+        return super().reset(**kwargs)
+
+    def observations(self, observations):
+        before, self._before = self._before, observations
+        return observations - before
+
+
+class _Shaped(gymnasium.vector.VectorWrapper):
+    """Adds a number of each step's infos to the rewards."""
+
+    def step(self, actions):
+        *row, infos = super().step(actions)
+        row[1] = row[1] + infos["bonus"]
+        return *row, {"metrics": {"bonus": infos["bonus"]}}
+
+
+class _Numbered(gymnasium.Env):
+    """Observes 3 times its time, in 3 rows; episodes of 3 steps."""
+
+    observation_space = spaces.Box(0, 9, (3, 1), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self._time = 0
+        return np.zeros((3, 1), np.float32), {}
+
+    def step(self, action):
+        self._time += 1
+        observation = np.full((3, 1), 3 * self._time, np.float32)
+        return observation, 1.0, self._time == 3, False, {"bonus": self._time}
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "shape", "observed", "rewards", "names"),
+    [
+        (wrappers.FlattenObservation, (3,), [3, 6, 9], [1, 1, 1], ["bonus"]),
+        (_Differences, (3, 1), [3, 3, 3], [1, 1, 1], ["bonus"]),
+        (_Shaped, (3, 1), [3, 6, 9], [2, 3, 4], ["bonus"]),
+        (wrappers.DictInfoToList, (3, 1), [3, 6, 9], [1, 1, 1], ["bonus"]),
+    ],
+)
+def test_wrappers_of_a_vector_get_what_gymnasium_gives(
+    wrapper, shape, observed, rewards, names
+):
+    inner = gymnasium.vector.SyncVectorEnv([_Numbered] * 2)
+    made = vector.VectorEnvironment(wrapper(inner))
+    assert made.spec.observation.shape == shape
+    made.reset([1, 2])
+    rows = [made.step(np.zeros(2, np.int64))[0] for _ in range(3)]
+    assert [row.observation.reshape(2, 3)[1, 0] for row in rows] == observed
+    assert [row.reward[1] for row in rows] == rewards
+    assert made.numbers.names == names
 
 
 class _Own(gymnasium.vector.VectorEnv):
@@ -239,6 +309,7 @@ def test_an_own_vector_environment_may_change_its_actions():
         {"terminated": np.array([1, 0], np.uint8)},
         {"terminated": [True, False]},
         {"terminated": [1, 0], "observation": [[0.0], [0.0]]},
+        {"terminated": [1, 0], "observation": [np.zeros(1, np.float32)] * 2},
         {
             "terminated": [1, 0],
             "observation": np.zeros((2, 1), ">f4"),

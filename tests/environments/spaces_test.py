@@ -1,5 +1,8 @@
 """Which spaces are understood, and what is refused."""
 
+import re
+import shlex
+
 import gymnasium
 import numpy as np
 import pytest
@@ -7,12 +10,16 @@ import torch
 from gymnasium import spaces
 
 from impala_mp import errors, specs
-from impala_mp.environments import spaces as spaces_lib
+from impala_mp.cli import command_line
+from impala_mp.environments import players, spaces as spaces_lib
 from impala_mp.networks.distributions import gaussian
 
 
 def _box(dtype, shape=(2, 3)):
     return spaces.Box(0, 1, shape, dtype)
+
+
+_HOLLOW = spaces.Box(0.0, 1.0, (2, 0))
 
 
 @pytest.mark.parametrize(
@@ -56,6 +63,71 @@ def test_other_observations_are_refused(space):
     assert spaces_lib.observation_spec(nested, ("a/words",)) == {
         "a": {"x": specs.array_spec((2, 3), np.float32)}
     }
+
+
+_X, _WORDS = _box(np.float32), spaces.Text(5)
+
+
+@pytest.mark.parametrize(
+    ("space", "paths"),
+    [
+        (spaces.Dict(mission=_WORDS, x=_X), [("mission",)]),
+        (spaces.Dict(a=_WORDS, b=_WORDS, x=_X), [("a",), ("a", "b")]),
+        (spaces.Dict({"5": _WORDS, "my words": _WORDS, "x": _X}), [("5",), None]),
+        (spaces.Dict(a=spaces.Tuple([_X, _WORDS]), x=_X), [("a",)]),
+        (spaces.Dict(a=spaces.Dict(words=_WORDS), x=_X), [("a",)]),
+        (spaces.Dict(a=spaces.Dict({}), x=_X), [("a",)]),
+        (spaces.Dict(a=spaces.Tuple([_X, _HOLLOW]), x=_X), [("a",)]),
+    ],
+)
+def test_the_printed_cure_works_in_a_shell(space, paths):
+    ignored = ()
+    for expected in paths:
+        with pytest.raises(errors.BadInput) as raised:
+            spaces_lib.observation_spec(space, ignored)
+        ignored = _printed(raised)
+        assert expected is None or ignored == expected
+    assert set(spaces_lib.observation_spec(space, ignored)) == {"x"}
+    spaces_lib.check_ignored(ignored, [space])
+
+
+def _printed(raised):
+    """What the command in a message sets."""
+    (command,) = re.findall(r'config\.environment\.ignored=".*?"', str(raised.value))
+    config = command_line.load(["--config=experiments/catch.py", *_flags(command)])
+    return config.environment.ignored
+
+
+def _flags(command):
+    return [f"--{each}" for each in shlex.split(command)]
+
+
+def test_the_printed_cure_of_a_game_works():
+    own = spaces.Dict(words=_WORDS, x=_X)
+    space = spaces.Dict(observation=own, action_mask=spaces.MultiBinary(2))
+    with pytest.raises(errors.BadInput) as raised:
+        players.View(space, spaces.Discrete(2))
+    ignored = _printed(raised)
+    spaces_lib.check_ignored(ignored, [space])
+    view = players.View(space, spaces.Discrete(2), ignored)
+    assert set(view.interface.observation) == {"x"}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        _WORDS,
+        spaces.Dict(words=_WORDS),
+        spaces.Tuple([_WORDS, _X]),
+        spaces.Dict({}),
+        _HOLLOW,
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_what_cannot_be_ignored_has_another_cure(space):
+    with pytest.raises(errors.BadInput) as raised:
+        spaces_lib.observation_spec(space)
+    assert "ignored" not in str(raised.value)
 
 
 def test_nested_and_categorical_observations():
@@ -214,9 +286,6 @@ def test_a_space_of_a_real_environment():
     environment = gymnasium.make("CartPole-v1")
     assert spaces_lib.observation_spec(environment.observation_space).shape == (4,)
     assert spaces_lib.action_spec(environment.action_space).num_actions == 2
-
-
-_HOLLOW = spaces.Box(0.0, 1.0, (2, 0))
 
 
 @pytest.mark.parametrize(

@@ -170,10 +170,11 @@ def test_popart_of_each_task_is_as_of_one_alone():
     for turn in range(20):
         targets = torch.randn(5, 6) * (1.0 + 99.0 * task) + 3.0 * turn
         moments = both.moments(targets, learnable, task)
-        both.adapt(moments, 0.1, torch.ones(()))
+        both.adapt(moments, 0.1, torch.ones(()), torch.full_like(both.mean, 1e6))
         for row, head in enumerate(alone):
             mine = learnable * (task == row)
-            head.adapt(head.moments(targets, mine), 0.1, torch.ones(()))
+            batches = torch.full_like(head.mean, 1e6)
+            head.adapt(head.moments(targets, mine), 0.1, torch.ones(()), batches)
             torch.testing.assert_close(both.mean[row], head.mean[0])
             torch.testing.assert_close(
                 both.scale_of(task)[task == row][0], head.scale[0]
