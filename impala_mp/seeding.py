@@ -75,6 +75,15 @@ class EnvironmentSeeds:
         self._starts += 1
         return environment_seeds(self._node, self._num_envs, self._starts - 1)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"key": list(self._node.spawn_key), "starts": self._starts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues after the starts of a state, which another process may have had."""
+        entropy, key = self._node.entropy, state["key"]
+        self._node = np.random.SeedSequence(entropy, spawn_key=key)
+        self._starts = state["starts"]
+
 
 def environment_seeds(
     node: np.random.SeedSequence, num_envs: int, start: int = 0

@@ -337,7 +337,8 @@ SECTIONS = (
             _Metric(
                 "vtrace/effective_sample_size",
                 "share",
-                "(sum of ratios)^2 / sum of squared ratios, as a share of the decisions.",
+                "(sum of ratios)^2 / sum of squared ratios, over the number of"
+                " decisions.",
                 "Above 0.5.",
                 "Low: few transitions carry the update; reduce the policy lag.",
             ),

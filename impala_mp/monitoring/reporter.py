@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from impala_mp.config import derived, fields
+from impala_mp.config import container_limits, derived, fields
 from impala_mp.monitoring import (
     bottleneck,
     display,
@@ -69,7 +69,7 @@ class Reporter:
         self._news = time.monotonic()  # time of the last update
         self._stall_reported = False
         self._disk = _OnceAMinute(screen)
-        self._num_cores = len(os.sched_getaffinity(0))
+        self._num_cores = container_limits.num_cores()
         devices = [torch.device(each.config.learner.device).type for each in policies]
         self._device = next((each for each in devices if each != "cpu"), "cpu")
         self.bottleneck = ""

@@ -11,7 +11,7 @@ import torch
 
 from impala_mp import errors
 from impala_mp.algorithms import cuda
-from impala_mp.config import derived, user_code, validation
+from impala_mp.config import container_limits, derived, user_code, validation
 from impala_mp.environments import checker
 from impala_mp.networks import description
 from impala_mp.runtime import (
@@ -64,7 +64,7 @@ def check(
     Raises:
       BadInput: the config itself is not valid.
     """
-    num_cores = len(os.sched_getaffinity(0))
+    num_cores = container_limits.num_cores()
     live = validation.validate(config, num_cores)
     report = _Report()
     folder = workdir.Workdir(path) if path else None
@@ -181,7 +181,7 @@ def _check_cores(
     """Checks the placement of policies; `chosen` are sentences on automatic fields."""
     count = derived.num_actors(config.actors, num_cores)
     threads = derived.learner_threads(config, num_cores)
-    cores = sorted(os.sched_getaffinity(0))
+    cores = container_limits.cores_to_bind()
     serving = derived.server_threads(config.inference)
     learners = derived.num_learners(config)
     plan = resources.plan(

@@ -61,6 +61,7 @@ class Supervisor:
             for seat in shared.topology.seats
         ]
         self._groups = learner_groups.of_learners(self._children)
+        self._learned_before = self._num_learned()  # by a run that is resumed
         self._context = multiprocessing.get_context("forkserver")
         self._deaths = death_reports.DeathReports(report)
         self._life = life_pipe.LifePipe()
@@ -77,7 +78,7 @@ class Supervisor:
 
         Raises:
           ChildFailed: a child failed past its budget.
-          BadInput: a child refused its input.
+          BadInput: a child refused its input before the first update.
         """
         restore = self._install_signal_handlers()
         try:
@@ -253,13 +254,29 @@ class Supervisor:
         if code == 0 and group:
             child.done = True
             return
-        if code == entry_points.BAD_INPUT:
+        if code == entry_points.BAD_INPUT and self._is_final(child):
             raise errors.BadInput(child.refusal())
         if code == entry_points.RUN_FAILED:
             raise ChildFailed(child.refusal())
         if code == entry_points.NOT_SAVED:
             raise ChildFailed(learner_groups.unsaved(child))
         self._restart_or_give_up(child)
+
+    def _is_final(self, child: child_process.ChildProcess) -> bool:
+        """Returns whether bad input of a child ends the run.
+
+        After the first update it was good before, and may be so again: files, or code
+        that is being replaced. A receiver decides by itself.
+        """
+        return child.seat.role == "receiver" or not self._has_learned
+
+    @property
+    def _has_learned(self) -> bool:
+        return self._num_learned() > self._learned_before
+
+    def _num_learned(self) -> int:
+        every = [books for each in self._policies for books in each.control.books]
+        return sum(books.get("learned") for books in every)
 
     def _restart_or_give_up(self, child: child_process.ChildProcess) -> None:
         """Reports the policy's verdict on the last death.
@@ -288,11 +305,7 @@ class Supervisor:
             and child.error
             and len(signatures) == 1
             and sum(each.deaths for each in actors) > 1
-            and not any(
-                books.get("learned")
-                for each in self._policies
-                for books in each.control.books
-            )
+            and not self._has_learned
         ):
             raise ChildFailed(
                 "every actor has died of the same error before the first update"

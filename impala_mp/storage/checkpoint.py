@@ -103,10 +103,8 @@ def save(
     temporary = os.path.join(folder, f"{writing(name)}{secrets.token_hex(8)}")
     os.makedirs(temporary)
     try:
-        with files.create(os.path.join(temporary, _STATE)) as file:
-            stream: Any = _Stream(file, beat)
-            torch.save({"format_version": FORMAT_VERSION, **state}, stream)
-            digest = stream.finish()
+        whole = {"format_version": FORMAT_VERSION, **state}
+        digest = write_state(os.path.join(temporary, _STATE), whole, beat)
         files.write_atomically(os.path.join(temporary, _HASH), digest)
         if keep:
             files.write_atomically(os.path.join(temporary, _KEPT), "")
@@ -121,6 +119,21 @@ def save(
         raise
     files.fsync_folder(folder)
     return final
+
+
+def write_state(
+    path: str, state: dict[str, Any], beat: Callable[[], None] = _nothing
+) -> str:
+    """Writes a new file of torch.save to the disk; returns its SHA-256.
+
+    Raises:
+      OSError: it cannot be written; a part of it may be left.
+    """
+    with files.create(path) as file:
+        stream: Any = _Stream(file, beat)
+        torch.save(state, stream)
+        digest: str = stream.finish()
+    return digest
 
 
 def writing(name: int | str) -> str:
@@ -264,18 +277,22 @@ def load_newest(
     Raises:
       Damaged: there are checkpoints, but none is sound.
     """
-    updates, reasons = files.updates(folder), []
-    for update in reversed(updates):
-        try:
-            state = load(os.path.join(folder, str(update)), beat)
-        except Damaged as error:
-            reasons.append(str(error))
-            continue
-        for reason in reasons:
-            report(reason)
-        if reasons:
-            report("Resuming from the previous checkpoint.")
-        return state
+    updates: list[int] = []
+    reasons: list[str] = []
+    # A live run may write another one, and remove those that are being read.
+    while (there := files.updates(folder)) != updates:
+        updates, reasons = there, []
+        for update in reversed(updates):
+            try:
+                state = load(os.path.join(folder, str(update)), beat)
+            except Damaged as error:
+                reasons.append(str(error))
+                continue
+            for reason in reasons:
+                report(reason)
+            if reasons:
+                report("Resuming from the previous checkpoint.")
+            return state
     if updates:
         raise Damaged(
             f"none of the {len(updates)} checkpoints in {folder} can be read. Newest:"

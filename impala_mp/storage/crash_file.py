@@ -1,6 +1,5 @@
 """Crash file: a failed learner step, with all data needed to repeat it."""
 
-import io
 import os
 import typing
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from impala_mp import errors, nest, types
-from impala_mp.storage import files
+from impala_mp.storage import checkpoint, files
 
 _FORMAT = 6
 
@@ -55,9 +54,9 @@ def save(folder: str, crash: CrashFile) -> str:
     """
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"{crash.update}.pt")
-    buffer = io.BytesIO()
-    torch.save({"format_version": _FORMAT, **crash._asdict()}, buffer)
-    files.write_atomically(path, buffer.getvalue())
+    with files.replacing(path) as temporary:
+        state = {"format_version": _FORMAT, **crash._asdict()}
+        checkpoint.write_state(temporary, state)
     return path
 
 

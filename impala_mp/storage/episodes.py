@@ -3,9 +3,11 @@
 import csv
 import io
 import itertools
+import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ FIELDS = ("agent_steps", "time_secs", "return", "length", "task")
 _BLOCK_BYTES = 2**20
 _BUFFER_BYTES = 2**16  # written at once
 _MAX_BUFFER_BYTES = 2**24  # kept for a disk that is full
+_RETRY_SECS = 600.0  # between two attempts to copy the file onto a full disk
 _MAX_FILE_BYTES = 2**33  # that `read` takes into memory
 
 
@@ -35,6 +38,7 @@ class Writer:
         self._file = files.open_to_append(self._path)
         self._buffer, self._num_buffered = [""], 0
         self._num_names = 0  # columns of the user's numbers in the header
+        self._widen_at = -math.inf  # monotonic time of the next attempt
         self.num_rows = 0  # in the file and the buffer
         self.num_lost = 0  # rows that a full disk did not take
 
@@ -84,11 +88,11 @@ class Writer:
         self._file.seek(0)
         if self._file.readline(_BLOCK_BYTES) == _header(names).encode():
             return
-        temporary = files.temporary_name(os.path.dirname(self._path))
-        with files.create(temporary) as new:
+        with files.replacing(self._path) as temporary, files.create(temporary) as new:
             new.write(_header(names).encode())
             shutil.copyfileobj(self._file, new, _BLOCK_BYTES)
-        os.replace(temporary, self._path)
+            new.flush()
+            os.fsync(new.fileno())
         self._file.close()
         self._file = files.open_to_append(self._path)
 
@@ -99,6 +103,7 @@ class Writer:
             self._extend_header(names)
         except OSError as error:
             print(f"{error}: {NAME} does not get its new columns yet.", flush=True)
+            self._widen_at = time.monotonic() + _RETRY_SECS
             return
         self._num_names = len(names)
 
@@ -122,7 +127,7 @@ class Writer:
         count = len(returns)
         if not count:
             return
-        if len(names) > self._num_names:
+        if len(names) > self._num_names and time.monotonic() >= self._widen_at:
             self._widen(names)
         names, numbers = names[: self._num_names], numbers[:, : self._num_names]
         line = f"{agent_steps},{time_secs:.3f},%.9g,%d,%s"
@@ -148,8 +153,6 @@ class Writer:
         text = "".join(self._buffer)
         try:
             files.append_whole(self._file, text.encode())
-            if durable:
-                os.fsync(self._file.fileno())
         except OSError as error:
             if len(text) > _MAX_BUFFER_BYTES:
                 lost = text.count("\n")
@@ -160,6 +163,14 @@ class Writer:
             self._buffer, self._num_buffered = [text], 0
             return
         self._buffer, self._num_buffered = [""], 0
+        if durable:
+            self._sync()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            print(f"{error}: the disk may lack rows of {NAME}.", flush=True)
 
     def close(self) -> None:
         self.flush()

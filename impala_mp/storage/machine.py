@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import impala_mp
+from impala_mp.config import container_limits
 from impala_mp.storage import files
 
 NAME = "machine.json"
@@ -40,7 +41,7 @@ def describe() -> dict[str, str]:
         "Python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
         "system": platform.platform(),
-        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "processor": f"{_processor()}, {container_limits.num_cores()} cores",
         "memory": f"{_memory_gib():.1f} GiB",
         "GPU": _gpu() or "none",
     }

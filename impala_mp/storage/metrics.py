@@ -66,9 +66,9 @@ class Writer:
         histograms = histograms or {}
         counts = {name: each.bucket_counts for name, each in histograms.items()}
         finite = {k: v for k, v in record.items() if math.isfinite(v)}
+        line = json.dumps({**finite, **counts}) + "\n"
+        files.append_whole(self._file, line.encode())
         try:
-            line = json.dumps({**finite, **counts}) + "\n"
-            files.append_whole(self._file, line.encode())
             if self._events is None:
                 self._open_events(None)
             assert self._events is not None
@@ -79,7 +79,7 @@ class Writer:
             }
             self._events.add(steps, tags, histograms)
         except OSError:
-            self._events = None  # the error ended its thread
+            self._drop_events()  # the error ended their thread
             raise
 
     def rewind(self, state: Mapping[str, float]) -> None:
@@ -92,8 +92,7 @@ class Writer:
           state: counters by their names in a record, `agent_steps` among them.
         """
         self._cut(lambda record: all(record.get(n, 0) <= x for n, x in state.items()))
-        if self._events is not None:
-            self._events.close()
+        self._drop_events()
         newest = last(self._folder).get("agent_steps", state["agent_steps"])
         self._open_events(int(newest) + 1)
 
@@ -104,14 +103,19 @@ class Writer:
         self._events = event_file.EventFile(self._folder, purge_step, self._describe)
         self._begin(self._events)
 
+    def _drop_events(self) -> None:
+        """Closes the file of TensorBoard, if there is one."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
     def _cut(self, wanted: Callable[[dict[str, float]], bool]) -> None:
         """Ends the file with the newest record that is `wanted`."""
         os.ftruncate(self._file.fileno(), _end_of_newest(self._file, wanted))
 
     def close(self) -> None:
         self._file.close()
-        if self._events is not None:
-            self._events.close()
+        self._drop_events()
         threading.excepthook = self._hook
 
 

@@ -1,12 +1,12 @@
 """Files league/VERSION.pt of a run: snapshots of its policy, written once."""
 
-import io
+import contextlib
 import os
 from typing import Any
 
 import torch
 
-from impala_mp.storage import files
+from impala_mp.storage import checkpoint, files
 
 FOLDER = "league"
 _SUFFIX = ".pt"
@@ -42,10 +42,11 @@ def write(folder: str, version: int, state: dict[str, Any]) -> None:
     if os.path.lexists(path):
         raise FileExistsError(f"{path} is a snapshot already")
     os.makedirs(folder, exist_ok=True)
-    content = io.BytesIO()
-    torch.save({"format_version": _FORMAT_VERSION, **state}, content)
-    files.write_atomically(path, content.getvalue())
-    files.fsync_folder(folder)
+    with files.replacing(path) as temporary:
+        whole = {"format_version": _FORMAT_VERSION, **state}
+        checkpoint.write_state(temporary, whole)
+    with contextlib.suppress(OSError):  # it is written; a power cut may lose it
+        files.fsync_folder(folder)
 
 
 def read(folder: str, version: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from impala_mp import seeding
 from impala_mp.environments import bad_data, episode_numbers, vector
 from impala_mp.transport import control_block, name_tables
 from impala_mp.workers import guests as guests_lib, party as party_lib
@@ -113,6 +114,8 @@ class RingActor:
 class Actor(RingActor):
     """Actor that infers for itself, with its own copies of the parameters."""
 
+    _new_seeds: seeding.EnvironmentSeeds
+
     def __init__(
         self,
         parties: Sequence[party_lib.Party],
@@ -121,7 +124,7 @@ class Actor(RingActor):
         row: control_block.ProcessRow,
         index: int,
         incarnation: int,
-        new_seeds: Callable[[], list[int]],
+        new_seeds: seeding.EnvironmentSeeds,
         generator: torch.Generator,
         run: int = 0,
         guests: guests_lib.Guests | None = None,
@@ -201,13 +204,17 @@ class Actor(RingActor):
         """Returns the state that the next unroll depends on, without the parameters."""
         return {
             "unroll": self._unroll,
+            "seeds": self._new_seeds.state_dict(),
             "generator": self._generator.get_state(),
             "parties": [party.state_dict() for party in self.parties],
             "environment": self._environment.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._unroll = state.get("unroll", self._unroll)  # not in older checkpoints
+        # Older checkpoints lack the first two.
+        self._unroll = state.get("unroll", self._unroll)
+        if "seeds" in state:
+            self._new_seeds.load_state_dict(state["seeds"])
         self._generator.set_state(state["generator"])
         saved = state.get("parties", [state])  # older checkpoints have a single one
         for party, own in zip(self.parties, saved, strict=True):

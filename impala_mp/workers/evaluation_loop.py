@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from impala_mp.config import derived
+from impala_mp import errors
+from impala_mp.config import container_limits, derived
 from impala_mp.environments import vector
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.storage import best_checkpoint, evaluations
@@ -51,6 +52,7 @@ class EvaluationLoop:
         self._policies, self._environments = policies, environments
         shared = policies[0]
         self._settings = shared.whole.evaluation
+        self._films = self._settings.films  # until drawing fails
         self._snapshots = [
             snapshots.Reader(
                 each.snapshots, flat_parameters.FlatParameters(own.network).flat
@@ -62,8 +64,7 @@ class EvaluationLoop:
         self._folder = shared.folder
         self._best = best_checkpoint.BestCheckpoint(shared.checkpoints)
         share = 1.0 if self._settings.interval_steps else MAX_SHARE
-        num_cores = len(os.sched_getaffinity(0))
-        self._allowance = Allowance(share * num_cores, row)
+        self._allowance = Allowance(share * container_limits.num_cores(), row)
 
     def run(self) -> None:
         """Evaluates until the run stops."""
@@ -124,7 +125,7 @@ class EvaluationLoop:
         if not played:
             return
         line = self._keep(played, evaluations.PROGRESS, self._kind, moment)
-        if self._settings.films:
+        if self._films:
             self._film(moment)
         self._shared.evaluation_record.write(evaluator.as_record(line))
         self._row.add("finished", 1)
@@ -146,7 +147,25 @@ class EvaluationLoop:
             print(f"The best checkpoint could not be written: {error}.", flush=True)
 
     def _film(self, moment: snapshots.Moment) -> None:
-        """Films a game of the first task, within the share of the cores."""
+        """Films a game of the first task, within the share of the cores.
+
+        An environment that draws no pictures is not asked again.
+        """
+        try:
+            film = self._filmed()
+        except errors.BadInput as error:
+            self._films = False
+            print(f"There are no more films: {error}", flush=True)
+            return
+        folder = os.path.join(self._folder, "films")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            film.save(os.path.join(folder, f"{moment.agent_steps}.gif"))
+        except OSError as error:
+            print(f"A film could not be written: {error}.", flush=True)
+
+    def _filmed(self) -> film_lib.Film:
+        """Plays a game; raises BadInput if the environment draws no pictures."""
         environment = next(iter(self._environments.values()))
         film = film_lib.Film(environment, small=True)
         evaluator.evaluate(
@@ -159,12 +178,7 @@ class EvaluationLoop:
             self._settings.max_steps,
         )
         film()  # the end of the game
-        folder = os.path.join(self._folder, "films")
-        try:
-            os.makedirs(folder, exist_ok=True)
-            film.save(os.path.join(folder, f"{moment.agent_steps}.gif"))
-        except OSError as error:
-            print(f"A film could not be written: {error}.", flush=True)
+        return film
 
     @property
     def _kind(self) -> str:

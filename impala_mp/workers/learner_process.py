@@ -1,5 +1,6 @@
 """One process that learns: the loops of its policies, which take turns."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,8 +44,8 @@ def run(
       NotSaved: a last checkpoint could not be written.
     """
     control, row = loops[0].control, loops[0].row
-    own = [loop.control.books[0] for loop in loops]
-    while not control.stopping and not _is_over(loops, own, others):
+    has_tried = False  # to announce the end
+    while not control.stopping and not _is_over(loops, others):
         going = unfinished(loops)
         row.beat(control_block.State.WAITING_FOR_DATA)
         if not any([loop.ready() for loop in going]):
@@ -56,34 +57,43 @@ def run(
             each_turn()
         obey(loops)
         discard_for(loops, going)
-        if any([loop.save_is_due() for loop in loops]):
-            for loop in loops:
-                loop.save()
+        is_due = any([loop.save_is_due() for loop in loops])
+        if unfinished(loops):
+            if is_due:
+                for loop in loops:
+                    loop.save()
+        elif others and (is_due or not has_tried):
+            has_tried = True
+            with contextlib.suppress(learner_loop.NotSaved):  # tried again when due
+                _announce(loops)
     row.beat(control_block.State.STOPPING)
     end = time.monotonic() + deadline_secs / 2.0
     for loop in loops:
         loop.learn_what_is_left(end)
-    conclude(loops)
+    _announce(loops)
 
 
-def _is_over(
-    loops: Loops,
-    own: Sequence[control_block.Counters],
-    others: Sequence[control_block.Counters],
-) -> bool:
+def _is_over(loops: Loops, others: Sequence[control_block.Counters]) -> bool:
     """Returns whether all policies of the run are finished, and the others saved so.
 
     Until then the rings of the own policies must be emptied: actors serve all policies.
+    """
+    return not unfinished(loops) and all(books.get("is_over") for books in others)
+
+
+def _announce(loops: Loops) -> None:
+    """Saves all policies, and announces it if they are finished.
+
     A process that is killed later resumes from what is saved before it is announced, so
     that no policy which was finished for other processes learns again.
+
+    Raises:
+      NotSaved: one could not be written, and nothing is announced.
     """
-    if unfinished(loops):
-        return False
-    if others and not all(books.get("is_over") for books in own):
-        conclude(loops)
-        for books in own:
-            books.set("is_over", 1)
-    return all(books.get("is_over") for books in others)
+    conclude(loops)
+    if not unfinished(loops):
+        for loop in loops:
+            loop.control.books[0].set("is_over", 1)
 
 
 def unfinished(loops: Loops) -> Loops:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from impala_mp.transport import parameter_store
+from impala_mp.transport import parameter_store, shared_memory
 
 _PROGRESS_BYTES = 3 * 8  # updates, agent steps and microseconds, after the parameters
 
@@ -18,9 +18,11 @@ class Moment(NamedTuple):
     time_secs: float
 
 
-def make_store(num_bytes: int) -> parameter_store.ParameterStore:
+def make_store(
+    num_bytes: int, file: shared_memory.MemoryFile | None = None
+) -> parameter_store.ParameterStore:
     """Returns a store of snapshots of parameters of `num_bytes`."""
-    return parameter_store.ParameterStore(num_bytes + _PROGRESS_BYTES)
+    return parameter_store.ParameterStore(num_bytes + _PROGRESS_BYTES, file=file)
 
 
 class Writer:

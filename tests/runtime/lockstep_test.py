@@ -52,6 +52,18 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, name):
         lockstep_runs.assert_same(whole[key], parts[key], key)
 
 
+def test_a_run_with_bad_data_resumes_bit_for_bit(tmp_path):
+    """Each restart of the environments has the seeds that it would have had."""
+    same = {"optimizer.schedule": "constant", "environment.id": "Counting-v0"}
+    whole = lockstep_runs.train(tmp_path / "whole", **same)
+    for updates in (13, 30, 40):
+        steps = updates * 7 * 8
+        parts = lockstep_runs.train(tmp_path / "parts", total_agent_steps=steps, **same)
+    assert metrics.read(str(tmp_path / "parts"))[-1]["health/bad_data"] > 5
+    for key in lockstep_runs.LEARNED:
+        lockstep_runs.assert_same(whole[key], parts[key], key)
+
+
 def test_a_learner_that_never_waits_gets_an_unroll_for_each_update(tmp_path):
     free = {**lockstep_runs.VARIANTS["dqn"], "replay.reuse": float("inf")}
     same = {"optimizer.schedule": "constant", **free}
@@ -81,6 +93,22 @@ class Spoiling(catch.CatchVectorEnv):
 
 
 gymnasium.register("Spoiling-v0", vector_entry_point=Spoiling)
+
+
+class Counting(catch.CatchVectorEnv):
+    """Every seventieth reward or so is not a number; the count is part of the state."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.steps = 0
+
+    def step(self, actions):
+        observation, reward, *rest = super().step(actions)
+        self.steps += 1
+        return observation, reward * (np.nan if self.steps % 70 == 0 else 1), *rest
+
+
+gymnasium.register("Counting-v0", vector_entry_point=Counting)
 
 
 @pytest.mark.parametrize("slots", [1, 2])

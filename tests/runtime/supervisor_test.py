@@ -7,7 +7,13 @@ import types
 
 import pytest
 
-from impala_mp.runtime import host_supervisor, restart_policy, supervisor
+from impala_mp import errors
+from impala_mp.runtime import (
+    entry_points,
+    host_supervisor,
+    restart_policy,
+    supervisor,
+)
 from impala_mp.transport import control_block
 from tests.support import builders, populations
 
@@ -85,6 +91,67 @@ def test_other_deaths_are_restarted(watcher, errors, learned):
     watcher._shared.control.books[0].add("learned", learned)
     for child, error in zip(_actors(watcher), errors, strict=True):
         _fail(watcher, child, error)
+
+
+def test_what_a_run_had_learned_before_it_was_resumed_does_not_count(tmp_path, said):
+    shared = builders.shared(builders.config(), tmp_path)
+    shared.control.books[0].set("learned", 600)
+    watcher = supervisor.Supervisor(
+        [shared], str(tmp_path), said.append, lambda each: None
+    )
+    first, second = _actors(watcher)
+    _fail(watcher, first, "A: x (g.py:1, in f)")
+    with pytest.raises(supervisor.ChildFailed, match="before the first update"):
+        _fail(watcher, second, "A: x (g.py:1, in f)")
+
+
+def _refuse(watcher, child):
+    """Lets a child end with bad input, before it does anything."""
+    with open(child.log, "w") as file:
+        file.write("Cause: the game is not registered.\n")
+    child._log_start = 0
+    child.row.beat(control_block.State.STARTING)
+    code = entry_points.BAD_INPUT
+    child.process = types.SimpleNamespace(exitcode=code, close=lambda: None)
+    watcher._reap(child)
+
+
+def test_bad_input_ends_a_run_before_its_first_update(watcher):
+    for child in watcher._children:
+        with pytest.raises(errors.BadInput, match="^the game is not registered"):
+            _refuse(watcher, child)
+
+
+def test_bad_input_of_a_restarted_child_is_a_failed_start(tmp_path, said):
+    """As when the user's code is being replaced, or a file system is away."""
+    overrides = {"evaluation.during_training": True, "health.max_failed_starts": 3}
+    config = builders.config(**overrides)
+    shared = builders.shared(config, tmp_path)
+    watcher = supervisor.Supervisor(
+        [shared], str(tmp_path), said.append, lambda each: None
+    )
+    shared.control.books[0].add("learned", 6)
+    first, second = _actors(watcher)
+    (learner,) = watcher._learners
+    (evaluator,) = (x for x in watcher._children if x.seat.role == "evaluator")
+    for child in (learner, evaluator, first):
+        _refuse(watcher, child)
+        assert isinstance(child.verdict, restart_policy.Wait)
+        assert child.policy.failed_starts == 1
+    assert said[0].startswith("the game is not registered. (learner; logs/learner")
+    for child in (evaluator, first):
+        for _ in range(2):
+            _refuse(watcher, child)
+        assert child.lost
+    assert "CONTINUES WITHOUT EVALUATIONS" in said[-2]
+    assert "failed to start 3 times in a row" in said[-1]
+    assert "CONTINUES WITH 1 ACTORS" in said[-1]
+    for _ in range(2):
+        _refuse(watcher, second)
+    with pytest.raises(supervisor.ChildFailed, match="the game is not registered"):
+        _refuse(watcher, second)
+    receiver = types.SimpleNamespace(seat=types.SimpleNamespace(role="receiver"))
+    assert watcher._is_final(receiver)  # it refuses only hosts that never came
 
 
 def test_the_run_stops_once_no_actor_finishes_anything(watcher, said):

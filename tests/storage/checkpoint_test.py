@@ -211,6 +211,21 @@ def test_a_disk_that_fills_up_leaves_the_one_before(
         calls = itertools.count()
 
 
+def test_a_reader_finds_what_a_live_run_writes_meanwhile(tmp_path, monkeypatch):
+    checkpoint.save(str(tmp_path), 100, _state(100))
+    digest = checkpoint._digest
+
+    def overtaken(name, beat):
+        if "/100/" in name:
+            checkpoint.save(str(tmp_path), 200, _state(200))
+            checkpoint.prune(str(tmp_path), keep_last=1, sound=(200,))
+        return digest(name, beat)
+
+    monkeypatch.setattr(checkpoint, "_digest", overtaken)
+    state, sentences = _load(tmp_path)
+    assert (state["value"], sentences) == (200, [])
+
+
 def _save_for_ever(folder, start):
     update = start
     while True:

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -138,11 +139,52 @@ def test_no_column_is_written_that_the_header_lacks(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(episodes.files, "create", full)
         _add(writer, 2, [2.0], ["score"], [[7.0]])
+    now = episodes.time.monotonic()
+    monkeypatch.setattr(episodes.time, "monotonic", lambda: now + 1e4)
     _add(writer, 3, [3.0], ["score"], [[8.0]])
     writer.close()
     found = episodes.read(str(tmp_path))
     assert found["return"].tolist() == [1.0, 2.0, 3.0]
     np.testing.assert_array_equal(found["score"], [np.nan, np.nan, 8.0])
+
+
+@pytest.mark.parametrize("failing", ["copyfileobj", "fsync"])
+def test_a_copy_that_has_no_room_leaves_none_behind(tmp_path, monkeypatch, failing):
+    writer, attempts = _writer(tmp_path), []
+    _add(writer, 1, [1.0])
+
+    def full(*unused):
+        attempts.append(os.listdir(tmp_path))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    owner = episodes.shutil if failing == "copyfileobj" else episodes.os
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, failing, full)
+        for step in (2, 3, 4):
+            _add(writer, step, [float(step)], ["score"], [[7.0]])
+    assert os.listdir(tmp_path) == ["episodes.csv"]
+    assert [len(each) for each in attempts] == [2]  # it is not tried again at once
+    writer.close()
+    assert _returns(tmp_path) == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_rows_that_are_not_on_the_disk_yet_are_written_once(
+    tmp_path, monkeypatch, capsys
+):
+    writer = _writer(tmp_path)
+    _add(writer, 1, [1.0, 2.0])
+
+    def fail(fd):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(episodes.os, "fsync", fail)
+        writer.flush(durable=True)
+    assert "the disk may lack rows of episodes.csv" in capsys.readouterr().out
+    _add(writer, 2, [3.0])
+    writer.flush(durable=True)
+    assert writer.num_rows == 3
+    assert _returns(tmp_path) == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "a,b\n1,2\n", "\0\0\0\n"])

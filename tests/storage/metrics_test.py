@@ -1,7 +1,9 @@
 """The files of a run's numbers: whole lines, rewound where a run goes on."""
 
+import errno
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -136,6 +138,32 @@ def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
     writer.write(_record(30))
     writer.close()
     assert _steps(tmp_path) == [10, 30]
+    assert len(list(tmp_path.glob("events.*"))) == 1  # TensorBoard's was whole
+
+
+def _event_threads():
+    names = [type(thread).__name__ for thread in threading.enumerate()]
+    return names.count("_AsyncWriterThread")
+
+
+def test_tensorboards_file_is_closed_after_an_error(tmp_path, monkeypatch):
+    before = _event_threads()
+    writer = metrics.Writer(str(tmp_path))
+    writer.write(_record(10))
+    with monkeypatch.context() as patched:
+
+        def full(*unused):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patched.setattr(writer._events, "add", full)
+        with pytest.raises(OSError, match="No space left"):
+            writer.write(_record(20))
+    assert _event_threads() == before
+    writer.write(_record(30, **{"loss/total": 1.5}))
+    assert _event_threads() == before + 1
+    writer.close()
+    assert _event_threads() == before
+    assert _tensorboard(tmp_path, "loss/total") == [(30, 1.5)]
 
 
 def test_a_record_made_after_its_checkpoint_is_removed(tmp_path):

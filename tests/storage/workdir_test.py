@@ -35,6 +35,24 @@ def test_runs_are_counted_whatever_ends_them(tmp_path):
             folder.close()
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["", "crashes", "league", "films", "policies/a/crashes", "checkpoints/best"],
+)
+def test_unfinished_files_of_an_earlier_run_are_removed(tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = files.temporary_name(str(folder))
+    files.create(unfinished).close()
+    os.utime(unfinished, (0, 0))
+    (folder / "mine").write_text("")
+    run = workdir.Workdir(str(tmp_path))
+    run.open(builders.config())
+    run.close()
+    assert not os.path.exists(unfinished)
+    assert (folder / "mine").exists()
+
+
 def test_another_config_is_refused_with_its_fields(tmp_path):
     folder = workdir.Workdir(str(tmp_path))
     folder.open(builders.config())

@@ -16,7 +16,7 @@ def config(**overrides):
 
 def shared(made, folder):
     """Returns the shared memory of each policy."""
-    environments = program._probe(made)
+    environments = program.probe(made)
     policies, _ = program.prepare(made, None, environments, 2)
     return program.allocation.allocate(policies, str(folder), 2, made)
 

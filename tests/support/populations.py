@@ -39,7 +39,7 @@ class Parts:
     def __init__(self, folder, config=None):
         self.folder = str(folder)
         self.config = config or get_config("processes")
-        environments = program._probe(self.config)
+        environments = program.probe(self.config)
         policies, _ = program.prepare(self.config, None, environments, 2)
         place = os.path.join(self.folder, "policies")
         self.shared = program.allocation.allocate(policies, place, 2, self.config)

@@ -134,6 +134,17 @@ def test_a_stopped_run_leaves_no_half_evaluation(tmp_path):
     assert run.shared.evaluation_record.read() == []
 
 
+def test_an_environment_that_draws_nothing_costs_the_films_alone(tmp_path, capsys):
+    run = _Run(tmp_path, **{"evaluation.films": True})  # it was made without pictures
+    for steps in (120, 230):
+        run.learn(steps, _STAY)
+        lines = run.evaluate()
+    assert {120, 230} <= {line["agent_steps"] for line in lines}
+    assert run.row.get("finished") == 2
+    assert capsys.readouterr().out.count("There are no more films: ") == 1
+    assert not (tmp_path / "films").exists()
+
+
 class _Row:
     def beat(self, state):
         pass

@@ -218,7 +218,7 @@ def test_a_full_disk_costs_a_snapshot_and_nothing_else(tmp_path, capsys, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(snapshot_file.files, "write_atomically", full)
+        patched.setattr(snapshot_file.checkpoint, "write_state", full)
         made.add(_game((1, 1.0)), 100)
         made.flush()
     assert "No space left" in capsys.readouterr().out
@@ -226,6 +226,19 @@ def test_a_full_disk_costs_a_snapshot_and_nothing_else(tmp_path, capsys, monkeyp
     made.add(_game(), 150)
     made.add(_game(), 200)
     assert _versions(made) == [1, 2]
+
+
+def test_a_snapshot_is_there_although_its_folder_was_not_synced(tmp_path, monkeypatch):
+    made = _make(tmp_path)
+    made.restore({})
+
+    def fail(*unused):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(snapshot_file.files, "fsync_folder", fail)
+    for step in (100, 200):
+        made.add(_game(), step)
+    assert _versions(made) == [1, 2, 3]
 
 
 def test_without_a_first_snapshot_the_run_fails(tmp_path):

@@ -122,11 +122,39 @@ def test_a_process_that_is_stopped_is_not_over(run):
     assert run.newest(0) is not None
 
 
-def test_what_cannot_be_saved_is_not_announced(run, monkeypatch):
-    def full(*unused, **others):
-        raise OSError(28, "No space left on device")
+def _full(*unused, **others):
+    raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save", full)
+
+def test_what_cannot_be_saved_is_not_announced(run, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save", _full)
+    run.books(1).set("is_over", 1)
     with pytest.raises(learner_loop.NotSaved):
         run.first()
     assert run.books(0).get("is_over") == 0
+
+
+def test_a_full_disk_delays_the_announcement_while_others_learn(run, monkeypatch):
+    """It is tried once an interval."""
+    save, attempts, num_waits = checkpoint.save, [], []
+
+    def full_for_a_while(*args, **others):
+        attempts.append(len(num_waits))
+        return (_full if len(attempts) < 3 else save)(*args, **others)
+
+    def each_wait():
+        num_waits.append(1)
+        if run.loops[0].finished:
+            run.loops[0].checkpoints._saved -= 250.0  # a quarter of the interval
+        if run.books(0).get("is_over") and run.loops[1].finished:
+            run.books(1).set("is_over", 1)
+
+    monkeypatch.setattr(checkpoint, "save", full_for_a_while)
+    run.loops[0].checkpoints.num_saved = 1
+    run.each_wait = each_wait
+    run.first()
+    first, second, third, *_ = attempts
+    assert (second - first, third - second) == (4, 4)
+    assert run.books(0).get("failed_checkpoints") == 2
+    assert run.newest(0)["learner"]["updates"] == _UPDATES[0]
+    assert run.loops[1].finished

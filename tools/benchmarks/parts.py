@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks import context as context_lib
-from impala_mp import nest, types
+from impala_mp import nest, seeding, types
 from impala_mp.algorithms import base, replay_correction, vtrace as vtrace_lib
 from impala_mp.config import live_hyperparameters
 from impala_mp.environments import factory
@@ -152,7 +152,7 @@ def _unroll(context: context_lib.Context) -> Callable[[], None]:
         control.row(0),
         0,
         0,
-        lambda: list(range(count)),
+        seeding.EnvironmentSeeds(seeding.sequence(0, "actor"), count),
         torch.Generator(),
     )
     the_actor.reset()
