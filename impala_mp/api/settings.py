@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from impala_mp import errors
-from impala_mp.cli import command_line, what
+from impala_mp.cli import command_line, config_file, what
 from impala_mp.config import (
     arguments,
     base as base_lib,
@@ -24,9 +24,9 @@ from impala_mp.config import (
     user_code,
 )
 
-# Groups that take any name.
-_OPEN = tuple(field.name for field in base_lib.FIELDS if field.default == {})
-_NETWORK_CODE = ("network.torso", "network.core", "network.encoders")
+_NETWORK_CODE = ("network.torso", "network.core")
+_OPEN = tuple(f"{group}." for group in command_line.OPEN)
+_POLICY = re.compile(rf"{command_line.POLICIES}(\.[^.]+)?")  # all of them, or one
 
 
 class Registered:
@@ -108,45 +108,31 @@ def _start(config: Any) -> config_dict.ConfigDict:
 
 def _assign(config: Any, name: str, value: Any, folder: str) -> None:
     """Sets a field, or each field of a group that is given as a dict."""
-    group = next((each for each in _OPEN if name.startswith(f"{each}.")), "")
-    if group:
-        _assign_open(config, group, {name.removeprefix(f"{group}."): value}, folder)
-    elif name in _OPEN:
-        if not isinstance(value, (Mapping, config_dict.ConfigDict)):
-            raise _refusal(name, value, "a dict")
-        _assign_open(config, name, value, folder)
-    elif name in base_lib.BY_NAME:
-        *parents, short = name.split(".")
-        node = fields_lib.get(config, ".".join(parents)) if parents else config
-        found = _converted(base_lib.BY_NAME[name], value, folder)
-        try:
-            node[short] = found
-        except (TypeError, ValueError) as error:
-            kind = type(base_lib.BY_NAME[name].default).__name__
-            raise _refusal(name, value, f"of type {kind}") from error
-    elif _is_group(name):
+    if _is_group(name):
         if not isinstance(value, (Mapping, config_dict.ConfigDict)):
             raise _refusal(name, value, "a dict of its fields")
         for key, each in value.items():
             _assign(config, f"{name}.{key}", each, folder)
-    else:
-        near = fields_lib.nearest(name, list(base_lib.BY_NAME))
-        raise errors.BadInput(f"there is no field config.{name}.{near}")
-
-
-def _assign_open(config: Any, group: str, values: Any, folder: str) -> None:
-    node = fields_lib.get(config, group)
-    with config.unlocked():
-        for key, value in values.items():
-            name = f"{group}.{key}"
-            if group == "network.encoders":
-                node[key] = _code_name(name, value, folder)
-            else:
-                node[key] = _argument(name, value, folder)
+        return
+    found = _converted(name, value, folder)
+    try:
+        with config.unlocked():
+            command_line.place(config, name)[name.rpartition(".")[2]] = found
+    except (TypeError, ValueError) as error:
+        field = base_lib.BY_NAME.get(name)
+        if field is None:
+            raise errors.BadInput(f"{name}: {config_file.explain(error)}") from error
+        kind = type(field.default).__name__
+        raise _refusal(name, value, f"of type {kind}") from error
 
 
 def _is_group(name: str) -> bool:
-    return any(known.startswith(f"{name}.") for known in base_lib.BY_NAME)
+    field = fields_lib.without_policy(name)
+    return (
+        _POLICY.fullmatch(name) is not None
+        or field in command_line.OPEN
+        or any(each.startswith(f"{field}.") for each in base_lib.BY_NAME)
+    )
 
 
 def _refusal(name: str, value: Any, kind: str) -> errors.BadInput:
@@ -155,21 +141,27 @@ def _refusal(name: str, value: Any, kind: str) -> errors.BadInput:
     )
 
 
-def _converted(field: Any, value: Any, folder: str) -> Any:
+def _converted(name: str, value: Any, folder: str) -> Any:
     """Returns `value` in the type of the field, where it stands for the same value."""
-    if field.name == "environment.id" and not isinstance(value, str):
+    known = fields_lib.without_policy(name)
+    if known in _NETWORK_CODE or known.startswith("network.encoders."):
+        return _code_name(name, value, folder)
+    if known.startswith(_OPEN):
+        return _argument(name, value, folder)
+    if known not in base_lib.BY_NAME:
+        raise command_line.no_field(name, list(base_lib.BY_NAME))
+    field = base_lib.BY_NAME[known]
+    if known == "environment.id" and not isinstance(value, str):
         return _environment_name(value, folder)
-    if field.name in _NETWORK_CODE:
-        return _code_name(field.name, value, folder)
     if value is None:
-        raise _refusal(field.name, value, f"of type {type(field.default).__name__}")
+        raise _refusal(name, value, f"of type {type(field.default).__name__}")
     if field.automatic and isinstance(value, str) and value == "auto":
         return 0
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(field.default, tuple) and isinstance(value, list):
         return tuple(value)
-    if field.name == "stop.target_return" and isinstance(value, (int, float)):
+    if known == "stop.target_return" and isinstance(value, (int, float)):
         return str(value)
     is_whole = type(field.default) is int and isinstance(value, float)
     return int(value) if is_whole and value.is_integer() else value

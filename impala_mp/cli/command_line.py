@@ -1,6 +1,7 @@
 """Flag parsing, config loading and exit codes shared by all commands."""
 
 import io
+import keyword
 import os
 import re
 import sys
@@ -20,9 +21,15 @@ from impala_mp.config import (
 )
 from impala_mp.storage import files as files_lib
 
-# Any name is a field there; the factory compares it to the environment's arguments.
-_OPEN = re.compile(r"(environment|evaluation)\.kwargs\.\w+|environment\.policies\.\w+")
-_OF_A_POLICY = re.compile(r"policies\.\w+\.([\w.]+)")
+POLICIES = "policies"
+# Groups that take any name; the parts that read them know which there are.
+OPEN = tuple(
+    field.name
+    for field in base_lib.FIELDS
+    if field.default == {} and field.name != POLICIES
+)
+_OPEN_KEY = re.compile(rf"({'|'.join(map(re.escape, OPEN))})\.[^.\s]+")
+_OF_A_POLICY = re.compile(rf"{POLICIES}\.[^.\s]+\.(\S+)")
 
 _KINDS = {"int": int, "bool": bool}  # by absl's name of a flag's type
 
@@ -59,17 +66,14 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
     Raises:
       BadInput: an unknown flag, a missing one, or a value of the wrong type.
     """
-    asked = _asked(sys.argv[1:])
-    if "version" in asked:
+    given = asked(sys.argv[1:])
+    if "version" in given:
         print(f"{os.path.basename(sys.argv[0])} {__version__}")
         sys.exit(0)
-    if "help" in asked:
-        _help(values, doc, asked["help"])
+    if "help" in given:
+        _help(values, doc, given["help"])
         sys.exit(0)
-    arguments = sys.argv[1:]
-    if "config" in values:
-        arguments = _check_config(values["config"].parser, arguments)
-    rest = _read(values, arguments)
+    rest = _read(values, sys.argv[1:])
     if rest and not positional:
         raise errors.BadInput(
             f"{rest[0]!r} is not a flag. Flags look like --name=value. See --help."
@@ -77,7 +81,7 @@ def parse(values: flags.FlagValues, doc: str, positional: bool = False) -> list[
     return rest
 
 
-def _asked(arguments: list[str]) -> dict[str, str]:
+def asked(arguments: list[str]) -> dict[str, str]:
     """Returns the flags that no run is started with, and their values."""
     pairs = [each.lstrip("-").partition("=") for each in arguments if each[:1] == "-"]
     return {"help" if name == "h" else name: value for name, _, value in pairs}
@@ -91,9 +95,9 @@ def _help(values: flags.FlagValues, doc: str, about: str) -> None:
             print(f"\n{help_lib.groups()}")
         return
     config = None
-    arguments = [each for each in sys.argv[1:] if not _asked([each]).keys() & {"help"}]
-    if any("config" in _asked([each]) for each in arguments):
-        _read(values, _check_config(values["config"].parser, arguments))
+    arguments = [each for each in sys.argv[1:] if not asked([each]).keys() & {"help"}]
+    if "config" in asked(arguments):
+        _read(values, arguments)
         config = values["config"].value
     print(help_lib.of_fields(about, config))
 
@@ -105,11 +109,8 @@ def load(arguments: list[str]) -> Any:
       BadInput: an unknown field, or a value of the wrong type.
     """
     values = flags.FlagValues()
-    argv = [sys.argv[0]]
-    config = define_config(values, argv)
-    checked = _check_config(values["config"].parser, arguments)
-    argv += checked
-    _read(values, checked)
+    config = define_config(values)
+    _read(values, arguments)
     return config.value
 
 
@@ -119,27 +120,33 @@ def _read(values: flags.FlagValues, arguments: list[str]) -> list[str]:
     def kind(name: str) -> type | None:
         return _KINDS.get(values[name].flag_type()) if name in values else None
 
+    if "config" in values:
+        arguments = _check_config(values["config"].parser, arguments)
     plain = [values_lib.plain(each, kind) for each in arguments]
     try:
         return list(values([sys.argv[0], *plain])[1:])
     except flags.Error as error:
         raise errors.BadInput(f"{error}. See --help.") from error
+    except ValueError as error:  # of a ConfigDict, for a dict as a field's value
+        raise errors.BadInput(config_file.explain(error)) from error
 
 
-def parse_folder(values: flags.FlagValues, doc: str, usage: str) -> str:
-    """Parses flags and one folder, and returns the folder. `usage` shows both.
+def parse_path(
+    values: flags.FlagValues, doc: str, usage: str, kind: str = "folder"
+) -> str:
+    """Parses flags and one folder or file, and returns it. `usage` shows both.
 
     Raises:
-      BadInput: as in `parse`, or there is not exactly one folder.
+      BadInput: as in `parse`, or there is not exactly one.
     """
-    return _one(parse(values, doc, positional=True), usage)
+    return _one(parse(values, doc, positional=True), usage, kind)
 
 
-def _one(folders: list[str], usage: str) -> str:
-    if len(folders) != 1:
-        got = f"not {', '.join(map(repr, folders))}" if folders else "but none is given"
-        raise errors.BadInput(f"one folder is required, {got}. Use: {usage}.")
-    return folders[0]
+def _one(paths: list[str], usage: str, kind: str = "folder") -> str:
+    if len(paths) != 1:
+        got = f"not {', '.join(map(repr, paths))}" if paths else "but none is given"
+        raise errors.BadInput(f"one {kind} is required, {got}. Use: {usage}.")
+    return paths[0]
 
 
 def define_workdir(values: flags.FlagValues) -> Any:
@@ -156,7 +163,7 @@ def parse_run(values: flags.FlagValues, doc: str, usage: str) -> str:
     """Parses flags and a run's folder, DIR or --workdir=DIR; returns the folder.
 
     Raises:
-      BadInput: as in `parse_folder`.
+      BadInput: as in `parse_path`.
     """
     named = define_workdir(values)
     folders = parse(values, doc, positional=True)
@@ -165,11 +172,10 @@ def parse_run(values: flags.FlagValues, doc: str, usage: str) -> str:
     return _one(folders, usage)
 
 
-def define_config(values: flags.FlagValues, argv: list[str] | None = None) -> Any:
-    """Defines --config, with --config.field=value for every field in `argv`.
-
-    argv: None: sys.argv.
-    """
+def define_config(values: flags.FlagValues) -> Any:
+    """Defines --config, with --config.field=value for every field."""
+    # By keyword: absl makes parsers without one only once in a process.
+    parser = _ConfigParser(loaded={})
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
@@ -178,10 +184,9 @@ def define_config(values: flags.FlagValues, argv: list[str] | None = None) -> An
         flag_values=values,
         lock_config=False,  # the base config is locked, environment.kwargs excepted
         accept_new_attributes=True,
-        sys_argv=argv,
+        sys_argv=parser.argv,
     )
-    # By keyword: absl makes parsers without one only once in a process.
-    values["config"].parser = _ConfigParser(loaded={})
+    values["config"].parser = parser
     return holder
 
 
@@ -216,6 +221,7 @@ class _ConfigParser(flags.ArgumentParser):
 
     def __init__(self, loaded: dict[str, Any]) -> None:
         self._loaded = loaded
+        self.argv = [sys.argv[0]]  # with the fields, as absl reads them
 
     def parse(self, argument: str) -> Any:
         """Returns the config of FILE.py or FILE.py:VARIANT.
@@ -238,8 +244,8 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
     """Checks that --config can be loaded and that all fields exist.
 
     Returns:
-      `arguments` with a = between every field and its value, and values as absl reads
-      them.
+      `arguments` with a = between every field and its value, and names and values as
+      absl reads them. The parser has them, too.
 
     Raises:
       BadInput: with the nearest name that exists. A bug inside the file keeps its
@@ -264,18 +270,30 @@ def _check_config(parser: _ConfigParser, arguments: list[str]) -> list[str]:
             key = name.split(".", 1)[1]
             if _OF_A_POLICY.fullmatch(key):
                 fields[key] = _known(fields, key)
-                _make_place(config, key)
-            elif key not in fields and not _OPEN.fullmatch(key):
-                near = fields_lib.nearest(key, list(fields))
-                raise errors.BadInput(f"there is no field config.{key}.{near}")
+                place(config, key)
+            elif key not in fields and not _OPEN_KEY.fullmatch(key):
+                raise no_field(key, list(fields))
 
     def kind(name: str) -> type | None:
         return type(fields.get(name.removeprefix("config.")))
 
-    return [
-        values_lib.plain(each, kind) if each.lstrip("-")[:7] == "config." else each
+    parser.argv[1:] = [
+        _as_path(values_lib.plain(each, kind))
+        if each.lstrip("-").startswith(("config.", "noconfig."))
+        else each
         for each in arguments
     ]
+    return parser.argv[1:]
+
+
+def _as_path(argument: str) -> str:
+    """Returns a flag of a field with the name as absl reads it: `a.b['c/d']`."""
+    name, equals, value = argument.partition("=")
+    first, *parts = name.split(".")
+    for part in parts:
+        is_plain = part.isidentifier() and not keyword.iskeyword(part)
+        first += f".{part}" if is_plain else f"[{part!r}]"
+    return f"{first}{equals}{value}"
 
 
 def _known(fields: dict[str, Any], key: str) -> Any:
@@ -285,16 +303,32 @@ def _known(fields: dict[str, Any], key: str) -> Any:
     return fields.get(key, field.default if field else None)
 
 
-def _make_place(config: Any, key: str) -> None:
-    """Makes the groups that the field of a policy is in.
+def place(config: Any, key: str) -> config_dict.ConfigDict:
+    """Returns the group that a field is in. Those of a single policy are made.
 
-    Whether there is such a field and policy is known with the environment.
+    Whether there is such a policy, with such a field, is known with the environment.
+
+    Raises:
+      BadInput: there is no such group, or a policy cannot be called so.
     """
-    policies.check_name(key.split(".")[1])
-    for group in key.split(".")[:-1]:
-        if group not in config:
+    groups = key.split(".")[:-1]
+    is_own = groups[:1] == [POLICIES]
+    if is_own:
+        policies.check_name(groups[1])
+    for group in groups:
+        if is_own and group not in config:
             config[group] = config_dict.ConfigDict()
-        config = config[group]
+        config = config.get(group)
+        if not isinstance(config, config_dict.ConfigDict):
+            raise no_field(key, list(base_lib.BY_NAME))
+    return config
+
+
+def no_field(key: str, known: list[str]) -> errors.BadInput:
+    """Returns the refusal of a field that does not exist, with the nearest one."""
+    return errors.BadInput(
+        f"there is no field config.{key}.{fields_lib.nearest(key, known)}"
+    )
 
 
 def _join(arguments: list[str], takes_value: Callable[[str], bool]) -> list[str]:

@@ -12,9 +12,11 @@ from ml_collections.config_dict import config_dict
 from impala_mp import errors
 from impala_mp.config import base, fields as fields_lib, presets, user_code
 
+_CURE = "Start from config = impala_mp.config.get_base_config()."
 # Parts of a ConfigDict's errors.
 _UNKNOWN_KEY = re.compile("""(?:Key )?["'](.+?)["']""")
 _MEANT_KEY = re.compile('Did you mean "(.+?)"')
+_DOTTED_KEY = re.compile("the key (.+) contains one")
 
 
 def load(path: str, variant: str) -> Any:
@@ -45,9 +47,14 @@ def load(path: str, variant: str) -> Any:
             raise  # a bug in the file
         own = [frame for frame in frames if frame.filename != config_dict.__file__][-1]
         raise errors.BadInput(
-            f"--config={path}: {_explain(error)} ({own.filename}, line {own.lineno})"
+            f"--config={path}: {explain(error)} ({own.filename}, line {own.lineno})"
         ) from error
-    _check_whole(path, config)
+    if not isinstance(config, config_dict.ConfigDict):
+        raise errors.BadInput(
+            f"--config={path}: get_config() returns {config!r:.40}, which is not a"
+            f" config. {_CURE}"
+        )
+    check_whole(f"--config={path}", config)
     return config
 
 
@@ -77,12 +84,16 @@ def _get_config(path: str, arguments: list[str]) -> Any:
     return get_config(*arguments)
 
 
-def _explain(error: Any) -> str:
+def explain(error: Any) -> str:
     """Turns a ConfigDict's error on a field or its value into a sentence."""
     while isinstance(error, Exception):
         error = error.args[0]
     text = str(error).replace(" (reference)", "")
-    unknown = _UNKNOWN_KEY.match(text)
+    dotted, unknown = _DOTTED_KEY.search(text), _UNKNOWN_KEY.match(text)
+    if dotted:
+        return (
+            f"{dotted[1]!r} has a dot, which no name in a config may have. Rename it."
+        )
     if not unknown:
         return f"{text.partition(chr(10))[0].rstrip('.')}."
     meant = _MEANT_KEY.search(text)
@@ -90,23 +101,19 @@ def _explain(error: Any) -> str:
     return f"there is no field {unknown[1]!r}.{hint}"
 
 
-def _check_whole(path: str, config: Any) -> None:
-    """Raises BadInput unless `config` has exactly the fields of the base config."""
-    cure = "Start from config = impala_mp.config.get_base_config()."
-    if not isinstance(config, config_dict.ConfigDict):
-        raise errors.BadInput(
-            f"--config={path}: get_config() returns {config!r:.40}, which is not a"
-            f" config. {cure}"
-        )
+def check_whole(source: str, config: config_dict.ConfigDict) -> None:
+    """Checks that `config` has exactly the fields of the base config.
+
+    Raises:
+      BadInput: with `source`, where the config is from.
+    """
     whole = base.get_base_config()
     fields = fields_lib.flatten(config)
     missing = [key for key in fields_lib.flatten(whole) if fields.get(key) is None]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise errors.BadInput(
-            f"--config={path}: its config lacks {', '.join(missing[:3])}{more}. {cure}"
-        )
+        raise errors.BadInput(f"{source} lacks {', '.join(missing[:3])}{more}. {_CURE}")
     try:
         whole.update(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise errors.BadInput(f"--config={path}: {_explain(error)}") from error
+        raise errors.BadInput(f"{source}: {explain(error)}") from error

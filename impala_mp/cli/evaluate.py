@@ -1,6 +1,6 @@
 """impala-eval: plays full games with a checkpoint of a run.
 
-    impala-eval DIR [--episodes=100] [--checkpoint=best] [--greedy] [--video=FILE.gif]
+    impala-eval DIR [--episodes=100] [--checkpoint=best] [--nogreedy] [--video=FILE.gif]
     impala-eval DIR --against=random | newest | snapshot:N | DIR | module:function
 
 The last line is JSON: mean, median, std, min, max, episodes, protocol; low and high are
@@ -35,7 +35,7 @@ def _evaluate() -> None:
     greedy = flags.DEFINE_boolean(
         "greedy",
         None,
-        "Take the most likely action; default: as in the config.",
+        "Take the most likely actions, or draw them; default: evaluation.greedy.",
         flag_values=values,
     )
     video = flags.DEFINE_string(

@@ -26,7 +26,8 @@ def of_flags(values: flags.FlagValues) -> str:
     }
     for name, flag in sorted(own.items()):
         value = {"bool": "", "int": "=N"}.get(flag.flag_type(), "=VALUE")
-        text = f"--{name}{value}  {flag.help.rstrip('.')}"
+        either = "[no]" if flag.boolean and flag.default is None else ""
+        text = f"--{either}{name}{value}  {flag.help.rstrip('.')}"
         if not flag.boolean and flag.default not in (None, ""):
             text += f" (default: {flag.default})"
         lines.append(_wrap(text, initial_indent="  ", subsequent_indent=" " * 8))

@@ -12,6 +12,7 @@ import sys
 if __name__ == "__main__" and not sys.flags.safe_path:
     sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder first
 
+import contextlib
 import importlib.machinery
 import keyword
 import os
@@ -40,8 +41,9 @@ def write(
     """Creates the folder with a package called `name`; returns its files.
 
     Raises:
-      BadInput: the folder is not empty, `name` is not a package name, or there is no
-        environment, or no game, with these observations.
+      BadInput: the folder is not empty or cannot be written, `name` is not a package
+        name, or there is no environment, or no game, with these observations. Nothing
+        is left behind.
     """
     _check_name(name)
     if observations not in _OBSERVATIONS:
@@ -54,18 +56,24 @@ def write(
             f"--observations={observations} does not go with --game, whose players see"
             " numbers. Leave out one of them."
         )
-    root = pathlib.Path(folder)
-    if root.exists() and not root.is_dir():
-        raise errors.BadInput(f"{folder} is a file. Name a new folder.")
-    if root.is_dir() and any(root.iterdir()):
-        raise errors.BadInput(f"{folder} is not empty. Name a new folder.")
     chosen = {"environment": _GAME if game else observations, "network": observations}
-    return [
-        _copy(source, root, name, kind, game)
+    files = dict(
+        _renamed(source, name, kind, game)
         for source in _sources()
         for stem, _, kind in [source.stem.partition("_")]
         if chosen.get(stem, kind) == kind
-    ]
+    )
+    made: list[pathlib.Path] = []
+    try:
+        return _write_all(pathlib.Path(folder), files, made)
+    except OSError as error:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                remove = path.rmdir if path.is_dir() else path.unlink
+                remove()
+        raise errors.BadInput(
+            f"{folder} cannot be written ({error}). Name another folder."
+        ) from error
 
 
 def _check_name(name: str) -> None:
@@ -92,9 +100,8 @@ def _sources() -> list[pathlib.Path]:
     )
 
 
-def _copy(
-    source: pathlib.Path, root: pathlib.Path, name: str, kind: str, game: bool
-) -> str:
+def _renamed(source: pathlib.Path, name: str, kind: str, game: bool) -> tuple[str, str]:
+    """Returns path and text of a file in the project."""
     class_name = "".join(word.capitalize() for word in name.split("_"))
 
     def renamed(text: str) -> str:
@@ -105,10 +112,27 @@ def _copy(
     relative = source.relative_to(_TEMPLATE)
     is_choice = kind in (*_OBSERVATIONS, _GAME)
     stem = relative.stem.removesuffix(f"_{kind}") if is_choice else relative.stem
-    target = root / renamed(str(relative.with_name(stem + relative.suffix)))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(renamed(source.read_text()))
-    return str(target)
+    path = relative.with_name(stem + relative.suffix)
+    return renamed(str(path)), renamed(source.read_text())
+
+
+def _write_all(
+    root: pathlib.Path, files: dict[str, str], made: list[pathlib.Path]
+) -> list[str]:
+    """Writes files into an empty or new folder; adds to `made` all that is new."""
+    if root.exists() and not root.is_dir():
+        raise errors.BadInput(f"{root} is a file. Name a new folder.")
+    if root.is_dir() and any(root.iterdir()):
+        raise errors.BadInput(f"{root} is not empty. Name a new folder.")
+    targets = [root / path for path in files]
+    for target, text in zip(targets, files.values(), strict=True):
+        for folder in reversed(target.parents):
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
+        made.append(target)
+        target.write_text(text)
+    return [str(target) for target in targets]
 
 
 def _new() -> None:
@@ -129,7 +153,7 @@ def _new() -> None:
     game = flags.DEFINE_boolean(
         "game", False, "Write a game of two players.", flag_values=values
     )
-    folder = command_line.parse_folder(values, str(__doc__), "impala-new DIR")
+    folder = command_line.parse_path(values, str(__doc__), "impala-new DIR")
     for path in write(folder, named.value, observations.value, game.value):
         print(path)
     place = shlex.quote(folder)

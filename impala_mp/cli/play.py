@@ -1,6 +1,6 @@
 """impala-play: shows episodes of a checkpoint of a run, step by step.
 
-    impala-play DIR [--episodes=1] [--checkpoint=best] [--greedy] [--window]
+    impala-play DIR [--episodes=1] [--checkpoint=best] [--nogreedy] [--window]
         [--delay_secs=0.05]
 
 A terminal shows the picture or else the observation; beside it the policy's
@@ -17,6 +17,8 @@ import signal
 
 from impala_mp.cli import start
 
+_MAX_SECS = 3600.0  # between steps
+
 
 def _play() -> None:
     from absl import flags
@@ -31,7 +33,7 @@ def _play() -> None:
     greedy = flags.DEFINE_boolean(
         "greedy",
         None,
-        "Take the most likely action; default: as in the config.",
+        "Take the most likely actions, or draw them; default: evaluation.greedy.",
         flag_values=values,
     )
     window = flags.DEFINE_boolean(
@@ -41,7 +43,6 @@ def _play() -> None:
         "delay_secs",
         None,
         "Seconds between steps; default: 0.05, and 0 without a terminal.",
-        lower_bound=0.0,
         flag_values=values,
     )
     policy = flags.DEFINE_string(
@@ -50,6 +51,11 @@ def _play() -> None:
     which = command_line.define_checkpoint(values)
     trust = command_line.define_trust(values)
     folder = command_line.parse_run(values, str(__doc__), "impala-play DIR")
+    if delay_secs.value is not None and not 0.0 <= delay_secs.value <= _MAX_SECS:
+        raise errors.BadInput(
+            f"--delay_secs={delay_secs.value} must be from 0 to {_MAX_SECS:g}. Set"
+            " --delay_secs."
+        )
     from impala_mp.evaluation import player
 
     try:

@@ -3,7 +3,6 @@
 import itertools
 import os
 import re
-import sys
 import textwrap
 import time
 from collections.abc import Container
@@ -29,7 +28,7 @@ class What(NamedTuple):
 
 
 # Flags without a value: what follows one may be WHAT.
-_SWITCHES = {"check", "detach", "list", "trust", "version", "help", "h"}
+_SWITCHES = {"check", "detach", "trust", "version", "help", "h"}
 
 
 def take(arguments: list[str]) -> tuple[What, list[str], list[str]]:
@@ -42,9 +41,6 @@ def take(arguments: list[str]) -> tuple[What, list[str], list[str]]:
     Raises:
       BadInput: WHAT is unknown or given twice, or a field may not change.
     """
-    if "--list" in arguments:
-        print(listing())
-        sys.exit(0)
     named, changes, left = What(""), list[str](), list[str]()
     for before, argument in itertools.pairwise(["", *arguments]):
         flag = argument.lstrip("-")
@@ -63,7 +59,10 @@ def take(arguments: list[str]) -> tuple[What, list[str], list[str]]:
 
 def _takes_value(argument: str) -> bool:
     name = argument.lstrip("-")
-    is_switch = name.removeprefix("no") in _SWITCHES
+    plain = name.removeprefix("no")
+    key = plain.removeprefix("config.").removeprefix("change.")
+    field = base.BY_NAME.get(fields.without_policy(key))
+    is_switch = plain in _SWITCHES or (field and isinstance(field.default, bool))
     return bool(name) and name != argument and "=" not in name and not is_switch
 
 

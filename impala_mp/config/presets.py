@@ -7,7 +7,7 @@ import re
 import runpy
 from typing import NamedTuple
 
-from impala_mp.config import fields
+from impala_mp.config import fields, user_code
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _CONSTANT = "ENVIRONMENT"
@@ -25,11 +25,15 @@ class Preset(NamedTuple):
     def variant(self, environment: str) -> str | None:
         """Returns the variant for an environment, "" without one; None if not for it.
 
-        The module in front of an id is left out: `ale_py:ALE/Pong-v5` is `ALE/Pong-v5`.
+        A module that only registers the id is left out: `ale_py:ALE/Pong-v5` is
+        `ALE/Pong-v5`. Any other may have an environment of the same name.
         """
+        module, plain = user_code.split_id(environment)
         pattern = re.escape(self.environment).replace(r"\{\}", r"(\w+)")
-        match = re.fullmatch(pattern, environment.rpartition(":")[2])
+        match = re.fullmatch(pattern, plain)
         if not match or not self.environment:
+            return None
+        if module not in ("", "gymnasium") and not user_code.is_extra(module, plain):
             return None
         return match[1] if match.groups() else ""
 

@@ -119,7 +119,8 @@ def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
+        # Otherwise an import inside the module has failed, as of `gym` in `gym_mine`.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         package = module_name.partition(".")[0]
         cure = "put its folder on PYTHONPATH or install it."
@@ -158,7 +159,7 @@ def own_traceback(error: BaseException) -> str:
     installed package is not the user's here.
     """
     frames = list(traceback.extract_tb(error.__traceback__))
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    ours = _folder(os.path.dirname(__file__))
     own = [
         _is_the_users(each.filename) and not _is_installed(each.filename)
         for each in frames
@@ -196,10 +197,15 @@ def _is_installed(filename: str) -> bool:
     return "site-packages" in filename or "dist-packages" in filename
 
 
+def _folder(file: str) -> str:
+    """Returns the beginning of the names of files beside `file`, or below."""
+    return os.path.join(os.path.dirname(os.path.abspath(file)), "")
+
+
 def _is_the_users(filename: str) -> bool:
     loaded = (sys.modules.get(name) for name in _LIBRARIES)
     files = (module.__file__ for module in loaded if module and module.__file__)
-    ours = tuple(os.path.dirname(os.path.abspath(file)) for file in files)
+    ours = tuple(map(_folder, files))
     in_library = filename.startswith(sysconfig.get_path("stdlib"))
     if filename.startswith("<"):  # others are of generated code
         return filename.startswith(_WITHOUT_A_FILE)

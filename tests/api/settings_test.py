@@ -54,11 +54,48 @@ def test_fields_by_name_by_dots_and_as_dicts(tmp_path):
         ({"total_agent_steps": 1.5}, r"\(1.5\) must be of type int"),
         ({"optimizer.name": 3}, r"optimizer.name \(3\) must be of type str"),
         ({"network.torso": 3}, "network.torso is a int"),
+        ({"network": {"encoders": {"a.b": "mlp"}}}, "no field config.network.encoders"),
+        ({"network.encoders.a": 3}, "network.encoders.a is a int"),
+        ({"environment.kwargs.x.y": 1}, "no field config.environment.kwargs.x.y"),
+        ({"environment": {"kwargs": {"x": {"a.b": 1}}}}, "kwargs.x: 'a.b' has a dot"),
+        ({"policies": 3}, r"policies \(3\) must be a dict of its fields"),
+        ({"policies.red": 3}, r"policies.red \(3\) must be a dict of its fields"),
+        ({"policies.red.lr": 3}, "config.policies.red.lr. Did you mean 'optimizer.le"),
+        ({"policies.red.network.core": 3}, "policies.red.network.core is a int"),
+        ({"policies.update.seed": 3}, "a policy cannot be called 'update'"),
     ],
 )
 def test_refusals_name_the_field(tmp_path, given, sentence):
     with pytest.raises(errors.BadInput, match=sentence):
         _make(tmp_path, **given)
+
+
+def test_fields_of_a_policy_by_dots_and_as_dicts(tmp_path):
+    made = _make(
+        tmp_path,
+        policies={"red": {"loss.entropy_cost": 0.1, "batch_size": np.int64(8)}},
+        **{
+            "policies.red.loss": {"discount_factor": 0.9},
+            "policies.red.network.encoders.image": "mlp",
+            "policies.seed.network.torso": _Local,
+        },
+    )
+    assert fields.flatten(made.policies) == {
+        "red.batch_size": 8,
+        "red.loss.discount_factor": 0.9,
+        "red.loss.entropy_cost": 0.1,
+        "red.network.encoders.image": "mlp",
+        "seed.network.torso": f"{__name__}:_Local",
+    }
+
+
+def test_an_argument_of_another_type_is_refused(tmp_path):
+    config = config_lib.get_base_config()
+    config.environment.kwargs = {"size": 5, "limits": {"high": 1}}
+    limits = {"environment.kwargs.limits.high": 2}
+    assert _make(tmp_path, None, config, **limits).environment.kwargs.limits.high == 2
+    with pytest.raises(errors.BadInput, match=r"kwargs.size: .*'size'. big is of"):
+        _make(tmp_path, None, config, **{"environment.kwargs.size": "big"})
 
 
 def test_a_name_means_what_it_means_to_impala_train(tmp_path):

@@ -64,6 +64,19 @@ def test_help_shows_this_runs_values_and_nothing_of_absl():
     assert "undefok" not in _call("train", "--help").stdout
 
 
+def test_help_shows_a_flag_that_has_no_default_with_its_opposite():
+    text = _call("play", "--help").stdout
+    assert "  --[no]greedy  Take the most likely actions, or draw them" in text
+    assert "  --window  " in text
+
+
+@pytest.mark.parametrize("flag", ["--list", "-list", "--list=true"])
+def test_presets_are_listed_and_nothing_is_trained(flag):
+    done = _call("train", "catch", flag, "--config.batch_size=-3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Presets, with :VARIANT")
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [
@@ -208,10 +221,57 @@ def test_any_argument_of_the_environment_is_a_field(monkeypatch, tmp_path):
         config.environment.other = 3  # the rest is locked as ever
 
 
-@pytest.mark.parametrize("field", ["environment.kwarg.x", "environment.kwargs.x.y"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("environment.kwarg.x", "environment.kwargs.x.y", "environment.kwargs."),
+        *("network.encoders.a.b", "environment.kwargs.a b"),
+    ],
+)
 def test_other_new_fields_are_refused(monkeypatch, tmp_path, field):
     with pytest.raises(errors.BadInput, match="there is no field"):
         _parse(monkeypatch, tmp_path, "--config=BASE", f"--config.{field}=1")
+
+
+def test_encoders_policies_and_arguments_have_any_name(monkeypatch, tmp_path):
+    """Also one that is no name in Python: absl reads a field as an expression."""
+    config = _parse(
+        monkeypatch,
+        tmp_path,
+        "--config=BASE",
+        *("--config.network.encoders.image=mlp", "--config.network.encoders.0=nature"),
+        *("--config.network.encoders.a/b-c", "my_network:torso"),
+        *("--config.environment.kwargs.lambda=0.5", "--config.evaluation.kwargs.in=1"),
+        *("--config.policies.red.network.encoders.it's=mlp", "--config.seed=3"),
+        *("--config.policies.red.loss.entropy_cost=0.1", "--config.policies.0.seed=2"),
+    )
+    assert fields.flatten(config.network.encoders) == {
+        "0": "nature",
+        "a/b-c": "my_network:torso",
+        "image": "mlp",
+    }
+    assert fields.flatten(config.policies) == {
+        "0.seed": 2,
+        "red.loss.entropy_cost": 0.1,
+        "red.network.encoders.it's": "mlp",
+    }
+    assert config.environment.kwargs["lambda"] == 0.5
+    assert config.evaluation.kwargs["in"] == 1
+    assert config.seed == 3
+
+
+def test_a_policys_field_inside_a_value_is_refused(monkeypatch, tmp_path):
+    path = tmp_path / "red.py"
+    path.write_text(_get_config("config.policies = {'red': {'batch_size': 3}}"))
+    for field in ("policies.red.batch_size.x", "policies.red.batch_size.x.y"):
+        with pytest.raises(errors.BadInput, match=f"no field config.{field}"):
+            _parse(monkeypatch, tmp_path, f"--config={path}", f"--config.{field}=1")
+
+
+def test_a_dict_with_a_dot_in_a_name_is_refused(monkeypatch, tmp_path):
+    value = "--config.environment.kwargs.x={'a.b': 1}"
+    with pytest.raises(errors.BadInput, match=r"^'a\.b' has a dot, .* Rename it\.$"):
+        _parse(monkeypatch, tmp_path, "--config=BASE", value)
 
 
 def _get_config(statement, result="config"):
@@ -235,8 +295,8 @@ def _get_config(statement, result="config"):
         ("def get_config(variant): ...", "needs a variant. Use --config=.*py:VARIANT"),
         (_get_config("", "None"), "returns None, which is not a config. Start from"),
         (_get_config("", "config.to_dict()"), "which is not a config"),
-        (_get_config("", "config.actors"), "its config lacks .* more. Start from"),
-        (_get_config("config.seed = None"), "its config lacks seed. Start from"),
+        (_get_config("", "config.actors"), "bad.py lacks .* more. Start from"),
+        (_get_config("config.seed = None"), "bad.py lacks seed. Start from"),
         (
             _get_config("config.batch_sise = 3"),
             r"no field 'batch_sise'. Did you mean 'batch_size'\? \(.*py, line 6\)",
@@ -246,6 +306,7 @@ def _get_config(statement, result="config"):
         (_get_config("config.batch_size = 'x'"), "'batch_size'. x is .*'str'.*line 6"),
         (_get_config("config.loss = 3"), "'loss'. 3 is of original type <class 'int'>"),
         (_get_config("config.unlock(); config.new = 3"), "there is no field 'new'"),
+        (_get_config("config.network.encoders = {'a.b': 'mlp'}"), "'a.b' has a dot"),
     ],
 )
 def test_a_file_that_gives_no_config_is_refused(monkeypatch, tmp_path, text, sentence):
@@ -384,6 +445,12 @@ def _damage(folder):
 )
 def test_evaluations_are_refused(arguments, sentence):
     _refused(_call("evaluate", *arguments), sentence)
+
+
+@pytest.mark.parametrize("secs", ["nan", "inf", "-1", "1e300"])
+def test_a_pause_that_has_no_length_is_refused(secs):
+    done = _call("play", "nowhere", f"--delay_secs={secs}")
+    _refused(done, "--delay_secs=", "must be from 0 to 3600")
 
 
 def test_a_deleted_folder_and_ascii_output_give_sentences(tmp_path):

@@ -175,6 +175,22 @@ def test_nothing_is_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("there", ["", "new"])
+def test_what_cannot_be_written_is_refused_and_removed(tmp_path, monkeypatch, there):
+    def write(path, text):
+        if path.name == "network.py":
+            path.touch()
+            raise OSError(28, "No space left on device")
+        return whole(path, text)
+
+    whole = pathlib.Path.write_text
+    (tmp_path / there).mkdir(exist_ok=True)
+    monkeypatch.setattr(pathlib.Path, "write_text", write)
+    with pytest.raises(errors.BadInput, match="new/a/b cannot be written .*No space"):
+        new.write(str(tmp_path / "new" / "a" / "b"))
+    assert [path.name for path in tmp_path.rglob("*")] == ([there] if there else [])
+
+
 def test_an_empty_folder_will_do_and_a_name_of_an_earlier_project(
     tmp_path, monkeypatch
 ):
@@ -190,6 +206,7 @@ def test_an_empty_folder_will_do_and_a_name_of_an_earlier_project(
     [
         ([], "one folder is required, but none is given. Use: impala-new DIR"),
         (["."], ". is not empty"),
+        (["README.md/new"], "README.md/new cannot be written ([Errno 20] Not a dir"),
         (["new", "--name=json"], "--name=json is an existing module"),
         (["new", "--observations=sounds"], "--observations=sounds is unknown. Choose"),
     ],

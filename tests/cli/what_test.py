@@ -30,6 +30,7 @@ def _preset(name):
         ("Acrobot-v1", "environment=Acrobot-v1"),
         ("my_game:MyGame-v0", "environment=my_game:MyGame-v0"),
         ("my_game:make", "environment=my_game:make"),
+        ("my_game:Catch", "environment=my_game:Catch"),
     ],
 )
 def test_what_is_named(name, expected):
@@ -75,6 +76,11 @@ def test_a_folder_that_is_no_run_does_not_hide_a_preset(tmp_path, monkeypatch):
 def test_values_of_flags_are_not_what():
     arguments = ["--workdir", "runs/x", "--config", "catch.py", "--config.seed", "1"]
     assert what.take(arguments) == (what.What(""), [], arguments)
+    for switch in (
+        *("--detach", "--config.loss.popart", "--noconfig.loss.popart"),
+        *("--config.policies.red.loss.popart", "--change.evaluation.film"),
+    ):
+        assert what.take([switch, "catch"])[0].config == _preset("catch")
     with pytest.raises(errors.BadInput, match="preset .* environment .* folder of a"):
         command_line.load([])
 

@@ -37,6 +37,10 @@ def test_variants_are_those_that_the_file_takes():
         ("CartPole-v0", None),
         ("MinAtar/Breakout-v0", None),
         ("Acrobot-v1", None),
+        ("my_game:Catch", None),  # the user's class
+        ("my_robots:Ant-v5", None),
+        ("my_games:ALE/Pong-v5", None),
+        ("CartPole-v1,my_game:Catch", None),
         ("", None),
     ],
 )

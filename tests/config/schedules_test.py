@@ -1,12 +1,13 @@
 """Schedules against their formulas, what is refused of them, and the ladder."""
 
 import math
+import re
 import types
 
 import pytest
 
 from impala_mp import config as config_lib, errors
-from impala_mp.config import schedules, validation
+from impala_mp.config import base, schedules, validation
 
 
 def test_constant():
@@ -90,3 +91,14 @@ def _rungs(over):
 def test_rungs_are_of_actors_or_of_environments():
     assert _rungs("actors") == [[1.0] * 3, [6.0] * 3]
     assert _rungs("environments") == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
+
+
+def test_descriptions_name_only_fields_that_there_are():
+    """The factor on the learning rate has a schedule alone."""
+    groups = "|".join(group.name for group in base.GROUPS if group.name)
+    for field in base.FIELDS:
+        for name in re.findall(rf"\b(?:{groups})\.[a-z_]+", field.meaning):
+            assert name in base.BY_NAME, field.name
+    meaning = base.BY_NAME["schedules.learning_rate_factor"].meaning
+    assert meaning == "schedule of the factor on optimizer.learning_rate"
+    assert base.BY_NAME["schedules.epsilon"].meaning == "schedule of actors.epsilon"

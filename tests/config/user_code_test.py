@@ -93,3 +93,17 @@ def test_a_missing_package_of_games_names_its_extra(monkeypatch):
         user_code.import_module("environment.id", name, name.partition(":")[0])
     with pytest.raises(errors.BadInput, match="put its folder on PYTHONPATH"):
         user_code.import_module("environment.id", "no_such:x", "no_such")
+
+
+def test_a_module_whose_import_fails_is_not_missing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "absent_mine.py").write_text("import absent")
+    with pytest.raises(ModuleNotFoundError, match="'absent'"):
+        user_code.import_module("environment.id", "absent_mine:x", "absent_mine")
+    with pytest.raises(errors.BadInput, match="no module 'absent.mine' to import"):
+        user_code.import_module("environment.id", "absent.mine:x", "absent.mine")
+
+
+def test_a_package_called_like_a_library_is_not_part_of_it():
+    package = f"{os.path.dirname(errors.__file__)}_games/world.py"
+    assert user_code.place([(package, 3, "step")]).endswith("world.py:3, in step)")

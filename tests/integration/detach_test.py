@@ -8,7 +8,12 @@ import subprocess
 import sys
 import time
 
-from impala_mp.storage import files
+import pytest
+
+from impala_mp import config as config_lib, errors
+from impala_mp.cli import detach
+from impala_mp.monitoring import health as health_lib
+from impala_mp.storage import files, workdir
 
 
 def _train(folder, *arguments):
@@ -48,3 +53,57 @@ def test_bad_input_is_told_and_nothing_is_left(tmp_path):
     assert "batch_size (-3) must be at least 0" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def refusing(tmp_path, monkeypatch):
+    """A training that prints its arguments and fails; the folder of the run."""
+    script = tmp_path / "python"
+    script.write_text('#!/bin/sh\necho "refused: $*"\nexit 2\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    return tmp_path / "made" / "run"
+
+
+@pytest.mark.parametrize("flag", ["--detach", "--detach=true", "--flagfile=flags"])
+def test_a_training_in_the_background_does_not_detach_again(refusing, capsys, flag):
+    assert detach.train(["catch", flag], str(refusing)) == 2
+    assert capsys.readouterr().err.endswith(f"catch {flag} --nodetach\n")
+    assert not refusing.parent.exists()
+
+
+def test_a_failed_resume_prints_its_own_output_and_keeps_the_earlier(refusing, capsys):
+    refusing.parent.mkdir()
+    log = refusing.parent / "run.log"
+    log.write_text("the first run\n")
+    assert detach.train(["catch"], str(refusing)) == 2
+    assert capsys.readouterr().err.startswith("refused")
+    assert log.read_text().startswith("the first run\nrefused")
+
+
+def test_output_that_cannot_be_written_is_refused_and_nothing_is_left(refusing):
+    name = "x" * 253  # a folder may be called so, but no file with .log behind it
+    with pytest.raises(errors.BadInput, match="cannot be written .* another --workdir"):
+        detach.train(["catch"], str(refusing / name))
+    assert not refusing.parent.exists()
+
+
+def test_the_folder_of_a_live_run_is_refused_and_its_output_stays(refusing):
+    live = workdir.Workdir(str(refusing))
+    live.open(config_lib.get_base_config())
+    log = refusing.parent / "run.log"
+    log.write_text("the live run\n")
+    with pytest.raises(errors.BadInput, match="is in use by a live run"):
+        detach.train(["catch"], str(refusing))
+    live.close()
+    assert log.read_text() == "the live run\n"
+
+
+def test_the_health_of_another_run_in_the_folder_does_not_count(tmp_path):
+    status = health_lib.Status("supervisor", 0, 7, 0, "running", 0, 0.0, "")
+    health = {"time": 100.0, "bottleneck": "", "stall": ""}
+    assert not detach._runs(str(tmp_path), 7, 99.0)
+    health_lib.write(str(tmp_path), {**health, "processes": [status._asdict()]})
+    assert detach._runs(str(tmp_path), 7, 99.0)
+    assert not detach._runs(str(tmp_path), 7, 101.0)  # an earlier one, long ended
+    assert not detach._runs(str(tmp_path), 8, 99.0)  # a live one
