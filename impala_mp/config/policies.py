@@ -129,18 +129,18 @@ def _of_policy(config: Any, name: str, share: float) -> Any:
     found.batch_size = round(config.batch_size * share)
     with found.unlocked():
         found.policies = config_dict.ConfigDict()
-    for field, value in own.items():
-        try:
-            if group := _open_field(field):
-                fields.get(found, group)[field.removeprefix(f"{group}.")] = value
-            else:
-                found.update_from_flattened_dict({field: value})
-        except (TypeError, ValueError) as error:
-            kind = type(base.BY_NAME[field].default).__name__
-            raise errors.BadInput(
-                f"policies.{name}.{field} ({value!r}) must be of type {kind}. Set"
-                f" config.policies.{name}.{field}."
-            ) from error
+        for field, value in own.items():
+            try:
+                if group := _open_field(field):
+                    fields.get(found, group)[field.removeprefix(f"{group}.")] = value
+                else:
+                    found.update_from_flattened_dict({field: value})
+            except (TypeError, ValueError) as error:
+                kind = type(base.BY_NAME[field].default).__name__
+                raise errors.BadInput(
+                    f"policies.{name}.{field} ({value!r}) must be of type {kind}. Set"
+                    f" config.policies.{name}.{field}."
+                ) from error
     # Of the run's settings, those that this policy's algorithm does not read.
     effects.reset(found, kept=own)
     return found

@@ -11,16 +11,18 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from impala_mp import errors
-from impala_mp.config import arguments, by_value, derived, user_code
+from impala_mp.config import arguments, by_value, derived, fields, user_code
 
 _FOLDERS = ("impala_mp", "trained")  # below the user's folder for state
 _MAX_FOLDERS_BYTES = 2**16
+_OF_NETWORK = re.compile(r"(policies\..*\.)?network\.(torso|core|encoders\..*)")
 
 
 class Name(NamedTuple):
@@ -43,9 +45,13 @@ def names(config: Any) -> list[Name]:
         for group in ("environment", "evaluation")
         for each in arguments.references(arguments.encode(config[group].kwargs))
     ]
-    network = config.network
-    parts += [("network.torso", network.torso), ("network.core", network.core)]
-    parts += [(f"network.encoders.{k}", v) for k, v in network.encoders.items()]
+    networks = {"network": config.network, "policies": config.policies}
+    parts += [
+        (field, value)
+        for group, each in networks.items()
+        for name, value in fields.flatten(each).items()
+        if _OF_NETWORK.fullmatch(field := f"{group}.{name}")
+    ]
     for field, name in parts:
         if isinstance(name, str) and ":" in name:
             found.append(Name(field, name, name.partition(":")[0]))

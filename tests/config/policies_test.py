@@ -44,6 +44,14 @@ def test_a_single_policy_has_the_config_of_the_run():
     assert policies.of_run(config, {"": 4})[0] is config
 
 
+def test_a_policy_has_its_own_entries_of_fields_that_take_any_name():
+    config = _config(prey={"network": {"encoders": {"arm": "mlp"}}})
+    config.network.encoders = {"leg": "mlp"}
+    of_hunters, of_prey = policies.of_run(config, PLAYERS)
+    assert of_hunters.network.encoders.to_dict() == {"leg": "mlp"}
+    assert of_prey.network.encoders.to_dict() == {"arm": "mlp", "leg": "mlp"}
+
+
 @pytest.mark.parametrize(
     ("own", "text"),
     [

@@ -44,6 +44,8 @@ def test_all_code_of_a_config_is_named():
     )
     config.network.encoders.arm = "f.g:arm"
     config.network.encoders.leg = "mlp"
+    config.policies.red = {"network": {"torso": "g:torso", "core": "lstm"}}
+    config.policies.blue = {"network": {"encoders": {"arm": "h:arm"}}}
     config.environment.kwargs.call = [(os.system, {1: operator.add})]
     config.environment.kwargs.dtype = np.float32
     assert [(each.field, each.name, each.module) for each in trust.names(config)] == [
@@ -53,9 +55,11 @@ def test_all_code_of_a_config_is_named():
         ("environment.id", "minigrid:MinAtar/x", "minigrid"),
         ("environment.kwargs", "_operator:add", "_operator"),
         ("environment.kwargs", "posix:system", "posix"),
-        ("network.torso", "d:torso", "d"),
         ("network.core", "e:core", "e"),
         ("network.encoders.arm", "f.g:arm", "f.g"),
+        ("network.torso", "d:torso", "d"),
+        ("policies.blue.network.encoders.arm", "h:arm", "h"),
+        ("policies.red.network.torso", "g:torso", "g"),
     ]
 
 
