@@ -11,10 +11,32 @@ live changes too.
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
 from impala_mp import errors
 from impala_mp.monitoring import curves, figures
 from impala_mp.storage import files
+
+
+def _named(groups: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the folders of each group by its label, or by the end of its path.
+
+    Paths with the same end are names as they are.
+
+    Raises:
+      BadInput: two groups have one name.
+    """
+    pairs = [(label, path) for label, _, path in (g.rpartition("=") for g in groups)]
+    ends = [os.path.basename(os.path.normpath(path)) for _, path in pairs]
+    named: dict[str, list[str]] = {}
+    for (label, path), end in zip(pairs, ends, strict=True):
+        name = label or (path if ends.count(end) > 1 else end)
+        if name in named:
+            raise errors.BadInput(
+                f"two groups have the name {name!r}. Give each its own: LABEL={path}."
+            )
+        named[name] = path.split(",")
+    return named
 
 
 def main() -> None:
@@ -26,12 +48,8 @@ def main() -> None:
     parser.add_argument("--key", default="episode/return_mean", help="what to draw")
     parser.add_argument("--x", default="agent_steps", help="agent_steps, time_secs...")
     arguments = parser.parse_args()
-    groups = {}
-    for group in arguments.groups:
-        label, _, folders = group.rpartition("=")
-        name = label or os.path.basename(os.path.normpath(folders))
-        groups[name] = folders.split(",")
     try:
+        groups = _named(arguments.groups)
         files.check_place("output", arguments.output)
         figures.check_ending("--output", arguments.output)
         curves.plot(groups, arguments.output, key=arguments.key, x=arguments.x)

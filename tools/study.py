@@ -86,6 +86,26 @@ def _check_result(run: _Run) -> None:
         )
 
 
+def _grouped(made: list[_Run]) -> dict[str, list[_Run]]:
+    """Returns the runs of each experiment by its name.
+
+    Raises:
+      BadInput: two experiments have one name, or a result is there of another config.
+    """
+    groups: dict[str, list[_Run]] = {}
+    for run in made:
+        name = run.folder.parent.name
+        group = groups.setdefault(name, [])
+        if run.folder in (other.folder for other in group):
+            raise errors.BadInput(
+                f"two experiments have the name {name!r}, and so one folder. Rename a"
+                " file."
+            )
+        _check_result(run)
+        group.append(run)
+    return groups
+
+
 def _is_trained(run: _Run) -> bool:
     """Returns True if a run has come to its end; it is not started again."""
     return (run.folder / "evaluation.json").exists()
@@ -265,10 +285,7 @@ def _main() -> None:
         for seed in range(options.seeds)
         for experiment in dict.fromkeys(options.experiments)
     ]
-    groups: dict[str, list[_Run]] = {}
-    for run in made:
-        _check_result(run)
-        groups.setdefault(run.folder.parent.name, []).append(run)
+    groups = _grouped(made)
     places = _places(groups, options.x, options.lines) if options.x else {}
     scores = study_page.read_scores(options.scores) if options.scores else None
     if scores is not None:  # before hours of training
@@ -294,7 +311,10 @@ def _main() -> None:
         folders = {name: [run.folder for run in runs] for name, runs in groups.items()}
         returns = {name: row["returns"] for name, row in rows.items()}
         at_once = 1 if shared_out else options.jobs
-        study_page.write(options.page, command, folders, returns, scores, at_once)
+        which = options.checkpoint
+        study_page.write(
+            options.page, command, folders, returns, scores, at_once, which
+        )
 
 
 if __name__ == "__main__":

@@ -109,11 +109,12 @@ def _line(name: str, seeds: list[Seed], jobs: int) -> str:
     spread = f"{low:.4g} to {high:.4g}" if len(values) > 1 else "one seed"
     hours = sum(seed.secs * seed.cores for seed in seeds) / jobs / 3600.0
     secs = sorted(seed.secs for seed in seeds)
+    steps = sorted({seed.agent_steps for seed in seeds})
     cells = (
         f"`{name}`",
         ", ".join(f"{value:.4g}" for value in values),
         f"{interquartile_mean(values):.4g} ({spread})",
-        f"{seeds[0].agent_steps:,}",
+        " to ".join(f"{each:,}" for each in dict.fromkeys((steps[0], steps[-1]))),
         f"{secs[0]:,.0f} to {secs[-1]:,.0f}",
         f"{hours:.2f}",
     )
@@ -138,10 +139,13 @@ def write(
     returns: dict[str, list[float]],
     scores: dict[str, list[float]] | None,
     jobs: int = 1,
+    checkpoint: str = "newest",
 ) -> None:
     """Writes the page, and its figures into figures/ beside it.
 
-    `jobs`: runs at a time on the same cores.
+    Args:
+      jobs: runs at a time on the same cores.
+      checkpoint: that has the returns.
 
     Raises:
       BadInput: an experiment has no pair of `scores`.
@@ -164,10 +168,10 @@ def write(
         "",
         f"```text\n{command}\n```",
         "",
-        "Returns are means of 100 full games after training. IQM is the interquartile",
-        "mean over seeds, with its 95 % bootstrap interval. Seconds count from the",
-        "start of a run to its final evaluation. Core-hours are the cores of each run",
-        "over its time, divided by the runs that shared them.",
+        f"Returns are means of 100 full games of the `{checkpoint}` checkpoint.",
+        "IQM is the interquartile mean over seeds, with its 95 % bootstrap interval.",
+        "Seconds count from the start of a run to its final evaluation. Core-hours are",
+        "the cores of each run over its time, divided by the runs that shared them.",
         "",
         "| experiment | return, by seed | IQM | agent steps | seconds | core-hours |",
         "|---|---|---|---|---|---|",

@@ -13,6 +13,12 @@ POPART_SCALES = (1e-4, 1e15)
 _field, _group = schema.field, schema.group
 _TABLE = (*learning_fields.TABLE, *operation_fields.TABLE)
 
+
+def _of(live: schema.Field) -> str:
+    """Returns what a live value is: its field, or its meaning if it is none."""
+    return f"the {live.meaning}" if live.scheduled_only else live.name
+
+
 # Live hyperparameters by the name under which they are scheduled and overridden.
 LIVE = {
     field.short_name: field for group in _TABLE for field in group.fields if field.live
@@ -31,7 +37,7 @@ GROUPS = (
         "Schedules of live values over agent steps:"
         f" {'; '.join(schedules.KINDS.values())}. Empty: the field of that name holds"
         " (learning_rate_factor: 1).",
-        *(_field(name, "", f"schedule of {live.name}") for name, live in LIVE.items()),
+        *(_field(name, "", f"schedule of {_of(live)}") for name, live in LIVE.items()),
         changeable=True,
     ),
     _group(
@@ -63,7 +69,7 @@ GROUPS = (
             _field(
                 f"ranges.{name}",
                 (),
-                f"lowest and highest value of {live.name}; members begin spread over"
+                f"lowest and highest value of {_of(live)}; members begin spread over"
                 " it; empty: it is the same for all",
                 schema.range_or_empty(),
             )

@@ -27,8 +27,9 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("seed", 0, "seed of all random numbers", at_least=0),
         _field("total_agent_steps", 300_000, "agent steps (decisions, not frames)",
             at_least=1, operational=True),
-        _field("algorithm", "impact", "impact: PPO's surrogate, with a target network;"
-            " dqn: action values; iqn: quantiles of the returns of actions",
+        _field("algorithm", "impact", "vtrace: IMPALA's actor-critic; impact: PPO's"
+            " surrogate, with a target network; dqn: action values; iqn: quantiles of"
+            " the returns of actions",
             one_of=("vtrace", "impact", "dqn", "iqn")),
         _field("unroll_length", 64, "T, agent steps of one unroll", at_least=1),
         _field("batch_size", 0, "B, trajectories of one update; 0 (auto): an unroll of"
@@ -141,7 +142,7 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             one_of=("adam", "rmsprop_tensorflow", "rmsprop_torch"), fixed=True),
         _field("learning_rate", 1e-3, "learning rate at the start of the run",
             above=0, finite=True),
-        _field("learning_rate_factor", 1.0, "factor on the learning rate", _COST,
+        _field("learning_rate_factor", 1.0, "factor on optimizer.learning_rate", _COST,
             live=True, scheduled_only=True),
         _field("schedule", "linear", "of the learning rate; linear: to 0 over"
             " total_agent_steps",

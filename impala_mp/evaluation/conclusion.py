@@ -13,10 +13,10 @@ from typing import Any
 from PIL import Image
 
 from impala_mp import errors
-from impala_mp.config import derived
+from impala_mp.config import derived, fields
 from impala_mp.environments import bad_data, vector
 from impala_mp.evaluation import evaluate, saved_run
-from impala_mp.monitoring import curves
+from impala_mp.monitoring import curves, evidence
 from impala_mp.networks import agent
 from impala_mp.storage import best_checkpoint, evaluations, files, workdir
 from impala_mp.workers import evaluator, film as film_lib, line_up
@@ -92,7 +92,8 @@ def _final(run: saved_run.SavedRun, agents: Agents) -> tuple[str, str]:
         return f"none; {error}", ""
     greedy_first = bool(run.config.evaluation.greedy)
     order = sorted(lines, reverse=not greedy_first)  # greedy, sampled
-    sentence = _difference(lines)
+    cost = evidence.field("loss.entropy_cost", fields.flatten(run.config))
+    sentence = _difference(lines, cost)
     with _reported("The final evaluation"):
         for kind in order:
             evaluations.append(run.path, lines[kind])
@@ -126,22 +127,25 @@ def _alone(
     return alone, [agents[run.names.index(member)]]
 
 
-def _difference(lines: dict[str, Any]) -> str:
-    """Returns a sentence if greedy and sampled games differ beyond chance; or ""."""
+def _difference(lines: dict[str, Any], cost: str) -> str:
+    """Returns a sentence if greedy and sampled games differ beyond chance; or "".
+
+    `cost` is the field that sets the entropy's cost, in words.
+    """
     if len(lines) < 2:
         return ""
     greedy, sampled = lines[evaluations.GREEDY], lines[evaluations.SAMPLED]
-    if greedy["low"] > sampled["high"]:
+    if not evaluations.are_apart(greedy, sampled):
+        return ""
+    if greedy["mean"] > sampled["mean"]:
         return (
             "Greedy actions are better than sampled ones: act greedily, or let the"
-            " entropy fall with a lower config.loss.entropy_cost."
+            f" entropy fall with a lower {cost}."
         )
-    if greedy["high"] < sampled["low"]:
-        return (
-            "Sampled actions are better than greedy ones: the policy needs its"
-            " randomness. Act with samples, or train for longer."
-        )
-    return ""
+    return (
+        "Sampled actions are better than greedy ones: the policy needs its"
+        " randomness. Act with samples, or train for longer."
+    )
 
 
 def _number(value: float) -> str:
@@ -250,12 +254,16 @@ def _show_in_tensorboard(run: saved_run.SavedRun) -> None:
     """Adds the final evaluation, and the film if there is one."""
     from impala_mp.storage import event_file  # its import takes long
 
-    lines = [x for x in evaluations.read(run.path) if x["purpose"] == evaluations.FINAL]
+    means = {
+        f"evaluation/final_{each['policy']}": each["mean"]
+        for each in evaluations.read(run.path)
+        if each["purpose"] == evaluations.FINAL
+        and each["agent_steps"] == run.agent_steps
+    }
     try:
         events = event_file.EventFile(run.path)
-        for line in lines[-2:]:
-            tag = f"evaluation/final_{line['policy']}"
-            events.add(run.agent_steps, {tag: line["mean"]}, {})
+        for tag, mean in means.items():
+            events.add(run.agent_steps, {tag: mean}, {})
         film = os.path.join(run.path, _FILM)
         if os.path.exists(film):
             with Image.open(film) as image:

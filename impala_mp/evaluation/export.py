@@ -32,11 +32,18 @@ class GreedyPolicy(nn.Module):
     environment takes it; `policy_logits`, or `q_values` of action values; `baseline`,
     unless it depends on more than the policy; `next_core_state/0` and so on. Each leaf
     of a nested observation or action has a name with its path, such as
-    `observation/arm/0`.
+    `observation/arm/0`. Values are in units of reward.
     """
 
-    def __init__(self, policy: agent.Agent, environment: specs.EnvironmentSpec) -> None:
+    def __init__(
+        self,
+        policy: agent.Agent,
+        environment: specs.EnvironmentSpec,
+        restore: saved_run.Restorer = lambda values: values,
+    ) -> None:
+        """`restore` gives the agent's values in units of reward."""
         super().__init__()
+        self._restore = restore
         self.network = policy.network
         self._policy, self.outputs_name = policy, policy.outputs_name
         self._observation = environment.observation
@@ -62,14 +69,15 @@ class GreedyPolicy(nn.Module):
         time_step = self._time_step(inputs)
         values = {}
         if self._has_value:
-            outputs, values["baseline"], core = policy.look(time_step, state)
+            outputs, baseline, core = policy.look(time_step, state)
+            values["baseline"] = self._restore(baseline)
         else:
             outputs, core = policy.look_for_policy(time_step, state)
         action = policy.distribution.mode(outputs)  # of values, too, the largest
         state = policy.remember(time_step, action, core)
         return {
             **dict(_named("action", self._to_environment(action))),
-            self.outputs_name: outputs,
+            self.outputs_name: self._restore(outputs),
             **values,
             **dict(zip(self.carried, state, strict=True)),
         }
@@ -199,7 +207,9 @@ def _policy_and_rows(
         environment.close()
     several = len(environment.policies) > 1
     number = environment.policies.index(*run.policies) if several else 0
-    module = GreedyPolicy(policy, environment.specs[number])
+    (config,) = run.configs()
+    restore = saved_run.restorer(config)
+    module = GreedyPolicy(policy, environment.specs[number], restore)
     module.eval().requires_grad_(False)
     count = environment.num_columns[number]
     return module, module.rows(rows[number], policy.initial_state(count))

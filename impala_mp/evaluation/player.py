@@ -128,11 +128,12 @@ class _Mind:
         policy: agent.Agent,
         num_columns: int,
         to_environment: Callable[[types.Nest], types.Nest],
+        restore: saved_run.Restorer,
         greedy: bool,
         generator: torch.Generator,
     ) -> None:
         self._policy, self._to_environment = policy, to_environment
-        self._greedy, self._generator = greedy, generator
+        self._restore, self._greedy, self._generator = restore, greedy, generator
         self._state = policy.initial_state(num_columns)
 
     @torch.inference_mode()
@@ -148,13 +149,13 @@ class _Mind:
         """Returns what it does as `player`, and expects; nothing of the rewards."""
         return spectators.Part(
             player=player,
-            elements=self._policy.describe(self._outputs[column]),
+            elements=self._policy.describe(self._restore(self._outputs[column])),
             action=nest.map_structure(
                 lambda leaf: leaf[column].numpy().copy(),
                 self._to_environment(self._output.action),
             ),
             acts=True,
-            value=float(self._output.baseline[column]),
+            value=float(self._restore(self._output.baseline[column])),
             reward=0.0,
             episode_return=0.0,
         )
@@ -170,9 +171,20 @@ def _moments(
     generator = torch.Generator().manual_seed(seeding.torch_seed(run.seed()))
     count, camera = environment.num_envs, _Camera(environment)
     minds = [
-        _Mind(policy, columns, specs.to_environment(spec.action), greedy, generator)
-        for policy, columns, spec in zip(
-            agents, environment.num_columns, environment.specs, strict=True
+        _Mind(
+            policy,
+            columns,
+            specs.to_environment(spec.action),
+            saved_run.restorer(config),
+            greedy,
+            generator,
+        )
+        for policy, columns, spec, config in zip(
+            agents,
+            environment.num_columns,
+            environment.specs,
+            run.configs(),
+            strict=True,
         )
     ]
     time_step = environment.reset(seeding.environment_seeds(run.seed(), count))

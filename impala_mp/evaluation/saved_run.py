@@ -3,17 +3,21 @@
 import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from impala_mp import errors, seeding, specs
+from impala_mp.algorithms import action_returns
 from impala_mp.config import derived, policies as policies_lib
 from impala_mp.environments import factory, members, vector
 from impala_mp.networks import agent as agent_lib
 from impala_mp.storage import checkpoint, trust as trust_lib, workdir
 from impala_mp.workers import memory_limit
+
+Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 
 class SavedRun:
@@ -186,6 +190,13 @@ class SavedRun:
     def seed(self) -> np.random.SeedSequence:
         """Returns the seed of all games that this run plays."""
         return seeding.sequence(self.config.seed, "evaluator")
+
+
+def restorer(config: Any) -> Restorer:
+    """Returns a function that gives an agent's values in units of reward."""
+    if derived.learns_action_values(config) and config.dqn.rescaling == "hyperbolic":
+        return action_returns.restore
+    return lambda values: values
 
 
 def _chosen(path: str, there: tuple[str, ...], policy: str) -> tuple[str, ...]:

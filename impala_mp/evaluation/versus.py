@@ -306,34 +306,29 @@ def outcome(
 ) -> Outcome:
     """Counts games by whether `side` has more than the best of the other sides.
 
-    The return of a side is the sum of the returns of its players.
+    The return of a side is the sum of the returns of its players, in all episodes that
+    they had in the game.
     """
     players_ = environment.players
-    by_column: dict[int, list[float]] = {}
-    for column, value in zip(played.columns, played.returns, strict=True):
-        by_column.setdefault(column, []).append(value)
+    sides = roster.sides_of(players_)
+    games: dict[int, list[tuple[int, float]]] = {}
+    for game, column, value in zip(
+        played.games, played.columns, played.returns, strict=True
+    ):
+        games.setdefault(game, []).append((column % len(players_), value))
     wins = draws = losses = 0
     own: list[float] = []
-    for first in range(0, environment.num_envs, len(players_)):
-        columns = [by_column.get(first + p, []) for p in range(len(players_))]
-        for returns in zip(*columns, strict=False):
-            ours, best = _compare(returns, side, roster.sides_of(players_))
-            own.append(ours)
-            wins += ours > best
-            draws += ours == best
-            losses += ours < best
+    for episodes in games.values():
+        totals = {
+            name: math.fsum(value for player, value in episodes if player in members)
+            for name, members in sides.items()
+        }
+        ours = totals.pop(side)
+        best = max(totals.values())
+        own.append(ours)
+        wins += ours > best
+        draws += ours == best
+        losses += ours < best
     if not own:
         raise evaluator.NoGameEnded("no game has ended against the opponent.")
     return Outcome(wins, draws, losses, statistics.fmean(own))
-
-
-def _compare(
-    returns: Sequence[float], side: str, sides: dict[str, tuple[int, ...]]
-) -> tuple[float, float]:
-    """Returns the return of `side`, and the best one of the other sides."""
-    totals = {
-        name: math.fsum(returns[player] for player in members)
-        for name, members in sides.items()
-    }
-    ours = totals.pop(side)
-    return ours, max(totals.values())

@@ -205,7 +205,7 @@ def _draw(axes: Any, content: _Content) -> list[Any]:
 
 
 def _draw_games(axes: Any, x: np.ndarray, returns: np.ndarray) -> list[Any]:
-    """Draws games as points: 4,000 of them by a fixed lot, if there are more."""
+    """Draws games as points: at most 4,000, chosen at random with a fixed seed."""
     from matplotlib import lines
 
     if not len(x):

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from impala_mp.config import base
 from impala_mp.monitoring import thinned_records
 from impala_mp.storage import files
 
@@ -21,6 +22,7 @@ _MIN_GAMES = 20  # a mean of fewer games is mostly noise
 _SOLVED = 0.75
 _ALMOST = 0.05  # of the best game; a resumed run has no first return to compare with
 _ZERO = 1e-8  # smaller is rounding
+_LIVE = {field.name: short for short, field in base.LIVE.items()}
 
 
 class Finding(NamedTuple):
@@ -40,6 +42,18 @@ def thinned(records: Iterable[Record] = ()) -> thinned_records.ThinnedRecords:
 def _steps(record: Record) -> float:
     steps: float = record["agent_steps"]
     return steps
+
+
+def field(name: str, settings: dict[str, Any]) -> str:
+    """Returns the field that sets a value of the config, with what it has, for a cure.
+
+    A schedule, or the range of a population, overrides the field of its name.
+    """
+    live = _LIVE.get(name)
+    others = [f"schedules.{live}", f"population.ranges.{live}"] if live else []
+    name = next((other for other in others if settings.get(other)), name)
+    value = settings.get(name)
+    return f"config.{name}" + ("" if value is None else f" ({value})")
 
 
 def number(value: float) -> str:
@@ -75,8 +89,7 @@ class Evidence:
 
     def field(self, name: str) -> str:
         """Returns a field of the config with its value, for a cure."""
-        value = self.settings.get(name)
-        return f"config.{name}" + ("" if value is None else f" ({value})")
+        return field(name, self.settings)
 
     def setting(self, name: str) -> float:
         """Returns a number in the config."""
@@ -182,6 +195,11 @@ class Evidence:
         gained = self.now - self.start > _SOLVED * (self.top - self.start)
         almost = self.top - self.now <= _ALMOST * abs(self.top)
         return gained or almost
+
+    @property
+    def falls_short(self) -> bool:
+        """True if the mean return is known, and not near that of the best game."""
+        return not math.isnan(self.now) and not self.is_solved
 
 
 def median(values: list[float], count: int = _MIN_POINTS) -> float:

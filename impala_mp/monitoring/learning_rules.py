@@ -135,7 +135,7 @@ def deterministic(e: Evidence) -> Iterator[Finding]:
         (v for _, v in e.returns), default=math.nan
     ) - e.now > _LOST * (e.top - e.start)
     discrete = any("policy/actions" in record for record in e.records)
-    if not e.is_solved and discrete and now < _DETERMINISTIC * first:
+    if e.falls_short and discrete and now < _DETERMINISTIC * first:
         yield Finding(
             "deterministic policy",
             WARNING if poor else HINT,
@@ -223,10 +223,8 @@ def _learns_action_values(e: Evidence) -> bool:
 
 def _exploration(e: Evidence) -> str:
     """Returns the field that makes a run explore more, with its value."""
-    if not _learns_action_values(e):
-        return e.field("loss.entropy_cost")
-    scheduled = e.settings.get("schedules.epsilon")
-    return e.field("schedules.epsilon" if scheduled else "actors.epsilon")
+    by_value = _learns_action_values(e)
+    return e.field("actors.epsilon" if by_value else "loss.entropy_cost")
 
 
 def _more_of_values(e: Evidence) -> list[str]:
@@ -295,7 +293,7 @@ def actions(e: Evidence) -> Iterator[Finding]:
         return
     late = rows[-max(_WINDOW, len(rows) // 10) :]
     for action, shares in enumerate(zip(*late, strict=True)):
-        if min(shares) > _ALWAYS and not e.is_solved:
+        if min(shares) > _ALWAYS and e.falls_short:
             yield Finding(
                 f"always action {action}",
                 WARNING,

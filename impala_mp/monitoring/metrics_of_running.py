@@ -193,7 +193,8 @@ SECTIONS = (
             _Metric(
                 "health/discarded",
                 "trajectories",
-                "Trajectories discarded: too old, or lost with a learner or a stop.",
+                "Trajectories discarded: too old, lost with a learner or a stop, or of"
+                " a finished policy.",
             ),
             _Metric(
                 "health/in_flight",

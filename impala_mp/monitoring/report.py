@@ -36,6 +36,7 @@ class Run(NamedTuple):
     resumes: list[float]  # agent steps
     evaluations: list[dict[str, Any]]
     final: dict[str, dict[str, Any]]  # by policy
+    has_best: bool  # a best checkpoint
     health: Health
     journal: list[dict[str, Any]]
     lineage: list[dict[str, Any]]  # the nearest ancestor first
@@ -82,6 +83,7 @@ def read(folder: str) -> Run:
         _resumes(every),
         played or _recorded(every),
         final,
+        os.path.isdir(os.path.join(workdir.Workdir(folder).checkpoints, "best")),
         attempt(_health, Health("", False, 0.0, "", [])),
         attempt(_journal, []),
         attempt(_lineage, []),
@@ -112,7 +114,8 @@ def _recorded(records: list[evidence.Record]) -> list[dict[str, Any]]:
     prefix = "evaluation/return_"
     return [
         {
-            "purpose": "progress",
+            "purpose": evaluations.PROGRESS,
+            "policy": "",  # unknown
             "agent_steps": record["agent_steps"],
             **{
                 name: record[f"{prefix}{name}"]

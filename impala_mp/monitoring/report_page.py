@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from impala_mp import errors
+from impala_mp.config import by_value
 from impala_mp.monitoring import (
     html_parts,
     report,
@@ -11,7 +12,7 @@ from impala_mp.monitoring import (
     report_tables,
     svg_charts,
 )
-from impala_mp.storage import files
+from impala_mp.storage import evaluations, files
 
 _NAME = "report.html"
 _MAX_NUMBERS = 24  # of the user's numbers; a page of more is not read
@@ -60,7 +61,8 @@ def write(folder: str, output: str | None = None) -> str:
 
 def render(run: report.Run) -> str:
     """Returns the whole page."""
-    title = _text(run.settings.get("environment.id") or run.folder)
+    name = by_value.without_digests(run.settings.get("environment.id") or "")
+    title = _text(name or run.folder)
     parts = [
         _header(run, title),
         _tiles(run),
@@ -126,7 +128,8 @@ def _tiles(run: report.Run) -> str:
     best = _best(run)
     if best:
         at = f"at {_whole(best.get('agent_steps'))} steps, {_interval(best)}"
-        tiles.append(("best checkpoint", _number(best["mean"]), at))
+        name = "best checkpoint" if run.has_best else "best evaluation"
+        tiles.append((name, _number(best["mean"]), at))
     low, high = (_number(_last(run, f"episode/return_{n}")) for n in ("min", "max"))
     mean = _last(run, "episode/return_mean")
     tiles.append(("return of the last 100 games", _number(mean), f"{low} to {high}"))
@@ -144,18 +147,22 @@ def _tiles(run: report.Run) -> str:
 
 
 def _best(run: report.Run) -> dict[str, Any] | None:
-    """Returns the evaluation of the best checkpoint.
+    """Returns the evaluation of the policy that was best in training.
 
     The best of many evaluations was also lucky. Games on other seeds give its return,
     if they were played.
     """
-    played = [e for e in run.evaluations if files.is_number(e.get("mean"))]
-    chosen = [e for e in played if e.get("purpose") == "progress"]
-    chosen = [e for e in chosen if e.get("policy") != "random"]
-    best = max(chosen, key=lambda each: each["mean"], default=None)
-    again = [e for e in played if e.get("purpose") == "best" and best]
-    again = [e for e in again if e.get("agent_steps") == best.get("agent_steps")]
-    return again[-1] if again else best
+    chosen = evaluations.chosen(run.evaluations)
+    compared = [
+        each
+        for each in run.evaluations
+        if each["purpose"] == evaluations.PROGRESS
+        and each["policy"] != evaluations.RANDOM
+    ]
+    if not compared:
+        return None
+    best = max(compared, key=lambda each: float(each["mean"]))
+    return chosen[best["policy"], best["agent_steps"]]
 
 
 def _interval(each: dict[str, Any]) -> str:
@@ -182,7 +189,7 @@ def _findings(run: report.Run) -> str:
 def _curve(run: report.Run) -> str:
     prefix = "episode/return_"
     line = _points(run, f"{prefix}mean")
-    dots = [each for each in map(_dot, run.evaluations) if each]
+    dots = [_dot(each) for each in evaluations.chosen(run.evaluations).values()]
     if not line and not dots:
         return _section("Learning curve", '<p class="soft">No game has ended yet.</p>')
     band = [
@@ -193,7 +200,7 @@ def _curve(run: report.Run) -> str:
     levels = [
         (each["mean"], "random policy")
         for each in run.evaluations
-        if each.get("policy") == "random" and files.is_number(each.get("mean"))
+        if each["policy"] == evaluations.RANDOM
     ][:1]
     marks = [svg_charts.Mark(steps, "resumed") for steps in run.resumes]
     marks += [
@@ -221,17 +228,13 @@ def _change(each: dict[str, Any]) -> str:
     return f"{name}: {before} → {after}"
 
 
-def _dot(each: dict[str, Any]) -> svg_charts.Dot | None:
-    x, y = each.get("agent_steps"), each.get("mean")
-    if not (files.is_number(x) and files.is_number(y)) or each.get("policy") == (
-        "random"
-    ):
-        return None
+def _dot(each: dict[str, Any]) -> svg_charts.Dot:
+    x, y = each["agent_steps"], each["mean"]
     low, high = (
         value if files.is_number(value) else float("nan")
         for value in (each.get("low"), each.get("high"))
     )
-    text = f"{_number(y)} at {_whole(x)} steps, {each.get('policy', '')}".rstrip(", ")
+    text = f"{_number(y)} at {_whole(x)} steps, {each['policy']}".rstrip(", ")
     return svg_charts.Dot(x, y, low, high, text)
 
 

@@ -6,7 +6,7 @@ import shlex
 import time
 from typing import Any
 
-from impala_mp.config import base
+from impala_mp.config import base, by_value
 from impala_mp.monitoring import html_parts, report
 from impala_mp.storage import machine
 
@@ -54,9 +54,10 @@ def _value(name: str, value: Any) -> str:
     """Returns a value of the config; passwords and the like are masked."""
     if value is None:
         return "–"
-    if _SECRET.search(name) or (isinstance(value, dict) and _SECRET.search(str(value))):
+    searched = name if isinstance(value, str) else f"{name} {value}"
+    if _SECRET.search(searched):
         return "(not shown)"
-    text = repr(value)
+    text = by_value.without_digests(repr(value))
     text = text if len(text) <= _MAX_CELL else f"{text[:_MAX_CELL]}…"
     return f"<code>{_text(text)}</code>"
 

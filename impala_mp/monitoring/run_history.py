@@ -213,15 +213,12 @@ def _games(columns: dict[str, Any], progress: _Progress) -> Series:
 def _evaluations(
     found: list[dict[str, Any]], progress: _Progress
 ) -> dict[str, Evaluations]:
-    """Returns the evaluations of the run's policy, greedy and sampled.
-
-    Of several at one place, for example at the end, it is the one with most games.
-    """
+    """Returns the evaluations of the run's policy, greedy and sampled."""
     rows: dict[str, dict[float, Any]] = {}
-    for each in sorted(found, key=lambda line: float(line["episodes"])):
+    for (policy, _), each in evaluations.chosen(found).items():
         x = progress.place(each)
-        if each["policy"] in _POLICIES and np.isfinite(x):
-            rows.setdefault(each["policy"], {})[x] = each
+        if policy in _POLICIES and np.isfinite(x):
+            rows.setdefault(policy, {})[x] = each
     return {k: _as_evaluations(sorted(v.items())) for k, v in sorted(rows.items())}
 
 

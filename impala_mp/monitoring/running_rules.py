@@ -8,7 +8,7 @@ from typing import Any
 from impala_mp.config import base
 from impala_mp.monitoring import evidence
 from impala_mp.monitoring.evidence import ERROR, HINT, WARNING, Evidence, Finding
-from impala_mp.storage import files
+from impala_mp.storage import evaluations, files
 
 _number = evidence.number
 
@@ -75,16 +75,21 @@ def bad_data(e: Evidence) -> Iterator[Finding]:
 
 
 def discarded(e: Evidence) -> Iterator[Finding]:
+    """Finds trajectories that were acted in vain."""
     lost, committed = e.last("health/discarded"), e.last("health/committed")
-    if lost > _DISCARDED * committed > 0.0:
-        yield Finding(
-            "discarded data",
-            WARNING,
-            f"{100 * lost / committed:.0f} % of the trajectories were discarded as too"
-            " old, or with a process.",
+    if not lost > _DISCARDED * committed > 0.0:
+        return
+    if e.setting("max_policy_lag") < 0.0:
+        why = "when a learner or the run ended, or when their policy was finished"
+        cure = "See the restarts in impala-status, and the logs of learners in logs/."
+    else:
+        why = "as too old, or with a process"
+        cure = (
             f"Raise {e.field('max_policy_lag')}, or lower {e.field('actors.slots')} or"
-            f" {e.field('actors.count')}.",
+            f" {e.field('actors.count')}."
         )
+    share = f"{100 * lost / committed:.0f} % of the trajectories"
+    yield Finding("discarded data", WARNING, f"{share} were discarded {why}.", cure)
 
 
 def defects(e: Evidence) -> Iterator[Finding]:
@@ -210,11 +215,11 @@ def evaluation(e: Evidence) -> Iterator[Finding]:
     final = {
         str(each.get("policy")): each
         for each in e.evaluations
-        if each.get("purpose") == "final" and _has_interval(each)
+        if each.get("purpose") == "final" and evaluations.has_interval(each)
     }
     gained = max(abs(e.top - e.start), 1e-9)
     greedy, sampled = final.get("greedy"), final.get("sampled")
-    if greedy and sampled and _apart(greedy, sampled):
+    if greedy and sampled and evaluations.are_apart(greedy, sampled):
         better = greedy["mean"] - sampled["mean"]
         means = (
             f"Greedy actions have a mean return of {_number(greedy['mean'])}, sampled"
@@ -234,7 +239,12 @@ def _below_training(e: Evidence, final: dict[str, Any] | None) -> Iterator[Findi
 
     final: of sampled actions; otherwise the last ones during training count.
     """
-    played = [r for r in e.records if files.is_number(r.get("evaluation/return_mean"))]
+    played = [
+        record
+        for record in e.records
+        if files.is_number(record.get("evaluation/return_mean"))
+        and record.get("evaluation/episodes", 2) > 1
+    ]
     if final:
         pairs = [(final["mean"], final["high"], e.now)]
     elif len(played) > _EVALUATIONS and e.progress > _JUDGED:
@@ -263,15 +273,6 @@ def _below_training(e: Evidence, final: dict[str, Any] | None) -> Iterator[Findi
             f" {e.field('evaluation.max_steps')} and {e.field('evaluation.greedy')}"
             " differ.",
         )
-
-
-def _has_interval(each: dict[str, object]) -> bool:
-    return all(files.is_number(each.get(name)) for name in ("mean", "low", "high"))
-
-
-def _apart(a: dict[str, float], b: dict[str, float]) -> bool:
-    """Returns True if the two intervals do not overlap."""
-    return a["low"] > b["high"] or b["low"] > a["high"]
 
 
 RULES = (

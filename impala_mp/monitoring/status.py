@@ -126,11 +126,9 @@ def _facts(path: str) -> run_state.Facts:
 
 def _newest(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Returns the newest evaluations by policy; the greedy policy is the first."""
-    played = [each for each in found if each["policy"] != evaluations.RANDOM]
-    if not played:
-        return {}
-    steps = played[-1]["agent_steps"]
-    newest = {e["policy"]: e for e in played if e["agent_steps"] == steps}
+    places = [e["agent_steps"] for e in found if e["policy"] != evaluations.RANDOM]
+    played = evaluations.chosen(found).items()
+    newest = {policy: e for (policy, at), e in played if at == places[-1]}
     return dict(sorted(newest.items(), key=lambda item: item[0] != evaluations.GREEDY))
 
 

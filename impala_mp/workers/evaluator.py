@@ -61,12 +61,13 @@ class Summary(NamedTuple):
 
 
 class Played(NamedTuple):
-    """Full games of one task, in the order in which they ended."""
+    """Episodes of full games of one task, in the order in which the games ended."""
 
     returns: list[float]
     lengths: list[int]  # agent steps
-    numbers: dict[str, list[float]]  # the user's, of the games that have them
+    numbers: dict[str, list[float]]  # the user's, of the episodes that have them
     columns: list[int]  # of the environment
+    games: list[int]  # their numbers; a player may have several episodes in one
 
     def by_label(
         self,
@@ -96,10 +97,12 @@ class Played(NamedTuple):
         there = sorted(set(groups.tolist()))
         return {
             suffixes[p]: Played(
-                *(own(each, p) for each in (self.returns, self.lengths)),
+                own(self.returns, p),
+                own(self.lengths, p),
                 # The user's numbers stay together: not every game has them.
                 self.numbers if p == there[0] else {},
                 own(self.columns, p),
+                own(self.games, p),
             )
             for p in there
         }
@@ -176,9 +179,9 @@ def evaluate(
     """Plays `episodes` full games and returns what came of them.
 
     Every copy plays a fixed share, because taking the first games to end would favour
-    short ones. A game of several players has an episode of each, and `episodes` are
-    rounded up to whole games. Each member of a population plays as many. After bad data
-    all copies restart.
+    short ones. In a game of several players, `episodes` are rounded up to whole games,
+    of one episode a player; a player born again has more, and one never born has none.
+    Each member of a population plays as many. After bad data all copies restart.
 
     Args:
       each_step: called before each step; False ends the evaluation early.
@@ -186,11 +189,13 @@ def evaluate(
       report: receives a sentence if fewer games are counted.
       epsilon: share of uniformly random actions.
     """
-    num_envs, count = environment.num_envs, len(environment.players)
-    episodes = environment.num_episodes(episodes)
+    num_envs = environment.num_envs
+    # Members of a population play alone.
+    num_players = len(environment.players) if environment.specs[0].waits else 1
+    num_games = environment.num_episodes(episodes) // num_players
     generator = torch.Generator().manual_seed(seeding.torch_seed(seed))
     new_seeds = seeding.EnvironmentSeeds(seed, num_envs)
-    games = _Games(episodes, num_envs, max_steps)
+    games = _Games(num_games, num_players, num_envs // num_players, max_steps)
     time_step = None
     while games.are_left():
         try:
@@ -212,24 +217,46 @@ def evaluate(
             time_step = None
             games.discard(error)
             continue
-        games.count(ended, environment.numbers.names)
-        if count > 1:
-            games.leave_out(time_step.step_type, count)
+        games.count(time_step.step_type, ended, environment.numbers.names)
     for sentence in games.explain():
         report(sentence)
     return games.played
 
 
+class _Episode(NamedTuple):
+    """Result of an episode of one player."""
+
+    column: int
+    episode_return: float
+    length: int
+    numbers: dict[str, float]  # the user's
+
+
+def _episode(end: types.EpisodeEnd, names: Sequence[str], column: int) -> _Episode:
+    found = [] if end.numbers is None else end.numbers[column].tolist()
+    pairs = zip(names, found, strict=False)
+    return _Episode(
+        column,
+        float(end.episode_return[column]),
+        int(end.episode_length[column]),
+        {name: value for name, value in pairs if not math.isnan(value)},
+    )
+
+
 class _Games:
     """Games that each copy has yet to play, and the returns of ended ones."""
 
-    def __init__(self, episodes: int, num_envs: int, max_steps: float) -> None:
-        self._episodes, self._max_steps = episodes, max_steps
-        copies = np.arange(num_envs)
-        self._shares = episodes // num_envs + (copies < episodes % num_envs)
-        self._ages = np.zeros(num_envs, np.int64)  # steps of the games in progress
-        self.played = Played([], [], {}, [])
-        self._took_part = np.zeros(num_envs, bool)  # players, in the game that goes on
+    def __init__(
+        self, num_games: int, num_players: int, num_copies: int, max_steps: float
+    ) -> None:
+        self._num_games, self._num_players = num_games, num_players
+        self._max_steps = max_steps
+        copies = np.arange(num_copies)
+        self._shares = num_games // num_copies + (copies < num_games % num_copies)
+        self._ages = np.zeros(num_copies, np.int64)  # steps of the games in progress
+        self._episodes: list[list[_Episode]] = [[] for _ in copies]  # of those games
+        self.played = Played([], [], {}, [], [])
+        self._num_over = 0  # games that are counted
         self._num_endless = 0  # games that are not counted
         self._num_bad = self._bad_in_a_row = 0  # restarts of all copies
         self._last_bad = ""
@@ -240,44 +267,45 @@ class _Games:
     def _is_hopeless(self) -> bool:
         return self._bad_in_a_row >= _MAX_BAD_IN_A_ROW
 
-    def count(self, end: types.EpisodeEnd, names: Sequence[str]) -> None:
-        """Counts one step of all copies; `names` are those of the user's numbers."""
-        over = ~np.isnan(end.episode_return)
-        counted = over & (self._shares > 0)
-        if counted.any():
-            self._add(end, counted, names)
-            self._bad_in_a_row = 0
-        self._shares[counted] -= 1
-        self._took_part |= over
+    def count(
+        self, step_type: np.ndarray, end: types.EpisodeEnd, names: Sequence[str]
+    ) -> None:
+        """Counts one step of all copies; `names` are those of the user's numbers.
+
+        A game is over when the episodes of all its players are.
+        """
+        ended = ~np.isnan(end.episode_return)
+        for column in np.flatnonzero(ended).tolist():
+            episode = _episode(end, names, column)
+            self._episodes[column // self._num_players].append(episode)
+        last = (step_type == types.StepType.LAST).reshape(-1, self._num_players)
+        over = last.all(1) & ended.reshape(-1, self._num_players).any(1)
+        for copy in np.flatnonzero(over).tolist():
+            if self._shares[copy]:
+                self._shares[copy] -= 1
+                self._add(self._episodes[copy])
+            self._episodes[copy] = []
         self._ages = np.where(over, 0, self._ages + 1)
         endless = self._ages > self._max_steps
         self._num_endless += int(self._shares[endless].sum())
         self._shares[endless] = 0
 
-    def leave_out(self, step_type: np.ndarray, num_players: int) -> None:
-        """Takes a game from the share of players that had no part in it."""
-        last = (step_type == types.StepType.LAST).reshape(-1, num_players).all(1)
-        over = np.repeat(last, num_players)
-        missed = over & ~self._took_part & (self._shares > 0)
-        self._shares[missed] -= 1
-        self._took_part[over] = False
-        self._ages[over] = 0
-
-    def _add(
-        self, end: types.EpisodeEnd, counted: np.ndarray, names: Sequence[str]
-    ) -> None:
-        self.played.returns.extend(end.episode_return[counted].tolist())
-        self.played.lengths.extend(end.episode_length[counted].tolist())
-        self.played.columns.extend(np.flatnonzero(counted).tolist())
-        if end.numbers is not None:
-            for name, column in zip(names, end.numbers[counted].T, strict=False):
-                values = column[~np.isnan(column)].tolist()
-                if values:
-                    self.played.numbers.setdefault(name, []).extend(values)
+    def _add(self, episodes: Sequence[_Episode]) -> None:
+        """Adds a game that is over."""
+        for each in episodes:
+            self.played.returns.append(each.episode_return)
+            self.played.lengths.append(each.length)
+            self.played.columns.append(each.column)
+            self.played.games.append(self._num_over)
+            for name, value in each.numbers.items():
+                self.played.numbers.setdefault(name, []).append(value)
+        self._num_over += 1
+        self._bad_in_a_row = 0
 
     def discard(self, error: bad_data.BadData) -> None:
         """Discards the games in progress."""
         self._ages[:] = 0
+        self._episodes = [[] for _ in self._episodes]
         self._num_bad += 1
         self._bad_in_a_row += 1
         self._last_bad = str(error)
@@ -294,7 +322,7 @@ class _Games:
             )
         if self._num_endless:
             sentences.append(
-                f"{self._num_endless} of {self._episodes} games are not counted:"
+                f"{self._num_endless} of {self._num_games} games are not counted:"
                 " their copies of the environment played one that did not end within"
                 f" evaluation.max_steps ({self._max_steps:,}). Raise"
                 " config.evaluation.max_steps, or give the environment a time limit."

@@ -4,10 +4,12 @@ import json
 import shlex
 import shutil
 import sys
+import types
 
 import gymnasium
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from impala_mp import errors
 from impala_mp.environments import catch
@@ -153,14 +155,39 @@ def test_the_film_of_the_final_policy(tmp_path, capsys):
     assert not any("Film" in line for line in lines)
 
 
-def _result(mean, half):
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+def _result(mean, half, games=10):
+    interval = {"low": mean - half, "high": mean + half}
+    return {"mean": mean, "episodes": games, **interval}
+
+
+def test_tensorboard_has_final_evaluations_of_these_steps_alone(tmp_path):
+    """Action values have one line an end; the run was extended from 50 to 90 steps."""
+    line = {"updates": 1, "time_secs": 1.0, **_result(5.0, 1.0)}
+    for steps, policy, purpose, mean in (
+        (50, "greedy", "final", 1.0),
+        (50, "greedy", "progress", 2.0),
+        (90, "sampled", "final", 3.0),
+        (90, "sampled", "progress", 4.0),
+    ):
+        own = {"policy": policy, "agent_steps": steps, "purpose": purpose}
+        evaluations.append(str(tmp_path), {**line, **own, "mean": mean})
+    run = types.SimpleNamespace(path=str(tmp_path), agent_steps=90)
+    conclusion._show_in_tensorboard(run)
+    events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["scalars"] == ["evaluation/final_sampled"]
+    (found,) = events.Scalars("evaluation/final_sampled")
+    assert (found.step, found.value) == (90, 3.0)
 
 
 def test_a_difference_beyond_chance_is_a_sentence():
     def words(greedy, sampled):
-        return conclusion._difference({"greedy": greedy, "sampled": sampled})
+        lines = {"greedy": greedy, "sampled": sampled}
+        return conclusion._difference(lines, "config.schedules.entropy_cost")
 
+    assert "with a lower config.schedules.entropy_cost." in (
+        words(_result(9.0, 1.0), _result(4.0, 1.0))
+    )
+    assert words(_result(9.0, 0.0, 1), _result(4.0, 0.0, 1)) == ""
     assert words(_result(5.0, 1.0), _result(4.0, 1.0)) == ""
     assert "Greedy actions are better" in words(_result(9.0, 1.0), _result(4.0, 1.0))
     assert "Sampled actions are better" in words(_result(1.0, 1.0), _result(4.0, 1.0))

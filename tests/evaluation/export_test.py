@@ -11,14 +11,19 @@ import sys
 import pytest
 import torch
 
-from impala_mp import errors, nest, specs
+from impala_mp import errors, nest, specs, types
+from impala_mp.algorithms import action_returns
 from impala_mp.environments import factory
-from impala_mp.evaluation import export
+from impala_mp.evaluation import export, saved_run
 from impala_mp.networks import agent
 from impala_mp.runtime import program
 from tests.support import builders, spaces
 
 _ROWS = 3
+
+
+_GTRXL = {"network.gtrxl.layers": 1, "network.gtrxl.heads": 2}
+_GTRXL |= {"network.gtrxl.window": 3}
 
 
 def _config(observation, action, core, **overrides):
@@ -27,9 +32,7 @@ def _config(observation, action, core, **overrides):
             "environment.id": "tests.support.spaces:Spaces-v0",
             "network.core": core,
             "network.joint_size": 16,
-            "network.gtrxl.layers": 1,
-            "network.gtrxl.heads": 2,
-            "network.gtrxl.window": 3,
+            **(_GTRXL if core == "gtrxl" else {}),
             "network.normalise_observations": True,
             "agent.action_mask_key": "allowed" if observation == "masked" else "",
             **overrides,
@@ -73,7 +76,8 @@ def _disturb(policy, time_step):
 def _check(config, format_name, task=0):
     """Each row through a file; states go around in it, as its user has them."""
     policy, spec, tape = _play(config, task)
-    module = export.GreedyPolicy(policy, spec)
+    restore = saved_run.restorer(config)
+    module = export.GreedyPolicy(policy, spec, restore)
     module.eval().requires_grad_(False)
     example = module.rows(*tape[0][:2])
     make, load, _ = export.FORMATS[format_name]
@@ -85,8 +89,8 @@ def _check(config, format_name, task=0):
         action = specs.to_environment(spec.action)(output.action)
         expected = {
             **dict(_named("action", action)),
-            policy.outputs_name: output.policy_logits,
-            "baseline": output.baseline,
+            policy.outputs_name: restore(output.policy_logits),
+            "baseline": restore(output.baseline),
             **{f"next_core_state/{i}": leaf for i, leaf in enumerate(after)},
         }
         assert found.keys() == expected.keys()
@@ -158,6 +162,27 @@ _DQN = {"algorithm": "dqn", "target.period": 5, "network.dueling": True}
 @pytest.mark.integration
 def test_action_values_and_the_best_action_are_exported():
     _check(_config("masked", "discrete", "lstm", **_LAST, **_DQN), "torch")
+
+
+_RESCALED = {**_DQN, "dqn.rescaling": "hyperbolic", "loss.popart": False}
+
+
+@pytest.mark.integration
+def test_rescaled_values_are_exported_in_units_of_reward(tmp_path):
+    settings = {"runtime.mode": "lockstep", "total_agent_steps": 60}
+    settings |= {"evaluation.episodes": 2, "evaluation.greedy": True}
+    settings |= {"vtrace.lambda_": 0.95, **_RESCALED}
+    program.train(builders.config(**settings), str(tmp_path))
+    path, _ = export.export(str(tmp_path), "torch", None)
+    seen = torch.ones(2, 10, 5)
+    found = torch.export.load(path).module()({"observation": seen})
+    policy = saved_run.SavedRun(str(tmp_path)).agent()
+    row = types.TimeStep(torch.ones(2), torch.zeros(2), torch.ones(2), seen)
+    with torch.no_grad():
+        values, baseline, _ = policy.look(row, ())
+    assert (values.abs() > 1e-3).all()
+    torch.testing.assert_close(found["q_values"], action_returns.restore(values))
+    torch.testing.assert_close(found["baseline"], action_returns.restore(baseline))
 
 
 _IQN = {"algorithm": "iqn", "target.period": 5, "loss.popart": True}

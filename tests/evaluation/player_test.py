@@ -7,11 +7,13 @@ import sys
 import numpy as np
 import pytest
 import rich.console
+import torch
 
-from impala_mp import errors
+from impala_mp import errors, types
+from impala_mp.algorithms import action_returns
 from impala_mp.cli import play
 from impala_mp.environments.catch import CatchVectorEnv
-from impala_mp.evaluation import player, spectators
+from impala_mp.evaluation import player, saved_run, spectators
 from impala_mp.networks.distributions import base
 from impala_mp.runtime import program
 from tests.support import builders, spaces
@@ -93,6 +95,26 @@ def test_episodes_of_catch(runs, monkeypatch):
 def test_greedy_actions_are_the_likeliest(runs, monkeypatch):
     for moment in _moments(runs["Catch"], 2, monkeypatch, greedy=True):
         assert int(moment.parts[0].action) == int(np.argmax(moment.elements[0].numbers))
+
+
+@pytest.mark.integration
+def test_rescaled_values_are_in_units_of_reward(tmp_path, monkeypatch):
+    config = builders.config(**{"algorithm": "dqn", "vtrace.lambda_": 0.95})
+    config.dqn.rescaling, config.loss.popart = "hyperbolic", False
+    config.runtime.mode, config.total_agent_steps = "lockstep", 60
+    config.evaluation.episodes, config.evaluation.greedy = 1, True
+    program.train(config, str(tmp_path))
+    policy = saved_run.SavedRun(str(tmp_path)).agent()
+    for moment in _moments(str(tmp_path), 1, monkeypatch, greedy=True):
+        seen = torch.tensor(moment.observation)[None]
+        row = types.TimeStep(torch.ones(1), torch.zeros(1), torch.ones(1), seen)
+        with torch.no_grad():
+            _, baseline, _ = policy.look(row, ())
+        expected = float(action_returns.restore(baseline))
+        assert abs(expected - float(baseline)) > 1e-3
+        assert moment.parts[0].value == pytest.approx(expected, rel=1e-4)
+        (element,) = moment.parts[0].elements
+        assert max(element.numbers) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_spectator_may_leave(runs, monkeypatch):

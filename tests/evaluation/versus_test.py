@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+import types
 
 import gymnasium
 import numpy as np
 import pytest
 
 from impala_mp.environments import roster
-from impala_mp.evaluation import evaluate
+from impala_mp.evaluation import evaluate, versus
+from impala_mp.workers import evaluator
 from tests.support import builders
 
 
@@ -36,6 +38,25 @@ def test_players_that_differ_in_their_number_are_one_side(players, expected):
     found = roster.sides_of(players.split())
     assert found == expected
     assert list(found) == list(expected)
+
+
+def test_a_player_born_again_has_all_its_returns_in_one_game():
+    """In the second game a is the better one, by its only life."""
+    games, columns, returns = (
+        [0, 0, 0, 1, 1],
+        [0, 1, 0, 0, 1],
+        [1.0, 3.0, 1.0, 5.0, 3.0],
+    )
+    played = evaluator.Played(returns, [1] * 5, {}, columns, games)
+    environment = types.SimpleNamespace(players=("a", "b"))
+    assert versus.outcome(played, environment, "a") == (1, 0, 1, 3.5)
+    assert versus.outcome(played, environment, "b") == (1, 0, 1, 3.0)
+
+
+def test_a_player_that_was_not_born_has_nothing():
+    played = evaluator.Played([-1.0, 1.0, 2.0], [1] * 3, {}, [2, 1, 0], [0, 1, 1])
+    environment = types.SimpleNamespace(players=("a", "b"))
+    assert versus.outcome(played, environment, "b") == (1, 0, 1, 0.5)
 
 
 # By player. Blue has more in all, and red_0 has more than any other player.

@@ -66,3 +66,20 @@ def test_numbers_of_a_short_run_are_unknown():
 )
 def test_numbers_as_text(value, text):
     assert evidence.number(value) == text
+
+
+def test_the_field_that_sets_a_value():
+    settings = {"loss.entropy_cost": 0.1, "optimizer.epsilon": 1e-5}
+    assert evidence.field("loss.entropy_cost", settings) == (
+        "config.loss.entropy_cost (0.1)"
+    )
+    for other in ("schedules.entropy_cost", "population.ranges.entropy_cost"):
+        found = evidence.field("loss.entropy_cost", {**settings, other: "x"})
+        assert found == f"config.{other} (x)"
+    # Only the field of the same name, and only if it is live.
+    settings["schedules.epsilon"] = "linear(1, 0, 9)"
+    assert evidence.field("optimizer.epsilon", settings).endswith("epsilon (1e-05)")
+    assert evidence.field("actors.epsilon", settings) == (
+        "config.schedules.epsilon (linear(1, 0, 9))"
+    )
+    assert evidence.field("missing", {}) == "config.missing"

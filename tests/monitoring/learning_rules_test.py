@@ -195,6 +195,38 @@ def test_cures_of_action_values_are_fields_that_they_read(algorithm):
     assert cure.endswith("or raise config.schedules.epsilon (linear(1, 0.05, 9)).")
 
 
+def test_cures_name_the_schedule_that_overrides_a_field():
+    settings = {**records.SETTINGS, "schedules.entropy_cost": "linear(0.1, 0, 9)"}
+    entropy = {"policy__entropy": lambda t: 1.4 if t < 0.1 else 0.01}
+    made = {
+        "deterministic policy": records.make(**_flat(3.0, 40.0), **entropy),
+        "no learning": records.make(**_flat(3.0, 40.0), policy__entropy=1.38),
+        "no reward": records.make(**_flat(0.0)),
+        "always action 1": records.make(policy__actions=[0, 0.999, 0.001], **_slow),
+    }
+    for name, each in made.items():
+        cure = _find(name, each, settings).cure
+        assert "config.schedules.entropy_cost (linear(0.1, 0, 9))" in cure, name
+        assert "loss.entropy_cost" not in cure, name
+
+
+# In a game of several players the return by player is known, and no mean is judged.
+_GAME = {"episode__return_mean__a": 1.0, "episode__return_mean__b": -1.0}
+
+
+@pytest.mark.parametrize("unknown", [_GAME, {"episode__count": 19}])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"policy__entropy": lambda t: 1.4 if t < 0.1 else 0.01},
+        {"policy__actions": [0.0005, 0.999, 0.0005]},
+    ],
+)
+def test_without_a_return_what_reads_it_is_silent(unknown, fault):
+    found = findings.find(records.make(**fault, **_slow, **unknown), records.SETTINGS)
+    assert [each.name for each in found] == []
+
+
 # A return that rises, and is still far from the best game.
 _slow = {"episode__return_max": 900.0, "episode__return_min": 0.0}
 

@@ -155,6 +155,25 @@ def test_passwords_and_the_environment_are_not_shown(folder, monkeypatch):
     assert "from the environment" not in text
 
 
+@pytest.mark.parametrize(
+    "value",
+    [[{"password": "hunter2"}], ({"a": [{"api_key": "hunter2"}]},), {"token": 7}],
+)
+def test_passwords_in_any_container_are_not_shown(folder, value):
+    run_folder.write(folder, environment__kwargs={"options": value})
+    text, _ = _page(folder)
+    assert "hunter2" not in text
+    assert "environment.kwargs.options" in text
+    assert "(not shown)" in text
+
+
+def test_the_code_of_a_notebook_has_its_name_alone(folder):
+    run_folder.write(folder, environment__id=f"by_value_{'0a' * 16}:make")
+    text, _ = _page(folder)
+    assert "<title>by_value:make</title>" in text
+    assert "0a0a" not in text
+
+
 def test_the_best_checkpoint_has_the_return_of_other_seeds(folder):
     evaluations = folder / "evaluations.jsonl"
     before = evaluations.read_text()
@@ -177,7 +196,28 @@ def test_the_best_checkpoint_has_the_return_of_other_seeds(folder):
 
 def _best_tile(folder):
     text, _ = _page(folder)
-    return re.search("best checkpoint</span><b>(.*?)</b>", text)[1]
+    return re.search("best evaluation</span><b>(.*?)</b>", text)[1]
+
+
+def test_there_is_a_best_checkpoint_only_if_it_was_kept(folder):
+    assert "best checkpoint</span>" not in _page(folder)[0]
+    (folder / "checkpoints" / "best").mkdir(parents=True)
+    text, _ = _page(folder)
+    assert "best checkpoint</span>" in text
+    assert "best evaluation</span>" not in text
+
+
+def test_of_evaluations_at_the_same_steps_one_is_a_dot(folder):
+    before = _page(folder)[0].count("<circle")
+    evaluations = folder / "evaluations.jsonl"
+    *_, last = map(json.loads, evaluations.read_text().splitlines())
+    final = {**last, "purpose": "final", "mean": 73.25, "episodes": 500}
+    run_folder.write_lines(evaluations, [final, last])
+    text, _ = _page(folder)
+    assert "73.2 at 750,000 steps, greedy" in text
+    assert "75 at 750,000 steps, greedy" not in text
+    assert "73.2" in _best_tile(folder)
+    assert before > text.count("<circle")
 
 
 def test_warnings_come_first_with_their_cure(tmp_path):

@@ -101,7 +101,7 @@ def test_an_evaluation_waits_for_the_next_record(tmp_path):
     run = _Run(tmp_path)
     run.learn()
     run.tick()
-    played = evaluator.Played([1.0, 3.0], [9, 9], {}, [0, 1])
+    played = evaluator.Played([1.0, 3.0], [9, 9], {}, [0, 1], [0, 0])
     seed = np.random.SeedSequence(0)
     line = evaluator.as_line({"": played}, "progress", "greedy", 9, 1, 0.1, seed, {})
     evaluated = evaluator.as_record(line)

@@ -80,6 +80,17 @@ def test_a_smaller_fault_is_not_found(changed):
     assert _found(**changed) == {}
 
 
+def test_trajectories_are_too_old_only_with_a_limit():
+    lost = {"health__discarded": 4000}
+    (found,) = _found(**lost).values()
+    assert "too old" not in found.sentence
+    assert "max_policy_lag" not in found.cure
+    limited = {**records.SETTINGS, "max_policy_lag": 8}
+    (found,) = _found(settings=limited, **lost).values()
+    assert "40 % of the trajectories were discarded as too old" in found.sentence
+    assert found.cure.startswith("Raise config.max_policy_lag (8), or lower")
+
+
 @pytest.mark.parametrize("limit", base.POPART_SCALES)
 @pytest.mark.parametrize("key", ["popart__scale", "popart__scale__b"])
 def test_a_scale_at_its_limit(limit, key):
@@ -101,7 +112,7 @@ def test_a_replay_that_fills_is_no_leak():
     assert _found(settings=settings, **growing) == {}
 
 
-def _evaluation(policy, mean, half=5.0, purpose="final"):
+def _evaluation(policy, mean, half=5.0, purpose="final", games=100):
     return {
         "purpose": purpose,
         "policy": policy,
@@ -109,6 +120,7 @@ def _evaluation(policy, mean, half=5.0, purpose="final"):
         "mean": mean,
         "low": mean - half,
         "high": mean + half,
+        "episodes": games,
     }
 
 
@@ -118,8 +130,22 @@ def test_greedy_and_sampled_actions_that_differ():
     assert "config.evaluation.greedy (True) to False" in (
         sampled["sampled is better"].cure
     )
-    greedy = _found([_evaluation("greedy", 190.0), _evaluation("sampled", 99.0)])
-    assert list(greedy) == ["greedy is better"]
+    both = [_evaluation("greedy", 190.0), _evaluation("sampled", 99.0)]
+    (greedy,) = _found(both).values()
+    assert greedy.name == "greedy is better"
+    assert "lower config.loss.entropy_cost (0.01) at the end" in greedy.cure
+    scheduled = {**records.SETTINGS, "schedules.entropy_cost": "linear(1, 0, 9)"}
+    (greedy,) = _found(both, scheduled).values()
+    assert "lower config.schedules.entropy_cost (linear(1, 0, 9))" in greedy.cure
+
+
+def test_a_single_game_differs_by_chance():
+    one = [_evaluation(p, m, 0.0, games=1) for p, m in (("greedy", 9), ("sampled", 99))]
+    assert _found(one) == {}
+    assert _found([_evaluation("sampled", 30.0, 0.0, games=1)]) == {}
+    single = {"evaluation__return_mean": 30.0, "evaluation__return_high": 30.0}
+    assert list(_found(**single)) == ["evaluation below training"]
+    assert _found(**single, evaluation__episodes=1) == {}
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,25 @@ def test_the_newest_evaluations_are_shown_with_the_random_policy(tmp_path):
     assert status.load(path).evaluation()["mean"] == 9.25
 
 
+def test_the_final_evaluation_is_shown_not_the_one_that_chose_a_checkpoint(tmp_path):
+    path = _make(tmp_path / "run", "finished")
+    line = {"updates": 9, "time_secs": 9.0, "agent_steps": 2000}
+    for purpose, policy, games, mean in (
+        ("final", "sampled", 100, 8.25),
+        ("final", "greedy", 100, 9.25),
+        ("progress", "greedy", 20, 5.0),
+        ("progress", "random", 20, -7.5),
+    ):
+        found = {"purpose": purpose, "policy": policy, "episodes": games}
+        found |= {"mean": mean, "low": mean - 0.25, "high": mean + 0.25}
+        evaluations.append(path, {**line, **found})
+    lines = " ".join(_text(status.read(path)).split())
+    assert "evaluation 9.25 ±.25 at 2k steps over 100 games (greedy)" in lines
+    assert "evaluation 8.25 ±.25 at 2k steps over 100 games (sampled)" in lines
+    assert "5.00" not in lines
+    assert status.load(path).evaluation()["mean"] == 9.25
+
+
 def test_a_run_without_records_or_config(tmp_path):
     path = _make(tmp_path / "run", "failed", records=(), config=False)
     assert "no update yet" in _text(status.read(path))

@@ -88,6 +88,11 @@ def test_a_run_without_facts_on_its_machine_is_a_row_too(tmp_path):
     assert "| 3 (one seed) |" in study_page._line("a", [seed], 1)
 
 
+def test_seeds_that_ended_at_different_steps_have_both():
+    seeds = [study_page.Seed(3.0, steps, 60.0, 2, {}) for steps in (900, 2000, 1500)]
+    assert "| 900 to 2,000 | 60 to 60 |" in study_page._line("a", seeds, 1)
+
+
 def test_a_page_has_returns_intervals_costs_machine_and_commit(tmp_path):
     folders = {
         name: [tmp_path / name / str(seed) for seed in range(2)] for name in ("a", "b")
@@ -99,8 +104,10 @@ def test_a_page_has_returns_intervals_costs_machine_and_commit(tmp_path):
     page = tmp_path / "docs" / "a-study.md"
     page.parent.mkdir()
     scores = {"a": [0.0, 10.0], "b": [1.0, 2.0]}
-    study_page.write(page, "python tools/study.py", folders, returns, scores, jobs=2)
+    command, which = "python tools/study.py", "best"
+    study_page.write(page, command, folders, returns, scores, 2, which)
     text = page.read_text()
+    assert "100 full games of the `best` checkpoint" in text
     assert "| `a` | 10, 20 | 15 (10 to 20) | 2,000 | 900 to 1,800 | 1.50 |" in text
     assert "| `b` | 3, 3 | 3 (3 to 3) | 2,000 | 90 to 90 | 0.10 |" in text
     assert "reference scores each: 2.000 (" in text  # of 1, 2, 2 and 2

@@ -93,6 +93,15 @@ def test_a_result_of_other_flags_is_refused(tool, tmp_path):
 
 
 @pytest.mark.integration
+def test_experiments_of_one_name_are_refused(tmp_path):
+    catch = _ROOT / "experiments" / "catch.py"
+    (tmp_path / "catch.py").write_text(catch.read_text())
+    done = _study(tmp_path / "study", str(catch), str(tmp_path / "catch.py"))
+    assert done.returncode == 2
+    assert "two experiments have the name 'catch', and so one folder" in done.stderr
+
+
+@pytest.mark.integration
 def test_results_that_are_there_are_tabulated_and_drawn(tool, tmp_path):
     flags = ["--config.loss.entropy_cost=0.5", "--config.actors.count=auto"]
     flags += ["--config.learner.precision=auto"]

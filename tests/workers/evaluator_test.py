@@ -14,7 +14,7 @@ from tests.support import builders
 class _Lengths:
     """Copy i plays games of length i + 1 whose return is i."""
 
-    spec = specs.EnvironmentSpec((), (), 1)
+    specs = (specs.EnvironmentSpec((), (), 1),)
     players = labels = ("",)
 
     def __init__(self, num_envs):
@@ -189,7 +189,7 @@ def test_an_environment_that_gives_nothing_else_is_given_up():
 
 
 def _played(*returns):
-    return evaluator.Played(list(returns), [1] * len(returns), {}, [])
+    return evaluator.Played(list(returns), [1] * len(returns), {}, [], [])
 
 
 def test_the_summary():
@@ -253,7 +253,7 @@ class _Team(_Lengths):
     """Games of three players of four steps; the last player never takes part."""
 
     players = labels = ("a", "b", "c")
-    spec = specs.EnvironmentSpec((), (), 1, players=players, waits=True)
+    specs = (specs.EnvironmentSpec((), (), 1, players=players, waits=True),)
 
     def step(self, action):
         self._age += 1
@@ -283,3 +283,48 @@ def test_a_player_that_never_takes_part_is_left_out(episodes):
     assert list(by_label) == ["/a", "/b"]
     assert all(len(each.returns) == games for each in by_label.values())
     assert played.by_label("", tuple("abcdefghi")) == {"": played}
+
+
+class _Reborn(_Lengths):
+    """Games of two players; the first dies after two steps and is born again."""
+
+    players = labels = ("a", "b")
+    specs = (specs.EnvironmentSpec((), (), 1, players=players, waits=True),)
+    bad = ()  # steps with bad data
+
+    def __init__(self, num_envs):
+        super().__init__(num_envs)
+        self._steps = 0
+
+    def reset(self, seeds):
+        self._age[:] = 0
+        return super().reset(seeds)
+
+    def step(self, action):
+        self._steps += 1
+        if self._steps in self.bad:
+            raise bad_data.BadData("bad_rewards", "a reward is not finite")
+        self._age += 1
+        first = self._index % 2 == 0
+        over = (self._age == 4) | (first & (self._age == 2))
+        self._age[self._age == 4] = 0
+        returns = np.where(over, np.where(first, 1.0, 3.0), np.nan)
+        lengths = np.where(over, 2, 0)
+        return self._row(over), types.EpisodeEnd(returns, lengths, None)
+
+
+@pytest.mark.parametrize("bad", [(), (4,), (8, 12)])
+def test_a_player_born_again_has_several_episodes_in_a_game(monkeypatch, bad):
+    monkeypatch.setattr(_Reborn, "bad", bad)
+    environment = _Reborn(4)
+    policy = agent.make(builders.config(), factory.probe(builders.config().environment))
+    seed = np.random.SeedSequence(0)
+    played = evaluator.evaluate(policy, environment, 6, True, seed, report=len)
+    assert sorted(zip(played.games, played.columns, played.returns, strict=True)) == [
+        *((0, 0, 1.0), (0, 0, 1.0), (0, 1, 3.0)),
+        *((1, 2, 1.0), (1, 2, 1.0), (1, 3, 3.0)),
+        *((2, 0, 1.0), (2, 0, 1.0), (2, 1, 3.0)),
+    ]
+    by_label = played.by_label("", environment.labels)
+    assert by_label["/a"].games == [0, 0, 1, 1, 2, 2]
+    assert by_label["/b"].games == [0, 1, 2]
