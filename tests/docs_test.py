@@ -64,7 +64,7 @@ def _scripts():
 
 @pytest.fixture(scope="module")
 def flags_of():
-    """{program: names of its flags}, as --help tells them."""
+    """{program: names of its flags}, as --help shows them."""
     flags = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signals, "exit_on_signals", lambda leave: None)
@@ -73,9 +73,9 @@ def flags_of():
             said = io.StringIO()
             with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
                 importlib.import_module(module).main()
-            flags[name] = set(
-                re.findall(r"^ +--(?:\[no\])?(\w+)", said.getvalue(), re.M)
-            )
+            found = re.findall(r"--(\[no\])?(\w+)", said.getvalue())
+            flags[name] = {flag for _, flag in found}
+            flags[name] |= {f"no{flag}" for no, flag in found if no}
     return flags
 
 

@@ -52,10 +52,7 @@ class _Report:
 
 
 def check(
-    config: Any,
-    path: str | None,
-    changes: Sequence[str] = (),
-    start_from: str = "",
+    config: Any, path: str | None, changes: Sequence[str] = (), start_from: str = ""
 ) -> bool:
     """Prints a report on a training in the folder `path`; returns False on a FAIL.
 
