@@ -120,6 +120,18 @@ def test_more_environments_leave_the_first_ones_as_they_were():
     assert seeding.environment_seeds(node, 0) == []
 
 
+def test_environment_seeds_continue_from_their_state():
+    node = seeding.sequence(5, "actor", 1)
+    first = seeding.EnvironmentSeeds(node, 3)
+    first(), first()
+    state = first.state_dict()
+    other = seeding.EnvironmentSeeds(seeding.sequence(5, "actor", 1, 77), 3)
+    other()
+    other.load_state_dict(state)
+    assert other.state_dict() == state
+    assert other() == first() == seeding.environment_seeds(node, 3, start=2)
+
+
 def test_ranges():
     for _, node in itertools.islice(_nodes(), 100):
         torch_seed = seeding.torch_seed(node)

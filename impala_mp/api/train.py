@@ -18,12 +18,14 @@ from collections.abc import Iterator, Mapping
 from multiprocessing import connection, spawn
 from typing import Any
 
+from ml_collections import config_dict
+
 from impala_mp import errors
 from impala_mp.api import child, notebook, run as run_lib, settings
-from impala_mp.cli import what
+from impala_mp.cli import config_file, what
 from impala_mp.config import by_value, fields as fields_lib
 from impala_mp.monitoring import curves
-from impala_mp.runtime import launch
+from impala_mp.runtime import launch, pidfd, signals
 from impala_mp.storage import files, trust as trust_lib, workdir as workdir_lib
 
 _taken: set[str] = set()  # folders that this process has chosen
@@ -67,13 +69,13 @@ def train(
       RunFailed: a failure that no restart repairs; the run can be resumed.
       KeyboardInterrupt: Ctrl-C before anything was saved.
     """
+    pidfd.check()
     with tempfile.TemporaryDirectory(prefix="impala-") as folder:
         changes = dict(change or {})
         for name in changes:
             what.check_changeable(name)
-        if environment is None and config is None and workdir is not None:
-            config = workdir_lib.read_config(os.fspath(workdir))
-            trust_lib.admit(config, os.fspath(workdir), trust)
+        is_stored = environment is None and config is None and workdir is not None
+        config = _stored(workdir, trust) if is_stored else _whole(config)
         made = settings.make(environment, config, {**fields, **changes}, folder)
         path = _folder(workdir, settings.short_name(made))
         job = {
@@ -90,6 +92,20 @@ def train(
     run = run_lib.Run(path, is_own=True)
     _ = run.agent_steps  # reads the checkpoint
     return run
+
+
+def _stored(workdir: Any, trust: bool) -> Any:
+    """Returns the config of the run to resume. It may have fields of older versions."""
+    config = workdir_lib.read_config(os.fspath(workdir))
+    trust_lib.admit(config, os.fspath(workdir), trust)
+    return config
+
+
+def _whole(config: Any) -> Any:
+    """Returns `config`. Raises BadInput if a ConfigDict lacks fields or has others."""
+    if isinstance(config, config_dict.ConfigDict):
+        config_file.check_whole("config", config)
+    return config
 
 
 def _folder(workdir: str | os.PathLike[str] | None, name: str) -> str:
@@ -150,7 +166,7 @@ def _run(folder: str, plot: notebook.LivePlot | None) -> tuple[bool, int]:
 
 @contextlib.contextmanager
 def _pidfd(pid: int) -> Iterator[int]:
-    descriptor = os.pidfd_open(pid)
+    descriptor = pidfd.of(pid)
     try:
         yield descriptor
     finally:
@@ -210,7 +226,7 @@ def _raise_failure(path: str, code: int) -> None:
             raise KeyboardInterrupt
         return
     cause = (
-        f"was ended by {signal.Signals(-code).name}"
+        f"was ended by {signals.name_of(-code)}"
         if code < 0
         else f"ended with exit code {code}"
     )

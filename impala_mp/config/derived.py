@@ -128,6 +128,13 @@ def learner_threads(config: Any, num_cores: int) -> int:
     return threads
 
 
+def num_threads(config: Any, num_cores: int) -> int:
+    """Returns the threads that act, infer and learn."""
+    acting = num_actors(config.actors, num_cores) * config.actors.threads
+    learning = learner_threads(config, num_cores) * num_learners(config)
+    return int(acting + server_threads(config.inference) + learning)
+
+
 def of_rank(config: Any) -> Any:
     """Returns the config of one of several ranks: its share of batch and replay."""
     ranks = config.learner.ranks

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from impala_mp import errors
 from impala_mp.config import fields, user_code
-from impala_mp.runtime import fork_server, life_pipe, signals
+from impala_mp.runtime import fork_server, life_pipe, pidfd, signals
 from impala_mp.transport import host_messages
 
 _JOIN_SECS = 5.0  # for the actors to end
@@ -153,6 +153,7 @@ class ActorHost:
         Raises:
           BadInput: they cannot be made here.
         """
+        pidfd.check()
         try:
             return Running(self._task, questions, self._engine_pid)
         except errors.BadInput:

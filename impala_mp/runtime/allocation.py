@@ -1,5 +1,6 @@
 """Sizes and allocates all shared memory of a run."""
 
+import collections
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from impala_mp.networks import agent, flat_parameters
 from impala_mp.runtime import resources
 from impala_mp.transport import (
     control_block,
+    doorbell,
     host_board,
     inference_requests,
     league_memory,
@@ -137,17 +139,19 @@ def check_memory(policies: Sequence[Policy], num_cores: int) -> int:
     sizes = [(each.config, each.layouts(), num_cores) for each in policies]
     needed = sum(needed_bytes(*each) for each in sizes)
     shared_memory.check_available(needed)
-    resources.check_file_size(max(_largest_file(*each) for each in sizes))
+    resources.check_file_size(needed)  # one file has all that is shared
     return needed
 
 
-def _largest_file(config: Any, slots: Layouts, num_cores: int) -> int:
-    """Returns the bytes of the rings, or of a checkpoint if it is larger."""
-    slot, batch, num_bytes = slots
-    saved = replay_size(config, batch)[1]
-    # Parameters, two means of the optimizer, the target network, and their frame.
-    checkpoint = 4 * num_bytes + saved * config.replay.save + 2**20
-    return max(_ring_bytes(config, slot, num_cores), checkpoint)
+def check_room(config: Any, policies: Sequence[Policy], num_cores: int) -> None:
+    """Checks memory and descriptors of the run with this config.
+
+    Raises:
+      BadInput: there are too few.
+    """
+    check_memory(policies, num_cores)
+    seats = make_topology(config, num_cores, len(policies))
+    resources.check_descriptors(config, seats)
 
 
 def _ring_bytes(config: Any, slot: types.Trajectory, num_cores: int) -> int:
@@ -227,6 +231,7 @@ def allocate(
     num_cores: int,
     whole: Any = None,
     seats: topology.Topology | None = None,
+    cores: Sequence[int] = (),
     **facts: Any,
 ) -> tuple[shared_lib.Shared, ...]:
     """Allocates the memory that the processes of a run share, policy by policy.
@@ -235,6 +240,7 @@ def allocate(
       folder: of checkpoints, or of the policies if there are several.
       whole: config of the run; None: that of its only policy.
       seats: those of an actor host; None: those of the config.
+      cores: to bind threads to, enough for all of them; else none is bound.
       facts: other fields, of an actor host.
     """
     config = whole or policies[0].config
@@ -246,18 +252,22 @@ def allocate(
         all_actors = count + num_hosts * derived.host_actors(config, num_cores)
     threads = derived.learner_threads(config, num_cores)
     ranks = config.learner.ranks
-    control = control_block.ControlBlock(len(seats.seats), len(policies), ranks)
+    file = shared_memory.MemoryFile()  # a child takes few descriptors
+    bells = collections.defaultdict[int, doorbell.Doorbell](doorbell.Doorbell)
+    control = control_block.ControlBlock(len(seats.seats), len(policies), ranks, file)
     common = dict[str, Any](
         whole=config,
         topology=seats,
-        inference=inference_requests.InferenceBlock(count, len(policies)),
-        names=name_tables.NameTables(all_actors + len(policies) * ranks, types.NUMBERS),
+        inference=inference_requests.InferenceBlock(count, len(policies), file),
+        names=name_tables.NameTables(
+            all_actors + len(policies) * ranks, types.NUMBERS, file
+        ),
         evaluation_record=record_ring.RecordRing(
-            evaluator.record_names(_evaluated(policies))
+            evaluator.record_names(_evaluated(policies)), file=file
         ),
         learner_threads=threads,
         cores=resources.plan(
-            sorted(os.sched_getaffinity(0)),
+            cores,
             count,
             config.actors.threads,
             threads,
@@ -265,13 +275,14 @@ def allocate(
             derived.num_learners(config),
         ),
         all_actors=all_actors,
-        hosts=host_board.HostBoard(num_hosts, len(policies)) if num_hosts else None,
     )
     common |= facts
+    if num_hosts:
+        common["hosts"] = host_board.HostBoard(num_hosts, len(policies), file)
     if size := config.population.size:
-        common["population"] = population_block.PopulationBlock(size)
+        common["population"] = population_block.PopulationBlock(size, file)
     return tuple(
-        _allocate(each, number, control.of(number), folder, common)
+        _allocate(each, number, control.of(number), folder, common, file, bells)
         for number, each in enumerate(policies)
     )
 
@@ -290,8 +301,10 @@ def _allocate(
     control: control_block.ControlBlock,
     folder: str,
     common: dict[str, Any],
+    file: shared_memory.MemoryFile,
+    bells: Mapping[int, doorbell.Doorbell],
 ) -> shared_lib.Shared:
-    """Allocates the memory of one policy."""
+    """Allocates the memory of one policy; `bells` are those of the seats, by row."""
     config, slots, seats = policy.config, policy.layouts(), common["topology"]
     players = policy.environment.players
     metrics = learner_metrics.record_names(config, players)
@@ -300,6 +313,7 @@ def _allocate(
         metrics += member.METRICS
     if policy.name:
         folder = os.path.join(folder, policy.name, "checkpoints")
+    readers, writers = ([bells[row] for row in rows] for rows in seats.bells(number))
     for name, value in policy.live.initial().items():
         control.set(name, value)
     return shared_lib.Shared(
@@ -317,14 +331,22 @@ def _allocate(
             seats.readers(number),
             seats.num_hosts,
             config.cluster.slots,
+            (readers, writers),
+            file,
         ),
-        store=parameter_store.ParameterStore(slots.num_bytes, config.health.checksums),
-        snapshots=snapshots.make_store(slots.num_bytes * derived.evaluates(config)),
-        league=league_memory.LeagueMemory(derived.num_frozen(config), slots.num_bytes),
+        store=parameter_store.ParameterStore(
+            slots.num_bytes, config.health.checksums, file
+        ),
+        snapshots=snapshots.make_store(
+            slots.num_bytes * derived.evaluates(config), file
+        ),
+        league=league_memory.LeagueMemory(
+            derived.num_frozen(config), slots.num_bytes, file
+        ),
         learner_memory=learner_memory.LearnerMemory(
-            state_bytes if seats.learners else 0
+            state_bytes if seats.learners else 0, file
         ),
-        learner_record=record_ring.RecordRing(metrics, _RECORDS),
+        learner_record=record_ring.RecordRing(metrics, _RECORDS, file),
         checkpoints=folder,
         **common,
     )

@@ -12,7 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from impala_mp.config import user_code
-from impala_mp.runtime import entry_points, fork_server, resources, restart_policy
+from impala_mp.runtime import (
+    entry_points,
+    fork_server,
+    pidfd,
+    resources,
+    restart_policy,
+    signals,
+)
 from impala_mp.storage import files
 from impala_mp.transport import control_block, shared as shared_lib, topology
 
@@ -96,6 +103,7 @@ class ChildProcess:
             name=self.name,
         )
         try:
+            _leave_deleted_folder()
             fork_server.start()  # a new one if it has died
             process.start()
             self._watch(process)
@@ -106,7 +114,7 @@ class ChildProcess:
 
     def _watch(self, process: Any) -> None:
         try:
-            self._pidfd = os.pidfd_open(process.pid)
+            self._pidfd = pidfd.of(process.pid)
         except ProcessLookupError:
             pass  # it has died already
         except OSError:
@@ -180,7 +188,7 @@ class ChildProcess:
     def _send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, number)
+                pidfd.send_signal(self._pidfd, number)
 
     def next_due(self) -> float:
         """Returns the monotonic time of the next restart or order, or infinity."""
@@ -321,13 +329,21 @@ def _explain_stacks(text: str) -> str:
     return f"{fatal[-1] if fatal else ''}{place}".strip()
 
 
+def _leave_deleted_folder() -> None:
+    """Changes to the root if the current folder is gone: no child could start there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir("/")
+
+
 def cause(code: int) -> str:
     """Returns why a process ended, by its exit code."""
     if code == _ORPHANED:
         return "was lost with the fork server"
     if code >= 0:
         return f"ended with exit code {code}"
-    name = signal.Signals(-code).name
+    name = signals.name_of(-code)
     if name in ("SIGXCPU", "SIGKILL") and resources.cpu_limit():
         name += ", perhaps at the limit of CPU time (`ulimit -t`)"
     return f"was killed by {name}"

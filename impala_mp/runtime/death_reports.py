@@ -58,5 +58,8 @@ def first_line(child: child_process.ChildProcess) -> str:
 
 def _short(place: str) -> str:
     """Returns a path relative to the current folder if it is below."""
-    relative = os.path.relpath(place)
+    try:
+        relative = os.path.relpath(place)
+    except FileNotFoundError:  # the current folder was deleted
+        return place
     return place if relative.startswith("..") else relative

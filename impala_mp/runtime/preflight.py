@@ -190,7 +190,7 @@ def _check_cores(
     processes = resources.explain_processes(seats, names)
     sentences = [f"{num_cores} available.", explained, shares, processes, *chosen]
     text = " ".join(filter(None, sentences))
-    if count * config.actors.threads + learners * threads + serving > 2 * num_cores:
+    if derived.num_threads(config, num_cores) > 2 * num_cores:
         text += " There are over twice as many threads. Set config.actors.count=auto."
         report.add(checker.WARNING, "cores", text)
     else:

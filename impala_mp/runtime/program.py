@@ -31,6 +31,7 @@ from impala_mp.runtime import (
     allocation,
     calibration,
     cluster_check,
+    core_lease,
     lockstep,
     resources,
     signals,
@@ -71,15 +72,13 @@ def train(
     changed = [*folder.check(config, changes), *chosen]
     changed += cluster_check.check(config, num_cores)
     folder.check_unused()
-    allocation.check_memory(policies, num_cores)
-    seats = allocation.make_topology(config, num_cores, len(policies))
-    resources.check_descriptors(config, seats)
+    allocation.check_room(config, policies, num_cores)
     found: list[str] = []
-    parts = (start_from, folder, config, policies)
-    starts = warm_start.read(*parts, found.append)
+    starts = warm_start.read(start_from, folder, config, policies, found.append)
     saved = check_checkpoints(folder, config, list(environments), found.append)
     place = folder.policies if len(policies) > 1 else folder.checkpoints
-    shared = allocation.allocate(policies, place, num_cores, config)
+    lease = core_lease.of_run(config, num_cores)
+    shared = allocation.allocate(policies, place, num_cores, config, cores=lease.cores)
     try:
         with signals.Ending() as end:
             try:
@@ -91,7 +90,7 @@ def train(
                 shared = tuple(each._replace(**run_facts) for each in shared)
                 kept = _carry_over(shared, saved, changes)
                 news = [*found, *changed, *kept, *_described(shared)]
-                news.append(trust.record(config, folder.path))
+                news += [lease.sentence, trust.record(config, folder.path)]
                 facts = _facts(config, policies, folder.path)
                 finished = _show(shared, facts, folder, news, end)
             except errors.BadInput:  # from a child
@@ -102,6 +101,7 @@ def train(
             _conclude(config, policies, folder.path, finished)
     finally:
         folder.close()
+        lease.close()
     if end.cut_short:
         _report_cut(folder.path)
 

@@ -51,11 +51,7 @@ class Receiver:
             )
             for k in range(config.cluster.hosts)
         ]
-        self._bells = [
-            each.rings.actor_doorbells[number]
-            for each in policies
-            for number in self._rings()
-        ]
+        self._bell = shared.rings.actor_doorbells[self._rings()[0]]
 
     def _rings(self) -> tuple[int, ...]:
         return self._shared.topology.host_rings
@@ -111,7 +107,7 @@ class Receiver:
             if now >= board:
                 self._publish(now)
                 board = now + _BOARD_SECS
-            doorbell.wait_for_any([self._engine.bell, *self._bells], _WAIT_SECS)
+            doorbell.wait_for_any([self._engine.bell, self._bell], _WAIT_SECS)
             self._row.beat(control_block.State.RUNNING)
             for answer in self._engine.answers():
                 self._take(answer)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from impala_mp import errors
+from impala_mp.config import container_limits
+from impala_mp.runtime import pidfd
 from impala_mp.transport import shared, topology
 
 # With more threads than cores, the learner goes first: an actor that waits for a core
@@ -18,10 +20,11 @@ EVALUATOR_NICENESS = 10  # an evaluation may come late
 
 AUTO = "auto"  # as a device
 _GPU_PARAMETERS = 300_000  # a rule of thumb, not measured yet
+_MOST_PASSED = 249  # beside the four of the fork server: Linux sends 253 at once
 
 
 def plan(
-    cores: list[int],
+    cores: Sequence[int],
     num_actors: int,
     actor_threads: int,
     learner_threads: int,
@@ -64,7 +67,7 @@ def explain_cores(
     learning = learner_threads * num_learners
     return (
         f"Cores: {count} actors{server} and {learning} learner threads share"
-        f" {len(os.sched_getaffinity(0))} cores; the learner goes first."
+        f" {container_limits.num_cores()} cores; the learner goes first."
     )
 
 
@@ -205,50 +208,67 @@ def check_device(field: str, device: str) -> None:
         )
 
 
+def descriptors_passed(seats: topology.Topology) -> int:
+    """Returns the descriptors that each child gets at its start.
+
+    They are the run's memory, the life pipe, and all doorbells: the inference server's,
+    and those of the seats that have one.
+    """
+    rows = {
+        row
+        for policy in range(seats.num_policies)
+        for each in seats.bells(policy)
+        for row in each
+    }
+    return 3 + len(rows)
+
+
 def descriptors_needed(
-    num_actors: int,
-    num_children: int,
-    num_open: int,
-    num_policies: int = 1,
-    num_ranks: int = 1,
-    num_hosts: int = 0,
+    seats: topology.Topology, num_children: int, num_open: int
 ) -> int:
     """Returns the supervisor's descriptors at a child's start, the most of any process.
 
-    Four blocks of memory and six a policy, with actor hosts two more and one a policy,
-    two each (Python's mmap duplicates its own), doorbells, two per child, and a reserve
-    for the life pipe, a start, and the files of a run.
+    They are those that it passes, one for each block of memory (Python's mmap
+    duplicates that of the file), two for each child, and a reserve for a start and the
+    files of a run. Four blocks are the run's and six a policy's, with actor hosts two
+    more and one.
     """
-    hosts, spare = num_hosts > 0, 20
-    memory = 2 * (4 + 2 * hosts + (6 + hosts) * num_policies)
-    bells = num_policies * (num_actors + num_hosts + num_ranks) + 1
-    return num_open + memory + bells + 2 * num_children + spare
+    hosts, spare = seats.num_hosts > 0, 19
+    blocks = 4 + 2 * hosts + (6 + hosts) * seats.num_policies
+    return num_open + descriptors_passed(seats) + blocks + 2 * num_children + spare
 
 
-def check_descriptors(config: Any, the_topology: topology.Topology) -> str:
+def check_descriptors(config: Any, seats: topology.Topology) -> str:
     """Returns a sentence on the descriptors that the run needs.
 
     Raises:
-      BadInput: the limit of this process is lower.
+      BadInput: the limit of this process, or of a child's start, is lower; or the
+        kernel has no descriptors of processes.
     """
-    count, children = len(the_topology.actors), len(the_topology.seats)
-    if config.runtime.mode == "lockstep":
-        children = 0
-    num_policies = len({k for each in the_topology.learners for k in each.policies})
-    num_open, ranks = len(os.listdir("/proc/self/fd")), config.learner.ranks
-    num_hosts = the_topology.num_hosts
-    number = descriptors_needed(
-        count, children, num_open, num_policies, ranks, num_hosts
-    )
+    children = len(seats.seats) if config.runtime.mode == "processes" else 0
+    number = descriptors_needed(seats, children, len(os.listdir("/proc/self/fd")))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    cures = "config.actors.count" + " or config.cluster.hosts" * (num_hosts > 0)
     if limit != resource.RLIM_INFINITY and number > limit:
         raise errors.BadInput(
             f"about {number} file descriptors are needed, but {limit} are allowed."
             f" Raise the limit with `ulimit -n {2 * number}`, or lower"
-            f" {cures}."
+            " config.actors.count."
         )
+    if children:
+        pidfd.check()
+        _check_passed(seats)
     return f"about {number} are needed, {limit} allowed."
+
+
+def _check_passed(seats: topology.Topology) -> None:
+    excess = descriptors_passed(seats) - _MOST_PASSED
+    if excess > 0:
+        raise errors.BadInput(
+            f"{len(seats.actors)} actors and {len(seats.learners)} processes that learn"
+            f" need {_MOST_PASSED + excess} file descriptors each, and Python starts a"
+            f" process with at most {_MOST_PASSED}. Lower config.actors.count or"
+            f" config.learner.processes by {excess}."
+        )
 
 
 def check_file_size(num_bytes: int) -> None:

@@ -55,6 +55,12 @@ class Ending:
         return kind is CutShort
 
 
+def name_of(number: int) -> str:
+    """Returns the name of a signal; Python knows none of most real-time signals."""
+    names = {each.value: each.name for each in signal.Signals}
+    return names.get(number, f"signal {number}")
+
+
 def ending() -> list[signal.Signals]:
     """Returns the signals that end this run: SIGHUP does not under `nohup`."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

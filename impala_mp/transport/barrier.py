@@ -1,8 +1,9 @@
 """Memory barrier: keeps the stores of one process in order for another."""
 
-import ctypes
 import platform
 from collections.abc import Callable
+
+from impala_mp.transport import kernel
 
 _REGISTER_GLOBAL_EXPEDITED, _GLOBAL_EXPEDITED = 1 << 2, 1 << 1
 _MEMBARRIER_AARCH64 = 283
@@ -13,12 +14,10 @@ def _nothing() -> None:
 
 
 def _membarrier() -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall(_MEMBARRIER_AARCH64, _REGISTER_GLOBAL_EXPEDITED, 0, 0)
+    kernel.call(_MEMBARRIER_AARCH64, _REGISTER_GLOBAL_EXPEDITED, 0, 0)
 
     def barrier() -> None:
-        if libc.syscall(_MEMBARRIER_AARCH64, _GLOBAL_EXPEDITED, 0, 0):
-            raise OSError(ctypes.get_errno(), "membarrier failed")
+        kernel.call(_MEMBARRIER_AARCH64, _GLOBAL_EXPEDITED, 0, 0)
 
     return barrier
 

@@ -1,5 +1,6 @@
 """Heartbeats and counters up, live hyperparameters down: one word each, one writer."""
 
+import copy
 import enum
 import math
 import time
@@ -105,15 +106,19 @@ class ProcessRow(Counters):
         return (time.monotonic_ns() - self.get("heartbeat_ns")) * 1e-9
 
 
-class ControlBlock:
-    """Rows of all processes, orders, and live hyperparameters. Picklable to a child.
+class ControlBlock(shared_memory.InMemory):
+    """Rows of all processes, orders, and live hyperparameters.
 
     A live hyperparameter is two words a policy. Its learner writes the scheduled value.
     The supervisor writes the override of a user, or NaN.
     """
 
     def __init__(
-        self, num_processes: int, num_policies: int = 1, num_ranks: int = 1
+        self,
+        num_processes: int,
+        num_policies: int = 1,
+        num_ranks: int = 1,
+        file: shared_memory.MemoryFile | None = None,
     ) -> None:
         """Allocates the block; this object has the live values of policy 0."""
         columns = -(-len(COUNTERS) // _LINE) * _LINE  # whole cache lines a row
@@ -125,7 +130,7 @@ class ControlBlock:
             "scheduled": live,
             "overrides": live,
         }
-        self._attach(shared_memory.SharedArrays(spec), 0)
+        self._attach(shared_memory.SharedArrays(spec, file), 0)
         self._memory.arrays["overrides"].fill(math.nan)
         # A process without a heartbeat has been silent since now, not since boot.
         beats = self._memory.arrays["rows"][:, COUNTERS.index("heartbeat_ns")]
@@ -142,7 +147,9 @@ class ControlBlock:
 
     def of(self, policy: int) -> "ControlBlock":
         """Returns the same block, with the live values of a policy."""
-        return _attach(self._memory, policy)
+        block = copy.copy(self)
+        block._attach(self._memory, policy)
+        return block
 
     @property
     def books(self) -> list[Counters]:
@@ -201,14 +208,5 @@ class ControlBlock:
         """
         return self._orders[_CHANGES]
 
-    def close(self) -> None:
-        self._memory.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._memory, self.policy)
-
-
-def _attach(memory: shared_memory.SharedArrays, policy: int) -> ControlBlock:
-    block = ControlBlock.__new__(ControlBlock)
-    block._attach(memory, policy)
-    return block
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._memory, self.policy

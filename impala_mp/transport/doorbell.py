@@ -4,18 +4,16 @@ import contextlib
 import os
 import select
 from collections.abc import Sequence
-from multiprocessing import reduction
-from typing import Any
+
+from impala_mp.transport import kernel
 
 
-class Doorbell:
+class Doorbell(kernel.Descriptor):
     """Wakes a process that waits on it. The counters in shared memory are the truth."""
-
-    _fd = -1
 
     def __init__(self, fd: int | None = None) -> None:
         flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
-        self._fd = os.eventfd(0, flags) if fd is None else fd
+        super().__init__(os.eventfd(0, flags) if fd is None else fd)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
 
@@ -30,20 +28,6 @@ class Doorbell:
             os.eventfd_read(self._fd)
         return True
 
-    def fileno(self) -> int:
-        return self._fd
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __del__(self) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (reduction.DupFd(self._fd),)
-
 
 def wait_for_any(bells: Sequence[Doorbell], timeout_secs: float) -> None:
     """Waits for a ring of any of the bells, and consumes those that came."""
@@ -56,7 +40,3 @@ def wait_for_any(bells: Sequence[Doorbell], timeout_secs: float) -> None:
     poll.poll(timeout_secs * 1000.0)
     for bell in bells:
         bell.wait(0.0)
-
-
-def _attach(duplicate: Any) -> Doorbell:
-    return Doorbell(duplicate.detach())

@@ -19,11 +19,16 @@ _BYTES = 1024  # of the text of one host
 class HostBoard:
     """Memory of the receiver that outlives it. Picklable to a child."""
 
-    def __init__(self, num_hosts: int, num_policies: int = 1) -> None:
+    def __init__(
+        self,
+        num_hosts: int,
+        num_policies: int = 1,
+        file: shared_memory.MemoryFile | None = None,
+    ) -> None:
         shape = (num_hosts, num_policies, host_books.WORDS)
         spec = specs.array_spec(shape, np.int64)
-        self._memory = shared_memory.SharedArrays(spec)
-        self._states = parameter_store.ParameterStore(num_hosts * _BYTES)
+        self._memory = shared_memory.SharedArrays(spec, file)
+        self._states = parameter_store.ParameterStore(num_hosts * _BYTES, file=file)
         self.num_hosts = num_hosts
 
     def books(
@@ -33,13 +38,10 @@ class HostBoard:
         return host_books.HostBooks(self._memory.arrays[host, policy], ring)
 
     def publish(self, hosts: list[dict[str, Any]]) -> None:
-        """Replaces the states, one a host: JSON, which is cut if it is too long."""
+        """Replaces the states, one a host. A reason that is too long is cut."""
         text = np.zeros((self.num_hosts, _BYTES), np.uint8)
         for row, each in zip(text, hosts, strict=True):
-            data = json.dumps(each).encode()
-            if len(data) > _BYTES:
-                reason = each.get("reason", "")[: _BYTES // 4]
-                data = json.dumps({**each, "reason": reason}).encode()
+            data = _encoded(each)
             row[: len(data)] = np.frombuffer(data, np.uint8)
         self._states.publish(text.reshape(-1))
 
@@ -54,3 +56,14 @@ class HostBoard:
     def close(self) -> None:
         self._memory.close()
         self._states.close()
+
+
+def _encoded(state: dict[str, Any]) -> bytes:
+    """Returns a state as JSON of at most _BYTES bytes."""
+    data = json.dumps(state).encode()
+    while len(data) > _BYTES and state["reason"]:
+        excess = len(data) - _BYTES
+        # JSON writes a character as up to 12 bytes.
+        state = {**state, "reason": state["reason"][: -1 - excess // 12]}
+        data = json.dumps(state).encode()
+    return data

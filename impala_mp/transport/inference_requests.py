@@ -69,18 +69,22 @@ class Seat:
         self._words[_ANSWERED] = request.number
 
 
-class InferenceBlock:
-    """Seats of all actors, a pair for each policy, and the server's doorbell.
+class InferenceBlock(shared_memory.InMemory):
+    """Seats of all actors, a pair for each policy, and the server's doorbell."""
 
-    Picklable to a child.
-    """
-
-    def __init__(self, num_actors: int, num_policies: int = 1) -> None:
+    def __init__(
+        self,
+        num_actors: int,
+        num_policies: int = 1,
+        file: shared_memory.MemoryFile | None = None,
+    ) -> None:
         shape = num_policies, num_actors, SEATS, 2 * _LINE
         spec = specs.array_spec(shape, np.int64)
-        self._attach(shared_memory.SharedArrays(spec), doorbell.Doorbell())
+        self._attach(shared_memory.SharedArrays(spec, file), doorbell.Doorbell())
 
-    def _attach(self, memory: shared_memory.SharedArrays, bell: doorbell.Doorbell):  # type: ignore[no-untyped-def]
+    def _attach(
+        self, memory: shared_memory.SharedArrays, bell: doorbell.Doorbell
+    ) -> None:
         self._memory, self.server_doorbell = memory, bell
 
     def seats(self, actor: int, policy: int = 0) -> list[Seat]:
@@ -88,16 +92,8 @@ class InferenceBlock:
         return [Seat(words) for words in self._memory.arrays[policy, actor]]
 
     def close(self) -> None:
-        self._memory.close()
+        super().close()
         self.server_doorbell.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._memory, self.server_doorbell)
-
-
-def _attach(
-    memory: shared_memory.SharedArrays, bell: doorbell.Doorbell
-) -> InferenceBlock:
-    block = InferenceBlock.__new__(InferenceBlock)
-    block._attach(memory, bell)
-    return block
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._memory, self.server_doorbell

@@ -6,7 +6,7 @@ version never change. A reader copies, and believes the copy only if the version
 held still.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,10 +25,15 @@ class Entry(NamedTuple):
     weight: float  # of its draws; they do not add up to 1
 
 
-class LeagueMemory:
-    """Slots of `num_bytes` bytes: one writer, many readers. Picklable to a child."""
+class LeagueMemory(shared_memory.InMemory):
+    """Slots of `num_bytes` bytes: one writer, many readers."""
 
-    def __init__(self, num_slots: int, num_bytes: int) -> None:
+    def __init__(
+        self,
+        num_slots: int,
+        num_bytes: int,
+        file: shared_memory.MemoryFile | None = None,
+    ) -> None:
         """Allocates the memory. With 0 slots nothing can be written to it."""
         lines = max(1, num_slots)
         spec = {
@@ -36,7 +41,7 @@ class LeagueMemory:
             "weights": specs.array_spec((lines, _LINE), np.float64),
             "buffers": specs.array_spec((num_slots, num_bytes), np.uint8),
         }
-        self._attach(shared_memory.SharedArrays(spec))
+        self._attach(shared_memory.SharedArrays(spec, file))
 
     def _attach(self, memory: shared_memory.SharedArrays) -> None:
         self._memory = memory
@@ -105,15 +110,3 @@ class LeagueMemory:
         if parameter_store.checksum(into) != expected:
             raise RuntimeError(f"snapshot {entry.version} of the league is torn")
         return True
-
-    def close(self) -> None:
-        self._memory.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._memory,)
-
-
-def _attach(memory: shared_memory.SharedArrays) -> LeagueMemory:
-    made = LeagueMemory.__new__(LeagueMemory)
-    made._attach(memory)
-    return made

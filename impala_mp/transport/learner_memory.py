@@ -7,7 +7,6 @@ third buffer of `parameter_store`.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -35,16 +34,20 @@ def _checksum(buffer: np.ndarray) -> int:
     return int(buffer.view(np.int64).sum())
 
 
-class LearnerMemory:
-    """Memory of up to `num_bytes` bytes a version. Picklable to a child."""
+class LearnerMemory(shared_memory.InMemory):
+    """Memory of up to `num_bytes` bytes a version."""
 
-    def __init__(self, num_bytes: int) -> None:
+    def __init__(
+        self,
+        num_bytes: int,
+        file: shared_memory.MemoryFile | None = None,
+    ) -> None:
         """Allocates the memory. With 0 bytes nothing can be written to it."""
         spec = {
             "words": specs.array_spec((_LINE * (1 + _BUFFERS),), np.int64),
             "buffers": specs.array_spec((_BUFFERS, aligned(num_bytes)), np.uint8),
         }
-        self._attach(shared_memory.SharedArrays(spec))
+        self._attach(shared_memory.SharedArrays(spec, file))
 
     def _attach(self, memory: shared_memory.SharedArrays) -> None:
         self._memory = memory
@@ -124,15 +127,3 @@ class LearnerMemory:
     def discard(self) -> None:
         """Leaves no version: the run has continued from another state."""
         self._words[_LATEST] = 0
-
-    def close(self) -> None:
-        self._memory.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._memory,)
-
-
-def _attach(memory: shared_memory.SharedArrays) -> LearnerMemory:
-    made = LearnerMemory.__new__(LearnerMemory)
-    made._attach(memory)
-    return made

@@ -4,8 +4,6 @@ A name is written before the count that announces it, so a reader sees whole nam
 next incarnation of a killed writer continues its table.
 """
 
-from typing import Any
-
 import numpy as np
 
 from impala_mp import specs
@@ -48,15 +46,20 @@ class NameTable:
         return self._names
 
 
-class NameTables:
-    """Tables of several processes, in one block. Picklable to a child."""
+class NameTables(shared_memory.InMemory):
+    """Tables of several processes, in one block."""
 
-    def __init__(self, num_tables: int, num_names: int) -> None:
+    def __init__(
+        self,
+        num_tables: int,
+        num_names: int,
+        file: shared_memory.MemoryFile | None = None,
+    ) -> None:
         spec = {
             "counts": specs.array_spec((num_tables, _LINE), np.int64),
             "rows": specs.array_spec((num_tables, num_names, _BYTES), np.uint8),
         }
-        self._attach(shared_memory.SharedArrays(spec))
+        self._attach(shared_memory.SharedArrays(spec, file))
 
     def _attach(self, memory: shared_memory.SharedArrays) -> None:
         self._memory = memory
@@ -66,15 +69,3 @@ class NameTables:
                 memory.arrays["counts"], memory.arrays["rows"], strict=True
             )
         ]
-
-    def close(self) -> None:
-        self._memory.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._memory,)
-
-
-def _attach(memory: shared_memory.SharedArrays) -> NameTables:
-    tables = NameTables.__new__(NameTables)
-    tables._attach(memory)
-    return tables

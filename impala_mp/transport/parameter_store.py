@@ -28,15 +28,20 @@ def checksum(buffer: np.ndarray) -> int:
     return int(words.sum(dtype=np.uint64) >> np.uint64(1))
 
 
-class ParameterStore:
-    """Store of `num_bytes` bytes: one writer, many readers. Picklable to a child."""
+class ParameterStore(shared_memory.InMemory):
+    """Store of `num_bytes` bytes: one writer, many readers."""
 
-    def __init__(self, num_bytes: int, checksums: bool = False) -> None:
+    def __init__(
+        self,
+        num_bytes: int,
+        checksums: bool = False,
+        file: shared_memory.MemoryFile | None = None,
+    ) -> None:
         spec = {
             "words": specs.array_spec((_WORDS,), np.int64),
             "buffers": specs.array_spec((_BUFFERS, num_bytes), np.uint8),
         }
-        self._attach(shared_memory.SharedArrays(spec), checksums)
+        self._attach(shared_memory.SharedArrays(spec, file), checksums)
 
     def _attach(self, memory: shared_memory.SharedArrays, checksums: bool) -> None:
         self._memory, self._checksums = memory, checksums
@@ -100,17 +105,8 @@ class ParameterStore:
             raise RuntimeError(f"version {version} of the parameters is torn")
         return True
 
-    def close(self) -> None:
-        self._memory.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._memory, self._checksums)
-
-
-def _attach(memory: shared_memory.SharedArrays, checksums: bool) -> ParameterStore:
-    store = ParameterStore.__new__(ParameterStore)
-    store._attach(memory, checksums)
-    return store
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._memory, self._checksums
 
 
 class ParameterReader:

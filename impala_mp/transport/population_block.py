@@ -6,7 +6,7 @@ supervisor writes its order: a number, which is that of a round, and the member 
 An order stays until the next one, so a learner that is killed finds it again.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,17 +37,21 @@ class Order(NamedTuple):
     source: int
 
 
-class PopulationBlock:
-    """A report and an order of each member. Picklable to a child."""
+class PopulationBlock(shared_memory.InMemory):
+    """A report and an order of each member."""
 
-    def __init__(self, num_members: int) -> None:
+    def __init__(
+        self,
+        num_members: int,
+        file: shared_memory.MemoryFile | None = None,
+    ) -> None:
         """Allocates the block, without orders."""
         spec = {
             "reports": specs.array_spec((num_members, _LINE), np.int64),
             "scores": specs.array_spec((num_members, _LINE), np.float64),
             "orders": specs.array_spec((num_members, _LINE), np.int64),
         }
-        self._attach(shared_memory.SharedArrays(spec))
+        self._attach(shared_memory.SharedArrays(spec, file))
         self._reports[:, _ROUND] = _NOT_RESTORED
         self._reports[:, _OBEYED] = 0
         self._orders[:] = 0
@@ -103,15 +107,3 @@ class PopulationBlock:
         self._orders[member, _SOURCE] = source
         self._barrier()
         self._orders[member, _NUMBER] = number
-
-    def close(self) -> None:
-        self._memory.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._memory,)
-
-
-def _attach(memory: shared_memory.SharedArrays) -> PopulationBlock:
-    block = PopulationBlock.__new__(PopulationBlock)
-    block._attach(memory)
-    return block

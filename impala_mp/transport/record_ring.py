@@ -15,20 +15,25 @@ from impala_mp.transport import barrier, shared_memory
 _HEAD, _TAIL, _WORDS = 0, 8, 16  # int64 words: head and tail on cache lines apart
 
 
-class RecordRing:
-    """float64 values by name. One writer, one reader. Picklable to a child."""
+class RecordRing(shared_memory.InMemory):
+    """float64 values by name. One writer, one reader."""
 
-    def __init__(self, names: tuple[str, ...], capacity: int = 8) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        capacity: int = 8,
+        file: shared_memory.MemoryFile | None = None,
+    ) -> None:
         spec = {
             "words": specs.array_spec((_WORDS,), np.int64),
             "rows": specs.array_spec((capacity, len(names)), np.float64),
         }
-        self._attach(names, shared_memory.SharedArrays(spec))
+        self._attach(shared_memory.SharedArrays(spec, file), names)
 
     def _attach(
-        self, names: tuple[str, ...], memory: shared_memory.SharedArrays
+        self, memory: shared_memory.SharedArrays, names: tuple[str, ...]
     ) -> None:
-        self._names, self._memory = names, memory
+        self._memory, self._names = memory, names
         self._words = memory.arrays["words"].data.cast("B").cast("q")
         self._rows = memory.arrays["rows"]
         self._barrier = barrier.make_barrier()
@@ -69,14 +74,5 @@ class RecordRing:
             self._words[_TAIL] += 1
         return found
 
-    def close(self) -> None:
-        self._memory.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._names, self._memory)
-
-
-def _attach(names: tuple[str, ...], memory: shared_memory.SharedArrays) -> RecordRing:
-    ring = RecordRing.__new__(RecordRing)
-    ring._attach(names, memory)
-    return ring
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._memory, self._names

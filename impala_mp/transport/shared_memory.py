@@ -3,43 +3,66 @@
 import errno
 import mmap
 import os
-from multiprocessing import reduction
+import platform
 from typing import Any, TextIO
 
 import numpy as np
 
 from impala_mp import errors, nest, specs, types
+from impala_mp.config import container_limits
+from impala_mp.transport import kernel
 
 _ALIGNMENT = 64  # bytes: no two arrays share a cache line
+_MEMFD_CREATE = 319 if platform.machine() == "x86_64" else 279
+_CLOSE_ON_EXEC = 1
 
 
-class SharedArrays:
-    """Nest of NumPy arrays in one block of anonymous memory, reserved up front.
+class MemoryFile(kernel.Descriptor):
+    """Anonymous file whose pages are shared memory. It grows by each block.
 
-    Picklable to a child at its start; the child maps the same pages. Unlike
-    multiprocessing.shared_memory, memfd leaves nothing in /dev/shm after a kill, and
-    is not limited by a container's small /dev/shm.
+    Unlike multiprocessing.shared_memory, memfd leaves nothing in /dev/shm after a kill,
+    and is not limited by a container's small /dev/shm.
     """
 
-    _fd = -1
+    def __init__(self, fd: int | None = None) -> None:
+        if fd is None:
+            fd = kernel.call(_MEMFD_CREATE, b"impala_mp", _CLOSE_ON_EXEC)
+        super().__init__(fd)
+        self._end = 0  # of the blocks that this process has reserved
 
-    def __init__(self, spec: types.Nest) -> None:
-        size = total_bytes(spec)
+    def reserve(self, size: int) -> int:
+        """Reserves pages for a block of `size` bytes; returns its offset.
+
+        Raises:
+          BadInput: there is not enough memory.
+        """
         check_available(size)  # reserving too much wakes the OOM killer
-        fd = os.memfd_create("impala_mp", os.MFD_CLOEXEC)
+        offset = self._end
         try:
-            os.posix_fallocate(fd, 0, size)
+            os.posix_fallocate(self._fd, offset, size)
         except OSError as error:
-            os.close(fd)
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
             raise _shortage(size) from error
-        self._map(fd, spec)
+        self._end = offset + _rounded(size, mmap.ALLOCATIONGRANULARITY)
+        return offset
 
-    def _map(self, fd: int, spec: types.Nest) -> None:
-        self._fd, self._spec = fd, spec
+
+class SharedArrays:
+    """Nest of NumPy arrays in one block of a file, reserved up front.
+
+    Picklable to a child at its start; the child maps the same pages.
+    """
+
+    def __init__(self, spec: types.Nest, file: MemoryFile | None = None) -> None:
+        """Takes a block of `file`; None makes one for this block."""
+        file = file or MemoryFile()
+        self._map(file, file.reserve(total_bytes(spec)), spec)
+
+    def _map(self, file: MemoryFile, offset: int, spec: types.Nest) -> None:
+        self._file, self._offset, self._spec = file, offset, spec
         self.nbytes = total_bytes(spec)
-        buffer = mmap.mmap(fd, self.nbytes)
+        buffer = mmap.mmap(file.fileno(), self.nbytes, offset=offset)
         offsets = iter(_offsets(spec)[0])
 
         def view(leaf: specs.ArraySpec) -> np.ndarray:
@@ -48,23 +71,40 @@ class SharedArrays:
         self.arrays: Any = nest.map_structure(view, spec)
 
     def close(self) -> None:
-        """Closes the descriptor; the pages stay while an array uses them."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Closes the file; the pages stay while an array uses them."""
+        self._file.close()
 
-    def __del__(self) -> None:
-        self.close()
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._file, self._offset, self._spec
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (reduction.DupFd(self._fd), self._spec)
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._map(*state)
 
 
-def _attach(duplicate: Any, spec: types.Nest) -> SharedArrays:
-    arrays = SharedArrays.__new__(SharedArrays)
-    arrays._map(duplicate.detach(), spec)
-    arrays.close()  # a child needs the mapping only
-    return arrays
+class InMemory:
+    """Object whose state is in shared memory. Picklable to a child at its start.
+
+    `_attach` makes it of its memory, here and in the child.
+    """
+
+    _memory: SharedArrays
+
+    def _attach(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self._memory.close()
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """Returns the arguments of `_attach`."""
+        return (self._memory,)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._attach(*state)
+
+
+def _rounded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
 
 
 def _offsets(spec: types.Nest) -> tuple[list[int], int]:
@@ -72,7 +112,7 @@ def _offsets(spec: types.Nest) -> tuple[list[int], int]:
     offsets, end = [], 0
     for leaf in nest.flatten(spec):
         offsets.append(end)
-        end += -(-leaf.nbytes // _ALIGNMENT) * _ALIGNMENT
+        end += _rounded(leaf.nbytes, _ALIGNMENT)
     return offsets, max(end, _ALIGNMENT)
 
 
@@ -81,21 +121,11 @@ def total_bytes(spec: types.Nest) -> int:
     return _offsets(spec)[1]
 
 
-def available_bytes(cgroup: str = "/sys/fs/cgroup") -> int:
-    """Returns the memory left to this process, by the machine and by its cgroup."""
+def available_bytes() -> int:
+    """Returns the memory left to this process, by the machine and control groups."""
     with open("/proc/meminfo") as file:
         available = _fields(file)["MemAvailable:"] * 1024
-    try:
-        with open(f"{cgroup}/memory.max") as limit:
-            maximum = limit.read().strip()
-        with open(f"{cgroup}/memory.current") as current:
-            used = int(current.read())
-        with open(f"{cgroup}/memory.stat") as file:
-            # The kernel drops inactive file pages on demand.
-            used -= _fields(file)["inactive_file"]
-    except OSError:  # no cgroup v2 here
-        return available
-    return available if maximum == "max" else min(available, int(maximum) - used)
+    return int(min(available, container_limits.memory_left()))
 
 
 def _fields(file: TextIO) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 Each policy has a parameter store and a set of rings. Ring i of each set is written by
 the policy's actor i and read by one learner: the one with that policy and with the
-actor's rank. Learners, actors and the inference server have one doorbell each.
+actor's rank. Learners, actors, the inference server and the receiver have one doorbell
+each, for all of their rings.
 
 An actor host has one ring for all of its actors, after the rings of the actors here.
 The receiver writes them. Hosts are dealt to the ranks in turn.
@@ -34,6 +35,10 @@ class Topology:
         return tuple(seat for seat in self.seats if seat.role == role)
 
     @property
+    def num_policies(self) -> int:
+        return len({policy for seat in self.seats for policy in seat.policies})
+
+    @property
     def actors(self) -> tuple[Seat, ...]:
         return self.of("actor")
 
@@ -63,6 +68,18 @@ class Topology:
         here = tuple(seat.rank for seat in self.actors_of(policy))
         num_ranks = 1 + max(here)
         return (*here, *(host % num_ranks for host in range(self.num_hosts)))
+
+    def bells(self, policy: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the rows whose doorbells the policy's rings ring.
+
+        Returns:
+          Those of the readers by rank, and of the writers by ring. On an actor host the
+          reader has no seat, and -1 stands for it.
+        """
+        readers = [s.row for s in self.learners if policy in s.policies] or [-1]
+        here = [s.row for s in self.actors_of(policy)]
+        receivers = [s.row for s in self.of("receiver")]
+        return tuple(readers), (*here, *receivers * self.num_hosts)
 
     @property
     def host_rings(self) -> tuple[int, ...]:

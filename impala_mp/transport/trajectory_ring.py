@@ -18,6 +18,9 @@ from impala_mp.transport import barrier, doorbell, shared_memory
 _HEAD, _TAIL, _WORDS = 0, 8, 16  # int64 words: head and tail on cache lines apart
 
 
+Bells = Sequence[doorbell.Doorbell]
+
+
 class RingSpec(NamedTuple):
     """Layout of the rings of all actors."""
 
@@ -151,26 +154,27 @@ class TrajectoryRings:
         ranks: Sequence[int] = (),
         num_hosts: int = 0,
         host_slots: int = 1,
+        bells: tuple[Bells, Bells] | None = None,
+        file: shared_memory.MemoryFile | None = None,
     ) -> None:
         """Allocates the rings.
 
         Args:
           ranks: those that read the rings, by ring; none named: a single one.
           host_slots: slots of the ring of each host.
+          bells: of the readers by rank and of the writers by ring; None makes them.
         """
         self._num_actors = num_actors
         spec = ring_spec(slot, num_actors, num_slots)
-        self._memories = [shared_memory.SharedArrays(spec)]
+        self._memories = [shared_memory.SharedArrays(spec, file)]
         if num_hosts:
             spec = ring_spec(slot, num_hosts, host_slots)
-            self._memories.append(shared_memory.SharedArrays(spec))
+            self._memories.append(shared_memory.SharedArrays(spec, file))
         self._ranks = tuple(ranks) or (0,) * (num_actors + num_hosts)
-        self.learner_doorbells = [
-            doorbell.Doorbell() for _ in range(1 + max(self._ranks))
-        ]
-        self.actor_doorbells = [
-            doorbell.Doorbell() for _ in range(num_actors + num_hosts)
-        ]
+        self.learner_doorbells, self.actor_doorbells = bells or (
+            [doorbell.Doorbell() for _ in range(1 + max(self._ranks))],
+            [doorbell.Doorbell() for _ in self._ranks],
+        )
 
     @property
     def nbytes(self) -> int:

@@ -210,7 +210,9 @@ class HostLink:
         slot = ring.slots[ring.open_index()]
         slot_wire.unpack(frame, slot)
         self._check(slot)
-        if ring.head:  # the batcher needs the order of the ring in the stamps
+        # The batcher needs the order of the ring in the stamps. The slot before is this
+        # one, with the stamp of the host, if there is a single one.
+        if ring.head and ring.num_slots > 1:
             before = ring.slots[(ring.head - 1) % ring.num_slots]
             stamp = max(stamp, int(before.header.committed_ns[0]))
         ring.announce(stamp)

@@ -233,6 +233,24 @@ def test_the_settings_of_the_command_reach_all_processes(tmp_path):
     assert all(each == ["-1", "PASSIVE"] for each in found)
 
 
+_MISSING = {os: ("memfd_create", "pidfd_open"), signal: ("pidfd_send_signal",)}
+
+
+@pytest.mark.integration
+def test_a_python_that_was_built_with_an_old_c_library_trains(tmp_path, monkeypatch):
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    with open(hook / "sitecustomize.py", "w") as file:
+        for module, names in _MISSING.items():
+            print(f"import {module.__name__}", file=file)
+            for name in names:
+                print(f"del {module.__name__}.{name}", file=file)
+                monkeypatch.delattr(module, name)
+    monkeypatch.setenv("PYTHONPATH", str(hook))
+    run = im.train("Catch", workdir=tmp_path / "run", **_SMALL)
+    assert run.is_finished
+
+
 @pytest.mark.integration
 def test_a_run_resumes_and_another_starts_from_it(tmp_path):
     first = im.train("Catch", workdir=tmp_path / "a", **_LOCKSTEP)
@@ -268,4 +286,16 @@ def test_a_refusal_leaves_nothing(tmp_path, monkeypatch):
         im.train("Catch", **{**_LOCKSTEP, "batch_size": 64, "actors.slots": 1})
     with pytest.raises(im.BadInput, match="no_such_module"):
         im.train("no_such_module:Game-v0", **_LOCKSTEP)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_config_must_have_the_fields_of_the_base_config(tmp_path):
+    config = im.config.get_base_config().unlock()
+    config.optimiser = {"lr": 1e-3}
+    with pytest.raises(im.BadInput, match="^config: there is no field 'optimiser'"):
+        im.train("Acrobot-v1", config=config, workdir=tmp_path / "run")
+    config = im.config.get_base_config().unlock()
+    del config.optimizer.clip_norm
+    with pytest.raises(im.BadInput, match="^config lacks optimizer.clip_norm. Start"):
+        im.train("Acrobot-v1", config=config, workdir=tmp_path / "run")
     assert not list(tmp_path.iterdir())

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import time
 import types
+from multiprocessing import spawn
 
 import pytest
 
-from impala_mp.runtime import child_process, entry_points
+from impala_mp.runtime import child_process, entry_points, pidfd
 from impala_mp.transport import control_block
 from tests.support import builders
 
@@ -75,7 +76,7 @@ def test_a_death_is_seen_beside_a_thousand_open_files(seat):
     held = [null, *(os.dup(null) for _ in range(1050))]
     sleeper = subprocess.Popen(["sleep", "60"])
     try:
-        seat._pidfd = os.pidfd_open(sleeper.pid)
+        seat._pidfd = pidfd.of(sleeper.pid)
         assert seat._pidfd > 1023
         seat.close()
         assert sleeper.wait(5.0) == -signal.SIGKILL
@@ -200,6 +201,24 @@ def test_a_start_without_room_is_a_failed_start(seat, monkeypatch):
     assert "No space left on device" in seat.reason
     assert seat.output() == ""
     assert seat.refusal() == seat.reason
+
+
+def test_a_child_starts_if_the_current_folder_was_deleted(seat, tmp_path, monkeypatch):
+    gone, found = tmp_path / "gone", []
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    def start():
+        found.append(spawn.get_preparation_data("child")["dir"])
+
+    child = types.SimpleNamespace(pid=os.getpid(), start=start)
+    context = types.SimpleNamespace(Process=lambda **unused: child)
+    monkeypatch.setattr(child_process.fork_server, "start", os.getcwd)
+    seat.start(context, life=None)
+    assert found == ["/"]
+    assert seat.process is child
+    os.close(seat._pidfd)
 
 
 def test_a_death_before_the_first_step_is_a_failed_start(seat):

@@ -42,6 +42,15 @@ def test_the_users_line_comes_first(told, tmp_path, monkeypatch):
     assert death_reports.first_line(elsewhere).startswith("/elsewhere/my_game.py:21 in")
 
 
+def test_a_death_is_reported_from_a_folder_that_was_deleted(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    line = death_reports.first_line(_child(_ERROR.format("/games/my_game.py")))
+    assert line.startswith("/games/my_game.py:21 in step: ValueError")
+
+
 def test_the_same_error_is_said_once_a_minute_with_its_count(told):
     child = _child(_ERROR.format("/a.py"))
     for told.now[0] in (0.0, 1.0, 30.0, 59.9):

@@ -309,10 +309,10 @@ def test_the_descriptors_of_memory_and_doorbells_are_counted_exactly(
     shared = allocation.allocate(policies, str(tmp_path), 2, config)
     held = len(os.listdir("/proc/self/fd")) - before
     allocation.release(shared)
-    spare, count = 20, len(policies)
+    seats, spare = shared[0].topology, 20
 
     def needed(children, opened):
-        return resources.descriptors_needed(5, children, opened, count, 1, hosts)
+        return resources.descriptors_needed(seats, children, opened)
 
     assert needed(0, 0) == held + spare
     assert needed(6, 10) == held + spare + 2 * 6 + 10

@@ -2,12 +2,15 @@
 
 import os
 import resource
+from multiprocessing import context, popen_forkserver, reduction
 
 import pytest
 
 from impala_mp import errors
 from impala_mp.monitoring import reporter
-from impala_mp.runtime import child_process, resources
+from impala_mp.runtime import allocation, child_process, life_pipe, resources
+from impala_mp.transport import topology
+from tests.support import builders, policy_parts, populations
 
 
 @pytest.mark.parametrize(
@@ -129,3 +132,60 @@ def test_a_limit_of_cpu_time_is_named(monkeypatch):
     assert "after 30 s of CPU time" in resources.cpu_limit()
     assert "SIGKILL, perhaps at the limit of CPU time" in child_process.cause(-9)
     assert child_process.cause(-11) == "was killed by SIGSEGV"
+
+
+def _passed(policies):
+    """Descriptors that multiprocessing passes to a child."""
+    kind, life = popen_forkserver.Popen, life_pipe.LifePipe()
+    start = kind.__new__(kind)
+    start._fds = []
+    context.set_spawning_popen(start)
+    try:
+        reduction.ForkingPickler.dumps((policies, life))
+    finally:
+        context.set_spawning_popen(None)
+        life.close()
+    assert len(set(start._fds)) == len(start._fds)
+    return start._fds
+
+
+@pytest.mark.parametrize(
+    ("made", "overrides", "count"),
+    [
+        (policy_parts.config, {"actors.count": 128}, 2),
+        (policy_parts.config, {"cluster.hosts": 300, "cluster.address": "auto"}, 2),
+        (populations.get_config, {"actors.count": 40, "population.size": 40}, 40),
+    ],
+)
+def test_a_child_can_be_passed_what_many_actors_policies_or_hosts_have(
+    tmp_path, made, overrides, count
+):
+    config = made()
+    config.update_from_flattened_dict(overrides)
+    config.runtime.mode = "processes"
+    policies = policy_parts.shared(config, tmp_path)
+    seats = policies[0].topology
+    assert len(policies) == count
+    assert len(_passed(policies)) == resources.descriptors_passed(seats) <= 249
+    resources.check_descriptors(config, seats)
+    allocation.release(policies)
+
+
+def test_too_many_processes_for_one_start_are_refused():
+    config = builders.config()
+    most = topology.make(200, num_policies=46, num_groups=46)
+    assert resources.check_descriptors(config, most)
+    more = topology.make(200, num_policies=48, num_groups=48)
+    with pytest.raises(
+        errors.BadInput, match=r"200 actors .* need 251 .* most 249\..*by 2"
+    ):
+        resources.check_descriptors(config, more)
+    config.runtime.mode = "lockstep"
+    assert resources.check_descriptors(config, more)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(34, "SIGRTMIN"), (40, "signal 40"), (63, "signal 63")]
+)
+def test_a_signal_without_a_name_has_its_number(number, name):
+    assert child_process.cause(-number) == f"was killed by {name}"

@@ -229,5 +229,5 @@ def test_a_full_disk_leaves_nothing(tmp_path, trained, monkeypatch):
 
 def test_the_check_says_what_fits(tmp_path, trained, capsys):
     settings = {**_POPART, "algorithm": "impact"}
-    preflight.check(builders.short_training(**settings), None, str(trained))
+    preflight.check(builders.short_training(**settings), None, (), str(trained))
     assert "copied torso.normaliser.count" in capsys.readouterr().out

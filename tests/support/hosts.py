@@ -91,9 +91,9 @@ class Host:
 class Learner:
     """The learner's memory: what outlives every receiver."""
 
-    def __init__(self):
+    def __init__(self, slots=HOST_SLOTS):
         self.rings = trajectory_ring.TrajectoryRings(
-            slot_spec(), 1, SLOTS, (), 1, HOST_SLOTS
+            slot_spec(), 1, SLOTS, (), 1, slots
         )
         self.board = host_board.HostBoard(1)
         self.ring = self.rings.ring(1)

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from impala_mp import errors, specs
+from impala_mp import errors, nest, specs
 from impala_mp.transport import control_block, doorbell, shared_memory
 
 _SPEC = {
@@ -30,8 +30,9 @@ def _fill(memory, block, bell):
 
 @pytest.mark.integration
 def test_children_share_memory_control_block_and_doorbell():
-    memory = shared_memory.SharedArrays(_SPEC)
-    block, bell = control_block.ControlBlock(2), doorbell.Doorbell()
+    file, bell = shared_memory.MemoryFile(), doorbell.Doorbell()
+    memory = shared_memory.SharedArrays(_SPEC, file)
+    block = control_block.ControlBlock(2, file=file)
     block.set("epsilon", 0.25)
     context = multiprocessing.get_context("forkserver")
     process = context.Process(target=_fill, args=(memory, block, bell))
@@ -50,6 +51,39 @@ def test_children_share_memory_control_block_and_doorbell():
 
 def _open_files():
     return set(os.listdir("/proc/self/fd"))
+
+
+def test_memory_needs_no_function_that_a_python_may_lack(monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+    memory = shared_memory.SharedArrays(_SPEC)
+    assert not os.get_inheritable(memory._file.fileno())
+
+
+def test_blocks_of_one_file_are_apart_and_outlive_it():
+    before, file = _open_files(), shared_memory.MemoryFile()
+    blocks = [shared_memory.SharedArrays(_SPEC, file) for _ in range(3)]
+    assert len(_open_files() - before) == 1 + 3  # the file, and the map of each
+    for number, each in enumerate(blocks):
+        for array in nest.flatten(each.arrays):
+            assert not array.any()
+            array[...] = number + 1
+    file.close()
+    for number, each in enumerate(blocks):
+        for array in nest.flatten(each.arrays):
+            assert (array == number + 1).all()
+    del array, blocks, each
+    assert _open_files() == before
+
+
+def test_a_block_for_which_there_is_no_room_leaves_the_others(monkeypatch):
+    file = shared_memory.MemoryFile()
+    first = shared_memory.SharedArrays(_SPEC, file)
+    first.arrays["a"][...] = 1.5
+    with pytest.raises(errors.BadInput):
+        shared_memory.SharedArrays(specs.array_spec((2**50,), np.uint8), file)
+    second = shared_memory.SharedArrays(_SPEC, file)
+    assert not second.arrays["a"].any()
+    assert (first.arrays["a"] == 1.5).all()
 
 
 def test_memory_and_doorbells_that_nobody_holds_leave_no_descriptor():
@@ -103,27 +137,3 @@ def test_another_failure_is_no_shortage_of_memory(monkeypatch, number, expected)
     with pytest.raises(expected):
         shared_memory.SharedArrays(_SPEC)
     assert os.listdir("/proc/self/fd") == before
-
-
-@pytest.mark.parametrize(
-    ("limit", "current", "inactive_file", "expected"),
-    [
-        (1000, 900, 0, 100),
-        (1000, 990, 600, 610),  # most of what is used is files that were read
-        (1000, 1000, 0, 0),
-        ("max", 990, 600, None),  # the machine is the limit
-        (2**60, 2**20, 2**10, None),
-    ],
-)
-def test_files_that_were_read_do_not_fill_a_container(
-    tmp_path, limit, current, inactive_file, expected
-):
-    stat = f"anon 300\nfile 650\nactive_file 50\ninactive_file {inactive_file}\n"
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text(f"{current}\n")
-    (tmp_path / "memory.stat").write_text(stat)
-    found = shared_memory.available_bytes(str(tmp_path))
-    if expected is None:
-        assert found == pytest.approx(shared_memory.available_bytes("/none"), rel=0.2)
-    else:
-        assert found == expected

@@ -9,7 +9,7 @@ import pytest
 
 import impala_mp
 from impala_mp.transport import topology
-from tests.support import builders
+from tests.support import builders, policy_parts
 
 _PACKAGE = pathlib.Path(impala_mp.__file__).parent
 
@@ -71,7 +71,32 @@ def test_rows_rings_and_doorbells_belong_to_one_seat_each(seed):
         assert policy in writer.policies
         assert reader is made.learner(policy, writer.rank)
         assert reader.rank == writer.rank
+    for policy in range(num_policies):
+        read, written = made.bells(policy)
+        assert len(written) == len(rings)
+        for number, row in enumerate(written):
+            reader = made.learner(policy, made.readers(policy)[number])
+            assert read[reader.rank] == reader.row
+            writers = bells[policy, number][1] or [made.of("receiver")[0].row]
+            assert [row] == writers
+    assert made.num_policies == num_policies
     assert made == pickle.loads(pickle.dumps(made))
+
+
+def test_a_process_has_one_doorbell_for_all_policies(tmp_path):
+    made = policy_parts.config(
+        **{"cluster.hosts": 3, "cluster.address": "auto", "runtime.mode": "processes"}
+    )
+    policies = policy_parts.shared(made, tmp_path)
+    assert len(policies) == 2
+    first = policies[0].rings
+    for each in policies:
+        assert each.rings.learner_doorbells == first.learner_doorbells
+        assert each.rings.actor_doorbells == first.actor_doorbells
+    *here, one, two, three = first.actor_doorbells
+    assert one is two is three  # the receiver's
+    bells = {*here, one, *first.learner_doorbells}
+    assert len(bells) == len(policies[0].topology.actors) + 2
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -76,6 +76,14 @@ def test_the_last_row_is_the_next_unrolls_first(tmp_path):
             np.testing.assert_array_equal(mine[-1], theirs[0])
 
 
+def test_a_state_of_an_older_version_has_no_seeds(tmp_path):
+    one = builders.parts(builders.config(), tmp_path).actors[0]
+    state = one.state_dict()
+    seeds = state.pop("seeds")
+    one.load_state_dict(state)
+    assert one.state_dict()["seeds"] == seeds
+
+
 def test_an_unroll_has_one_version_despite_publications(tmp_path):
     parts = builders.parts(builders.config(), tmp_path)
     parts.training.publish()

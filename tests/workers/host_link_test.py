@@ -15,8 +15,8 @@ from tests.support import hosts
 class _World:
     """One seat: processes of its host follow each other, and so do receivers."""
 
-    def __init__(self):
-        self.serials, self.learner = hosts.serials(), hosts.Learner()
+    def __init__(self, slots=hosts.HOST_SLOTS):
+        self.serials, self.learner = hosts.serials(), hosts.Learner(slots)
         self.made = []  # serials of all slots, by host process
         self.told = [0]  # most slots that a receiver was told of, by host process
         self.restarts, self.clock = 0, time.monotonic()
@@ -225,6 +225,22 @@ def test_a_kill_at_every_line_that_begins_an_incarnation_books_each_slot_once():
         after = world.learner.books.counts()
         assert after == before._replace(on_the_way=0, lost=before.on_the_way)
     assert 20 < deaths < 60  # the last lines come after the end
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_no_stamp_is_by_the_clock_of_the_host(monkeypatch, slots):
+    """It counts from the host's start, which may be years before the learner's."""
+    world = _World(slots)
+    ahead = time.monotonic_ns() + 10**16
+    monkeypatch.setattr(time, "monotonic_ns", lambda: ahead)
+    for _ in range(10):
+        world.act(0)
+        world.ask()
+        ring = world.learner.ring
+        for offset in range(ring.num_committed()):
+            assert ring.peek(offset).header.committed_ns[0] <= world.clock * 1e9
+            world.learner.learn()
+    assert len(world.learner.learned) > 3
 
 
 def test_a_full_ring_holds_the_host_back():
