@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import harness
+from impala_mp.config import container_limits
 from impala_mp.evaluation import conclusion
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -28,6 +29,14 @@ def _state_of_user(tmp_path_factory):
     """Trainings record their code there, and not in the home of the user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_limit_of_a_container():
+    """Tests that pretend to have more cores run in a container with fewer, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(container_limits, "_GROUPS", os.devnull)
         yield
 
 

@@ -28,7 +28,7 @@ def test_a_run_has_cores_for_its_server(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
     overrides = {"inference.mode": "server", "actors.environments": 2}
     config = builders.config(**overrides)
-    shared = builders.shared(config, tmp_path)
+    shared = builders.shared(config, tmp_path, range(4))
     assert shared.cores == (((0,),), ((2,), (3,)), (1,))
     described = program._described([shared])
     assert "the inference server core 1" in " ".join(described)

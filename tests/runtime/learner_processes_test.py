@@ -160,7 +160,7 @@ def test_each_process_takes_its_cores(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     overrides = {"runtime.mode": "processes", "learner.processes": 0}
     config = policy_parts.config(**overrides, **{"learner.threads": 2})
-    shared = policy_parts.shared(config, tmp_path)
+    shared = policy_parts.shared(config, tmp_path, range(8))
     described = " ".join(filter(None, program._described(shared)))
     placed = (
         "Cores: the learner, 2 processes, has cores 0 to 3, and 3 actors cores 4 to 6."

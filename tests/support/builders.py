@@ -56,13 +56,13 @@ class Parts(NamedTuple):
     training: learner_loop.LearnerLoop
 
 
-def shared(config, checkpoints):
+def shared(config, checkpoints, cores=()):
     """All shared memory of a run, and no process."""
     environment = factory.probe(config.environment)
     policy = agent.make(config, environment)
     live = live_hyperparameters.of_config(config)
     one = allocation.Policy("", config, live, environment, policy)
-    (made,) = allocation.allocate([one], str(checkpoints), 2)
+    (made,) = allocation.allocate([one], str(checkpoints), 2, cores=cores)
     return made
 
 

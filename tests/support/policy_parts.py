@@ -14,11 +14,11 @@ def config(**overrides):
     return made
 
 
-def shared(made, folder):
+def shared(made, folder, cores=()):
     """Returns the shared memory of each policy."""
     environments = program.probe(made)
     policies, _ = program.prepare(made, None, environments, 2)
-    return program.allocation.allocate(policies, str(folder), 2, made)
+    return program.allocation.allocate(policies, str(folder), 2, made, cores=cores)
 
 
 def loops(policies):
