@@ -88,7 +88,8 @@ class Policy:
         """Returns arrays [B, ...] and whether the observation was a single one."""
         try:
             rows, is_single = _batch(self._interface.observation, observation)
-            return self._interface.observe(rows), is_single
+            count = len(nest.flatten(rows)[0])
+            return self._interface.observe(rows, count), is_single
         except bad_data.BadData as error:
             raise errors.BadInput(
                 f"this observation cannot be used: {error}. Give one that the"

@@ -11,7 +11,7 @@ _COST = schema.number("finite and at least 0", lambda x: 0.0 <= x < math.inf)
 _SIZES = schema.Rule(
     f"whole numbers from 1 to {_MILLION:,}",
     lambda sizes: all(isinstance(x, int) and 1 <= x <= _MILLION for x in sizes),
-    example=", as in config.network.hidden_sizes=(64,64)",
+    example=', as in config.network.hidden_sizes="(64,64)"',
 )
 _CORE = schema.names(("none", "lstm", "gru", "gtrxl"), custom=True)
 _LAG = schema.number("at least 0, or -1 for no limit", lambda lag: lag >= -1)

@@ -79,7 +79,7 @@ def _check_ranges(config: Any) -> None:
         raise errors.BadInput(
             "population.ranges are empty, and the members of a population differ by"
             " their live values. Set one of them, as in"
-            " config.population.ranges.learning_rate_factor=(0.1,10)."
+            ' config.population.ranges.learning_rate_factor="(0.1,10)".'
         )
     unread = live_hyperparameters.OF_A_POLICY * derived.learns_action_values(config)
     for name, bounds in found.items():

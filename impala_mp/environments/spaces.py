@@ -293,8 +293,8 @@ class Interface:
         ]
         self._to_environment = converter(self.action)
 
-    def observe(self, observation: types.Nest) -> types.Nest:
-        """Checks observations [E, ...]; returns them without the ignored parts.
+    def observe(self, observation: types.Nest, count: int) -> types.Nest:
+        """Checks `count` observations [E, ...]; returns them without ignored parts.
 
         Raises:
           BadData: they do not fit the space.
@@ -305,7 +305,7 @@ class Interface:
             picked = nest.map_structure(_native, self.observation, picked)
             leaves = nest.flatten(picked)
         self.num_outside += sum(
-            check(leaf) for check, leaf in zip(self._checks, leaves, strict=True)
+            check(leaf, count) for check, leaf in zip(self._checks, leaves, strict=True)
         )
         return picked
 
@@ -329,8 +329,8 @@ class _LeafCheck:
         self._shape, self._dtype = spec.shape, spec.dtype
         self._bounds = bounds
 
-    def __call__(self, array: Any) -> int:
-        """Counts the rows [E, ...] outside the bounds.
+    def __call__(self, array: Any, count: int) -> int:
+        """Counts the rows [E, ...] outside the bounds, of `count`.
 
         Raises:
           BadData: they cannot be learned from.
@@ -341,6 +341,8 @@ class _LeafCheck:
                 f"are {dtype} {list(shape)}, but the space has"
                 f" {self._dtype} {list(self._shape)}"
             )
+        if len(array) != count:
+            raise self._bad(f"have {len(array)} rows instead of {count}")
         if dtype.kind == "f" and not bad_data.are_finite(array).all():
             odd = array[~bad_data.are_finite(array)].flat[0]
             raise self._bad(f"are not finite as float32 ({odd})")

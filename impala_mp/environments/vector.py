@@ -103,7 +103,7 @@ class VectorEnvironment:
         """
         self._clear()
         observation, info = self._envs.reset(seed=self.seed_argument(seeds))
-        observation = self._interface.observe(observation)
+        observation = self._interface.observe(observation, self.num_envs)
         self._note(info)
         return types.TimeStep(
             step_type=np.full(self.num_envs, types.StepType.FIRST, np.uint8),
@@ -123,7 +123,7 @@ class VectorEnvironment:
         observation, reward, terminated, truncated, info = self._envs.step(
             self._interface.act(action)
         )
-        observation = self._interface.observe(observation)
+        observation = self._interface.observe(observation, self.num_envs)
         reward = bad_data.rewards(reward, self.num_envs)
         terminated = bad_data.ends("terminated", terminated, self.num_envs)
         truncated = bad_data.ends("truncated", truncated, self.num_envs)

@@ -160,7 +160,7 @@ class Native:
         own, mask = self._view.split(rows.observation)
         shape = rows.present.shape
         flat = nest.map_structure(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), own)
-        seen = self._view.interface.observe(flat)
+        seen = self._view.interface.observe(flat, rows.present.size)
         for name in ("terminated", "truncated", "acts"):
             each = getattr(rows, name)
             if each.dtype != np.bool_ or each.shape != shape:
@@ -313,7 +313,7 @@ class GameCopies:
             rows = corner
             if not there.all():
                 rows = nest.map_structure(lambda leaf, there=there: leaf[there], corner)
-            view.interface.observe(rows)
+            view.interface.observe(rows, int(there.sum()))
         shape, count = self._present.shape, self._present.size
         return Rows(
             [layout.rows for layout in self._layouts],

@@ -94,6 +94,27 @@ def test_a_category_outside_its_space_is_bad_data():
         environment.step(np.ones(2, np.int64))
 
 
+class _Short(CatchVectorEnv):
+    """Shows the first `rows` copies only."""
+
+    rows = 2
+
+    def __init__(self):
+        super().__init__(2)
+
+    def _board(self):
+        return super()._board()[: self.rows]
+
+
+def test_a_row_that_is_missing_is_not_filled_with_another():
+    envs = _Short()
+    environment = vector.VectorEnvironment(envs)
+    environment.reset([0])
+    envs.rows = 1
+    with pytest.raises(bad_data.BadData, match="have 1 rows instead of 2"):
+        environment.step(np.ones(2, np.int64))
+
+
 class _Ordinary(gymnasium.Env):
     """What most people write: one copy. Copy 1 gives what it is told to."""
 
