@@ -108,7 +108,8 @@ def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
     """Imports the module in `name`, the value of `field`.
 
     Raises:
-      BadInput: there is no such module. Failing imports inside it are not caught.
+      BadInput: there is no such module, or one of a game's package is missing. Failing
+        imports inside a user's module are not caught.
     """
     if by_value.is_module(module_name):
         return by_value.import_module(field, name)
@@ -119,10 +120,15 @@ def import_module(field: str, name: str, module_name: str) -> types.ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        package = module_name.partition(".")[0]
         # Otherwise an import inside the module has failed, as of `gym` in `gym_mine`.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        package = module_name.partition(".")[0]
+            if package not in _GAMES:
+                raise
+            raise errors.BadInput(
+                f"{field} ({name!r}) needs the module {error.name!r}, which is not"
+                " installed. Install its package."
+            ) from error
         cure = "put its folder on PYTHONPATH or install it."
         if package in _GAMES:
             cure = f"run pip install 'impala_mp[{_GAMES[package]}]'."

@@ -107,3 +107,16 @@ def test_a_module_whose_import_fails_is_not_missing(tmp_path, monkeypatch):
 def test_a_package_called_like_a_library_is_not_part_of_it():
     package = f"{os.path.dirname(errors.__file__)}_games/world.py"
     assert user_code.place([(package, 3, "step")]).endswith("world.py:3, in step)")
+
+
+def test_a_game_without_its_own_packages_gets_a_sentence(monkeypatch):
+    def fail(name):
+        raise ModuleNotFoundError("No module named 'pymunk'", name="pymunk")
+
+    monkeypatch.setattr(user_code.importlib, "import_module", fail)
+    with pytest.raises(
+        errors.BadInput, match="needs the module 'pymunk', which is not"
+    ):
+        user_code.import_module("environment.id", "pettingzoo.x:env", "pettingzoo.x")
+    with pytest.raises(ModuleNotFoundError):
+        user_code.import_module("environment.id", "mine:env", "mine")
