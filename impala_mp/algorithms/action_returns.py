@@ -79,9 +79,10 @@ def traced(
         target_t = Q(x_t, a_t) + delta_t + gamma_t c_{t+1} (target_{t+1} - Q_{t+1})
 
     Retrace(lambda) has c = lambda min(1, pi/mu) (Munos et al. 2016, arXiv 1606.02647,
-    equation 4). Peng's Q(lambda) (Peng and Williams 1994) has c = lambda, and V(x_t) in
-    the place of Q(x_t, a_t): then target_t is r_t + gamma_t ((1 - lambda) V(x_{t+1}) +
-    lambda target_{t+1}).
+    equation 4), Q(lambda) with off-policy corrections c = lambda (Harutyunyan et al.
+    2016, arXiv 1602.04951). Peng's Q(lambda) (Peng and Williams 1994) has
+    c = lambda, and V(x_t) in the place of Q(x_t, a_t): then target_t is r_t + gamma_t
+    ((1 - lambda) V(x_{t+1}) + lambda target_{t+1}).
 
     Args:
       discounts, values, learnable: as for `n_step`; V(x) is the expectation of Q under

@@ -36,11 +36,12 @@ class DQNAlgorithm:
     V(x) = Q'(x, greedy(x)), the target of Q(x_t, a_t) is one of
 
         n_step   r_t + ... + gamma^n V(x_{t+n})
-        lambda   G_t = r_t + gamma ((1 - lambda) V(x_{t+1}) + lambda G_{t+1})
+        lambda   Q(lambda) with off-policy corrections, traces of lambda
+        peng     G_t = r_t + gamma ((1 - lambda) V(x_{t+1}) + lambda G_{t+1})
         retrace  Retrace(lambda), traces of lambda min(1, pi/mu), pi the greedy policy
 
-    `lambda` is Peng's Q(lambda), PQN's. It has no correction: what follows an action
-    that is not greedy counts, too.
+    `peng` is PQN's. It has no correction: what follows an action that is not greedy
+    counts, too.
 
     All actions of a player that waits are equal: the recorded one is learned, too.
 
@@ -135,10 +136,11 @@ class DQNAlgorithm:
             )
         else:
             traces, expected = torch.full_like(rewards, settings.lambda_), values[:-1]
+            if settings.returns != "peng":
+                expected = self._restored(self._values(reference, action))
             if settings.returns == "retrace":
                 # mu <= 1, so min(1, pi/mu) is 1 for the greedy action and else 0.
                 traces = traces * (action == greedy[:-1])
-                expected = self._restored(self._values(reference, action))
             if waits is not None:
                 expected = torch.where(waits > 0.0, values[:-1], expected)
                 traces = torch.where(waits > 0.0, waits, traces)

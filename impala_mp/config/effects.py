@@ -76,7 +76,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
     (("dqn.n_step",), "dqn.returns=n_step", lambda c: c.dqn.returns == "n_step"),
     (
         ("dqn.lambda_",),
-        "dqn.returns=lambda or retrace",
+        "dqn.returns=lambda, peng or retrace",
         lambda c: c.dqn.returns != "n_step",
     ),
     (

@@ -184,9 +184,9 @@ TABLE = (  # name, default, meaning with unit, rules, flags
     ),
     _group("dqn", "Used with algorithm=dqn and iqn.",
         _field("returns", "n_step", "targets of action values: n_step; with dqn only,"
-            " lambda (Peng's traces) or retrace (traces end at an action that is not"
-            " greedy)",
-            one_of=("n_step", "lambda", "retrace")),
+            " lambda (corrected for actions that are not greedy), peng (PQN's, not"
+            " corrected) or retrace (traces end at such an action)",
+            one_of=("n_step", "lambda", "peng", "retrace")),
         _field("n_step", 3, "rewards in a target, fewer at the end of a trajectory",
             at_least=1),
         _field("lambda_", 0.65, "decay of the traces", between=(0, 1)),

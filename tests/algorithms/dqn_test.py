@@ -18,10 +18,11 @@ _BASE = {
 _KINDS = {
     "n_step": {"dqn.returns": "n_step", "dqn.n_step": 2},
     "lambda": {"dqn.returns": "lambda", "dqn.lambda_": 0.7},
+    "peng": {"dqn.returns": "peng", "dqn.lambda_": 0.7},
     "retrace": {"dqn.returns": "retrace", "dqn.lambda_": 0.9},
     "single": {"dqn.returns": "n_step", "dqn.n_step": 1, "dqn.double": False},
     "rescaled": {"dqn.returns": "retrace", "dqn.rescaling": "hyperbolic"},
-    "no target": {"dqn.returns": "lambda", "target.period": 0},
+    "no target": {"dqn.returns": "peng", "target.period": 0},
     "dueling": {"dqn.returns": "n_step", "network.dueling": True},
     "norm": {"dqn.returns": "n_step", "network.layer_norm": True},
     "lstm": {"dqn.returns": "retrace", **learners.LSTM},
@@ -41,7 +42,7 @@ def _inverse(y):
 def _returns(settings, rewards, discounts, values, q_taken, is_greedy):
     """Targets of one part of an episode, each by its own sum."""
     found, length = [], len(rewards)
-    if settings.returns == "lambda":
+    if settings.returns == "peng":
         return _peng(settings.lambda_, rewards, discounts, values)
     for t in range(length):
         total, weight = 0.0, 1.0
@@ -54,7 +55,8 @@ def _returns(settings, rewards, discounts, values, q_taken, is_greedy):
             continue
         for k in range(t, length):
             if k > t:
-                weight *= discounts[k - 1] * settings.lambda_ * is_greedy[k]
+                weight *= discounts[k - 1] * settings.lambda_
+                weight *= is_greedy[k] if settings.returns == "retrace" else 1.0
             total += weight * (rewards[k] + discounts[k] * values[k + 1] - q_taken[k])
         found.append(q_taken[t] + total)
     return found
