@@ -214,7 +214,7 @@ def get_pqn_config() -> config_dict.ConfigDict:
     Layer norm keeps them from diverging (Gallici et al. 2024, arXiv 2407.04811). Values
     at unit scale, which the paper does not have, keep CartPole's from collapsing. The
     paper's returns are `peng`. Those here are corrected for exploration: MinAtar
-    Asterix has 52 with them, and 35 with the paper's.
+    Asterix has 52 with them, and 34 with the paper's.
     """
     config = get_base_config()
     config.algorithm = "dqn"
