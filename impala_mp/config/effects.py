@@ -6,6 +6,14 @@ from typing import Any
 from impala_mp import errors
 from impala_mp.config import base, derived, fields, live_hyperparameters
 
+
+def _cores(config: Any) -> set[str]:
+    """Returns the cores of a run, or of one of its policies."""
+    own = fields.flatten(config.policies).items()
+    found = {core for field, core in own if field.endswith(".network.core")}
+    return {config.network.core, *found}
+
+
 # Beginnings of fields, what they need to have an effect, and whether that holds.
 _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
     (
@@ -14,21 +22,13 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
         derived.has_replay,
     ),
     (("replay.start",), "replay.reuse above 0", lambda c: c.replay.reuse > 0),
-    (
-        ("replay.burn_in", "network.core_size"),
-        "a network.core",
-        lambda c: c.network.core != "none",
-    ),
-    (("network.gtrxl.",), "network.core=gtrxl", lambda c: c.network.core == "gtrxl"),
+    (("replay.burn_in",), "a network.core", lambda c: c.network.core != "none"),
+    (("network.core_size",), "a network.core", lambda c: _cores(c) != {"none"}),
+    (("network.gtrxl.",), "network.core=gtrxl", lambda c: "gtrxl" in _cores(c)),
     (
         ("inference.device", "inference.threads"),
         "inference.mode=server",
         lambda c: c.inference.mode == "server",
-    ),
-    (
-        ("evaluation.interval_steps", "evaluation.films"),
-        "evaluation.during_training=True",
-        lambda c: c.evaluation.during_training,
     ),
     (
         ("replay.importance_exponent",),
@@ -83,11 +83,6 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
         ("dqn.double", "target.polyak"),
         "target.period above 0",
         lambda c: c.target.period > 0,
-    ),
-    (
-        ("actors.epsilon_ladder",),
-        "actors.epsilon above 0",
-        lambda c: c.actors.epsilon > 0 or bool(c.schedules.epsilon),
     ),
     (
         ("actors.ladder_over",),

@@ -136,7 +136,7 @@ def _of_policy(config: Any, name: str, share: float) -> Any:
                 else:
                     found.update_from_flattened_dict({field: value})
             except (TypeError, ValueError) as error:
-                kind = type(base.BY_NAME[field].default).__name__
+                kind = type(fields.get(config, field)).__name__
                 raise errors.BadInput(
                     f"policies.{name}.{field} ({value!r}) must be of type {kind}. Set"
                     f" config.policies.{name}.{field}."

@@ -46,8 +46,10 @@ def check_arguments(
                 f"environment.kwargs.{key} is not an argument of {name}, which takes"
                 f" {', '.join(known) or 'none'}. Set config.environment.kwargs."
             )
+    # A decorator may give arguments by itself.
+    called = inspect.signature(function, follow_wrapped=False).parameters
     for key, parameter in named.items():
-        is_required = parameter.default is parameter.empty
+        is_required = key in called and parameter.default is parameter.empty
         if is_required and key not in {"num_envs", *kwargs, *given}:
             cure = f"Set config.environment.kwargs.{key}"
             raise errors.BadInput(

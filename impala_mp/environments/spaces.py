@@ -341,8 +341,8 @@ class _LeafCheck:
                 f"are {dtype} {list(shape)}, but the space has"
                 f" {self._dtype} {list(self._shape)}"
             )
-        if len(array) != count:
-            raise self._bad(f"have {len(array)} rows instead of {count}")
+        if array.shape[:1] != (count,):
+            raise self._bad(f"have {list(array.shape[:1])} rows instead of {count}")
         if dtype.kind == "f" and not bad_data.are_finite(array).all():
             odd = array[~bad_data.are_finite(array)].flat[0]
             raise self._bad(f"are not finite as float32 ({odd})")

@@ -139,7 +139,9 @@ def check_memory(policies: Sequence[Policy], num_cores: int) -> int:
     sizes = [(each.config, each.layouts(), num_cores) for each in policies]
     needed = sum(needed_bytes(*each) for each in sizes)
     shared_memory.check_available(needed)
-    resources.check_file_size(needed)  # one file has all that is shared
+    one_file = sum(_shared_bytes(*each) for each in sizes)
+    saved = [_saved_bytes(config, slots) for config, slots, _ in sizes]
+    resources.check_file_size(max(one_file, *saved))
     return needed
 
 
@@ -165,27 +167,35 @@ def _ring_bytes(config: Any, slot: types.Trajectory, num_cores: int) -> int:
 
 def needed_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
     """Returns the bytes of rings, batch, replay and parameters, in all processes."""
-    slot, batch, num_bytes = slots
+    _, batch, num_bytes = slots
     ranks = config.learner.ranks
     count = derived.num_actors(config.actors, num_cores)
+    # Learner and optimizer, target network, evaluator, actors, and the league's guests.
+    copies = ranks * (4 + derived.has_target_network(config))
+    copies += derived.evaluates(config) + count
+    copies += GUESTS * count * derived.has_league(config)
     return (
-        _ring_bytes(config, slot, num_cores)
+        _shared_bytes(config, slots, num_cores)
         + ranks * sum(leaf.nbytes for leaf in nest.flatten(batch))
-        # Store, learner and optimizer, snapshots and evaluator, target network, actors,
-        # the league and its guests.
-        + num_bytes
-        * (
-            3
-            + 4 * ranks
-            + 4 * derived.evaluates(config)
-            + ranks * derived.has_target_network(config)
-            + count
-            + derived.num_frozen(config)
-            + GUESTS * count * derived.has_league(config)
-        )
+        + copies * num_bytes
         + replay_size(config, batch)[1]
-        + 2 * learner_state.num_bytes(config, (), num_bytes)
     )
+
+
+def _shared_bytes(config: Any, slots: Layouts, num_cores: int) -> int:
+    """Returns the bytes in the run's memory: rings, parameters, the learner's state."""
+    slot, _, num_bytes = slots
+    # The store, snapshots for the evaluator, and the league.
+    copies = 3 + 3 * derived.evaluates(config) + derived.num_frozen(config)
+    state = learner_state.num_bytes(config, (), num_bytes)
+    return _ring_bytes(config, slot, num_cores) + copies * num_bytes + 2 * state
+
+
+def _saved_bytes(config: Any, slots: Layouts) -> int:
+    """Returns the bytes of a checkpoint."""
+    replayed = replay_size(config, slots.batch)[1] * config.replay.save
+    # Parameters, two means of the optimizer, the target network, and their frame.
+    return int(4 * slots.num_bytes + replayed + 2**20)
 
 
 def replay_size(config: Any, batch: types.Trajectory) -> tuple[int, int]:

@@ -88,7 +88,8 @@ def fill_in_several(
         _set_fresh(config, config.actors.environments)
     alone = config.runtime.mode == "lockstep"
     size = config.population.size or 1  # members, each with its own actors
-    count = size * _enough_slots(config, 1 if alone else max(1, num_cores // size))
+    cores = 1 if alone else min(num_cores, derived.MAX_ACTORS)
+    count = size * _enough_slots(config, max(1, cores // size))
     config.actors.count = config.actors.count or count
     _set_batch(config, automatic, stored)
     if automatic:

@@ -55,7 +55,7 @@ class ChildProcess:
         self.policy = restart_policy.RestartPolicy(seat.role, self._health, jitter)
         self.verdict: restart_policy.Verdict = restart_policy.Wait(0.0)
         self.restart_at = -math.inf  # monotonic; meaningful while there is no process
-        self.done = False
+        self.has_run = self.done = False
         self.lost = False  # its budget is spent, and the run continues without it
         self.reason = ""  # of the last death
         self.error = ""  # that ended it, with the user's line; "" for no exception
@@ -205,6 +205,7 @@ class ChildProcess:
         code: int = self.process.exitcode
         self.close()
         was_running = self.row.state not in control_block.NOT_YET_RUNNING
+        self.has_run = self.has_run or was_running
         self.row.beat(control_block.State.NOT_STARTED)
         reason = (self._hung or cause(code)) + self._place()
         explained = self.error = self.explain()

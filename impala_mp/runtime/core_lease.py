@@ -23,7 +23,7 @@ class Lease:
         self.sentence = ""  # why there are none, if other runs are the cause
         self._file: TextIO | None = None
         cores = container_limits.cores_to_bind()
-        if count > len(cores):
+        if not 0 < count <= len(cores):
             return
         path = os.path.join(tempfile.gettempdir(), f"impala_mp-cores-{os.geteuid()}")
         try:
@@ -33,7 +33,11 @@ class Lease:
             self.cores = cores[:count]
             return
         free = (core for core in cores if _take(self._file, core))
-        self.cores = list(itertools.islice(free, count))
+        try:
+            self.cores = list(itertools.islice(free, count))
+        except OSError:  # a file system without locks
+            self.cores = cores[:count]
+            return
         if len(self.cores) < count:
             self.close()
             self.sentence = (
@@ -50,7 +54,7 @@ class Lease:
 
 
 def of_run(config: Any, num_cores: int) -> Lease:
-    """Leases a core for each thread of a run; in lockstep none, which is one thread."""
+    """Leases a core for each thread of a run; none in lockstep, which is one thread."""
     is_alone = config.runtime.mode == "lockstep"
     return Lease(0 if is_alone else derived.num_threads(config, num_cores))
 
@@ -63,6 +67,6 @@ def _take(file: TextIO, core: int) -> bool:
     """Returns whether the core was free, and is leased now."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, core)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False
     return True

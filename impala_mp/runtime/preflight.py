@@ -184,7 +184,11 @@ def _check_cores(
     plan = resources.plan(
         cores, count, config.actors.threads, threads, serving, learners
     )
-    explained = resources.explain_cores(plan, threads, serving)
+    explained = ""  # in lockstep one process does all
+    if config.runtime.mode == "processes":
+        explained = resources.explain_cores(plan, threads, serving)
+        if plan.learners[0]:
+            explained = f"{explained.rstrip('.')}, unless other runs have them."
     shares = resources.explain_ranks(config)
     seats = allocation.make_topology(config, num_cores, len(names))
     processes = resources.explain_processes(seats, names)

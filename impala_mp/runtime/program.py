@@ -98,10 +98,10 @@ def train(
                 raise
             finally:
                 allocation.release(shared)
+                lease.close()
             _conclude(config, policies, folder.path, finished)
     finally:
         folder.close()
-        lease.close()
     if end.cut_short:
         _report_cut(folder.path)
 
@@ -288,13 +288,16 @@ def _described(policies: Sequence[shared_lib.Shared]) -> list[str]:
     """Returns sentences on the inputs and outputs, the cores and the memory."""
     shared = policies[0]
     different = policies[:1] if shared.population else policies
-    return [
-        *(text for each in different for text in _inputs(each)),
-        resources.explain_cores(
+    cores = ""  # in lockstep one process does all
+    if shared.config.runtime.mode == "processes":
+        cores = resources.explain_cores(
             shared.cores,
             shared.learner_threads,
             derived.server_threads(shared.config.inference),
-        ),
+        )
+    return [
+        *(text for each in different for text in _inputs(each)),
+        cores,
         resources.explain_ranks(shared.config),
         resources.explain_processes(shared.topology, [x.policy for x in policies]),
         *(text for each in different for text in _memory(each)),

@@ -265,10 +265,11 @@ class Supervisor:
     def _is_final(self, child: child_process.ChildProcess) -> bool:
         """Returns whether bad input of a child ends the run.
 
-        After the first update it was good before, and may be so again: files, or code
+        Of a child that has run it was good before, and may be so again: files, or code
         that is being replaced. A receiver decides by itself.
         """
-        return child.seat.role == "receiver" or not self._has_learned
+        is_new = not (child.has_run and self._has_learned)
+        return is_new or child.seat.role == "receiver"
 
     @property
     def _has_learned(self) -> bool:

@@ -56,7 +56,7 @@ BOOKS = (
     "discarded",  # trajectories
     "failed_checkpoints",
     "rank_mismatches",  # starts of all ranks, because one was not like the others
-    "is_over",  # 1 once the policy is finished, and saved so
+    "is_over",  # once the policy is finished: 1 when it is saved so, -1 if that failed
 )
 
 _LINE = 8  # int64 words of a cache line

@@ -53,4 +53,6 @@ class Descriptor:
 
     @classmethod
     def _attached(cls, duplicate: Any) -> Self:
-        return cls(duplicate.detach())
+        fd = duplicate.detach()
+        os.set_inheritable(fd, False)  # programs that a child starts outlive the run
+        return cls(fd)

@@ -225,7 +225,7 @@ class _PolicyServer:
     def _epsilon(self, group: list[_Work]) -> float | torch.Tensor:
         """Returns the current epsilon: one number, or float64 [N] on a ladder."""
         epsilon = self._control.get("epsilon")
-        if not self._on_a_ladder:
+        if not (epsilon and self._on_a_ladder):
             return epsilon
         each = [epsilon**x for work in group for x in work.client.epsilon_exponents]
         return torch.tensor(each, dtype=torch.float64)

@@ -74,7 +74,7 @@ def run(
 
 
 def _is_over(loops: Loops, others: Sequence[control_block.Counters]) -> bool:
-    """Returns whether all policies of the run are finished, and the others saved so.
+    """Returns whether all policies are finished, and the others are saved, or tried.
 
     Until then the rings of the own policies must be emptied: actors serve all policies.
     """
@@ -88,12 +88,22 @@ def _announce(loops: Loops) -> None:
     that no policy which was finished for other processes learns again.
 
     Raises:
-      NotSaved: one could not be written, and nothing is announced.
+      NotSaved: one could not be written. The others need not wait for that, if all are
+        finished.
     """
-    conclude(loops)
+    try:
+        conclude(loops)
+    except learner_loop.NotSaved:
+        _set_over(loops, -1)
+        raise
+    _set_over(loops, 1)
+
+
+def _set_over(loops: Loops, word: int) -> None:
+    """Announces `word` if the policies are finished."""
     if not unfinished(loops):
         for loop in loops:
-            loop.control.books[0].set("is_over", 1)
+            loop.control.books[0].set("is_over", word)
 
 
 def unfinished(loops: Loops) -> Loops:

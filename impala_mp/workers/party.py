@@ -126,8 +126,11 @@ class Party(RingWriter):
 
     def _epsilon(self) -> float | torch.Tensor:
         """Returns the present epsilon; float64 [E] on a ladder over environments."""
-        epsilon = self._control.get("epsilon") ** self._exponents
-        return torch.from_numpy(epsilon) if isinstance(epsilon, np.ndarray) else epsilon
+        epsilon = self._control.get("epsilon")
+        if not epsilon:
+            return 0.0
+        each = epsilon**self._exponents
+        return torch.from_numpy(each) if isinstance(each, np.ndarray) else each
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state that the next unroll depends on, without the parameters."""

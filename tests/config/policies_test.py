@@ -3,7 +3,7 @@
 import pytest
 
 from impala_mp import config as config_lib, errors
-from impala_mp.config import fields, policies
+from impala_mp.config import effects, fields, policies
 
 PLAYERS = {"hunters": 3, "prey": 1}
 
@@ -71,3 +71,20 @@ def test_fields_of_policies_without_policies():
     config = _config(prey={"algorithm": "dqn"})
     with pytest.raises(errors.BadInput, match="has no effect with a single policy"):
         policies.of_run(config, {"": 4})
+
+
+def test_an_entry_of_another_type_gets_a_sentence():
+    config = _config(prey={"network": {"encoders": {"arm": 5}}})
+    config.network.encoders = {"arm": "mlp"}
+    with pytest.raises(
+        errors.BadInput, match=r"encoders.arm \(5\) must be of type str"
+    ):
+        policies.of_run(config, PLAYERS)
+
+
+def test_the_core_of_a_policy_reads_fields_of_the_run():
+    config = _config(prey={"network": {"core": "lstm"}})
+    config.network.core_size = 32
+    effects.check(config)
+    of_hunters, of_prey = policies.of_run(config, PLAYERS)
+    assert (of_hunters.network.core_size, of_prey.network.core_size) == (128, 32)

@@ -118,7 +118,6 @@ def test_refusals_name_the_field_its_value_and_the_cure(fields, sentence):
 
 _REPLAY = {"replay.ratio": 0.5}
 _SERVER = {"inference.mode": "server"}
-_EPSILON = {"actors.epsilon": 0.4}
 _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
 
 
@@ -178,7 +177,6 @@ _PRIORITISED = {**_REPLAY, "replay.priority_exponent": 0.6}
         ("network.gtrxl.layers", 3, {"network.core": "gtrxl"}, "network.core=gtrxl"),
         ("inference.device", "cuda", _SERVER, "inference.mode=server"),
         ("inference.threads", 2, _SERVER, "inference.mode=server"),
-        ("actors.epsilon_ladder", 7.0, _EPSILON, "actors.epsilon above 0"),
     ],
 )
 def test_fields_without_effect_are_refused(field, value, needed, words):

@@ -94,24 +94,22 @@ def test_a_category_outside_its_space_is_bad_data():
         environment.step(np.ones(2, np.int64))
 
 
-class _Short(CatchVectorEnv):
-    """Shows the first `rows` copies only."""
-
-    rows = 2
-
-    def __init__(self):
-        super().__init__(2)
-
-    def _board(self):
-        return super()._board()[: self.rows]
-
-
-def test_a_row_that_is_missing_is_not_filled_with_another():
-    envs = _Short()
+@pytest.mark.parametrize("shown", [np.zeros((1, 10, 5), np.float32), np.float32(0.0)])
+def test_a_row_that_is_missing_is_not_filled_with_another(shown):
+    envs = CatchVectorEnv(2)
     environment = vector.VectorEnvironment(envs)
     environment.reset([0])
-    envs.rows = 1
-    with pytest.raises(bad_data.BadData, match="have 1 rows instead of 2"):
+    envs._board = lambda: shown
+    with pytest.raises(bad_data.BadData, match="observations (have|are)"):
+        environment.step(np.ones(2, np.int64))
+
+
+def test_a_scalar_is_no_batch_of_scalars():
+    envs = _Categories()
+    environment = vector.VectorEnvironment(envs)
+    environment.reset([0])
+    envs._board = lambda: {"kind": np.int64(1)}
+    with pytest.raises(bad_data.BadData, match=r"have \[\] rows instead of 2"):
         environment.step(np.ones(2, np.int64))
 
 

@@ -1,5 +1,6 @@
 """Factories and environments that break the contract get a sentence."""
 
+import functools
 import types
 
 import gymnasium
@@ -23,6 +24,20 @@ class Drawn(counting.Counter):
 
     def __init__(self, render_mode):
         pass
+
+
+def _with_size(function):
+    @functools.wraps(function)
+    def made(**others):
+        return function(size=3, **others)
+
+    return made
+
+
+@_with_size
+def decorated(size):
+    """Gets its argument from a decorator."""
+    return counting.Counter()
 
 
 class Spaceless(gymnasium.Env):
@@ -201,3 +216,9 @@ def test_a_game_has_the_spaces_of_its_players(method, found, words):
     setattr(crowd, method, found)
     with pytest.raises(errors.BadInput, match=words):
         games.adapt("crowd", crowd)
+
+
+def test_a_decorator_may_give_an_argument():
+    made = factory.make(builders.environment_settings(f"{__name__}:decorated"), 2)
+    assert made.num_envs == 2
+    made.close()

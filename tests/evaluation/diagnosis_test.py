@@ -319,7 +319,7 @@ def test_the_tool(tmp_path):
     assert "Update 2 on cpu: the same again, bit for bit." in done.stdout
     assert "First: the batch's time_step/reward is nan at step 3" in done.stdout
     bad = subprocess.run(
-        [*command, "--file=nowhere"], capture_output=True, text=True, timeout=120
+        [*command, "nowhere"], capture_output=True, text=True, timeout=120
     )
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr

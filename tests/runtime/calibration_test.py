@@ -256,3 +256,10 @@ def test_what_a_device_does_not_go_with_is_refused_before_a_measurement(monkeypa
     environment = factory.make(config.environment, 1).spec
     with pytest.raises(errors.BadInput, match="cuda_graph needs a GPU"):
         calibration.fill_in(config, environment, agent.make(config, environment), 2)
+
+
+def test_the_actors_of_all_members_are_within_the_limit():
+    config = builders.config(**{"actors.count": 0, "population.size": 3})
+    config.population.ranges.entropy_cost = (0.001, 0.1)
+    calibration.fill_in_several(config, 1, 240)
+    assert config.actors.count == 198

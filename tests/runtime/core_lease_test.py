@@ -1,5 +1,6 @@
 """Runs of a user bind their threads to different cores, or to none."""
 
+import errno
 import multiprocessing
 import tempfile
 
@@ -105,3 +106,12 @@ def test_a_lease_has_a_core_for_each_thread():
     made.close()
     config.runtime.mode = "lockstep"
     assert core_lease.of_run(config, 4).cores == []
+
+
+def test_a_file_system_without_locks_is_no_other_run(monkeypatch):
+    def refuse(*unused):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(core_lease.fcntl, "lockf", refuse)
+    made = core_lease.Lease(2)
+    assert (made.cores, made.sentence) == ([2, 3], "")

@@ -134,6 +134,11 @@ def test_bad_input_of_a_restarted_child_is_a_failed_start(tmp_path, said):
     first, second = _actors(watcher)
     (learner,) = watcher._learners
     (evaluator,) = (x for x in watcher._children if x.seat.role == "evaluator")
+    with pytest.raises(errors.BadInput, match="not registered"):
+        _refuse(watcher, first)  # which has never run
+    for child in watcher._children:
+        child.has_run, child.policy.failed_starts = True, 0
+    said.clear()
     for child in (learner, evaluator, first):
         _refuse(watcher, child)
         assert isinstance(child.verdict, restart_policy.Wait)
@@ -150,7 +155,9 @@ def test_bad_input_of_a_restarted_child_is_a_failed_start(tmp_path, said):
         _refuse(watcher, second)
     with pytest.raises(supervisor.ChildFailed, match="the game is not registered"):
         _refuse(watcher, second)
-    receiver = types.SimpleNamespace(seat=types.SimpleNamespace(role="receiver"))
+    receiver = types.SimpleNamespace(
+        seat=types.SimpleNamespace(role="receiver"), has_run=True
+    )
     assert watcher._is_final(receiver)  # it refuses only hosts that never came
 
 

@@ -175,6 +175,7 @@ def test_a_new_folder_is_withdrawn_unless_something_was_learned(tmp_path, update
     assert os.path.exists(tmp_path / "a") is bool(update)
     folder.close()
     assert not workdir.is_live(folder.path)
+    assert not workdir.is_live(__file__)  # no folder
 
 
 def test_a_folder_that_was_there_is_not_withdrawn(tmp_path):

@@ -25,6 +25,9 @@ def _fill(memory, block, bell):
     row.add("agent_steps", 6)
     row.beat(control_block.State.RUNNING)
     assert block.get("epsilon") == 0.25
+    # A program that an environment starts would keep the memory of a run that is over.
+    assert not os.get_inheritable(memory._file.fileno())
+    assert not os.get_inheritable(bell.fileno())
     bell.ring()
 
 

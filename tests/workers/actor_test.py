@@ -245,3 +245,20 @@ def test_each_has_its_rung(tmp_path, over, exponents):
         for e, exponent in enumerate(exponents[i]):
             expected = live_changes.log_mixture(acted[:, e], 0.5**exponent, 1.0)
             np.testing.assert_allclose(recorded[:, e], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("over", ["actors", "environments"])
+def test_a_ladder_from_zero_is_zero_on_each_rung(tmp_path, over):
+    """A Box of actions cannot be explored with epsilon, and is not."""
+    config = builders.config(
+        **{
+            "environment.id": "Pendulum-v1",
+            "actors.epsilon_ladder": 7.0,
+            "actors.ladder_over": over,
+        }
+    )
+    parts = builders.parts(config, tmp_path)
+    parts.training.publish()
+    for one in parts.actors:
+        one.fetch()
+        assert one.unroll()

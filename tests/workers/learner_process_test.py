@@ -126,12 +126,20 @@ def _full(*unused, **others):
     raise OSError(28, "No space left on device")
 
 
-def test_what_cannot_be_saved_is_not_announced(run, monkeypatch):
+@pytest.mark.parametrize("word", [1, -1])
+def test_processes_on_a_full_disk_end(run, monkeypatch, word):
+    """None waits for another that cannot save either."""
     monkeypatch.setattr(checkpoint, "save", _full)
-    run.books(1).set("is_over", 1)
+
+    def each_wait():
+        if run.loops[1].finished:
+            run.books(1).set("is_over", word)
+
+    run.each_wait = each_wait
     with pytest.raises(learner_loop.NotSaved):
         run.first()
-    assert run.books(0).get("is_over") == 0
+    assert run.loops[1].finished
+    assert run.books(0).get("is_over") == -1
 
 
 def test_a_full_disk_delays_the_announcement_while_others_learn(run, monkeypatch):
@@ -146,7 +154,7 @@ def test_a_full_disk_delays_the_announcement_while_others_learn(run, monkeypatch
         num_waits.append(1)
         if run.loops[0].finished:
             run.loops[0].checkpoints._saved -= 250.0  # a quarter of the interval
-        if run.books(0).get("is_over") and run.loops[1].finished:
+        if run.books(0).get("is_over") == 1 and run.loops[1].finished:
             run.books(1).set("is_over", 1)
 
     monkeypatch.setattr(checkpoint, "save", full_for_a_while)
