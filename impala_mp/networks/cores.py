@@ -8,7 +8,7 @@ from torch import nn
 
 from impala_mp import errors
 from impala_mp.config import user_code, validation
-from impala_mp.networks import gtrxl, initialisers
+from impala_mp.networks import activations, gtrxl, initialisers
 
 CoreState = tuple[torch.Tensor, ...]
 
@@ -93,8 +93,10 @@ class LSTMCore(nn.Module):
             cell = torch.where(reset, zero, cell)
             gates = from_input + self.recurrent(hidden)
             i, f, g, o = gates.chunk(4, -1)
-            cell = torch.sigmoid(f + 1.0) * cell + torch.sigmoid(i) * torch.tanh(g)
-            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            cell = torch.sigmoid(f + 1.0) * cell + torch.sigmoid(i) * activations.tanh(
+                g
+            )
+            hidden = torch.sigmoid(o) * activations.tanh(cell)
             outputs.append(hidden)
         return torch.stack(outputs), (hidden, cell)
 
@@ -133,7 +135,7 @@ class GRUCore(nn.Module):
             hidden = torch.where(reset, zero, hidden)
             r, z, n = from_input.chunk(3, -1)
             u_r, u_z, u_n = self.recurrent(hidden).chunk(3, -1)
-            new = torch.tanh(n + torch.sigmoid(r + u_r) * u_n)
+            new = activations.tanh(n + torch.sigmoid(r + u_r) * u_n)
             keep = torch.sigmoid(z + u_z + 1.0)
             hidden = (1.0 - keep) * new + keep * hidden
             outputs.append(hidden)

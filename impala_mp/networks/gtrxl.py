@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from impala_mp.networks import initialisers
+from impala_mp.networks import activations, initialisers
 
 
 class _Gate(nn.Module):
@@ -30,7 +30,7 @@ class _Gate(nn.Module):
         w_r, w_z, w_g = self.update(y).chunk(3, -1)
         u_r, u_z = self.stream(x).chunk(2, -1)
         r, z = torch.sigmoid(w_r + u_r), torch.sigmoid(w_z + u_z - self.bias)
-        return (1.0 - z) * x + z * torch.tanh(w_g + self.candidate(r * x))
+        return (1.0 - z) * x + z * activations.tanh(w_g + self.candidate(r * x))
 
 
 class _Attention(nn.Module):

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from impala_mp import errors, specs
-from impala_mp.networks import initialisers
+from impala_mp.networks import activations, initialisers
 
 
 class MLP(nn.Sequential):
@@ -17,7 +17,7 @@ class MLP(nn.Sequential):
         layers: list[nn.Module] = []
         for hidden in hidden_sizes:
             norm = [nn.LayerNorm(hidden)] if layer_norm else []
-            layers += [nn.Linear(size, hidden), *norm, nn.Tanh()]
+            layers += [nn.Linear(size, hidden), *norm, activations.Tanh()]
             size = hidden
         super().__init__(*layers)
         initialisers.orthogonal(self)

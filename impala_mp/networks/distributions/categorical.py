@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from impala_mp import specs
+from impala_mp.networks import activations
 from impala_mp.networks.distributions import base
 
 MASKED = -1e9  # the logit of an action that is not allowed: its probability is 0.0
@@ -53,15 +54,15 @@ class Categorical:
         return logits.argmax(-1)
 
     def log_prob(self, logits: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        log_probs = torch.log_softmax(logits, -1)
+        log_probs = activations.log_softmax(logits)
         return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self, logits: torch.Tensor) -> torch.Tensor:
-        log_probs = torch.log_softmax(logits, -1)
+        log_probs = activations.log_softmax(logits)
         return -(log_probs.exp() * log_probs).sum(-1)
 
     def kl(self, p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
-        p, q = torch.log_softmax(p_logits, -1), torch.log_softmax(q_logits, -1)
+        p, q = activations.log_softmax(p_logits), activations.log_softmax(q_logits)
         return (p.exp() * (p - q)).sum(-1)
 
     def mix(
@@ -80,11 +81,11 @@ class Categorical:
             return logits
         count = allowed.sum(-1, keepdim=True).clamp(min=1)
         kept, spread = _mixture_terms(epsilon, logits, count)
-        mixed = torch.logaddexp(kept + torch.log_softmax(logits, -1), spread)
+        mixed = torch.logaddexp(kept + activations.log_softmax(logits), spread)
         return torch.where(allowed, mixed, MASKED)
 
     def normalise(self, logits: torch.Tensor) -> torch.Tensor:
-        return torch.log_softmax(logits, -1).clamp(min=0.5 * MASKED)
+        return activations.log_softmax(logits).clamp(min=0.5 * MASKED)
 
     def encode(self, action: torch.Tensor) -> torch.Tensor:
         return functional.one_hot(action, self.num_logits).float()
