@@ -8,7 +8,7 @@ from torch import nn
 
 from impala_mp import errors
 from impala_mp.config import user_code, validation
-from impala_mp.networks import activations, gtrxl, initialisers
+from impala_mp.networks import activations, gtrxl, initialisers, linear
 
 CoreState = tuple[torch.Tensor, ...]
 
@@ -72,8 +72,8 @@ class LSTMCore(nn.Module):
         super().__init__()
         self.output_size = size
         self.state_shapes = ((size,), (size,))
-        self.input = initialisers.orthogonal(nn.Linear(input_size, 4 * size), 1.0)
-        self.recurrent = nn.Linear(size, 4 * size, bias=False)
+        self.input = initialisers.orthogonal(linear.Linear(input_size, 4 * size), 1.0)
+        self.recurrent = linear.Linear(size, 4 * size, bias=False)
         nn.init.orthogonal_(self.recurrent.weight)
 
     def forward(
@@ -117,8 +117,8 @@ class GRUCore(nn.Module):
         super().__init__()
         self.output_size = size
         self.state_shapes = ((size,),)
-        self.input = initialisers.orthogonal(nn.Linear(input_size, 3 * size), 1.0)
-        self.recurrent = nn.Linear(size, 3 * size, bias=False)
+        self.input = initialisers.orthogonal(linear.Linear(input_size, 3 * size), 1.0)
+        self.recurrent = linear.Linear(size, 3 * size, bias=False)
         nn.init.orthogonal_(self.recurrent.weight)
 
     def forward(

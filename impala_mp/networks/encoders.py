@@ -9,7 +9,7 @@ from torch import nn
 
 from impala_mp import errors, nest, specs, types
 from impala_mp.config import user_code
-from impala_mp.networks import initialisers, inputs, torsos
+from impala_mp.networks import initialisers, inputs, linear, torsos
 
 _SIGNATURE = "(observation_spec, config) -> Module"
 
@@ -194,7 +194,7 @@ class Encoder(nn.Module):
         sizes = [num_features(leaf, own) for leaf, own in pairs]
         least, most = _JOINT_SIZES
         width = joint_size or min(most, max(least, *sizes))
-        layer = nn.Sequential(nn.Linear(sum(sizes), width), nn.ReLU())
+        layer = nn.Sequential(linear.Linear(sum(sizes), width), nn.ReLU())
         self.joint = initialisers.orthogonal(layer)
 
     def forward(self, observation: types.Nest) -> torch.Tensor:

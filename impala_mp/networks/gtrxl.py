@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from impala_mp.networks import activations, initialisers
+from impala_mp.networks import activations, initialisers, linear
 
 
 class _Gate(nn.Module):
@@ -20,9 +20,9 @@ class _Gate(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.update = nn.Linear(size, 3 * size, bias=False)  # W_r, W_z, W_g
-        self.stream = nn.Linear(size, 2 * size, bias=False)  # U_r, U_z
-        self.candidate = nn.Linear(size, size, bias=False)  # U_g
+        self.update = linear.Linear(size, 3 * size, bias=False)  # W_r, W_z, W_g
+        self.stream = linear.Linear(size, 2 * size, bias=False)  # U_r, U_z
+        self.candidate = linear.Linear(size, size, bias=False)  # U_g
         self.bias = nn.Parameter(torch.full((size,), 2.0))  # b_g
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -48,11 +48,11 @@ class _Attention(nn.Module):
         super().__init__()
         self._heads, self._window = heads, window
         self.norm = nn.LayerNorm(size)
-        self.query = nn.Linear(size, size)
+        self.query = linear.Linear(size, size)
         # A bias of the keys would add the same number to the logits of all s. A bias of
         # the values is redundant: the output layer has one.
-        self.key_value = nn.Linear(size, 2 * size, bias=False)
-        self.output = nn.Linear(size, size)
+        self.key_value = linear.Linear(size, 2 * size, bias=False)
+        self.output = linear.Linear(size, size)
         self.distance_bias = nn.Parameter(torch.zeros(heads, window + 1))
 
     def forward(self, entries: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
@@ -92,9 +92,9 @@ class _GTrXLLayer(nn.Module):
         self.attention_gate = _Gate(size)
         self.mlp = nn.Sequential(
             nn.LayerNorm(size),
-            nn.Linear(size, 4 * size),
+            linear.Linear(size, 4 * size),
             nn.ReLU(),
-            nn.Linear(4 * size, size),
+            linear.Linear(4 * size, size),
         )
         self.mlp_gate = _Gate(size)
 
@@ -134,7 +134,7 @@ class GTrXLCore(nn.Module):
         self.output_size = size
         self.state_shapes = ((window, layers, size), (1,))
         self._window = window
-        self.embedding = nn.Linear(input_size, size)
+        self.embedding = linear.Linear(input_size, size)
         self.layers = nn.ModuleList(
             _GTrXLLayer(size, heads, window) for _ in range(layers)
         )

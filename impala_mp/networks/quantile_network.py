@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from impala_mp import types
-from impala_mp.networks import initialisers, popart, q_network
+from impala_mp.networks import initialisers, linear, popart, q_network
 
 
 def midpoints(count: int, device: torch.device) -> torch.Tensor:
@@ -81,7 +81,7 @@ class _Embedding(nn.Linear):
         weight = self.weight
         i = torch.arange(self.in_features, dtype=weight.dtype, device=weight.device)
         cosines = torch.cos(torch.pi * i * fractions.unsqueeze(-1))
-        return functional.relu(super().forward(cosines))
+        return functional.relu(linear.linear(cosines, weight, self.bias))
 
 
 class DrawnQuantiles(_Quantiles):

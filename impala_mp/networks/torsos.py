@@ -2,10 +2,9 @@
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from impala_mp import errors, specs
-from impala_mp.networks import activations, initialisers
+from impala_mp.networks import activations, initialisers, linear
 
 
 class MLP(nn.Sequential):
@@ -17,7 +16,7 @@ class MLP(nn.Sequential):
         layers: list[nn.Module] = []
         for hidden in hidden_sizes:
             norm = [nn.LayerNorm(hidden)] if layer_norm else []
-            layers += [nn.Linear(size, hidden), *norm, activations.Tanh()]
+            layers += [linear.Linear(size, hidden), *norm, activations.Tanh()]
             size = hidden
         super().__init__(*layers)
         initialisers.orthogonal(self)
@@ -44,7 +43,7 @@ class _ConvEncoder(nn.Module):
             probe = torch.zeros(1, channels, height, width)
             num_features = convolutions(probe).numel()
         norm = [nn.LayerNorm(size)] if layer_norm else []
-        self.output = nn.Sequential(nn.Linear(num_features, size), *norm, nn.ReLU())
+        self.output = nn.Sequential(linear.Linear(num_features, size), *norm, nn.ReLU())
         initialisers.orthogonal(self)
         # NHWC in memory from slot to kernel: 2.4 times faster on a CPU, and the layout
         # for tensor cores.
@@ -63,11 +62,11 @@ class _ConvEncoder(nn.Module):
         Planes are NHWC in memory. Flattened as NCHW they are copied, and gradients of
         both layouts meet in the ReLU before, which is slow on a CPU.
         """
-        linear: nn.Linear
-        linear, *others = self.output  # type: ignore[assignment]
-        weight = linear.weight.unflatten(1, (planes.shape[1], -1)).transpose(1, 2)
+        first: nn.Linear
+        first, *others = self.output  # type: ignore[assignment]
+        weight = first.weight.unflatten(1, (planes.shape[1], -1)).transpose(1, 2)
         flat = planes.permute(0, 2, 3, 1).flatten(1)
-        features = functional.linear(flat, weight.flatten(1), linear.bias)
+        features = linear.linear(flat, weight.flatten(1), first.bias)
         for layer in others:
             features = layer(features)
         return features
