@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from impala_mp.networks import activations
 from tests.support import builders, live_changes
 
 
@@ -177,7 +178,7 @@ def test_the_detector_sees_what_a_network_computes_in_and_lets_it_round(
 def test_the_detector_names_a_layer_that_bfloat16_is_too_rough_for(
     tmp_path, capsys, monkeypatch, rough
 ):
-    monkeypatch.setattr(nn.Tanh, "forward", lambda self, features: features)
+    monkeypatch.setattr(activations.Tanh, "forward", lambda self, features: features)
     assert _rough(tmp_path, rough, offset=300.0).alarms > 0
     assert "First difference: torso." in capsys.readouterr().out
 
