@@ -8,6 +8,7 @@ for `row`. With `train` go the parts that its limit is made of. Apart stand
 
     python tools/benchmark.py health [--secs=60] [--config=...]
     python tools/benchmark.py start  [--config=...]
+    python tools/benchmark.py kernels
     python tools/benchmark.py learn  [--target_return=475] [--config=...]
     python tools/benchmark.py memory [--updates=10000] [--config=...]
     python tools/benchmark.py ranks  [--config=...]
@@ -61,7 +62,7 @@ _UPDATES = flags.DEFINE_integer(
 
 _PARTS = ("transport", "parameters", "vtrace", "environment", "inference", "actor")
 _WHOLE = (*_PARTS, "learner", "row", "train")
-_APART = ("health", "start", "learn", "memory", "ranks", "hosts")
+_APART = ("health", "start", "kernels", "learn", "memory", "ranks", "hosts")
 _OF_TRAIN = ("environment", "inference", "learner")  # what its limit is made of
 
 
@@ -84,7 +85,7 @@ def _subjects() -> list[str]:
 
 def _functions() -> dict:
     """Returns the function of a subject; its module imports torch."""
-    from benchmarks import hosts, parts, ranks, trainings, transport
+    from benchmarks import hosts, kernels, parts, ranks, trainings, transport
 
     return {
         "transport": transport.transport,
@@ -98,6 +99,7 @@ def _functions() -> dict:
         "train": trainings.train,
         "health": trainings.health,
         "start": trainings.start,
+        "kernels": kernels.kernels,
         "learn": trainings.learn,
         "memory": trainings.memory,
         "ranks": ranks.learner_ranks,

@@ -12,7 +12,13 @@ import types
 
 import pytest
 
-from benchmarks import context as context_lib, parts, trainings, transport
+from benchmarks import (
+    context as context_lib,
+    kernels,
+    parts,
+    trainings,
+    transport,
+)
 from faults import watch
 from impala_mp.runtime import calibration
 from tests.support import builders
@@ -57,7 +63,7 @@ def test_memory_of_the_gpu_is_watched_where_there_is_one(monkeypatch, device_mib
     [
         *(parts.vtrace, parts.environment, parts.inference, parts.actor_loop),
         *(parts.learn_batch, parts.learned_row),
-        *(transport.transport, transport.parameters),
+        *(transport.transport, transport.parameters, kernels.kernels),
     ],
 )
 def test_each_subject_has_its_rows_and_ratios(monkeypatch, subject):
