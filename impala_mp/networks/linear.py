@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# Least sizes that oneDNN is faster for, and multiplications; it orders operands anew.
-_ROWS, _OUTPUTS, _LARGE = 256, 16, 2_000_000
+# Least sizes for which oneDNN is faster: it orders operands before it multiplies, the
+# weights three times to learn from the rows, and once to infer from them.
+_LEARNED_ROWS, _ROWS, _OUTPUTS, _LARGE = 256, 8, 16, 2_000_000
 
 
 class Linear(nn.Linear):
@@ -26,10 +27,11 @@ def linear(
     inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Returns inputs @ weight.T + bias: [..., I], [O, I] -> [..., O]."""
-    if torch.compiler.is_compiling() or not _pays(inputs, weight):
+    learns = torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad)
+    if torch.compiler.is_compiling() or not _pays(inputs, weight, learns):
         return functional.linear(inputs, weight, bias)
     flat = inputs.reshape(-1, inputs.shape[-1])
-    if torch.is_grad_enabled() and (flat.requires_grad or weight.requires_grad):
+    if learns:
         found = _Linear.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
     else:
         found = _product(flat, weight, bias)
@@ -37,11 +39,11 @@ def linear(
     return result
 
 
-def _pays(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
+def _pays(inputs: torch.Tensor, weight: torch.Tensor, learns: bool) -> bool:
     num_outputs, num_inputs = weight.shape
     rows = inputs.numel() // num_inputs
     return (
-        rows >= _ROWS
+        rows >= (_LEARNED_ROWS if learns else _ROWS)
         and num_outputs >= _OUTPUTS
         and rows * num_inputs * num_outputs >= _LARGE
         and inputs.device.type == "cpu"

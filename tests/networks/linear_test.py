@@ -36,7 +36,7 @@ def _assert_equal(parts, compute, weights):
 @pytest.mark.parametrize("bias", [True, False])
 def test_values_and_gradients_are_those_of_torch(shape, bias):
     parts = _parts(*shape, bias)
-    assert linear._pays(*parts[:2])
+    assert linear._pays(*parts[:2], learns=True)
     _assert_equal(parts, linear.linear, torch.randn(shape[0], shape[2]))
 
 
@@ -79,18 +79,21 @@ def test_leading_axes_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"),
+    ("shape", "dtype", "learns"),
     [
-        ((8, 4096, 512), torch.float32),  # orders a large weight anew for few rows
-        ((4096, 512, 2), torch.float32),
-        ((64, 64, 64), torch.float32),
-        ((512, 64, 64), torch.float64),
-        ((512, 64, 64), torch.bfloat16),
+        ((8, 4096, 512), torch.float32, True),
+        ((4, 4096, 512), torch.float32, False),
+        ((4096, 512, 2), torch.float32, False),
+        ((64, 64, 64), torch.float32, False),
+        ((512, 64, 64), torch.float64, False),
+        ((512, 64, 64), torch.bfloat16, False),
     ],
 )
-def test_what_does_not_pay_is_torchs_own(shape, dtype):
-    rows, weight, bias = (x.detach().to(dtype) for x in _parts(*shape))
-    assert not linear._pays(rows, weight)
+def test_what_does_not_pay_is_torchs_own(shape, dtype, learns):
+    rows, weight, bias = (
+        x.detach().to(dtype).requires_grad_(learns) for x in _parts(*shape)
+    )
+    assert not linear._pays(rows, weight, learns)
     expected = functional.linear(rows, weight, bias)
     assert torch.equal(linear.linear(rows, weight, bias), expected)
 
@@ -99,3 +102,10 @@ def test_under_autocast_it_is_bfloat16():
     parts = _parts(512, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
         assert linear.linear(*parts).dtype == torch.bfloat16
+
+
+def test_few_rows_pay_without_gradients():
+    parts = [x.detach() for x in _parts(8, 4096, 512)]
+    assert linear._pays(*parts[:2], learns=False)
+    expected = functional.linear(*parts)
+    torch.testing.assert_close(linear.linear(*parts), expected, rtol=1e-4, atol=1e-4)
