@@ -298,13 +298,13 @@ class Step:
         share, decided = self._share, self._weights
         learned = decided if self._acts is None else _shares(self.learnable)
         vs, values = returns.vs, self.values
-        both = torch.stack(
+        tensors = torch.stack(
             [returns.pg_advantages, self.entropy, values, vs, vs - values]
         )
-        each = torch.stack([decided, decided, learned, learned, learned])
-        means = (both * each).sum((1, 2))
-        deviations = (both - means[:, None, None]).square()
-        spread, _, _, varied, unexplained = (deviations * each).sum((1, 2)).unbind()
+        weights = torch.stack([decided, decided, learned, learned, learned])
+        means = (tensors * weights).sum((1, 2))
+        squares = (tensors - means[:, None, None]).square()
+        spread, _, _, varied, unexplained = (squares * weights).sum((1, 2)).unbind()
         explained = (1.0 - unexplained / varied.clamp(min=1e-12)).clamp(min=-1.0)
         advantage, entropy, value, *_ = means.unbind()
         return {

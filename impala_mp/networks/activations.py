@@ -1,4 +1,7 @@
-"""Functions of which torch's kernels for a CPU are slow, in faster ones."""
+"""Functions whose kernels in torch are slow on a CPU, by faster ones.
+
+`python tools/benchmark.py kernels` compares them.
+"""
 
 from typing import Any
 
@@ -6,8 +9,7 @@ import torch
 from torch import nn
 
 # Elements from which the calls that `_through_sigmoid` adds take less time than it
-# saves: with 16,384 of them inference takes 12 us instead of 36, and with 700,000 a
-# forward and a backward pass take 0.5 ms instead of 1.7 (AMD Zen 5, one core).
+# saves.
 _LARGE = 8192
 # Elements of a last axis below which torch's log_softmax handles one at a time.
 _VECTOR = 16
@@ -28,9 +30,8 @@ def tanh(x: torch.Tensor) -> torch.Tensor:
 def log_softmax(x: torch.Tensor) -> torch.Tensor:
     """Returns log_softmax over the last axis: [..., L] -> [..., L].
 
-    With few actions on a CPU, it is computed over a first axis: of 10,240 rows with 6
-    elements in 43 us instead of 617 (AMD Zen 5, one core). The result is a view in that
-    layout, which sums over the last axis also like.
+    With few elements on a CPU, it is computed over a first axis. The result is a view
+    in that layout. Sums over its last axis are faster, too.
     """
     few = x.device.type == "cpu" and x.shape[-1] < _VECTOR
     if torch.compiler.is_compiling() or not few or x.numel() < _MANY:

@@ -93,9 +93,8 @@ class LSTMCore(nn.Module):
             cell = torch.where(reset, zero, cell)
             gates = from_input + self.recurrent(hidden)
             i, f, g, o = gates.chunk(4, -1)
-            cell = torch.sigmoid(f + 1.0) * cell + torch.sigmoid(i) * activations.tanh(
-                g
-            )
+            new = torch.sigmoid(i) * activations.tanh(g)
+            cell = torch.sigmoid(f + 1.0) * cell + new
             hidden = torch.sigmoid(o) * activations.tanh(cell)
             outputs.append(hidden)
         return torch.stack(outputs), (hidden, cell)

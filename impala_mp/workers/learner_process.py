@@ -74,7 +74,7 @@ def run(
 
 
 def _is_over(loops: Loops, others: Sequence[control_block.Counters]) -> bool:
-    """Returns whether all policies are finished, and the others are saved, or tried.
+    """Returns whether all policies are finished. Saves of the others have been tried.
 
     Until then the rings of the own policies must be emptied: actors serve all policies.
     """

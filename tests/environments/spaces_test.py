@@ -92,7 +92,7 @@ def test_the_printed_cure_works_in_a_shell(space, paths):
 
 
 def _printed(raised):
-    """What the command in a message sets."""
+    """Returns the ignored entries that the command in a message sets."""
     (command,) = re.findall(r'config\.environment\.ignored=".*?"', str(raised.value))
     config = command_line.load(["--config=experiments/catch.py", *_flags(command)])
     return config.environment.ignored

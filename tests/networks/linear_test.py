@@ -41,7 +41,7 @@ def test_values_and_gradients_are_those_of_torch(shape, bias):
 
 
 def test_a_gradient_without_strides():
-    """As of a sum over all outputs."""
+    """The gradient of a sum over all outputs is one."""
     parts = _parts(512, 64, 64)
     _assert_equal(parts, linear.linear, torch.ones(()).expand(512, 64))
 

@@ -123,7 +123,7 @@ def test_bad_input_ends_a_run_before_its_first_update(watcher):
 
 
 def test_bad_input_of_a_restarted_child_is_a_failed_start(tmp_path, said):
-    """As when the user's code is being replaced, or a file system is away."""
+    """The user's code may be replaced just then, or its file system be away."""
     overrides = {"evaluation.during_training": True, "health.max_failed_starts": 3}
     config = builders.config(**overrides)
     shared = builders.shared(config, tmp_path)
