@@ -65,21 +65,25 @@ paths = [path for path in sys.path if path.endswith("-packages")]
 assert torch.cuda.is_available(), "torch sees no GPU"
 print(torch.__version__, torch.version.cuda, torch.cuda.get_device_name())' || finish
 
+nature=(--config=experiments/atari.py:Pong --repeats=1)
+deep=(--config=experiments/atari.py:Pong-deep --repeats=1)
 gpu=(--config.learner.device=cuda --config.learner.micro_batches=1)
-exact=("${gpu[@]}" --config.learner.precision=float32)
-fast=("${gpu[@]}" --config.learner.precision=bfloat16 --config.learner.cuda_graph=True)
-auto=(--config.actors.count=auto --config.actors.environments=32)
-deep=--config=experiments/atari.py:Pong-deep
+exact=("${gpu[@]}" --config.learner.precision=float32 --config.inference.precision=float32)
+half=("${gpu[@]}" --config.learner.precision=bfloat16)
+graph=--config.learner.cuda_graph=True
 bench() { # NAME SECONDS arguments...
   part "$1" "$2" "$python" tools/benchmark.py "${@:3}" --json
 }
 # Of learner ranks one GPU shows a single one; two need two GPUs.
-part tests 120 "$python" -m pytest -q tests/gpu/learner_test.py \
-    tests/workers/rank_twin_test.py::test_a_single_rank_is_the_plain_learner_bit_for_bit
-bench learner_float32 50 learner --repeats=2 "$deep" "${exact[@]}"
-bench learner_bfloat16_graph 60 learner vtrace --repeats=2 "$deep" "${fast[@]}"
-bench memory 60 memory --updates=3000 --config=experiments/catch.py "${fast[@]}"
-bench train 120 train --repeats=2 --secs=40 "$deep" "${fast[@]}" "${auto[@]}"
-bench train_server 90 train --repeats=1 --secs=30 "$deep" "${fast[@]}" "${auto[@]}" \
-  --config.inference.mode=server --config.inference.device=cuda
+part tests 120 "$python" -m pytest -q tests/gpu tests/workers/inference_server_test.py \
+    tests/workers/rank_twin_test.py -k "gpu or cuda or is_the_plain_learner_bit_for_bit"
+bench learner 50 learner "${nature[@]}" "${exact[@]}"
+bench learner_graph 50 learner "${nature[@]}" "${exact[@]}" "$graph"
+bench learner_deep 60 learner vtrace "${deep[@]}" "${half[@]}" "$graph"
+bench memory 60 memory --updates=3000 --config=experiments/catch.py "${half[@]}" "$graph"
+bench train_server 170 train --secs=20 "${nature[@]}" "${exact[@]}" "$graph" \
+  --config.inference.mode=server --config.inference.device=cuda \
+  --config.actors.count=auto --config.actors.environments=64 --config.batch_size=64
+bench train_actors 150 train --secs=20 "${nature[@]}" "${exact[@]}" "$graph" \
+  --config.actors.count=auto
 finish

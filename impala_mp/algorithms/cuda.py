@@ -1,11 +1,36 @@
-"""CUDA graphs, asynchronous copies to the host, device memory."""
+"""CUDA graphs, asynchronous copies from and to the host, device memory."""
 
 import contextlib
+import gc
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+
+LARGE = 2**16  # bytes of an array that is worth a separate copy to the device
+
+
+def pin(blocks: Sequence[np.ndarray]) -> None:
+    """Pins memory where it is: a GPU copies from it without the host.
+
+    It is pinned until the array is gone. Where that is refused, as some containers do,
+    such copies only take longer.
+    """
+    runtime = torch.cuda.cudart()
+    for block in blocks:
+        address = block.ctypes.data
+        try:
+            torch.cuda.check_error(runtime.cudaHostRegister(address, block.nbytes, 0))
+        except RuntimeError as error:
+            print(f"The trajectory rings were not pinned: {error}.", flush=True)
+            with contextlib.suppress(RuntimeError):  # The next call would raise it.
+                torch.zeros(1, device="cuda")
+        else:
+            unpin = weakref.finalize(block, runtime.cudaHostUnregister, address)
+            unpin.atexit = False
 
 
 class HostCopy:
@@ -84,13 +109,25 @@ class GraphedCallable:
         return result
 
     def _capture(self, argument: Any) -> "tuple[_Capture, Any]":
-        with _Capture() as captured:
+        with _without_collection(), _Capture() as captured:
             self._open = captured
             try:
                 result = self._function(argument)
             finally:
                 self._open = None
         return captured, result
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keeps Python from freeing another graph, which would end a capture."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Capture:

@@ -63,6 +63,7 @@ class SharedArrays:
         self._file, self._offset, self._spec = file, offset, spec
         self.nbytes = total_bytes(spec)
         buffer = mmap.mmap(file.fileno(), self.nbytes, offset=offset)
+        self.block = np.frombuffer(buffer, np.uint8)  # all of it
         offsets = iter(_offsets(spec)[0])
 
         def view(leaf: specs.ArraySpec) -> np.ndarray:

@@ -180,6 +180,11 @@ class TrajectoryRings:
     def nbytes(self) -> int:
         return sum(memory.nbytes for memory in self._memories)
 
+    @property
+    def blocks(self) -> list[np.ndarray]:
+        """Memory of all rings: uint8 [bytes] each."""
+        return [memory.block for memory in self._memories]
+
     def ring(self, number: int) -> TrajectoryRing:
         """Returns the ring of an actor, or of a host after all actors."""
         of_host = number >= self._num_actors

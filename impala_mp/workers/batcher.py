@@ -1,13 +1,14 @@
 """Batcher: copies whole slots, in arrival order, into one batch [T+1, B, ...]."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from impala_mp import nest, specs, types
-from impala_mp.algorithms import replay
+from impala_mp.algorithms import cuda, replay
 from impala_mp.transport import doorbell, trajectory_ring
 from impala_mp.workers import intake
 
@@ -30,26 +31,51 @@ class Batch(NamedTuple):
 
 
 class _Stage:
-    """One staging batch: host tensors (pinned for CUDA) and their device twins."""
+    """One staging batch: host tensors (pinned for CUDA) and their device twins.
+
+    A large part may be on the device alone: slots are copied there without a stop.
+    """
 
     def __init__(
-        self, spec: types.Trajectory, sample: Any, device: torch.device
+        self,
+        spec: types.Trajectory,
+        sample: Any,
+        device: torch.device,
+        large: int | None = None,
     ) -> None:
-        """`sample` is a spec of types.Sample, or None."""
-        cuda = device.type == "cuda"
+        """`sample` is a spec of types.Sample, or None.
 
-        def allocate(leaf: specs.ArraySpec) -> torch.Tensor:
-            dtype = getattr(torch, leaf.dtype.name)
-            return torch.zeros(leaf.shape, dtype=dtype, pin_memory=cuda)
+        Observations from `large` bytes on are on the device alone; None: none are.
+        """
+        on_gpu = device.type == "cuda"
 
-        self.host = nest.map_structure(allocate, (spec, sample or ()))
-        self.arrays = nest.map_structure(lambda tensor: tensor.numpy(), self.host)
-        trajectory, words = self.host
+        def on_host(leaf: specs.ArraySpec) -> torch.Tensor:
+            return torch.zeros(leaf.shape, dtype=_dtype(leaf), pin_memory=on_gpu)
+
+        def by_size(leaf: specs.ArraySpec) -> torch.Tensor:
+            if large is None or leaf.nbytes < large:
+                return on_host(leaf)
+            return torch.zeros(leaf.shape, dtype=_dtype(leaf), device=device)
+
+        observation = nest.map_structure(by_size, spec.time_step.observation)
+        rest = spec._replace(time_step=spec.time_step._replace(observation=()))
+        trajectory, words = nest.map_structure(on_host, (rest, sample or ()))
+        trajectory = trajectory._replace(
+            time_step=trajectory.time_step._replace(observation=observation)
+        )
+        self.arrays = nest.map_structure(
+            lambda x: x if x.is_cuda else x.numpy(), (trajectory, words)
+        )
         learned = trajectory._replace(episode_end=(), parameter_version=(), header=())
         self.learned = self.device = learned, words
-        if cuda:
+        if on_gpu:
             self.device = nest.map_structure(lambda x: x.to(device), self.learned)
             self.copied, self.used = torch.cuda.Event(), torch.cuda.Event()
+
+
+def _dtype(leaf: specs.ArraySpec) -> torch.dtype:
+    found: torch.dtype = getattr(torch, leaf.dtype.name)
+    return found
 
 
 class Batcher:
@@ -63,8 +89,9 @@ class Batcher:
     replay one by one (`arrive`), and all of a batch is drawn from there.
 
     On a GPU two stagings let the host gather a batch while the device works on the last
-    one; that costs one update of policy lag. On a CPU nothing overlaps, and one staging
-    is enough.
+    one; that costs one update of policy lag. Large observations are copied from the
+    slots to the device, unless the replay needs them on the host. On a CPU nothing
+    overlaps, and one staging is enough.
     """
 
     def __init__(
@@ -97,8 +124,10 @@ class Batcher:
         self._num_slots = self.num_fresh // slot_size
         self._slot_size = slot_size
         self._cuda = self._device.type == "cuda"
+        self._is_direct = self._cuda and not the_replay
+        large = cuda.LARGE * self._num_slots if self._is_direct else None
         self._stages = [
-            _Stage(spec, sample, self._device) for _ in range(1 + self._cuda)
+            _Stage(spec, sample, self._device, large) for _ in range(1 + self._cuda)
         ]
         self._stream: Any = torch.cuda.Stream(self._device) if self._cuda else None
         self.num_taken = 0  # batches
@@ -166,13 +195,13 @@ class Batcher:
             used = self._stages[(self.num_taken - 1) % 2].used
             used.record(torch.cuda.current_stream(self._device))
         stage = self._stages[self.num_taken % len(self._stages)]
-        if self._cuda:
-            stage.copied.synchronize()
         arrays, sample = stage.arrays
-        self._gather(arrays)
-        draw = self._replay.fill(arrays, sample) if self._replay else None
-        if self._cuda:
-            self._copy_to_device(stage)
+        with self._copying(stage):
+            counts = self._gather(arrays)
+            draw = self._replay.fill(arrays, sample) if self._replay else None
+        for ring, count in zip(self._rings, counts, strict=True):
+            if count:
+                ring.release(count)
         self.num_taken += 1
         self.num_released += self.num_fresh
         if self.intake:
@@ -193,7 +222,8 @@ class Batcher:
             draw,
         )
 
-    def _gather(self, batch: types.Trajectory) -> None:
+    def _gather(self, batch: types.Trajectory) -> list[int]:
+        """Copies the oldest slots; returns their numbers, by ring."""
         arrivals = [
             (ring.peek(offset).header.committed_ns[0], i, offset)
             for i, ring in enumerate(self._rings)
@@ -203,9 +233,7 @@ class Batcher:
         for position, (_, i, offset) in enumerate(sorted(arrivals)[: self._num_slots]):
             self._copy(self._rings[i].peek(offset), batch, position)
             counts[i] += 1
-        for ring, count in zip(self._rings, counts, strict=True):
-            if count:
-                ring.release(count)
+        return counts
 
     def _copy(
         self, slot: types.Trajectory, batch: types.Trajectory, position: int
@@ -216,24 +244,35 @@ class Batcher:
             numbers = batch.episode_end.numbers[:, columns]
             numbers[over] = slot.episode_end.numbers[over]
 
-        def put(axis: int, source: np.ndarray, target: np.ndarray) -> None:
-            if axis:
-                target[:, columns] = source
+        def put(axis: int, source: np.ndarray, target: Any) -> None:
+            part = target[:, columns] if axis else target[columns]
+            if isinstance(part, torch.Tensor):
+                part.copy_(torch.from_numpy(source), non_blocking=True)
             else:
-                target[columns] = source
+                part[...] = source
 
         nest.map_batch(put, _dense(slot), _dense(batch))
 
-    def _copy_to_device(self, stage: _Stage) -> None:
+    @contextlib.contextmanager
+    def _copying(self, stage: _Stage) -> Iterator[None]:
+        """Copies to the device what the block writes into `stage` on the host."""
+        if not self._cuda:
+            yield
+            return
+        stage.copied.synchronize()
         with torch.cuda.stream(self._stream):
             if self.num_taken >= 2:
                 self._stream.wait_event(stage.used)
+            yield
             for host, device in zip(
                 nest.flatten(stage.learned), nest.flatten(stage.device), strict=True
             ):
-                device.copy_(host, non_blocking=True)
+                if host is not device:
+                    device.copy_(host, non_blocking=True)
             stage.copied.record(self._stream)
         torch.cuda.current_stream(self._device).wait_event(stage.copied)
+        if self._is_direct:
+            stage.copied.synchronize()  # the slots are read until then
 
 
 def _on_host(slot: types.Trajectory) -> Batch:

@@ -212,6 +212,8 @@ def _make_batcher(
     the_replay: replay.Replay | None,
 ) -> batcher.Batcher:
     books = shared.control.books[seat.rank]
+    if config.learner.device != "cpu":
+        cuda.pin(shared.rings.blocks)
     return batcher.Batcher(
         [shared.rings.ring(number) for number in _numbers(seat, shared)],
         shared.rings.learner_doorbells[seat.rank],

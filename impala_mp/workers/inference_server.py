@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from impala_mp import nest, types
+from impala_mp.algorithms import cuda
 from impala_mp.config import schedules
 from impala_mp.networks import agent, flat_parameters
 from impala_mp.transport import (
@@ -37,9 +38,10 @@ class _Version:
         self.agent = policy
         self._flat = flat_parameters.FlatParameters(policy.network, device).flat
         on_cpu = self._flat.device.type == "cpu"
-        self._host = (
-            self._flat if on_cpu else torch.empty_like(self._flat, device="cpu")
-        )
+        self._host = self._flat
+        if not on_cpu:
+            kind = self._flat.dtype
+            self._host = torch.empty(self._flat.shape, dtype=kind, pin_memory=True)
         self._reader = parameter_store.ParameterReader(store, self._host.numpy())
 
     @property
@@ -134,6 +136,8 @@ class _PolicyServer:
     ) -> None:
         config, store = shared.config, shared.store
         self._device = device = config.inference.device
+        if device != "cpu":
+            cuda.pin(shared.rings.blocks)
         agents = [agent.make(config, shared.environment) for _ in range(2)]
         for each in agents:
             each.precision = config.inference.precision
@@ -280,5 +284,12 @@ class InferenceServer:
 
 def _concatenate(rows: list[types.TimeStep], device: str) -> types.TimeStep:
     leaves = [nest.flatten(row) for row in rows]
-    merged = iter([torch.cat(each).to(device) for each in zip(*leaves, strict=True)])
+    merged = iter([_joined(each, device) for each in zip(*leaves, strict=True)])
     return nest.map_structure(lambda leaf: next(merged), rows[0])
+
+
+def _joined(parts: Sequence[torch.Tensor], device: str) -> torch.Tensor:
+    """Returns parts of slots as one tensor on the device."""
+    if parts[0].nbytes < cuda.LARGE:
+        return torch.cat(parts).to(device)
+    return torch.cat([part.to(device, non_blocking=True) for part in parts])

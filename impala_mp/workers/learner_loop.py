@@ -75,9 +75,6 @@ class LearnerLoop:
         self.checkpoints = checkpoint_writer.CheckpointWriter(
             config.checkpoint, folder, control, row
         )
-        self._copy = learner_state.StateCopy(
-            memory, the_learner, self._publisher.delay_line
-        )
         crashes = os.path.join(os.path.dirname(folder), "crashes")
         self._guard = nonfinite.Guard(config, the_learner, crashes, policy)
         self._drift = drift.DriftDetector(
@@ -93,6 +90,8 @@ class LearnerLoop:
         self.updates = learner_metrics.UpdateMeans(
             learner.metric_names(config), config.learner.device
         )
+        line, skipped = self._publisher.delay_line, self.updates.skipped
+        self._copy = learner_state.StateCopy(memory, the_learner, line, skipped)
         self._means: dict[str, float] = {}  # of the last record
         self._started = time.monotonic()
         self._due = learner_metrics.RecordTimes(config, the_record)
@@ -320,7 +319,7 @@ class LearnerLoop:
             "learner": self._learner.state_dict(),
             "config": fields.to_json(self._config),
             "random_state": torch.get_rng_state(),
-            **self._numbers(),
+            **self._numbers(self.updates.num_skipped),
             "counts": counts,
         }
         if self._config.actors.policy_delay:
@@ -330,14 +329,14 @@ class LearnerLoop:
             state["replay"] = self._replay.state_dict()
         return state
 
-    def _numbers(self) -> dict[str, Any]:
+    def _numbers(self, skipped: int) -> dict[str, Any]:
         """Returns the part of the state that is Python's: numbers, lists, strings."""
         numbers = {
             "episodes": self._games.state_dict(),
             "stop": self._stop.state_dict(),
             "stopped": self._stop.reason,
             "time_secs": self._time_secs(),
-            "updates_skipped": self.updates.num_skipped,
+            "updates_skipped": skipped,
             "drift_alarms": self._drift.alarms,
         }
         if self._batcher.intake:
@@ -347,9 +346,9 @@ class LearnerLoop:
         return numbers
 
     def _flushed_numbers(self) -> dict[str, Any]:
-        """Returns the numbers; the rows that they count are in their file."""
+        """Returns the numbers but for what the device counts; flushes games' rows."""
         self._games.flush()
-        return self._numbers()
+        return self._numbers(self.updates.skipped_before)
 
     def restore(self, report: Callable[[str], None]) -> dict[str, Any]:
         """Resumes from an earlier incarnation's state, or a checkpoint, and publishes.

@@ -86,6 +86,10 @@ class UpdateMeans:
         """`names` are those of `learner.metric_names`."""
         self._names = names
         self._sums = torch.zeros(len(names), device=device)
+        share = names.index(learner.SKIPPED_SHARE)
+        # Number of skipped updates since the last record, on the device: float32 [1].
+        self.skipped = self._sums[share : share + 1]
+        self.skipped_before = 0  # until then
         self.device = self._sums.device
         self.num_updates = 0
         self.lags = policy_lag.Lags()
@@ -93,7 +97,6 @@ class UpdateMeans:
         self.ages: list[np.ndarray] = []  # nanoseconds, of fresh trajectories
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._elsewhere = 0.0
-        self._skipped = 0  # updates, until the last record
 
     def timed(self, phase: str, function: Callable[..., Any], *args: Any) -> Any:
         """Calls `function` and counts its seconds to `phase`, one of PHASES."""
@@ -130,13 +133,14 @@ class UpdateMeans:
 
     @property
     def num_skipped(self) -> int:
-        """Number of skipped updates, those before the checkpoint included."""
-        share = self._names.index(learner.SKIPPED_SHARE)
-        return self._skipped + round(self._sums[share].item())
+        """Number of skipped updates of the whole run. Waits for the device."""
+        return self.skipped_before + round(self.skipped.item())
 
-    def restore(self, num_skipped: int) -> None:
-        """Continues the count of skipped updates of a checkpoint."""
-        self._skipped = num_skipped
+    def restore(self, skipped_before: int) -> None:
+        """Continues a count of skipped updates; `skipped` has its own part already."""
+        self.skipped_before = skipped_before
+        self.skipped_before = self.num_skipped
+        self.skipped.zero_()
 
     def take(self) -> dict[str, float]:
         """Returns the means and starts the next record. Waits for the device."""
@@ -152,7 +156,7 @@ class UpdateMeans:
             "lag/age_max_secs": float(ages.max()),
             **{f"time/learner_{k}": v / elapsed for k, v in self._seconds.items()},
         }
-        self._skipped = self.num_skipped
+        self.skipped_before = self.num_skipped
         self._seconds, self._elsewhere = dict.fromkeys(PHASES, 0.0), 0.0
         self._sums.zero_()
         self.num_updates = 0

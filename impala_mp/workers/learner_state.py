@@ -28,6 +28,7 @@ _SHARE = 0.01  # of the learner's time that may go into the writes
 _DURATIONS = 8  # of writes; their median counts, because pauses happen
 _MAX_READS = 3  # of one version; then the error may be in the state
 _DEVICE_RANDOM_BYTES = 64  # at least those of a CUDA generator
+_SKIPPED_BYTES = 4  # a float32
 _NUMBERS_BYTES = 2**16  # of JSON: counters, and names of the user's numbers
 _GROUP_BYTES = 2**10  # of JSON: counts of a task's games
 
@@ -48,7 +49,7 @@ def num_bytes(config: Any, players: tuple[str, ...], parameter_bytes: int) -> in
     copies = 1 + derived.has_target_network(config) + (delay + 1 if delay else 0)
     sizes = [each.nbytes for each in tensors] + copies * [parameter_bytes]
     sizes.append(4 * len(derived.task_names(config.environment)))  # of PopArt
-    sizes += [torch.get_rng_state().nbytes, _DEVICE_RANDOM_BYTES]
+    sizes += [torch.get_rng_state().nbytes, _DEVICE_RANDOM_BYTES, _SKIPPED_BYTES]
     groups = 1 + len(derived.episode_suffixes(config.environment, players))
     games = 8 * episode_statistics.LAST * (2 + types.NUMBERS) + _GROUP_BYTES
     sizes += [_NUMBERS_BYTES, groups * games]
@@ -67,9 +68,15 @@ class StateCopy:
         memory: learner_memory.LearnerMemory,
         the_learner: learner.Learner,
         delay_line: publisher.DelayLine,
+        skipped: torch.Tensor,
     ) -> None:
+        """`skipped` is what the device counts of skipped updates, float32 [1]."""
         self._memory, self._learner, self._delay_line = memory, the_learner, delay_line
-        self._tensors = [*the_learner.state_tensors.values(), *delay_line.tensors]
+        self._tensors = [
+            *the_learner.state_tensors.values(),
+            *delay_line.tensors,
+            skipped,
+        ]
         self._device = the_learner.parameters.flat.device
         self._on_cpu = self._device.type == "cpu"
         self._views = [_as_bytes(each) for each in self._tensors if self._on_cpu]

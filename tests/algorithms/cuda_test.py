@@ -1,7 +1,10 @@
-"""A process takes the GPU it is given; graphs with calls between them, pretended."""
+"""A GPU that is pretended: who takes it, graphs with calls between them, pinning."""
 
 import contextlib
+import gc
+import types
 
+import numpy as np
 import pytest
 import torch
 
@@ -95,6 +98,18 @@ def test_a_failure_in_a_capture_ends_it(log):
     assert log[-1] == "at once"
 
 
+def test_python_frees_nothing_while_a_graph_is_captured(log):
+    """An older graph that is freed then would end the capture."""
+    collects = []
+    graphed = cuda.GraphedCallable(
+        lambda x: collects.append(gc.isenabled()), key=lambda x: x
+    )
+    for _ in range(4):
+        graphed(0)
+    assert collects == [True, True, True, False]
+    assert gc.isenabled()
+
+
 def test_a_function_without_calls_is_one_graph(log):
     graphed = cuda.GraphedCallable(lambda x: x, key=lambda x: x)
     for _ in range(3):
@@ -114,3 +129,50 @@ def test_a_process_takes_the_gpu_it_is_given(monkeypatch, device, expected):
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     cuda.take_device(device)
     assert taken == expected
+
+
+@pytest.fixture
+def pinned(monkeypatch):
+    """Blocks that the driver holds: {address: bytes}. It refuses one of 7 bytes."""
+    held = {}
+
+    def register(address, size, flags):
+        assert (flags, address in held) == (0, False)
+        if size == 7:
+            return 1
+        held[address] = size
+        return 0
+
+    def check(code):
+        if code:
+            raise RuntimeError("not permitted")
+
+    runtime = types.SimpleNamespace(
+        cudaHostRegister=register, cudaHostUnregister=held.pop
+    )
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "check_error", check)
+    return held
+
+
+def test_memory_is_pinned_until_its_array_is_gone(pinned):
+    blocks = [np.zeros(size, np.uint8) for size in (64, 100)]
+    cuda.pin(blocks)
+    assert pinned == {block.ctypes.data: block.nbytes for block in blocks}
+    blocks.pop()
+    assert list(pinned.values()) == [64]
+    del blocks
+    assert not pinned
+
+
+def test_memory_that_cannot_be_pinned_is_named_and_no_later_call_fails(
+    pinned, monkeypatch, capsys
+):
+    def next_call(*args, **kwargs):
+        raise RuntimeError("the error of the call before")
+
+    monkeypatch.setattr(torch, "zeros", next_call)
+    blocks = [np.zeros(size, np.uint8) for size in (7, 100)]
+    cuda.pin(blocks)
+    assert list(pinned.values()) == [100]
+    assert "rings were not pinned: not permitted." in capsys.readouterr().out

@@ -155,7 +155,9 @@ def test_bfloat16_is_close(overrides, device):
 
 
 @pytest.mark.gpu
-def test_batches_on_the_gpu_are_those_of_the_rings(tmp_path):
+@pytest.mark.parametrize("large", [1, cuda.LARGE], ids=["direct", "staged"])
+def test_batches_on_the_gpu_are_those_of_the_rings(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(cuda, "LARGE", large)
     config = builders.config(**{"learner.device": "cuda"})
     parts = builders.parts(config, tmp_path)
     rings = [parts.shared.rings.ring(i) for i in range(2)]

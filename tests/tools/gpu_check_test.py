@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 _SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "tools" / "gpu_check.sh"
-_BENCHMARKS = 5  # each a JSON line
+_BENCHMARKS = 6  # each a JSON line
 
 # Fails or hangs where its arguments contain $FAILS or $HANGS; one that hangs leaves a
 # child that takes no order to end.
@@ -65,10 +65,10 @@ def test_all_parts_are_run_and_it_succeeds(tmp_path):
     code, output, _ = _check(tmp_path)
     assert code == 0, output
     assert "All parts succeeded." in output
-    assert output.split("--- train_server")[1].count('{"efficiency') >= _BENCHMARKS
+    assert output.split("--- train_actors")[1].count('{"efficiency') >= _BENCHMARKS
     assert {path.stem for path in (tmp_path / "out").glob("*.txt")} == {
-        *("venv", "install", "device", "tests", "memory", "train", "train_server"),
-        *("learner_float32", "learner_bfloat16_graph"),
+        *("venv", "install", "device", "tests", "memory"),
+        *("learner", "learner_graph", "learner_deep", "train_server", "train_actors"),
     }
 
 
@@ -84,7 +84,7 @@ def test_a_part_that_fails_fails_the_check_and_no_other(tmp_path, fails, name):
     code, output, _ = _check(tmp_path, fails=fails)
     assert code == 1
     assert f"Failed: {name}." in output
-    assert "--- train_server" in output
+    assert "--- train_actors" in output
 
 
 @pytest.mark.parametrize("fails", ["venv.create", "-m pip", "cuda.is_available"])
@@ -98,5 +98,5 @@ def test_all_parts_share_one_budget_and_no_process_outlives_it(tmp_path):
     code, output, seconds = _check(tmp_path, hangs="benchmark.py train", budget_secs=4)
     assert code == 1
     assert seconds < 15
-    assert "Failed: train train_server." in output
+    assert "Failed: train_server train_actors." in output
     assert not _is_alive(int((tmp_path / "child").read_text()))

@@ -357,6 +357,44 @@ def test_from_a_gpu_a_state_is_written_at_the_next_look(tmp_path, monkeypatch):
     lockstep_runs.assert_same(_state(_successor(parts)), before)
 
 
+def test_a_look_does_not_wait_for_a_gpu(tmp_path, monkeypatch):
+    parts = _parts(tmp_path)
+    _learn(parts, 1)
+    monkeypatch.setattr(learner_state.cuda, "HostCopy", _OnItsWay)
+    copy = parts.training._copy
+    copy._on_cpu = False
+
+    def wait(tensor):
+        raise AssertionError("it waits for the device")
+
+    for name in ("item", "tolist", "cpu", "__bool__"):
+        monkeypatch.setattr(torch.Tensor, name, wait)
+    copy.look(parts.training._flushed_numbers)
+    assert copy._pending
+
+
+def test_updates_that_were_skipped_since_a_record_are_counted(tmp_path):
+    parts = _parts(tmp_path)
+
+    def spoil():
+        for i, one in enumerate(parts.actors):
+            one.fetch()
+            one.unroll()
+            parts.shared.rings.ring(i).peek(0).time_step.reward[3, 2] = np.nan
+        parts.training.step()
+
+    _learn(parts, 2)
+    for _ in range(2):  # a record between them
+        spoil()
+        parts.training.write_record()
+    spoil()
+    assert parts.training.updates.num_skipped == 3
+    assert parts.training.updates.skipped_before == 2
+    training = _successor(parts)
+    assert training.updates.num_skipped == training.updates.skipped_before == 3
+    assert training.updates.skipped.item() == 0
+
+
 def test_without_processes_there_is_no_memory(tmp_path):
     parts = _parts(tmp_path, **{"runtime.mode": "lockstep"})
     _learn(parts, 3)

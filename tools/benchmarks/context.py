@@ -57,6 +57,7 @@ class Context:
     def __init__(self, config: Any, flags: list[str], options: Options) -> None:
         torch.set_num_threads(1)  # parts are measured in core-seconds
         resources.choose_devices(config, 0)  # auto: the CPU
+        resources.check_devices(config)
         cuda.take_device(config.learner.device)
         self.config, self.flags, self.options = config, flags, options
         self.results: Rows = {}

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,12 @@ import torch
 
 from benchmarks import context as context_lib
 from impala_mp import nest, seeding, types
-from impala_mp.algorithms import base, replay_correction, vtrace as vtrace_lib
+from impala_mp.algorithms import (
+    base,
+    cuda,
+    replay_correction,
+    vtrace as vtrace_lib,
+)
 from impala_mp.config import live_hyperparameters
 from impala_mp.environments import factory
 from impala_mp.networks import agent, flat_parameters, precision
@@ -87,10 +93,38 @@ def _raw_step(context: context_lib.Context) -> Callable[[], Any]:
 def environment(context: context_lib.Context) -> Answer:
     count = context.config.actors.environments
     seconds = context.time(_raw_step(context), 1.0)
+    together = [_rate_of_all_cores(context) for _ in range(context.options.repeats)]
     return {
         "of one core": context_lib.rate(seconds, count, "agent steps/s"),
+        "of all cores at once": context_lib.summary(together, "agent steps/s"),
         "vector step": context_lib.scaled(seconds, 1e6, "µs"),
     }, {}
+
+
+def _rate_of_all_cores(context: context_lib.Context) -> float:
+    """Agent steps a second of a process on each core, all at once."""
+    cores = sorted(os.sched_getaffinity(0))
+    begin, rates = _FORK.Barrier(len(cores)), _FORK.SimpleQueue()
+
+    def emulate(core: int) -> None:
+        os.sched_setaffinity(0, [core])
+        step = _raw_step(context)
+        step()
+        begin.wait()
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < 2.0:
+            step()
+            count += context.config.actors.environments
+        rates.put(count / (time.perf_counter() - start))
+
+    children = [_FORK.Process(target=emulate, args=(core,)) for core in cores]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        if child.exitcode:
+            raise RuntimeError("an emulator's process has failed.")
+    return sum(rates.get() for _ in cores)
 
 
 def _inference_secs(context: context_lib.Context, size: int) -> context_lib.Result:
@@ -212,12 +246,14 @@ def _resident_batch(context: context_lib.Context) -> batcher.Batch:
 
 
 class _Live:
-    """Measures a learner whose rings a separate process keeps full."""
+    """Measures a learner whose rings separate processes keep full."""
 
     def __init__(self, context: context_lib.Context) -> None:
         config = context.config
         spec = context.spec(config.actors.environments)
         self._rings = trajectory_ring.TrajectoryRings(spec, 2, config.actors.slots)
+        if config.learner.device != "cpu":
+            cuda.pin(self._rings.blocks)
         self._learner = _Watched(context)
         self._batcher = batcher.Batcher(
             [self._rings.ring(i) for i in range(2)],
@@ -226,30 +262,34 @@ class _Live:
             config.learner.device,
         )
         content = context.batch(config.actors.environments)
-        self._feeder = _FORK.Process(target=self._feed, args=(content,), daemon=True)
-        self._feeder.start()
+        self._feeders = [
+            _FORK.Process(target=self._feed, args=(content, i), daemon=True)
+            for i in range(2)
+        ]
+        for feeder in self._feeders:
+            feeder.start()
 
-    def _feed(self, content: types.Trajectory) -> None:
-        rings = [self._rings.ring(i) for i in range(2)]
+    def _feed(self, content: types.Trajectory, index: int) -> None:
+        ring = self._rings.ring(index)
         sources = nest.flatten(content._replace(header=()))  # type: ignore[arg-type]
         while True:
-            for actor_index, ring in enumerate(rings):
-                if ring.wait_for_space(0.01):
-                    slot = ring.slots[ring.open_index()]._replace(header=())
-                    for s, t in zip(sources, nest.flatten(slot), strict=True):
-                        np.copyto(t, s.numpy())
-                    ring.commit(actor_index, 0)
+            if ring.wait_for_space(1.0):
+                slot = ring.slots[ring.open_index()]._replace(header=())
+                for s, t in zip(sources, nest.flatten(slot), strict=True):
+                    np.copyto(t, s.numpy())
+                ring.commit(index, 0)
 
     def update(self) -> None:
         while not self._batcher.ready():
-            if not self._feeder.is_alive():
-                raise RuntimeError("the process that fills the rings has ended.")
+            if not all(feeder.is_alive() for feeder in self._feeders):
+                raise RuntimeError("a process that fills the rings has ended.")
             self._batcher.bell.wait(0.2)
         self._learner.update(self._batcher.take())
 
     def close(self) -> None:
-        self._feeder.kill()
-        self._feeder.join()
+        for feeder in self._feeders:
+            feeder.kill()
+            feeder.join()
         self._rings.close()
 
 

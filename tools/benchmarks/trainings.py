@@ -43,12 +43,12 @@ def _ideal(context: context_lib.Context) -> float:
     """Agent steps a second, if nothing but the parts took time."""
     results, cores = context.results, len(os.sched_getaffinity(0))
     envs = context.config.actors.environments
+    learning = results["learner/resident batch"]["median"]
+    if context.device.type == "cuda":
+        return min(results["environment/of all cores at once"]["median"], learning)
     environment = 1.0 / results["environment/of one core"]["median"]
     inference = 1e-6 * results[f"inference/batch {envs}"]["median"]
-    learning = 1.0 / results["learner/resident batch"]["median"]
-    if context.device.type == "cuda":
-        return min(cores / environment, 1.0 / learning)
-    return cores / (environment + inference + learning)
+    return cores / (environment + inference + 1.0 / learning)
 
 
 def train(context: context_lib.Context) -> Answer:
