@@ -13,24 +13,37 @@ import torch
 LARGE = 2**16  # bytes of an array that is worth a separate copy to the device
 
 
-def pin(blocks: Sequence[np.ndarray]) -> None:
-    """Pins memory where it is: a GPU copies from it without the host.
+_pinned = set[int]()  # addresses
 
-    It is pinned until the array is gone. Where that is refused, as some containers do,
-    such copies only take longer.
+
+def pin(blocks: Sequence[np.ndarray]) -> bool:
+    """Pins memory where it is, until its arrays are gone; returns whether it could.
+
+    A GPU copies from it without the host. Some containers refuse it.
     """
     runtime = torch.cuda.cudart()
     for block in blocks:
         address = block.ctypes.data
+        if address in _pinned:
+            continue
         try:
             torch.cuda.check_error(runtime.cudaHostRegister(address, block.nbytes, 0))
         except RuntimeError as error:
-            print(f"The trajectory rings were not pinned: {error}.", flush=True)
+            print(
+                f"Shared memory could not be pinned for the GPU: {error}.", flush=True
+            )
             with contextlib.suppress(RuntimeError):  # The next call would raise it.
                 torch.zeros(1, device="cuda")
-        else:
-            unpin = weakref.finalize(block, runtime.cudaHostUnregister, address)
-            unpin.atexit = False
+            return False
+        _pinned.add(address)
+        unpin = weakref.finalize(block, _unpin, runtime, address)
+        unpin.atexit = False
+    return True
+
+
+def _unpin(runtime: Any, address: int) -> None:
+    _pinned.discard(address)
+    runtime.cudaHostUnregister(address)
 
 
 class HostCopy:

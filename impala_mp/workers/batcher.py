@@ -90,8 +90,8 @@ class Batcher:
 
     On a GPU two stagings let the host gather a batch while the device works on the last
     one; that costs one update of policy lag. Large observations are copied from the
-    slots to the device, unless the replay needs them on the host. On a CPU nothing
-    overlaps, and one staging is enough.
+    slots to the device where the rings are pinned. On a CPU nothing overlaps, and one
+    staging is enough.
     """
 
     def __init__(
@@ -104,11 +104,13 @@ class Batcher:
         discarded: Callable[[int], None] = lambda count: None,
         the_replay: replay.Replay | None = None,
         the_intake: intake.Intake | None = None,
+        are_pinned: bool = False,
     ) -> None:
         """Slots of a version before `oldest_version()` are discarded.
 
         `discarded` is called with their number of trajectories. `the_replay` keeps the
-        fresh trajectories, and fills the last columns of a batch.
+        fresh trajectories, and fills the last columns of a batch. `are_pinned`: the
+        device can copy from the rings by itself.
         """
         self.intake = the_intake
         self._arriving = rings[0]  # ring of the last arrival
@@ -124,11 +126,16 @@ class Batcher:
         self._num_slots = self.num_fresh // slot_size
         self._slot_size = slot_size
         self._cuda = self._device.type == "cuda"
-        self._is_direct = self._cuda and not the_replay
-        large = cuda.LARGE * self._num_slots if self._is_direct else None
+        large = cuda.LARGE * self._num_slots
         self._stages = [
-            _Stage(spec, sample, self._device, large) for _ in range(1 + self._cuda)
+            _Stage(spec, sample, self._device, large if are_pinned else None)
+            for _ in range(1 + self._cuda)
         ]
+        observation = self._stages[0].arrays[0].time_step.observation
+        # The device reads slots, which must keep still until it has.
+        self._is_direct = any(
+            isinstance(leaf, torch.Tensor) for leaf in nest.flatten(observation)
+        )
         self._stream: Any = torch.cuda.Stream(self._device) if self._cuda else None
         self.num_taken = 0  # batches
         self.num_released = 0  # trajectories whose slots the rings have back
@@ -198,10 +205,11 @@ class Batcher:
         arrays, sample = stage.arrays
         with self._copying(stage):
             counts = self._gather(arrays)
+            if not self._is_direct:
+                self._release(counts)
             draw = self._replay.fill(arrays, sample) if self._replay else None
-        for ring, count in zip(self._rings, counts, strict=True):
-            if count:
-                ring.release(count)
+        if self._is_direct:
+            self._release(counts)
         self.num_taken += 1
         self.num_released += self.num_fresh
         if self.intake:
@@ -235,6 +243,11 @@ class Batcher:
             counts[i] += 1
         return counts
 
+    def _release(self, counts: list[int]) -> None:
+        for ring, count in zip(self._rings, counts, strict=True):
+            if count:
+                ring.release(count)
+
     def _copy(
         self, slot: types.Trajectory, batch: types.Trajectory, position: int
     ) -> None:
@@ -255,7 +268,10 @@ class Batcher:
 
     @contextlib.contextmanager
     def _copying(self, stage: _Stage) -> Iterator[None]:
-        """Copies to the device what the block writes into `stage` on the host."""
+        """Copies to the device what the block writes into `stage` on the host.
+
+        After it the device reads no slot.
+        """
         if not self._cuda:
             yield
             return
@@ -272,7 +288,7 @@ class Batcher:
             stage.copied.record(self._stream)
         torch.cuda.current_stream(self._device).wait_event(stage.copied)
         if self._is_direct:
-            stage.copied.synchronize()  # the slots are read until then
+            stage.copied.synchronize()
 
 
 def _on_host(slot: types.Trajectory) -> Batch:

@@ -212,8 +212,7 @@ def _make_batcher(
     the_replay: replay.Replay | None,
 ) -> batcher.Batcher:
     books = shared.control.books[seat.rank]
-    if config.learner.device != "cpu":
-        cuda.pin(shared.rings.blocks)
+    on_a_gpu = config.learner.device != "cpu"
     return batcher.Batcher(
         [shared.rings.ring(number) for number in _numbers(seat, shared)],
         shared.rings.learner_doorbells[seat.rank],
@@ -225,6 +224,8 @@ def _make_batcher(
         intake.Intake(config.replay, the_replay)
         if config.replay.reuse and the_replay
         else None,
+        # The replay takes slots on the host.
+        on_a_gpu and not the_replay and cuda.pin(shared.rings.blocks),
     )
 
 

@@ -136,8 +136,8 @@ class _PolicyServer:
     ) -> None:
         config, store = shared.config, shared.store
         self._device = device = config.inference.device
-        if device != "cpu":
-            cuda.pin(shared.rings.blocks)
+        # The device can copy from the slots by itself.
+        self._is_direct = device != "cpu" and cuda.pin(shared.rings.blocks)
         agents = [agent.make(config, shared.environment) for _ in range(2)]
         for each in agents:
             each.precision = config.inference.precision
@@ -201,7 +201,7 @@ class _PolicyServer:
         policy = group[0].client.policy
         assert policy is not None
         rows = [work.slot.time_steps[work.request.row] for work in group]
-        time_step = _concatenate(rows, self._device)
+        time_step = _concatenate(rows, self._device, self._is_direct)
         state = tuple(
             torch.cat(leaves)
             for leaves in zip(*(w.client.state for w in group), strict=True)
@@ -282,14 +282,16 @@ class InferenceServer:
         return len(served)
 
 
-def _concatenate(rows: list[types.TimeStep], device: str) -> types.TimeStep:
-    leaves = [nest.flatten(row) for row in rows]
-    merged = iter([_joined(each, device) for each in zip(*leaves, strict=True)])
-    return nest.map_structure(lambda leaf: next(merged), rows[0])
+def _concatenate(
+    rows: list[types.TimeStep], device: str, is_direct: bool
+) -> types.TimeStep:
+    """Returns rows of slots as one on the device; `is_direct`: large arrays singly."""
 
-
-def _joined(parts: Sequence[torch.Tensor], device: str) -> torch.Tensor:
-    """Returns parts of slots as one tensor on the device."""
-    if parts[0].nbytes < cuda.LARGE:
+    def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        if is_direct and parts[0].nbytes >= cuda.LARGE:
+            return torch.cat([part.to(device, non_blocking=True) for part in parts])
         return torch.cat(parts).to(device)
-    return torch.cat([part.to(device, non_blocking=True) for part in parts])
+
+    leaves = [nest.flatten(row) for row in rows]
+    merged = iter([joined(each) for each in zip(*leaves, strict=True)])
+    return nest.map_structure(lambda leaf: next(merged), rows[0])

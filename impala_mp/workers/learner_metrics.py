@@ -138,8 +138,7 @@ class UpdateMeans:
 
     def restore(self, skipped_before: int) -> None:
         """Continues a count of skipped updates; `skipped` has its own part already."""
-        self.skipped_before = skipped_before
-        self.skipped_before = self.num_skipped
+        self.skipped_before = skipped_before + round(self.skipped.item())
         self.skipped.zero_()
 
     def take(self) -> dict[str, float]:

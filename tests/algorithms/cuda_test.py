@@ -94,6 +94,7 @@ def test_a_failure_in_a_capture_ends_it(log):
     with pytest.raises(RuntimeError, match="out of memory"):
         graphed(0)
     assert _words(log)[-1] == "end 1"
+    assert gc.isenabled()
     graphed.between(lambda: log.append("at once"))
     assert log[-1] == "at once"
 
@@ -157,7 +158,8 @@ def pinned(monkeypatch):
 
 def test_memory_is_pinned_until_its_array_is_gone(pinned):
     blocks = [np.zeros(size, np.uint8) for size in (64, 100)]
-    cuda.pin(blocks)
+    for _ in range(2):  # the second time they are
+        assert cuda.pin(blocks)
     assert pinned == {block.ctypes.data: block.nbytes for block in blocks}
     blocks.pop()
     assert list(pinned.values()) == [64]
@@ -172,7 +174,7 @@ def test_memory_that_cannot_be_pinned_is_named_and_no_later_call_fails(
         raise RuntimeError("the error of the call before")
 
     monkeypatch.setattr(torch, "zeros", next_call)
-    blocks = [np.zeros(size, np.uint8) for size in (7, 100)]
-    cuda.pin(blocks)
+    blocks = [np.zeros(size, np.uint8) for size in (100, 7)]
+    assert not cuda.pin(blocks)
     assert list(pinned.values()) == [100]
-    assert "rings were not pinned: not permitted." in capsys.readouterr().out
+    assert "could not be pinned for the GPU: not permitted." in capsys.readouterr().out

@@ -16,6 +16,7 @@ from impala_mp.environments import factory
 from impala_mp.evaluation import diagnosis
 from impala_mp.networks import agent
 from impala_mp.storage import crash_file
+from impala_mp.transport import trajectory_ring
 from impala_mp.workers import batcher, learner, publisher
 from tests.support import builders
 
@@ -162,7 +163,17 @@ def test_batches_on_the_gpu_are_those_of_the_rings(tmp_path, monkeypatch, large)
     parts = builders.parts(config, tmp_path)
     rings = [parts.shared.rings.ring(i) for i in range(2)]
     bell, spec = parts.shared.rings.learner_doorbells[0], parts.shared.batch
-    made = batcher.Batcher(rings, bell, spec, "cuda")
+    pinned = cuda.pin(parts.shared.rings.blocks)
+    made = batcher.Batcher(rings, bell, spec, "cuda", are_pinned=pinned)
+    assert made._is_direct == (large == 1)
+    release = trajectory_ring.TrajectoryRing.release
+
+    def spoil(ring, count):  # as the actor would that fills the slot again
+        for offset in range(count):
+            ring.peek(offset).time_step.observation[:] = 77
+        release(ring, count)
+
+    monkeypatch.setattr(trajectory_ring.TrajectoryRing, "release", spoil)
     parts.training.publish()
     parts.training._publisher.flush()
     for _ in range(5):

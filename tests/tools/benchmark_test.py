@@ -75,6 +75,7 @@ def test_each_subject_has_its_rows_and_ratios(monkeypatch, subject):
     monkeypatch.setattr(parts, "_eager_secs", lambda context: 1e-3)
     monkeypatch.setattr(calibration, "_SECS", 0.001)
     monkeypatch.setattr(transport, "_SECS", 0.05)
+    monkeypatch.setattr(parts, "EMULATED_SECS", 0.05)
     automatic = {"learner.precision": "auto", "inference.precision": "auto"}
     config = builders.config(batch_size=4, **{"actors.environments": 4, **automatic})
     options = context_lib.Options(1, 0.0, 0, 0.0, 0)

@@ -59,6 +59,7 @@ def test_learner_logits_equal_the_servers_across_episodes(
 ):
     monkeypatch.setattr(cuda, "LARGE", large)  # of rows that go to the device singly
     served = served_lib.Served(tmp_path, **{"inference.device": device})
+    served.policy._is_direct = large == 1
     served.training.publish()
     worst, ends = _drift(served, 8)
     assert ends == {0, 1, 2}

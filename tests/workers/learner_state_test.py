@@ -329,7 +329,7 @@ def test_writes_take_a_hundredth_of_the_time(
     while len(looks) < 100:
         looks.append(clock.now)
         clock.now += update_secs
-        copy.look(parts.training._numbers)
+        copy.look(parts.training._flushed_numbers)
     assert {b - a for a, b in zip(written[:-1], written[1:], strict=True)} == {expected}
     assert written[0] == 1
 

@@ -33,6 +33,8 @@ from impala_mp.workers import actor, batcher, learner, nonfinite, party
 _FORK = multiprocessing.get_context("fork")
 _TOOLS = pathlib.Path(__file__).resolve().parents[1]
 _MINATAR = _TOOLS.parent / "experiments" / "minatar.py"
+EMULATED_SECS = 2.0  # of each process of the emulators of all cores
+_TOGETHER_SECS = 60.0  # until all of them are there
 _ROWS = ("Breakout", "Breakout-dqn", "Breakout-iqn")  # of `learned_row`
 
 Answer = tuple[context_lib.Rows, context_lib.Ratios]
@@ -110,14 +112,16 @@ def _rate_of_all_cores(context: context_lib.Context) -> float:
         os.sched_setaffinity(0, [core])
         step = _raw_step(context)
         step()
-        begin.wait()
+        begin.wait(_TOGETHER_SECS)
         count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < 2.0:
+        while time.perf_counter() - start < EMULATED_SECS:
             step()
             count += context.config.actors.environments
         rates.put(count / (time.perf_counter() - start))
 
-    children = [_FORK.Process(target=emulate, args=(core,)) for core in cores]
+    children = [
+        _FORK.Process(target=emulate, args=(core,), daemon=True) for core in cores
+    ]
     for child in children:
         child.start()
     for child in children:
@@ -252,14 +256,15 @@ class _Live:
         config = context.config
         spec = context.spec(config.actors.environments)
         self._rings = trajectory_ring.TrajectoryRings(spec, 2, config.actors.slots)
-        if config.learner.device != "cpu":
-            cuda.pin(self._rings.blocks)
+        on_a_gpu = config.learner.device != "cpu"
+        are_pinned = on_a_gpu and cuda.pin(self._rings.blocks)
         self._learner = _Watched(context)
         self._batcher = batcher.Batcher(
             [self._rings.ring(i) for i in range(2)],
             self._rings.learner_doorbells[0],
             context.spec(config.batch_size),
             config.learner.device,
+            are_pinned=are_pinned,
         )
         content = context.batch(config.actors.environments)
         self._feeders = [
