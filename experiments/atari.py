@@ -9,7 +9,8 @@ unclipped returns. TORSO is nature (default), shallow or deep.
 
 ALGORITHM is vtrace (default, with the paper's settings), dqn or iqn. Pong-dqn wins 100
 games by 20.2 to 21.0 points after 2.1M to 2.7M agent steps, less than an hour on 2
-shared x86 cores (three seeds). By vtrace it stands at -20.1 after ten minutes; it was not trained to the end.
+shared x86 cores (three seeds). By vtrace it stands at -20.1 after ten minutes; it was
+not trained to the end.
 
 dqn and iqn learn from a replay of 8 GiB, which is 1,000,000 transitions with each frame
 stored once. They are double, with priorities and returns of five steps, and each

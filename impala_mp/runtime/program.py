@@ -26,7 +26,7 @@ from impala_mp.monitoring import (
     reporter as reporter_lib,
     run_state,
 )
-from impala_mp.networks import agent, description
+from impala_mp.networks import agent, description, unused_fields
 from impala_mp.runtime import (
     allocation,
     calibration,
@@ -115,7 +115,7 @@ def prepare(
 ) -> tuple[list[allocation.Policy], list[str]]:
     """Replaces automatic fields of `config`; returns the policies, and sentences.
 
-    `live` are the live hyperparameters of the config.
+    `live` are its live hyperparameters; `stored` is that of a run that resumes.
 
     Raises:
       BadInput: the config cannot run, or a network cannot be made.
@@ -126,6 +126,8 @@ def prepare(
         (own,) = policies_lib.of_run(config, {"": 1})
         (spec,) = environments.values()
         made = allocation.make_agent(own, live, spec)
+        if not stored:  # a run of an older version keeps what it began with
+            unused_fields.check([(own.network, spec)])
         chosen = calibration.fill_in(own, spec, made, num_cores, stored)
         return [allocation.Policy("", own, live, spec, made)], chosen
     rank_shares.check_policies(config, len(environments))
@@ -133,6 +135,8 @@ def prepare(
     count = 1 if config.population.size else every
     chosen = calibration.fill_in_several(config, count, num_cores, stored)
     policies = _policies(config, environments, num_cores)
+    if not stored:
+        unused_fields.check([(x.config.network, x.environment) for x in policies])
     parameters = [x for each in policies for x in each.agent.network.parameters()]
     devices = resources.choose_devices(config, sum(x.numel() for x in parameters))
     agents = [each.agent for each in policies]
