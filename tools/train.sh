@@ -4,7 +4,7 @@
 # The arguments are those of impala-train. The extra that WHAT needs is installed, too.
 extras=""
 case "$*" in
-  *minatar* | *MinAtar* | *multitask* | *staleness*) extras=minatar ;;
+  *minatar* | *MinAtar* | *multitask* | *staleness* | *reuse*) extras=minatar ;;
   *atari* | *ALE/*) extras=atari ;;
   *minigrid* | *MiniGrid* | *BabyAI*) extras=minigrid ;;
   *mpe* | *pettingzoo*) extras=pettingzoo ;;

@@ -64,8 +64,8 @@ SECTIONS = (
             _Metric(
                 "episode/return_mean/{task}",
                 "return",
-                "Mean return of the last 100 full games of one task.",
-                "Rises; written with several tasks only.",
+                "Mean return of the last 100 full games of one task or player.",
+                "Rises; written with several tasks, or up to 8 players.",
             ),
             _Metric(
                 "env/{number}",
