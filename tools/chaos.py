@@ -157,7 +157,9 @@ def torment(run: run_lib.Run, options: argparse.Namespace) -> dict[str, Any]:
         run.start(_ENDLESS)
         run.until(run.is_whole, "record, or not all hosts,", _START_SECS)
         run.watch.learner_pause_secs = 0.0
-        chaos.rain(deck_lib.plan(options.seed, kinds), 60.0 * options.minutes)
+        deck, _ = deck_lib.of(options)
+        plan = deck_lib.plan(options.seed, deck, kinds)
+        chaos.rain(plan, 60.0 * options.minutes)
         run.settle()
         lost, pause = run.watch.learning_secs_lost(), run.watch.learner_pause_secs
         run.stop()

@@ -9,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 out=${1:-gpu_check}
 mkdir -p "$out"
+rm -f "$out"/*.txt
 end=$((SECONDS + ${BUDGET_SECS:-510})) # and 15 for what does not end when told to
 failed=()
 

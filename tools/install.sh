@@ -2,7 +2,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-PYTHON=${PYTHON:-python3}
+made=.venv/bin/python
+[ -x $made ] || made=python3
+PYTHON=${PYTHON:-$made}
 want="$1 $(cat setup.py pyproject.toml constraints.txt | cksum) $("$PYTHON" --version)"
 stamp=".venv/installed-${1//[^a-z]/-}"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
@@ -11,7 +13,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
       "set PYTHON=/path/to/python3.11." >&2
     exit 2
   }
-  [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+  [ "$(.venv/bin/python --version 2>&1)" = "$("$PYTHON" --version)" ] ||
+    "$PYTHON" -m venv --clear .venv
   echo "Installing into .venv (once)..."
   .venv/bin/python -m pip install -q -c constraints.txt -e ".${1:+[$1]}"
   echo "$want" >"$stamp"

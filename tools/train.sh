@@ -2,8 +2,14 @@
 # Sets up .venv and trains: Catch, or whatever the arguments name.
 #   bash tools/train.sh [WHAT] [--workdir=DIR] [...]
 # The arguments are those of impala-train. The extra that WHAT needs is installed, too.
-extras=""
-case "$*" in
+extras="" what=""
+for each in "$@"; do
+  case $each in
+    [!-]* | -config=* | --config=* | -config.environment.id=* | --config.environment.id=*)
+      what+=" $each" ;;
+  esac
+done
+case $what in
   *minatar* | *MinAtar* | *multitask* | *staleness* | *reuse*) extras=minatar ;;
   *atari* | *ALE/*) extras=atari ;;
   *minigrid* | *MiniGrid* | *BabyAI*) extras=minigrid ;;

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import impala_mp as im
+from impala_mp import types
 from impala_mp.evaluation import saved_run
 from impala_mp.runtime import program
 from tests.support import builders
@@ -27,9 +28,18 @@ def test_a_batch_equals_single_calls_and_the_agent(tmp_path):
     actions, _ = run.policy(boards)
     singles = [run.policy(board)[0] for board in boards]
     assert actions.tolist() == singles
-    logits = saved_run.SavedRun(str(tmp_path)).agent().network
+    agent = saved_run.SavedRun(str(tmp_path)).agent()
+    rows = types.TimeStep(
+        torch.full((6,), types.StepType.FIRST, dtype=torch.uint8),
+        torch.zeros(6),
+        torch.ones(6),
+        torch.from_numpy(boards),
+    )
+    with torch.no_grad():
+        own, _ = agent.step(rows, agent.initial_state(6), greedy=True)
+    assert actions.tolist() == own.action.tolist()
+    assert len({*singles}) > 1
     assert actions.shape == (6,)
-    assert logits is not None
     assert np.asarray(singles[0]).shape == ()
     space = gymnasium.spaces.Discrete(3)
     assert space.contains(singles[0])

@@ -1,5 +1,6 @@
 """The config that `im.train` makes of Python values, and what it refuses."""
 
+import pathlib
 import sys
 import threading
 
@@ -11,6 +12,8 @@ from impala_mp import config as config_lib, errors
 from impala_mp.api import settings
 from impala_mp.config import fields, user_code
 from tests.support import lockstep_runs
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _make(folder, environment="Acrobot-v1", config=None, /, **given):
@@ -106,7 +109,10 @@ def test_a_name_means_what_it_means_to_impala_train(tmp_path):
     config = config_lib.get_base_config()
     config.seed = 7
     assert _make(tmp_path, "Acrobot-v1", config).seed == 7
-    assert _make(tmp_path, None, "experiments/catch.py").environment.id == "Catch"
+    assert (
+        _make(tmp_path, None, str(_ROOT / "experiments/catch.py")).environment.id
+        == "Catch"
+    )
     with pytest.raises(errors.BadInput, match="config is a dict"):
         _make(tmp_path, "Acrobot-v1", {"seed": 1})
 

@@ -33,7 +33,19 @@ def _wait(condition, secs=120.0):
         time.sleep(0.05)
 
 
-def test_a_training_goes_on_after_its_command_and_stops_by_its_process(tmp_path):
+@pytest.fixture
+def killed(tmp_path):
+    """Ends what a failed test would leave: trainings of the folder, by their health."""
+    yield
+    for path in tmp_path.glob("runs/*/*/health.json"):
+        for process in json.loads(path.read_text())["processes"]:
+            if process["pid"] and workdir.is_live(str(path.parent)):
+                os.kill(process["pid"], signal.SIGKILL)
+
+
+def test_a_training_goes_on_after_its_command_and_stops_by_its_process(
+    tmp_path, killed
+):
     done = _train(tmp_path, "catch", "--config.total_agent_steps=1e8")
     assert done.returncode == 0, done.stderr
     pid = int(re.search(r"process (\d+)", done.stdout)[1])

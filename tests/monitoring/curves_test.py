@@ -1,6 +1,7 @@
 """Learning curves from the files of runs."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -11,6 +12,8 @@ from PIL import Image
 from impala_mp import errors
 from impala_mp.monitoring import curves, figures
 from impala_mp.storage import metrics
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -235,7 +238,7 @@ def test_no_window_is_needed(runs, tmp_path):
 @pytest.mark.integration
 def test_the_tool(runs, tmp_path):
     path = tmp_path / "tool.png"
-    command = [sys.executable, "tools/plot.py", f"--output={path}"]
+    command = [sys.executable, str(_ROOT / "tools/plot.py"), f"--output={path}"]
     subprocess.run([*command, f"all={','.join(runs)}"], check=True, timeout=120)
     assert path.stat().st_size > 1000
     nowhere = f"--output={tmp_path / 'no' / 'tool.png'}"

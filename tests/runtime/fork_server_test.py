@@ -1,10 +1,13 @@
 """The fork server is started once, whatever the disk has room for since."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.integration
 
@@ -78,7 +81,7 @@ def test_a_live_fork_server_needs_no_room_and_a_dead_one_is_replaced(
         [sys.executable, script, how],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(temporary)},
+        env={**os.environ, "PYTHONPATH": str(_ROOT), "TMPDIR": str(temporary)},
     )
     assert done.stdout.splitlines() == [
         *("inner", "a child 0", "False", "True True", "No space left on device", "0")

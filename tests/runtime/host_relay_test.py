@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 import harness
 from impala_mp.transport import host_messages
 from tests.support import relayed
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.integration
 _SECS = 60.0  # for anything to happen, on a busy machine
@@ -74,6 +77,7 @@ def _process(folder, *arguments, stderr=None):
         stderr=stderr,
         text=True,
         env={**os.environ, "TMPDIR": str(folder)},
+        cwd=_ROOT,
     )
 
 

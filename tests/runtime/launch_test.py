@@ -15,7 +15,8 @@ from impala_mp.runtime import launch
 
 pytestmark = pytest.mark.integration
 
-_CATCH = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "catch.py"
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_CATCH = _ROOT / "experiments" / "catch.py"
 
 # Says so when a module is about to be imported, and waits there.
 _PAUSE = """
@@ -64,7 +65,7 @@ def test_a_signal_during_imports_ends_cleanly(tmp_path, module, number):
         start_new_session=True,
         env={
             **os.environ,
-            "PYTHONPATH": f"{hook}:{os.getcwd()}",
+            "PYTHONPATH": f"{hook}:{_ROOT}",
             "TMPDIR": str(temporary),
         },
     )

@@ -1,12 +1,15 @@
 """Children end with their supervisor."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +56,7 @@ def test_children_die_with_their_supervisor(tmp_path):
         [sys.executable, script],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
     )
     try:
         lines = [parent.stdout.readline().strip() for _ in range(6)]

@@ -264,14 +264,16 @@ def test_a_child_that_is_silent_alone_hangs_also_after_a_pause(watcher, running)
 def test_a_pause_does_not_shorten_the_end(watcher, running, monkeypatch, said):
     """The deadline moves by the length of the pause."""
     watcher._shared.config.shutdown.deadline_secs = 0.5
-    waits = []
+    waits, now = [], [0.0]
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(supervisor, "time", clock)
 
     def wait_for(sentinels, due):
         waits.append(due)
         if len(waits) > 3:
             for child in running:
                 child.process.is_alive = lambda: False
-        time.sleep(0.3)
+        now[0] += 0.3
         return 0.3  # all of it was a pause
 
     monkeypatch.setattr(watcher, "_wait_for", wait_for)

@@ -95,8 +95,8 @@ def test_without_packages_or_a_gpu_there_is_nothing_to_check(tmp_path, fails):
 
 
 def test_all_parts_share_one_budget_and_no_process_outlives_it(tmp_path):
-    code, output, seconds = _check(tmp_path, hangs="benchmark.py train", budget_secs=4)
+    code, output, seconds = _check(tmp_path, hangs="benchmark.py train", budget_secs=8)
     assert code == 1
-    assert seconds < 15
+    assert seconds < 40
     assert "Failed: train_server train_actors." in output
     assert not _is_alive(int((tmp_path / "child").read_text()))

@@ -69,7 +69,7 @@ def test_reports_are_stamped_when_they_come(train):
         "for step in range(3):\n"
         "    print(f'| ep_rew_mean | {10.0 * step} |', flush=True)\n"
         "    print(f'| total_timesteps | {step} |', flush=True)\n"
-        "    time.sleep(0.2)\n",
+        "    time.sleep(0.5)\n",
         secs=60.0,
     )
     assert [each["episode/return_mean"] for each in records] == [0.0, 10.0, 20.0]

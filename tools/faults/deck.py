@@ -2,7 +2,7 @@
 
 import argparse
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from faults import host_faults, run as run_lib, trainings
@@ -28,15 +28,20 @@ class Fault(NamedTuple):
     gap_secs: float  # to the next fault
 
 
-def plan(seed: int, kinds: dict[str, int]) -> Iterator[Fault]:
-    """Faults for ever: each deck is shuffled, and dealt to its end."""
+def plan(seed: int, deck: dict[str, int], kinds: Collection[str]) -> Iterator[Fault]:
+    """Faults for ever: each deck is shuffled, and dealt to its end.
+
+    Kinds that are not among `kinds` are passed over. The others keep their order.
+    """
     rng = random.Random(seed)
-    deck = [kind for kind, count in kinds.items() for _ in range(count)]
+    cards = [kind for kind, count in deck.items() for _ in range(count)]
     while True:
-        rng.shuffle(deck)
-        for kind in deck:
+        rng.shuffle(cards)
+        for kind in cards:
             gap = rng.uniform(*_GAP_SECS)
-            yield Fault(kind, rng.randrange(1 << 16), rng.random(), gap)
+            fault = Fault(kind, rng.randrange(1 << 16), rng.random(), gap)
+            if kind in kinds:
+                yield fault
 
 
 def served(options: argparse.Namespace) -> bool:
@@ -63,12 +68,13 @@ def of(options: argparse.Namespace) -> tuple[dict[str, int], dict[str, str]]:
 
 def dealt(
     options: argparse.Namespace, run: run_lib.Run
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Deck of the kinds that are to be dealt on this machine; see `of`."""
+) -> tuple[set[str], dict[str, str]]:
+    """Kinds that are to be dealt on this machine, and why others are not."""
     deck, skipped = of(options)
+    kinds = {*(options.only or deck)}
     if run.disk.problem:
-        deck.pop("fill_disk", None)
+        kinds.discard("fill_disk")
         skipped["fill_disk"] = run.disk.problem
         if "fill_disk" in options.only:
             raise run_lib.RunFailedError(f"no fill_disk: {run.disk.problem}")
-    return {k: n for k, n in deck.items() if k in (options.only or deck)}, skipped
+    return kinds, skipped
