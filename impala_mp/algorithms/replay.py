@@ -318,11 +318,11 @@ class Refresher:
     """Updates priorities from the learner's device, without waiting for it.
 
     On a CPU they are updated at once. On a GPU they come one update late, when the next
-    update is queued.
+    update is queued, unless they are to be waited for (`at_once`).
     """
 
-    def __init__(self, replay: Replay) -> None:
-        self._replay = replay
+    def __init__(self, replay: Replay, at_once: bool = False) -> None:
+        self._replay, self._at_once = replay, at_once
         self._pending: tuple[Draw, cuda.HostCopy] | None = None
 
     def add(self, draw: Draw, priorities: torch.Tensor) -> None:
@@ -330,7 +330,7 @@ class Refresher:
         copy = cuda.HostCopy(priorities)
         self.flush()
         self._pending = (draw, copy)
-        if not priorities.is_cuda:
+        if self._at_once or not priorities.is_cuda:
             self.flush()
 
     def flush(self) -> None:

@@ -36,7 +36,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " each environment, at most 64", at_least=0, automatic=True),
         _field("policies", {}, "fields of single policies, by the policy's name"),
         _field("max_policy_lag", -1, "updates; older trajectories are discarded; -1: no"
-            " limit", _LAG, operational=True),
+            " limit; a learner on a GPU admits one update more, on its way to the"
+            " actors", _LAG, operational=True),
     ),
     _group("environment", "The environment, or several as tasks.",
         _field("id", "Catch", "a built-in, a Gymnasium id, module:Id or module:factory;"
@@ -229,7 +230,7 @@ TABLE = (  # name, default, meaning with unit, rules, flags
             " V-trace and losses are always float32; auto: bfloat16 where a measured"
             " update is faster by a tenth", one_of=("float32", "bfloat16", "auto")),
         _field("cuda_graph", False, "replay the whole update as one graph; with several"
-            " ranks as graphs between their exchanges; CUDA only"),
+            " ranks as graphs between their exchanges; CUDA only", operational=True),
         _field("threads", 0, "torch threads; 0: the cores that the actors leave, at"
             " least 1", at_least=0, operational=True),
         _field("passes", 8, "times that an update learns the whole batch", at_least=1,

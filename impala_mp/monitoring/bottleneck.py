@@ -34,7 +34,7 @@ def explain(
     )
     learner = "learner" if num_processes == 1 else "busiest learner"
     if waits > _IDLE and waits >= actors_wait:
-        learning = num_ranks * num_processes if device == "cpu" else 0
+        learning = num_ranks * num_processes
         free = num_cores - num_actors - learning - server_threads
         last = _last_rank(record, num_actors, num_ranks)
         return (

@@ -1,8 +1,8 @@
 """Whole training in one process: deterministic, and fit for a debugger.
 
 Actors, rings, batcher and learner are those of the multi-process mode; they take turns.
-The same seed gives the same losses. A run that is stopped and resumed equals one that
-never stopped, bit for bit.
+On a CPU the same seed gives the same losses. A run that is stopped and resumed equals
+one that never stopped, bit for bit.
 """
 
 import contextlib

@@ -199,8 +199,13 @@ def check_device(field: str, device: str) -> None:
         raise errors.BadInput(
             f"{field} ({device!r}) is not supported. Use auto, cpu, cuda or cuda:N."
         )
-    index = torch.device(device).index or 0
-    if kind == "cuda" and index >= _num_gpus():
+    index = torch.device(device).index
+    if kind == "cpu" and index is not None:
+        raise errors.BadInput(
+            f"{field} ({device!r}) numbers CPUs, which torch does not. Set"
+            f" config.{field}=cpu."
+        )
+    if kind == "cuda" and (index or 0) >= _num_gpus():
         raise errors.BadInput(
             f"{field} ({device!r}) is not available: {_num_gpus()}"
             f" CUDA devices are visible. Set config.{field}=cpu, or install the"

@@ -32,11 +32,12 @@ _TOLERANCES = {
 }
 
 
-def _tolerance(precisions: set[str], device: torch.device) -> _Tolerance:
-    """Returns that of the coarsest of the learner's and the actors' precision."""
+def _tolerance(precisions: set[str], devices: set[str]) -> _Tolerance:
+    """Returns that of the coarsest precision of those that learn and act."""
     if "bfloat16" in precisions:
         return _TOLERANCES["bfloat16"]
-    return _TOLERANCES["tf32" if device.type == "cuda" else "float32"]
+    on_a_gpu = any(device.startswith("cuda") for device in devices)
+    return _TOLERANCES["tf32" if on_a_gpu else "float32"]
 
 
 class DriftDetector:
@@ -57,7 +58,7 @@ class DriftDetector:
         """
         self._learner, self._agent = the_learner, the_learner.agent
         self._flat, self._interval = the_learner.parameters, interval
-        self._tolerance = _tolerance(the_learner.precisions, self._flat.flat.device)
+        self._tolerance = _tolerance(the_learner.precisions, the_learner.devices)
         self._published = published
         self._control, self._exponents = control, epsilon_exponents
         self._behaviour = _Behaviour(control)

@@ -232,7 +232,7 @@ class _PolicyServer:
         if not (epsilon and self._on_a_ladder):
             return epsilon
         each = [epsilon**x for work in group for x in work.client.epsilon_exponents]
-        return torch.tensor(each, dtype=torch.float64)
+        return torch.tensor(each, dtype=torch.float64, device=self._device)
 
 
 class InferenceServer:

@@ -68,10 +68,10 @@ class LearnerLoop:
         self.control = control
         self.row, self.bell = row, the_batcher.bell
         self._record, self._replay = the_record, the_replay
-        self._refresher = replay.Refresher(the_replay) if the_replay else None
-        self._publisher = publisher.Publisher(
-            the_learner.parameters.flat, store, config.actors.policy_delay
-        )
+        in_step = config.runtime.mode == "lockstep"  # the run repeats itself
+        self._refresher = replay.Refresher(the_replay, in_step) if the_replay else None
+        flat, delay = the_learner.parameters.flat, config.actors.policy_delay
+        self._publisher = publisher.Publisher(flat, store, delay, in_step)
         self.checkpoints = checkpoint_writer.CheckpointWriter(
             config.checkpoint, folder, control, row
         )
@@ -156,6 +156,7 @@ class LearnerLoop:
           NotSaved: the checkpoint could not be written.
         """
         self._publisher.flush()
+        self._guard.conclude()
         saved = self.save(extra)
         self.write_record()
         if not saved:

@@ -8,6 +8,7 @@ the update, or in a target network.
 """
 
 import collections
+import contextlib
 import os
 from typing import Any, NamedTuple
 
@@ -83,6 +84,12 @@ class Guard:
         self._pending.append(_Step(batch, *before, skipped, guilt, raw, live, update))
         if len(self._pending) > self._cuda:
             self._judge(self._pending.popleft())
+
+    def conclude(self) -> None:
+        """Waits for the last update of a run and checks it; nothing is left to stop."""
+        while self._pending:
+            with contextlib.suppress(errors.RunFailed):
+                self._judge(self._pending.popleft())
 
     def _judge(self, step: _Step) -> None:
         if not step.skipped.read().item():

@@ -63,8 +63,14 @@ class Publisher:
     """
 
     def __init__(
-        self, flat: torch.Tensor, store: parameter_store.ParameterStore, delay: int = 0
+        self,
+        flat: torch.Tensor,
+        store: parameter_store.ParameterStore,
+        delay: int = 0,
+        at_once: bool = False,
     ) -> None:
+        """`at_once`: a copy from a GPU is waited for and published by the same call."""
+        self._at_once = at_once
         self.delay_line, self._store = DelayLine(flat, delay), store
         self.source = self.delay_line.output  # buffer that versions are copies of
         self._pinned = torch.empty(0, dtype=torch.uint8)
@@ -95,6 +101,8 @@ class Publisher:
         self._pinned.copy_(self.source, non_blocking=True)
         self._copied = torch.cuda.Event()
         self._copied.record(torch.cuda.current_stream(self.source.device))
+        if self._at_once:
+            self.flush()
         return self._published
 
     def flush(self) -> None:

@@ -70,7 +70,8 @@ class Follower:
         """Rank 0 reports the time that ranks wait for data or for each other."""
 
     def conclude(self) -> None:
-        """Rank 0 writes the last checkpoint."""
+        """Checks the last update; rank 0 writes the last checkpoint."""
+        self._guard.conclude()
 
     def words(self, is_ready: bool, is_over: bool) -> agreement.Words:
         return _words(

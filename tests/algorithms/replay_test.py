@@ -329,3 +329,15 @@ def test_a_fuller_replay_of_an_older_version_leaves_its_newest(eviction):
         assert batch.time_step.reward[0].tolist() == draw.serials.tolist()
     if eviction == "fifo":
         assert np.sort(made._serials).tolist() == list(range(33, 40))
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_priorities_of_a_gpu_come_late_unless_they_are_waited_for(monkeypatch, at_once):
+    updates = []
+    listener = python_types.SimpleNamespace(update=lambda draw, _: updates.append(draw))
+    arrived = python_types.SimpleNamespace(read=lambda: torch.zeros(2))
+    monkeypatch.setattr(replay.cuda, "HostCopy", lambda tensor: arrived)
+    made = replay.Refresher(listener, at_once)
+    for draw in (1, 2):
+        made.add(draw, python_types.SimpleNamespace(is_cuda=True))
+    assert updates == [1, 2][: 1 + at_once]

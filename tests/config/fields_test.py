@@ -27,6 +27,7 @@ def test_differences_are_named_by_field():
         ("actors.count", True),
         ("actors.environments", False),
         ("checkpointing", False),
+        ("learner.cuda_graph", True),
         ("replay.save", True),
         ("replay.memory_mib", False),
         ("loss.entropy_cost", False),

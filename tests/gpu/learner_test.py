@@ -225,16 +225,18 @@ def test_priorities_from_the_gpu_come_one_call_later():
 
 
 @pytest.mark.gpu
-def test_publication_from_the_gpu_comes_one_call_later(tmp_path):
+@pytest.mark.parametrize("at_once", [False, True], ids=["late", "at_once"])
+def test_publication_from_the_gpu_comes_one_call_later(tmp_path, at_once):
     parts = builders.parts(builders.config(), tmp_path)
     store = parts.shared.store
     flat = torch.zeros(store.num_bytes, dtype=torch.uint8, device="cuda")
-    made, into = publisher.Publisher(flat, store), np.empty(store.num_bytes, np.uint8)
+    made = publisher.Publisher(flat, store, at_once=at_once)
+    into = np.empty(store.num_bytes, np.uint8)
     for value in (1, 2, 3):
         flat.fill_(value)
         made.publish()
-    assert store.fetch(into) == 2
-    assert (into == 2).all()
+    assert store.fetch(into) == 2 + at_once
+    assert (into == 2 + at_once).all()
     made.flush()
     assert store.fetch(into) == 3
     assert (into == 3).all()

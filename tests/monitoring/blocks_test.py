@@ -28,6 +28,7 @@ def test_gaps_are_empty():
     assert blocks.curve([math.nan], 2) == [" ", " "]
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(_VALUES, st.integers(1, 9), st.booleans())
 def test_the_higher_value_has_the_higher_column(values, height, ascii_only):
     rows = blocks.curve(values, height, ascii_only)

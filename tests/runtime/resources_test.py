@@ -189,3 +189,18 @@ def test_too_many_processes_for_one_start_are_refused():
 )
 def test_a_signal_without_a_name_has_its_number(number, name):
     assert child_process.cause(-number) == f"was killed by {name}"
+
+
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        ("cpu:0", "numbers CPUs, which torch does not. Set config.learner.device=cpu"),
+        ("mps", "is not supported. Use auto, cpu, cuda or cuda:N"),
+        ("gpu", "must be auto, cpu, cuda or cuda:N"),
+        ("cuda:9", "is not available: "),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_refused(device, text):
+    with pytest.raises(errors.BadInput) as error:
+        resources.check_device("learner.device", device)
+    assert text in str(error.value)

@@ -1,6 +1,7 @@
 """The benchmark's own bookkeeping: what it counts, and that it leaves nobody behind."""
 
 import contextlib
+import json
 import math
 import os
 import pathlib
@@ -12,6 +13,7 @@ import types
 
 import pytest
 
+import benchmark
 from benchmarks import (
     context as context_lib,
     kernels,
@@ -20,10 +22,57 @@ from benchmarks import (
     transport,
 )
 from faults import watch
+from impala_mp.config import container_limits
 from impala_mp.runtime import calibration
 from tests.support import builders
 
 _TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
+_CATCH = _TOOLS.parent / "experiments" / "catch.py"
+
+
+def test_a_flag_may_have_one_dash(monkeypatch, capsys):
+    """Trainings get all flags of the config, as the parts do, and no other config."""
+    contexts = []
+
+    def subject(context):
+        contexts.append(context)
+        return {}, {}
+
+    flags = [f"-config={_CATCH}", "--config.batch_size=8", "-config.unroll_length=7"]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "row", "-json", *flags])
+    monkeypatch.setattr(benchmark, "_functions", lambda: {"row": subject})
+    benchmark._benchmark()
+    (context,) = contexts
+    assert context.config.unroll_length == 7
+    assert context.config.environment.id == "Catch"
+    assert context.flags == [f"--{flag.lstrip('-')}" for flag in flags]
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert printed["config"] == f"--config={_CATCH}"
+
+
+def test_ideal_and_machine_are_those_of_a_container(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr(container_limits, "_quotas", lambda: [2.0])
+    config = builders.config()
+    monkeypatch.setattr(benchmark, "_CONFIG", types.SimpleNamespace(value=config))
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--config=A.py", "--config=B.py"])
+    machine = benchmark._machine()
+    assert (machine["cores"], machine["config"]) == (2, "--config=B.py")
+    medians = {
+        "learner/resident batch": 100.0,  # agent steps/s
+        "environment/of one core": 100.0,
+        "inference/batch 3": 1e4,  # µs
+    }
+    context = types.SimpleNamespace(
+        config=config,
+        device=types.SimpleNamespace(type="cpu"),
+        results={name: {"median": value} for name, value in medians.items()},
+    )
+    assert trainings._ideal(context) == pytest.approx(2 / 0.03)
+
+
+def test_the_median_of_an_even_number_is_between_the_middle_two():
+    assert trainings._median_ratio([1.0, 2.0, 4.0, 9.0], [1.0] * 4) == 3.0
 
 
 class _Run:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 import study_page
 from impala_mp import errors
@@ -13,6 +13,7 @@ from impala_mp.storage import machine, metrics
 _FLOATS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(_FLOATS)
 def test_the_interquartile_mean_leaves_a_quarter_out_at_each_end(values):
     ordered = sorted(values)

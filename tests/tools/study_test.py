@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 
@@ -12,11 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import harness
+from impala_mp import errors
+from impala_mp.config import container_limits
 from impala_mp.monitoring import curves, figures
-from impala_mp.storage import files, metrics
+from impala_mp.storage import files, machine, metrics
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _TOOL = _ROOT / "tools" / "study.py"
+_CATCH = str(_ROOT / "experiments" / "catch.py")
 _STALENESS = str(_ROOT / "experiments" / "staleness.py")
 _EXPERIMENTS = [f"{_STALENESS}:{v}" for v in ("0", "16", "0-uncorrected")]
 
@@ -92,9 +97,93 @@ def test_a_result_of_other_flags_is_refused(tool, tmp_path):
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--seeds=0", "--seeds=0 must be at least 1"),
+        ("--jobs=-1", "--jobs=-1 must be at least 1"),
+        ("--checkpoint=bset", "--checkpoint=bset must be newest, best or the number"),
+    ],
+)
+def test_flags_are_refused_before_anything_runs(
+    tool, monkeypatch, capsys, flag, sentence
+):
+    monkeypatch.setattr(sys, "argv", ["study.py", "--output=o", flag, _CATCH])
+    with pytest.raises(SystemExit, match="2"):
+        tool["_options"]()
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_what_a_training_refuses_is_a_sentence(tmp_path):
+    done = _study(tmp_path, _CATCH, "--config.actors.environments=-3")
+    assert done.returncode == 2
+    sentence = "catch/0: actors.environments (-3) must be at least 0. Set"
+    assert f"study.py: {tmp_path}/{sentence}" in done.stderr
+
+
+@pytest.mark.integration
+def test_a_run_in_which_no_game_ended_is_not_called_stopped(tmp_path):
+    settings = {
+        "total_agent_steps": 2000,
+        "runtime.mode": "lockstep",
+        "evaluation.interval_steps": 0,
+        "evaluation.film": False,
+        "evaluation.max_steps": 1,
+    }
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    done = _study(tmp_path, _CATCH, *flags)
+    assert done.returncode == 2
+    assert "catch/0 has no final evaluation: no game has ended." in done.stderr
+    assert "Raise config.evaluation.max_steps" in done.stderr
+    assert "stopped" not in done.stderr
+
+
+def test_a_run_that_was_stopped_can_be_resumed(tool, tmp_path, monkeypatch):
+    run = tool["_make_run"](tmp_path, _CATCH, 0, [])
+    monkeypatch.setattr(sys, "executable", "true")
+    with pytest.raises(errors.BadInput, match="was stopped. The same command resumes"):
+        tool["_complete_all"]([run], [set()])
+
+
+_TRAINING = """
+import os, pathlib, sys, time
+if "impala_mp.cli.train" in sys.orig_argv:
+    pathlib.Path(__file__).with_name(f"{os.getpid()}.pid").touch()
+    time.sleep(600.0)
+"""
+
+
+@pytest.mark.integration
+def test_a_study_that_is_told_to_end_ends_its_trainings(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(_TRAINING)
+    command = [sys.executable, str(_TOOL), f"--output={tmp_path}/study", _CATCH]
+    study = subprocess.Popen(
+        [*command, "--seeds=3", "--jobs=2"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def trainings():
+        return [int(path.stem) for path in tmp_path.glob("*.pid")]
+
+    try:
+        assert harness.wait_for(lambda: len(trainings()) == 2, 120.0)
+        study.send_signal(signal.SIGTERM)
+        _, problems = study.communicate(timeout=60.0)
+        assert (study.returncode, problems) == (143, "")
+        assert len(trainings()) == 2  # the third has not begun
+        assert not harness.survivors(trainings(), secs=10.0)
+    finally:
+        study.kill()
+        for pid in filter(harness.is_alive, trainings()):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.integration
 def test_experiments_of_one_name_are_refused(tmp_path):
-    catch = _ROOT / "experiments" / "catch.py"
+    catch = pathlib.Path(_CATCH)
     (tmp_path / "catch.py").write_text(catch.read_text())
     done = _study(tmp_path / "study", str(catch), str(tmp_path / "catch.py"))
     assert done.returncode == 2
@@ -151,12 +240,31 @@ def test_lines_have_the_mean_its_band_and_a_dot_for_each_seed(tmp_path, monkeypa
     assert len(axes.collections) == 2
 
 
+def test_core_hours_are_shared_by_no_more_runs_than_there_are(
+    tool, tmp_path, monkeypatch
+):
+    _fake_results(tool, tmp_path)
+    for folder in tmp_path.glob("*/*"):
+        final = {"agent_steps": 1_000_000, "time_secs": 3600.0}
+        (folder / "evaluation.json").write_text(json.dumps({"greedy": final}))
+        facts = {"processor": "A Processor, 4 cores"}
+        (folder / machine.NAME).write_text(json.dumps(facts))
+    monkeypatch.setattr(container_limits, "cores_to_bind", lambda: [])
+    page = tmp_path / "page.md"
+    flags = [f"--output={tmp_path}", "--seeds=2", "--jobs=8", f"--page={page}"]
+    monkeypatch.setattr(sys, "argv", ["study.py", *flags, *_EXPERIMENTS[:2]])
+    tool["_main"]()
+    assert page.read_text().count("| 3,600 to 3,600 | 2.00 |") == 2  # 2 runs, 4 at once
+
+
 def test_runs_at_a_time_have_different_cores(tool, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3, 4, 6})
     assert tool["_shares"](1) == [set()]
     assert tool["_shares"](2) == [{1, 4}, {3, 6}]
     assert tool["_shares"](3) == [{1, 6}, {3}, {4}]
     assert tool["_shares"](5) == [set()] * 5
+    monkeypatch.setattr(container_limits, "_quotas", lambda: [2.0])  # on any of the 4
+    assert tool["_shares"](2) == [set()] * 2
 
 
 def test_a_run_stays_on_its_cores(tool):

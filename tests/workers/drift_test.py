@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from impala_mp.networks import activations
+from impala_mp.environments import factory
+from impala_mp.networks import activations, agent
+from impala_mp.workers import drift, learner
 from tests.support import builders, live_changes
 
 
@@ -239,3 +241,20 @@ def test_the_detector_sees_an_epsilon_that_was_not_in_force(tmp_path):
             slot.agent_output.policy_logits[2] = 0.0  # as with epsilon 1
         parts.training.step()
     assert parts.training._drift.alarms > 0
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, "float32"),
+        ({"inference.device": "cuda", "inference.mode": "server"}, "tf32"),
+        ({"inference.device": "cuda"}, "float32"),  # actors infer
+    ],
+)
+def test_a_gpu_that_acts_rounds_more(own, expected):
+    config = builders.config(**own)
+    environment = factory.make(config.environment, 1).spec
+    made = learner.Learner(config, agent.make(config, environment))
+    found = drift._tolerance({"float32"}, made.devices)
+    assert found is drift._TOLERANCES[expected]
+    assert drift._tolerance({"float32"}, {"cuda:1", "cpu"}) is drift._TOLERANCES["tf32"]

@@ -1,5 +1,7 @@
 """Updates that are skipped, one by one and too many in a row."""
 
+import collections
+
 import numpy as np
 import pytest
 import torch
@@ -35,3 +37,17 @@ def test_good_steps_between_are_no_row(tmp_path):
         crashes.train(parts, 1, crashes.spoiled_reward)
         crashes.train(parts, 1)
     assert len(crashes.files(tmp_path)) == 4
+
+
+def test_the_last_update_on_a_gpu_is_checked_when_the_run_ends(tmp_path):
+    """There the outcome of an update is known after the next one."""
+    parts = crashes.parts(tmp_path, **{"health.max_skipped_updates": 1})
+    guard = parts.training._guard
+    guard._cuda = guard._keeps = True
+    copies = ({k: x.clone() for k, x in guard._tensors.items()} for _ in range(2))
+    guard._before = collections.deque(copies)
+    crashes.train(parts, 2)
+    crashes.train(parts, 1, crashes.spoiled_reward)
+    assert not (tmp_path / "crashes").exists()
+    parts.training.conclude()
+    assert len(crashes.files(tmp_path)) == 1

@@ -23,15 +23,15 @@ def _mixture_terms(
     """Returns log(1 - epsilon) and log(epsilon / count): [..., 1], or [1].
 
     Logarithms keep every probability above 0, even if the policy underflows or epsilon
-    is the smallest of a ladder.
+    is the smallest of a ladder. A tensor on the logits' device waits for nothing, and
+    neither does a number.
     """
-    share = torch.as_tensor(epsilon, dtype=torch.float64).unsqueeze(-1)
+    if not isinstance(epsilon, torch.Tensor):
+        epsilon = logits.new_full((), epsilon, dtype=torch.float64)
+    share = epsilon.to(logits.device, torch.float64).unsqueeze(-1)
     kept, spread = torch.log1p(-share), torch.log(share)
-    if isinstance(count, torch.Tensor):
-        spread = spread.to(count.device) - count.double().log()
-    else:
-        spread = spread - math.log(count)
-    return [term.to(logits.device, logits.dtype) for term in (kept, spread)]
+    many = count.double().log() if isinstance(count, torch.Tensor) else math.log(count)
+    return [term.to(logits.dtype) for term in (kept, spread - many)]
 
 
 class Categorical:

@@ -34,8 +34,9 @@ class Gaussian:
         # E f(u) = sum of weights f(mean + std nodes): exact to rounding for a function
         # as smooth as log(da/du), at the deviations of policies.
         nodes, weights = np.polynomial.hermite_e.hermegauss(32)
-        self._nodes = torch.tensor(nodes, dtype=torch.float32)
-        self._weights = torch.tensor(weights / weights.sum(), dtype=torch.float32)
+        rows = np.stack([nodes, weights / weights.sum()])
+        on_cpu = torch.tensor(rows, dtype=torch.float32)
+        self._quadrature = {on_cpu.device: on_cpu}  # nodes and weights, by device
 
     def sample(
         self, logits: torch.Tensor, generator: torch.Generator | None
@@ -67,10 +68,17 @@ class Gaussian:
         entropy = (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
         if not self._squash:
             return entropy
-        nodes, weights = self._nodes.to(mean.device), self._weights.to(mean.device)
+        nodes, weights = self._quadrature_on(mean.device).unbind()
         points = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * nodes
         slopes = (_log_squared_sech(points) * weights).sum((-2, -1))
         return entropy + slopes + self._log_scale
+
+    def _quadrature_on(self, device: torch.device) -> torch.Tensor:
+        """Returns nodes and weights; the first call for a GPU copies them to it."""
+        if device not in self._quadrature:
+            (on_cpu, *_) = self._quadrature.values()
+            self._quadrature[device] = on_cpu.to(device)
+        return self._quadrature[device]
 
     def kl(self, p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
         """Returns the KL of the normals u; an invertible map leaves it unchanged."""
@@ -105,9 +113,10 @@ class Gaussian:
         """Describes each element by mean and deviation, before any clipping."""
         mean, std = logits[: self.encoding_size], logits[self.encoding_size :].exp()
         if self._squash:
-            points = base.unflat((mean + std * self._nodes[:, None]), self._shape)
+            nodes, weights = self._quadrature_on(mean.device).unsqueeze(-1).unbind()
+            points = base.unflat(mean + std * nodes, self._shape)
             values = base.flat(self._to_environment(points), self._shape).double()
-            weights = self._weights[:, None].double()
+            weights = weights.double()
             mean = (weights * values).sum(0)
             std = (weights * (values - mean).square()).sum(0).sqrt()
         moments = zip(
