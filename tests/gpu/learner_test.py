@@ -51,6 +51,12 @@ _IMPACT = {
     "loss.popart_beta": 0.1,
 }
 _IQN = {**_RECURRENT, "algorithm": "iqn", "target.period": 2}
+_BOX = {
+    "environment.id": "Pendulum-v1",
+    "algorithm": "impact",
+    "learner.passes": 2,
+    "network.critic": "separate",
+}
 _ROWS = {
     "environment.id": "CartPole-v1",
     "algorithm": "impact",
@@ -98,8 +104,8 @@ def _updated(overrides, count=6, resumes_at=None, **more):
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "overrides",
-    [_IMAGES, _RECURRENT, _GRU, _GTRXL, _REPLAYED, _IMPACT, _QR],
-    ids=["images", "lstm", "gru", "gtrxl", "replay", "impact", "qr"],
+    [_IMAGES, _RECURRENT, _GRU, _GTRXL, _REPLAYED, _IMPACT, _QR, _BOX],
+    ids=["images", "lstm", "gru", "gtrxl", "replay", "impact", "qr", "box"],
 )
 @_each_launch
 def test_updates_on_the_gpu_equal_those_on_the_cpu(overrides, graph):
@@ -266,8 +272,8 @@ def _no_waiting():
 @_each_launch
 @pytest.mark.parametrize(
     "overrides",
-    [{}, _RECURRENT, _IMPACT, {"replay.ratio": 0.5, "actors.count": 1}],
-    ids=["plain", "lstm", "impact", "replay"],
+    [{}, _RECURRENT, _IMPACT, _BOX, {"replay.ratio": 0.5, "actors.count": 1}],
+    ids=["plain", "lstm", "impact", "box", "replay"],
 )
 def test_an_update_leaves_the_host_free(tmp_path, overrides, graph):
     device = {"learner.device": "cuda", "learner.cuda_graph": graph}

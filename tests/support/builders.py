@@ -91,17 +91,22 @@ def random_batch(config, environment, policy, seed=0, size=None):
         num_predecessors=derived.num_predecessors(config),
     )
     batch = nest.map_structure(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec)
-    num_actions = environment.action.num_actions
+    num_actions = getattr(environment.action, "num_actions", None)
+
+    def act(action):
+        if num_actions:
+            action[:] = rng.integers(num_actions, size=action.shape)
+        else:  # a Box
+            action[:] = rng.normal(size=action.shape)
+
     _randomise_rows(rng, batch.time_step)
     logits = batch.agent_output.policy_logits
     logits[:] = rng.normal(size=logits.shape)
-    action = batch.agent_output.action
-    action[:] = rng.integers(num_actions, size=action.shape)
+    act(batch.agent_output.action)
     _randomise_state(rng, batch.core_state, num_actions)
     if batch.before:
         _randomise_rows(rng, batch.before.time_step)
-        action = batch.before.action
-        action[:] = rng.integers(num_actions, size=action.shape)
+        act(batch.before.action)
         _randomise_state(rng, batch.before.core_state, num_actions)
         batch.before.there[:] = rng.random(batch.before.there.shape) < 0.6
     return nest.map_structure(torch.from_numpy, batch)

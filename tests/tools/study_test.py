@@ -115,15 +115,16 @@ def test_flags_are_refused_before_anything_runs(
 
 
 @pytest.mark.integration
-def test_what_a_training_refuses_is_a_sentence(tmp_path):
-    done = _study(tmp_path, _CATCH, "--config.actors.environments=-3")
-    assert done.returncode == 2
-    sentence = "catch/0: actors.environments (-3) must be at least 0. Set"
-    assert f"study.py: {tmp_path}/{sentence}" in done.stderr
+def test_what_a_training_refuses_is_a_sentence(tool, tmp_path):
+    run = tool["_make_run"](tmp_path, _CATCH, 0, ["--config.actors.environments=-3"])
+    with pytest.raises(errors.BadInput) as raised:
+        tool["_complete_all"]([run], [set()])
+    sentence = "actors.environments (-3) must be at least 0. Set"
+    assert str(raised.value).startswith(f"{run.folder}: {sentence}")
 
 
 @pytest.mark.integration
-def test_a_run_in_which_no_game_ended_is_not_called_stopped(tmp_path):
+def test_a_run_in_which_no_game_ended_is_not_called_stopped(tool, tmp_path):
     settings = {
         "total_agent_steps": 2000,
         "runtime.mode": "lockstep",
@@ -132,11 +133,10 @@ def test_a_run_in_which_no_game_ended_is_not_called_stopped(tmp_path):
         "evaluation.max_steps": 1,
     }
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
-    done = _study(tmp_path, _CATCH, *flags)
-    assert done.returncode == 2
-    assert "catch/0 has no final evaluation: no game has ended." in done.stderr
-    assert "Raise config.evaluation.max_steps" in done.stderr
-    assert "stopped" not in done.stderr
+    run = tool["_make_run"](tmp_path, _CATCH, 0, flags)
+    sentence = "no final evaluation: no game has ended.*Raise config.evaluation.max"
+    with pytest.raises(errors.BadInput, match=sentence):
+        tool["_complete_all"]([run], [set()])
 
 
 def test_a_run_that_was_stopped_can_be_resumed(tool, tmp_path, monkeypatch):
@@ -254,7 +254,8 @@ def test_core_hours_are_shared_by_no_more_runs_than_there_are(
     flags = [f"--output={tmp_path}", "--seeds=2", "--jobs=8", f"--page={page}"]
     monkeypatch.setattr(sys, "argv", ["study.py", *flags, *_EXPERIMENTS[:2]])
     tool["_main"]()
-    assert page.read_text().count("| 3,600 to 3,600 | 2.00 |") == 2  # 2 runs, 4 at once
+    hours = 2 * 4 / 4  # of two runs on four cores, four runs at a time
+    assert page.read_text().count(f"| 3,600 to 3,600 | {hours:.2f} |") == 2
 
 
 def test_runs_at_a_time_have_different_cores(tool, monkeypatch):
