@@ -23,6 +23,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import signal
 import sys
 
@@ -30,6 +31,7 @@ from absl import flags
 
 from impala_mp import errors
 from impala_mp.cli import command_line
+from impala_mp.config import container_limits
 from impala_mp.runtime import launch
 
 FLAGS = flags.FlagValues()
@@ -68,8 +70,9 @@ _OF_TRAIN = ("environment", "inference", "learner")  # what its limit is made of
 
 def _subjects() -> list[str]:
     """Takes the subjects out of sys.argv; what is left are flags."""
-    named = [a for a in sys.argv[1:] if not a.startswith("-")]
-    sys.argv = [sys.argv[0], *(a for a in sys.argv[1:] if a.startswith("-"))]
+    given = [re.sub(r"^-+(?=[^-])", "--", a) for a in sys.argv[1:]]  # -x is --x
+    named = [a for a in given if not a.startswith("-")]
+    sys.argv = [sys.argv[0], *(a for a in given if a.startswith("-"))]
     if not any(a.startswith("--config=") for a in sys.argv):
         sys.argv.insert(1, _SLEEPING if named == ["hosts"] else _DEFAULT)
     for name in named:
@@ -118,11 +121,11 @@ def _machine() -> dict:
     device = _CONFIG.value.learner.device
     cuda = torch.cuda.get_device_name(device) if device.startswith("cuda") else "none"
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": container_limits.num_cores(),
         "gpu": cuda,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "config": next(a for a in sys.argv if a.startswith("--config=")),
+        "config": [a for a in sys.argv if a.startswith("--config=")][-1],
         "environment": _CONFIG.value.environment.id,
         "torso": _CONFIG.value.network.torso,
     }

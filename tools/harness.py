@@ -275,5 +275,6 @@ def cpu_secs(pids: Iterable[int], generations: float = math.inf) -> float:
 
 def survivors(pids: Iterable[int], secs: float) -> list[int]:
     """Returns the pids that are still alive after at most so many seconds."""
+    pids = list(pids)
     wait_for(lambda: not any(map(is_alive, pids)), secs, lambda: time.sleep(0.02))
     return [pid for pid in pids if is_alive(pid)]

@@ -1,6 +1,5 @@
 """Subjects that a training is made of: environment, inference, actor, learner, row."""
 
-import multiprocessing
 import os
 import pathlib
 import runpy
@@ -15,7 +14,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from benchmarks import context as context_lib
+from benchmarks import children, context as context_lib
 from impala_mp import nest, seeding, types
 from impala_mp.algorithms import (
     base,
@@ -23,14 +22,13 @@ from impala_mp.algorithms import (
     replay_correction,
     vtrace as vtrace_lib,
 )
-from impala_mp.config import live_hyperparameters
+from impala_mp.config import container_limits, live_hyperparameters
 from impala_mp.environments import factory
 from impala_mp.networks import agent, flat_parameters, precision
-from impala_mp.runtime import launch
+from impala_mp.runtime import launch, resources
 from impala_mp.transport import control_block, parameter_store, trajectory_ring
 from impala_mp.workers import actor, batcher, learner, nonfinite, party
 
-_FORK = multiprocessing.get_context("fork")
 _TOOLS = pathlib.Path(__file__).resolve().parents[1]
 _MINATAR = _TOOLS.parent / "experiments" / "minatar.py"
 EMULATED_SECS = 2.0  # of each process of the emulators of all cores
@@ -104,31 +102,26 @@ def environment(context: context_lib.Context) -> Answer:
 
 
 def _rate_of_all_cores(context: context_lib.Context) -> float:
-    """Agent steps a second of a process on each core, all at once."""
-    cores = sorted(os.sched_getaffinity(0))
-    begin, rates = _FORK.Barrier(len(cores)), _FORK.SimpleQueue()
+    """Agent steps a second of a process for each core, all at once."""
+    count, cores = container_limits.num_cores(), container_limits.cores_to_bind()
+    begin, rates = children.FORK.Barrier(count), children.FORK.SimpleQueue()
 
-    def emulate(core: int) -> None:
-        os.sched_setaffinity(0, [core])
+    def emulate(number: int) -> None:
+        resources.take_cores(tuple(cores[number : number + 1]))
         step = _raw_step(context)
         step()
         begin.wait(_TOGETHER_SECS)
-        count, start = 0, time.perf_counter()
+        steps, start = 0, time.perf_counter()
         while time.perf_counter() - start < EMULATED_SECS:
             step()
-            count += context.config.actors.environments
-        rates.put(count / (time.perf_counter() - start))
+            steps += context.config.actors.environments
+        rates.put(steps / (time.perf_counter() - start))
 
-    children = [
-        _FORK.Process(target=emulate, args=(core,), daemon=True) for core in cores
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-        if child.exitcode:
-            raise RuntimeError("an emulator's process has failed.")
-    return sum(rates.get() for _ in cores)
+    emulators = [children.start(emulate, number) for number in range(count)]
+    for emulator in emulators:
+        emulator.join()
+    children.check(emulators)
+    return sum(rates.get() for _ in emulators)
 
 
 def _inference_secs(context: context_lib.Context, size: int) -> context_lib.Result:
@@ -267,12 +260,7 @@ class _Live:
             are_pinned=are_pinned,
         )
         content = context.batch(config.actors.environments)
-        self._feeders = [
-            _FORK.Process(target=self._feed, args=(content, i), daemon=True)
-            for i in range(2)
-        ]
-        for feeder in self._feeders:
-            feeder.start()
+        self._feeders = [children.start(self._feed, content, i) for i in range(2)]
 
     def _feed(self, content: types.Trajectory, index: int) -> None:
         ring = self._rings.ring(index)
@@ -286,15 +274,13 @@ class _Live:
 
     def update(self) -> None:
         while not self._batcher.ready():
-            if not all(feeder.is_alive() for feeder in self._feeders):
-                raise RuntimeError("a process that fills the rings has ended.")
+            children.check(self._feeders)
             self._batcher.bell.wait(0.2)
         self._learner.update(self._batcher.take())
 
     def close(self) -> None:
         for feeder in self._feeders:
-            feeder.kill()
-            feeder.join()
+            children.end(feeder)
         self._rings.close()
 
 

@@ -1,19 +1,18 @@
 """Subject `ranks`: what the exchange between two learner ranks takes of an update."""
 
-import multiprocessing
 import time
 from typing import Any
 
 import torch
 
-from benchmarks import context as context_lib
+from benchmarks import children, context as context_lib
 from impala_mp import nest
 from impala_mp.algorithms import base, replay_correction
 from impala_mp.transport import control_block, ranks
 from impala_mp.workers import learner
 
-_FORK = multiprocessing.get_context("fork")
 _RANKS, _WARM_UP, _UPDATES = 2, 2, 8
+_LOOK_SECS = 0.2  # between two looks at the ranks, while they are silent
 _PARTS = ("update", "sum", "wait")  # seconds a rank spends in each, an update
 
 
@@ -52,7 +51,6 @@ def _learn(
         whole = time.perf_counter() - start
         if number >= _WARM_UP and rank == 0:
             answers.send((whole, group.sum_secs, group.wait_secs))
-    answers.close()
 
 
 def learner_ranks(
@@ -63,21 +61,17 @@ def learner_ranks(
     The wait for the other rank is apart: it is that of an update on a busy machine.
     """
     meeting, control = ranks.Rendezvous(), control_block.ControlBlock(_RANKS)
-    receiver, sender = _FORK.Pipe(duplex=False)
+    receiver, sender = children.FORK.Pipe(duplex=False)
     processes = [
-        _FORK.Process(
-            target=_learn,
-            args=(context, meeting.port, rank, control.row(rank), sender),
-            daemon=True,
-        )
+        children.start(_learn, context, meeting.port, rank, control.row(rank), sender)
         for rank in range(_RANKS)
     ]
-    for process in processes:
-        process.start()
-    sender.close()
     found: list[tuple[float, ...]] = []
     while len(found) < context.options.repeats * _UPDATES:
-        found.append(receiver.recv())  # EOFError: a rank has ended
+        if receiver.poll(_LOOK_SECS):
+            found.append(receiver.recv())
+        else:
+            children.check(processes)
     for process in processes:
         process.join()
     columns = zip(*found, strict=True)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 
 import harness
 from benchmarks import context as context_lib
+from impala_mp.config import container_limits
 
 ENDLESS = "--config.total_agent_steps=1000000000"
 # No drift detector, no checkpoints but the last, the supervisor looks up rarely.
@@ -41,7 +43,7 @@ def started(flags: list[str]) -> Iterator[harness.Training]:
 
 def _ideal(context: context_lib.Context) -> float:
     """Agent steps a second, if nothing but the parts took time."""
-    results, cores = context.results, len(os.sched_getaffinity(0))
+    results, cores = context.results, container_limits.num_cores()
     envs = context.config.actors.environments
     learning = results["learner/resident batch"]["median"]
     if context.device.type == "cuda":
@@ -106,8 +108,9 @@ def health(context: context_lib.Context) -> Answer:
 
 
 def _median_ratio(ones: list[float], others: list[float]) -> float:
-    ratios = sorted(one / other for one, other in zip(ones, others, strict=True))
-    return ratios[len(ratios) // 2]
+    return statistics.median(
+        one / other for one, other in zip(ones, others, strict=True)
+    )
 
 
 def later_than(run: harness.Training, secs: float) -> Callable[[], Any]:

@@ -1,19 +1,16 @@
 """Subjects `transport` and `parameters`: our shared memory against a plain memcpy."""
 
-import multiprocessing
 import resource
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks import context as context_lib
+from benchmarks import children, context as context_lib
 from impala_mp import nest, specs, types
 from impala_mp.transport import doorbell, parameter_store, trajectory_ring
 
-_FORK = multiprocessing.get_context("fork")
 _SECS = 1.0  # of each repeat
 
 
@@ -28,21 +25,6 @@ def _image_slot() -> types.Trajectory:
 def _copy(source: types.Trajectory, target: types.Trajectory) -> None:
     for s, t in zip(nest.flatten(source), nest.flatten(target), strict=True):
         np.copyto(t, s)
-
-
-def _child(function: Callable[..., None], *args: Any) -> Any:
-    def main() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        function(*args)
-
-    process = _FORK.Process(target=main, daemon=True)
-    process.start()
-    return process
-
-
-def _end(process: Any) -> None:
-    process.kill()
-    process.join()
 
 
 def _ones(spec: types.Trajectory) -> types.Trajectory:
@@ -62,11 +44,12 @@ def _write_slots(ring: trajectory_ring.TrajectoryRing, spec: types.Trajectory) -
 def _slots_per_sec(spec: types.Trajectory) -> float:
     rings = trajectory_ring.TrajectoryRings(spec, 1, 3)
     ring, target = rings.ring(0), _ones(spec)
-    writer = _child(_write_slots, rings.ring(0), spec)
+    writer = children.start(_write_slots, rings.ring(0), spec)
     count, start = -20, 0.0
     while count < 0 or time.perf_counter() - start < _SECS:
         if not ring.num_committed():
-            rings.learner_doorbells[0].wait(0.2)
+            if not rings.learner_doorbells[0].wait(0.2):
+                children.check([writer])
             continue
         _copy(ring.peek(0), target)
         ring.release(1)
@@ -74,7 +57,7 @@ def _slots_per_sec(spec: types.Trajectory) -> float:
         if count == 0:
             start = time.perf_counter()
     elapsed = time.perf_counter() - start
-    _end(writer)
+    children.end(writer)
     rings.close()
     return count / elapsed
 
@@ -88,20 +71,21 @@ def _echo(mine: doorbell.Doorbell, theirs: doorbell.Doorbell) -> None:
 def _wake_up_secs() -> float:
     """Half of a round trip between two processes that sleep on their doorbells."""
     here, there = doorbell.Doorbell(), doorbell.Doorbell()
-    child = _child(_echo, there, here)
+    echo = children.start(_echo, there, here)
     trips = []
     for _ in range(500):
         start = time.perf_counter()
         there.ring()
-        here.wait(1.0)
+        while not here.wait(1.0):
+            children.check([echo])
         trips.append(time.perf_counter() - start)
-    _end(child)
+    children.end(echo)
     return float(np.median(trips)) / 2
 
 
 def _waiting_core_share(wait: Callable[[], Any]) -> float:
     """CPU time of a process that waits, a second."""
-    receive, send = _FORK.Pipe(duplex=False)
+    shares = children.FORK.SimpleQueue()
 
     def waiting() -> None:
         end = time.monotonic() + 2.0
@@ -110,12 +94,12 @@ def _waiting_core_share(wait: Callable[[], Any]) -> float:
             wait()
         after = resource.getrusage(resource.RUSAGE_SELF)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        send.send(used / 2.0)
+        shares.put(used / 2.0)
 
-    child = _child(waiting)
-    share = receive.recv()
+    child = children.start(waiting)
     child.join()
-    return share
+    children.check([child])
+    return shares.get()
 
 
 def _waiting_shares(spec: types.Trajectory) -> tuple[float, float]:
