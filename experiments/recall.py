@@ -2,8 +2,8 @@
 
 Variants: lstm (default), gru, gtrxl, and none, which stays at chance; r2d2 learns
 action values from a replay, with an LSTM whose state comes from burn-in.
-The LSTM reaches 1.00 in 1,000,000 agent steps, 12 s on 2 shared x86 cores. GRU needs 2,000,000 steps, GTrXL 250,000, R2D2 200,000. Without a core the
-return is 0.31.
+The LSTM reaches 1.00 in 1,000,000 agent steps, 12 s on 2 shared x86 cores. GRU needs
+2,000,000 steps, GTrXL 250,000, R2D2 200,000. Without a core the return is 0.31.
 """
 
 from impala_mp import config as config_lib

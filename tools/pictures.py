@@ -14,7 +14,6 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 import tempfile
 
 import rich.console
@@ -22,6 +21,7 @@ from PIL import Image
 from rich import terminal_theme
 
 from impala_mp import errors
+from impala_mp.cli import command_line
 from impala_mp.monitoring import (
     curves,
     dashboard,
@@ -58,9 +58,19 @@ def state_at(path: str, until: float) -> run_state.RunState:
 
 
 def messages(path: str, last: str) -> list[str]:
-    """Returns the first messages of the run, without their times and its last one."""
+    """Returns the first messages of the run, without their times and its last one.
+
+    Raises:
+      BadInput: its log cannot be read.
+    """
     log = pathlib.Path(path, "logs", "supervisor.log")
-    lines = [line[20:] for line in log.read_text().splitlines()[:_MESSAGES]]
+    try:
+        text = log.read_text()
+    except OSError as error:
+        raise errors.BadInput(
+            f"{log} cannot be read ({error}). Name a run that has its logs."
+        ) from error
+    lines = [line[20:] for line in text.splitlines()[:_MESSAGES]]
     return [line for line in lines if line != last]
 
 
@@ -86,17 +96,23 @@ def draw(
 def photograph(
     browser: str, file: pathlib.Path, page: pathlib.Path, width: int, height: int
 ) -> None:
-    """Writes a PNG of an HTML page."""
-    subprocess.run(
-        [
-            *(browser, "--headless", "--no-sandbox", "--hide-scrollbars"),
-            *(f"--screenshot={file}", f"--window-size={width},{height}"),
-            page.as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    shrink(file)
+    """Writes a PNG of an HTML page.
+
+    Raises:
+      BadInput: the browser is missing, or fails.
+    """
+    command = [
+        *(browser, "--headless", "--no-sandbox", "--hide-scrollbars"),
+        *(f"--screenshot={file}", f"--window-size={width},{height}"),
+        page.as_uri(),
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+        shrink(file)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise errors.BadInput(
+            f"--browser={browser} drew no {file.name} ({error}). Name a Chromium."
+        ) from error
 
 
 def shrink(file: pathlib.Path) -> None:
@@ -105,28 +121,46 @@ def shrink(file: pathlib.Path) -> None:
         image.convert("RGB").quantize(_COLOURS).save(file, optimize=True)
 
 
+def sizes(text: str) -> list[tuple[int, int]]:
+    """Parses WIDTHxHEIGHT,WIDTHxHEIGHT,..."""
+    found = []
+    for each in text.split(","):
+        if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", each):
+            raise argparse.ArgumentTypeError(
+                f"{each!r} is no size. Name WIDTHxHEIGHT, for instance 80x24."
+            )
+        width, height = each.split("x")
+        found.append((int(width), int(height)))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="DIR")
     parser.add_argument("--output", required=True, help="folder of the PNGs")
-    parser.add_argument("--sizes", default="80x24,120x40", help="of the terminal")
+    parser.add_argument(
+        "--sizes", type=sizes, default="80x24,120x40", help="of terminals"
+    )
     parser.add_argument("--until", type=float, default=0.77, help="share of the run")
     parser.add_argument("--browser", default="chromium", help="name or path")
     arguments = parser.parse_args()
     output = pathlib.Path(arguments.output)
-    output.mkdir(parents=True, exist_ok=True)
-    try:
-        state = state_at(arguments.run, arguments.until)
-        report = status.read(arguments.run, processes=True)
-    except errors.BadInput as error:
-        print(f"pictures.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    state = state_at(arguments.run, arguments.until)
+    report = status.read(arguments.run, processes=True)
     news = messages(arguments.run, state.bottleneck)
-    sizes = [tuple(map(int, size.split("x"))) for size in arguments.sizes.split(",")]
-    frames = [(f"dashboard_{width}", width, height, False) for width, height in sizes]
-    frames.append(("dashboard_ascii", *sizes[0], True))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.BadInput(
+            f"--output={output} cannot be made ({error}). Name a folder."
+        ) from error
+    frames = [
+        (f"dashboard_{width}", width, height, False)
+        for width, height in arguments.sizes
+    ]
+    frames.append(("dashboard_ascii", *arguments.sizes[0], True))
     for name, width, height, ascii_only in frames:
         lines = dashboard.lines(state, width, height, ascii_only, messages=news)
         content = rich.console.Group(*lines)
@@ -141,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

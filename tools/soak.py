@@ -110,6 +110,8 @@ def growth(samples: list[tuple[float, dict[str, float]]]) -> dict[str, dict[str,
     table = {}
     for name in sorted({name for _, found in late for name in found}):
         points = np.array([(t, f[name]) for t, f in late if name in f])
+        if len(points) < 2:
+            continue  # no line
         time_secs, values = points.T
         slope, start = np.polyfit(time_secs, values, 1)
         noise = float(np.std(values - (slope * time_secs + start)))
@@ -141,17 +143,25 @@ def judge(report: dict[str, Any], problems: list[str]) -> list[str]:
     return [*problems, *reasons]
 
 
-def soak(minutes: float, seed: int, base: pathlib.Path) -> dict[str, Any]:
-    """One run in the folder `base`, and the verdict on it."""
-    flags = [f"--config.{k}={v}" for k, v in {**_SETTINGS, "seed": seed}.items()]
-    run = run_lib.Run(base, [f"--config={_CATCH}", *flags])
-    test = Soak(run, seed)
+def _train(run: run_lib.Run, test: Soak, seconds: float) -> None:
+    """Trains under kills; a failure is one of the run's problems."""
     try:
         run.start(_SETTINGS["total_agent_steps"])
         run.until(lambda: run.watch.num_records, "record")
-        test.last(60.0 * minutes)
+        test.last(seconds)
         run.settle()
         run.stop()
+    except run_lib.RunFailedError as error:
+        run.problems.append(str(error))
+
+
+def soak(minutes: float, seed: int, base: pathlib.Path) -> dict[str, Any]:
+    """One run in the folder `base`, and the verdict on it."""
+    flags = [f"--config.{k}={v}" for k, v in {**_SETTINGS, "seed": seed}.items()]
+    run = run_lib.Run(base, [f"--config={_CATCH}", *flags], "checkpoints")
+    test = Soak(run, seed)
+    try:
+        _train(run, test, 60.0 * minutes)
         run.watch.look()
         found = verdict.examine(run.folder)
     finally:
@@ -184,6 +194,8 @@ def main() -> None:
     options = parser.parse_args()
     if not 0.0 < options.minutes < 10**5:
         parser.error(f"--minutes={options.minutes} must be above 0")
+    if options.seed < 0:
+        parser.error(f"--seed={options.seed} must be at least 0")
     if options.workdir and options.workdir.exists():
         parser.error(f"--workdir={options.workdir} is there already: name another")
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))

@@ -24,13 +24,17 @@ instance --x=actors.policy_delay, a line for each value of the field --lines.
 
 import argparse
 import concurrent.futures
+import functools
 import json
 import os
 import pathlib
+import re
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,13 +42,14 @@ import numpy as np
 import study_page
 from impala_mp import errors
 from impala_mp.cli import command_line
-from impala_mp.config import base, fields as fields_lib
+from impala_mp.config import base, container_limits, fields as fields_lib
 from impala_mp.monitoring import curves, run_history
-from impala_mp.storage import files, workdir
+from impala_mp.storage import checkpoint as checkpoint_lib, files, workdir
 
 _RETURN, _COUNT = "episode/return_mean", "episode/count"
 _CHOSEN = (*base.AUTOMATIC, "learner.threads")  # by calibration, where 0
 _AUTO = "auto"  # devices and precisions that a run chooses
+_NO_GAME = re.compile(r"^Final evaluation: none; (.*)$", re.MULTILINE)
 
 
 class _Run(NamedTuple):
@@ -111,12 +116,42 @@ def _is_trained(run: _Run) -> bool:
     return (run.folder / "evaluation.json").exists()
 
 
-def _call(module: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", f"impala_mp.cli.{module}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
+class _Commands:
+    """Commands on runs, called by several threads, in processes that `end` stops."""
+
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen[str]] = []
+        self._is_over, self._lock = False, threading.Lock()
+
+    def call(self, module: str, run: _Run, *flags: str) -> str:
+        """Returns the output of a command.
+
+        Raises:
+          BadInput: it refuses its flags or the run.
+        """
+        name = f"impala_mp.cli.{module}"
+        command = [sys.executable, "-m", name, *flags, f"--workdir={run.folder}"]
+        with self._lock:
+            if self._is_over:
+                raise RuntimeError("the study has ended.")
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            self._processes.append(process)
+        output, problems = process.communicate()
+        if process.returncode == 2:
+            *_, sentence = re.split(rf"^{module}\.py: ", problems, flags=re.MULTILINE)
+            raise errors.BadInput(f"{run.folder}: {sentence.strip()}")
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{output}{problems}")
+        return output
+
+    def end(self) -> None:
+        """Stops all processes; there are no new ones. A training saves its state."""
+        with self._lock:
+            self._is_over = True
+        for process in self._processes:
+            process.terminate()
 
 
 def _shares(jobs: int) -> list[set[int]]:
@@ -125,7 +160,7 @@ def _shares(jobs: int) -> list[set[int]]:
     A run gives its learner the first of its cores. On the same cores the learners of
     several runs would share one, and others would idle.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = container_limits.cores_to_bind()
     if len(cores) < jobs or jobs == 1:
         return [set()] * jobs
     return [set(cores[job::jobs]) for job in range(jobs)]
@@ -137,22 +172,45 @@ def _stay_on(cores: set[int]) -> None:
         os.sched_setaffinity(0, cores)
 
 
-def _complete(run: _Run) -> float:
-    """Trains, unless that has been done; the mean return of 100 games."""
+def _train(commands: _Commands, run: _Run) -> None:
+    """Trains to the end.
+
+    Raises:
+      BadInput: the run is refused, was stopped, or has no final evaluation.
+    """
+    output = commands.call("train", run, *run.flags)
+    if no_game := _NO_GAME.search(output):
+        raise errors.BadInput(f"{run.folder} has no final evaluation: {no_game[1]}")
+    if not _is_trained(run):
+        raise errors.BadInput(f"{run.folder} was stopped. The same command resumes it.")
+
+
+def _complete(commands: _Commands, run: _Run) -> float:
+    """Trains, unless that has been done; returns the mean return of 100 games."""
     if not _result(run).exists():
-        where = f"--workdir={run.folder}"
         if not _is_trained(run):
-            _call("train", *run.flags, where)
-        if not _is_trained(run):
-            raise RuntimeError(
-                f"{run.folder} was stopped. The same command resumes it."
-            )
-        which = f"--checkpoint={run.checkpoint}"
-        line = _call("evaluate", where, "--episodes=100", which).splitlines()[-1]
+            _train(commands, run)
+        flags = ("--episodes=100", f"--checkpoint={run.checkpoint}")
+        line = commands.call("evaluate", run, *flags).splitlines()[-1]
         files.write_atomically(str(_result(run)), line + "\n")
     mean: float = json.loads(_result(run).read_text())["mean"]
     print(f"{run.folder}: {mean:.2f}", flush=True)
     return mean
+
+
+def _complete_all(
+    made: list[_Run], shares: list[set[int]]
+) -> dict[pathlib.Path, float]:
+    """Completes as many runs at a time as there are shares; returns mean returns."""
+    commands, free = _Commands(), list(shares)
+    with concurrent.futures.ThreadPoolExecutor(
+        len(shares), initializer=lambda: _stay_on(free.pop())
+    ) as pool:
+        try:
+            means = pool.map(functools.partial(_complete, commands), made)
+            return {run.folder: mean for run, mean in zip(made, means, strict=True)}
+        finally:
+            commands.end()
 
 
 def _longest_gap(folder: pathlib.Path) -> int:
@@ -252,6 +310,15 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
     flags = [a for a in sys.argv[1:] if a.startswith("--config.")]
     rest = [a for a in sys.argv[1:] if not a.startswith("--config.")]
     options = parser.parse_args(rest)
+    for name in ("seeds", "jobs"):
+        if (count := getattr(options, name)) < 1:
+            parser.error(f"--{name}={count} must be at least 1.")
+    which, names = options.checkpoint, (checkpoint_lib.NEWEST, checkpoint_lib.BEST)
+    if which not in names and not which.isdecimal():
+        parser.error(
+            f"--checkpoint={which} must be {', '.join(names)} or the number of an"
+            " update."
+        )
     if options.lines and not options.x:
         parser.error("--lines needs --x.")
     if options.scores and not options.page:
@@ -290,13 +357,8 @@ def _main() -> None:
     scores = study_page.read_scores(options.scores) if options.scores else None
     if scores is not None:  # before hours of training
         study_page.normalised({name: [] for name in groups}, scores)
-    shares = _shares(options.jobs)
-    shared_out = any(shares)
-    with concurrent.futures.ThreadPoolExecutor(
-        options.jobs, initializer=lambda: _stay_on(shares.pop())
-    ) as pool:
-        done = zip(made, pool.map(_complete, made), strict=True)
-        means = {run.folder: mean for run, mean in done}
+    shares = _shares(min(options.jobs, len(made)))
+    means = _complete_all(made, shares)
     rows = {}
     for name, runs in groups.items():
         folders = [run.folder for run in runs]
@@ -310,7 +372,7 @@ def _main() -> None:
         command = shlex.join(["python", "tools/study.py", *sys.argv[1:]])
         folders = {name: [run.folder for run in runs] for name, runs in groups.items()}
         returns = {name: row["returns"] for name, row in rows.items()}
-        at_once = 1 if shared_out else options.jobs
+        at_once = 1 if any(shares) else len(shares)
         which = options.checkpoint
         study_page.write(
             options.page, command, folders, returns, scores, at_once, which
@@ -318,4 +380,5 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     command_line.run(_main)

@@ -146,6 +146,13 @@ def test_a_run_that_was_stopped_can_be_resumed(tool, tmp_path, monkeypatch):
         tool["_complete_all"]([run], [set()])
 
 
+def test_a_study_that_has_ended_starts_no_command(tool, tmp_path):
+    commands = tool["_Commands"]()
+    commands.end()
+    with pytest.raises(RuntimeError, match="the study has ended"):
+        commands.call("train", tool["_make_run"](tmp_path, _CATCH, 0, []))
+
+
 _TRAINING = """
 import os, pathlib, sys, time
 if "impala_mp.cli.train" in sys.orig_argv:
