@@ -59,3 +59,53 @@ def test_robots_need_mujoco(tmp_path, what):
 
 def test_another_version_five_needs_nothing(tmp_path):
     assert _flags(tmp_path, "my_game:Mine-v5") == (["my_game:Mine-v5"], "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (("battle", "--config.actors.temperature=0.5"), "magent2"),
+        (("catch", "--workdir=runs/compete"), ""),
+        (("catch", "--config.replay.reuse=2"), ""),
+        (("reuse",), "minatar"),
+        (("--config.environment.id=ALE/Pong-v5",), "atari"),
+    ],
+)
+def test_the_extra_is_that_of_what_is_trained(tmp_path, arguments, extra):
+    assert _flags(tmp_path, *arguments)[1] == extra
+
+
+_PYTHON = """#!/bin/sh
+case "$*" in
+--version) cat "$0.version" ;;
+"-m venv --clear .venv")
+  rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python
+  cp "$0.version" .venv/bin/python.version ;;
+esac
+"""
+
+
+def test_a_chosen_python_replaces_the_environment_of_another(tmp_path):
+    (tmp_path / "tools").mkdir()
+    shutil.copy(_SCRIPT.with_name("install.sh"), tmp_path / "tools")
+    for name in ("setup.py", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    pythons = tmp_path / "pythons"
+    pythons.mkdir()
+    for version in ("3.11.0", "3.13.0"):
+        (pythons / version).write_text(_PYTHON)
+        (pythons / version).chmod(0o755)
+        (pythons / f"{version}.version").write_text(f"Python {version}\n")
+
+    def install(**env):
+        script = f"source {tmp_path}/tools/install.sh test"
+        path = f"{pythons}:/usr/bin:/bin"
+        command = ["bash", "-c", script]
+        subprocess.run(command, check=True, env={"PATH": path, **env})
+        made = [tmp_path / ".venv" / "bin" / "python", "--version"]
+        done = subprocess.run(made, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert install(PYTHON=str(pythons / "3.11.0")) == "Python 3.11.0"
+    assert install() == "Python 3.11.0"  # that of the environment
+    assert install(PYTHON=str(pythons / "3.13.0")) == "Python 3.13.0"
