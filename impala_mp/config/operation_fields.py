@@ -63,9 +63,8 @@ TABLE = (  # name, default, meaning with unit, rules, flags
         _field("max_backoff_secs", 30.0, "longest wait before a restart",
             above=0, at_most=_MILLION),
         _field("min_actors", 1, "live actors; with fewer the run stops", at_least=0),
-        _field("max_failed_starts", 3, "failed starts of one process in a row; then the"
-            " run stops",
-            at_least=0),
+        _field("max_failed_starts", 3, "failed starts in a row of one process that has"
+            " never run; then the run stops", at_least=0),
         _field("max_deaths_without_progress", 8, "deaths in a row without a finished"
             " unroll, update or evaluation, of one process or of all actors together;"
             " then the run stops, or continues without the actor", at_least=1),

@@ -29,6 +29,7 @@ class Lease:
         try:
             # A byte for each core.
             self._file = open(path, "a", opener=_open)  # noqa: SIM115
+            os.utime(self._file.fileno())  # old files of this folder may be removed
         except OSError:  # there is no place for it
             self.cores = cores[:count]
             return

@@ -83,6 +83,7 @@ def train(
         with signals.Ending() as end:
             try:
                 folder.open(config, list(environments))
+                trust.add_by_value(config, folder.path)  # else in a temporary folder
                 if starts:
                     found += warm_start.write(starts, folder, policies)
                 run = 0 if config.runtime.mode == "lockstep" else folder.run

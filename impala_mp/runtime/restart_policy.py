@@ -2,10 +2,12 @@
 
 A process may die `max_restarts` times within `window_secs`, and as often in a row with
 little finished in each life, however long the lives are. It may fail to start
-`max_failed_starts` times in a row, and may die `max_deaths_without_progress` times in a
-row before it finishes anything (config.health). The wait doubles with each short life
-in a row. The window leaves out the waits: otherwise a loop of short lives with long
-waits would never spend the budget. The policy reads no clock and starts no process.
+`max_failed_starts` times in a row if it has never run, and may die
+`max_deaths_without_progress` times in a row before it finishes anything
+(config.health). Failed starts of a process that has run count as deaths: what it needs
+may be away for minutes. The wait doubles with each short life in a row. The window
+leaves out the waits: otherwise a loop of short lives with long waits would never spend
+the budget. The policy reads no clock and starts no process.
 """
 
 import random
@@ -46,6 +48,7 @@ class RestartPolicy:
         self.short_lives = 0  # in a row
         self.fruitless_lives = 0  # in a row, failed starts left out
         self._poor_lives = 0  # in a row, with fewer than _ENOUGH finished
+        self._has_run = False  # in any life
         self._waited_secs = 0.0
 
     def after_death(
@@ -62,7 +65,9 @@ class RestartPolicy:
         window = self._health.window_secs
         now -= self._waited_secs
         self.deaths = [t for t in self.deaths if now - t < window] + [now]
-        self.short_lives = 1 if lived_secs > _SETTLED_SECS else self.short_lives + 1
+        settled = was_running and lived_secs > _SETTLED_SECS
+        self._has_run = self._has_run or was_running
+        self.short_lives = 1 if settled else self.short_lives + 1
         self.failed_starts = 0 if was_running else self.failed_starts + 1
         self.fruitless_lives = 0 if num_finished else self.fruitless_lives + was_running
         self._poor_lives = 0 if num_finished >= _ENOUGH else self._poor_lives + 1
@@ -76,7 +81,8 @@ class RestartPolicy:
     def _spent(self) -> str:
         """Returns which budget is spent; "" if none."""
         allowed = self._health.max_restarts[self._role]
-        if self.failed_starts >= max(1, self._health.max_failed_starts):
+        starts = max(1, self._health.max_failed_starts)
+        if self.failed_starts >= starts and not self._has_run:
             return f"failed to start {self.failed_starts} times in a row"
         if len(self.deaths) > allowed:
             return (

@@ -25,7 +25,8 @@ from impala_mp.transport import (
 _WAIT_SECS = 0.1  # longest sleep between two looks at the control block
 # An actor that takes longer for a row may hang. Newer parameters do not wait for it.
 _GRACE_SECS = 1.0  # and
-_PATIENCE = 4.0  # times the longest that this actor has taken so far
+_PATIENCE = 4.0  # times the longest that this actor has taken lately
+_FORGOTTEN = 0.99  # of it is left after a row
 
 
 class _Version:
@@ -77,7 +78,7 @@ class _Client:
         self.version = 0  # that it began with
         self.incarnation = -1
         self.answered_at = time.monotonic()
-        self.longest_secs = 0.0  # from an answer to the next row of the same unroll
+        self.longest_secs = 0.0  # lately, from an answer to the unroll's next row
 
     def holds(self, policy: _Version) -> bool:
         """Returns whether the actor lives and will request more rows with `policy`.
@@ -110,7 +111,7 @@ class _Client:
         if self.policy is None or self.incarnation != incarnation:
             return False
         took = time.monotonic() - self.answered_at
-        self.longest_secs = max(self.longest_secs, took)
+        self.longest_secs = max(_FORGOTTEN * self.longest_secs, took)
         return self.version == self.policy.version
 
 

@@ -28,6 +28,16 @@ def test_a_refused_run_leaves_the_folder_of_another_as_it_was(tmp_path):
     assert _everything(path) == before
 
 
+def test_processes_find_code_by_value_in_the_run(tmp_path, monkeypatch):
+    """The folder that it came from may be removed before the run ends."""
+    found = []
+    monkeypatch.setattr(
+        program.trust, "add_by_value", lambda config, path: found.append(path)
+    )
+    program.train(builders.short_training(), str(tmp_path / "run"))
+    assert found == [str(tmp_path / "run")]
+
+
 def test_a_training_leaves_no_descriptor(tmp_path):
     """A notebook trains hundreds of times in one process."""
     opened = []

@@ -37,14 +37,15 @@ def _policy(role="actor", jitter=None, **overrides):
 def _expected(history, waits, role, health, draw):
     """The verdict on the last death, from the whole history every time."""
     failed = short = fruitless = poor = 0
+    has_run = any(was_running for _, _, was_running, _ in history)
     for _, lived_secs, was_running, num_finished in history:
         failed = 0 if was_running else failed + 1
-        short = 1 if lived_secs > 1.0 else short + 1
+        short = 1 if was_running and lived_secs > 1.0 else short + 1
         fruitless = 0 if num_finished else fruitless + was_running
         poor = 0 if num_finished >= 10 else poor + 1
     times = [t - sum(waits[:n]) for n, (t, *_) in enumerate(history)]
     deaths = sum(times[-1] - t < health.window_secs for t in times)
-    if failed >= health.max_failed_starts:
+    if failed >= health.max_failed_starts and not has_run:
         return restart_policy.GiveUp(f"failed to start {failed} times in a row")
     if deaths > health.max_restarts[role]:
         return restart_policy.GiveUp(
@@ -120,6 +121,18 @@ def test_a_run_forgives_failed_starts_and_at_least_one_is_allowed():
     assert never.after_death(0.0, 0.0, False, 0) == restart_policy.GiveUp(
         "failed to start 1 times in a row"
     )
+
+
+def test_a_process_that_has_run_waits_out_an_outage():
+    """Its simulator is down for a minute: each start fails, after some seconds."""
+    made = _policy(max_restarts={"actor": 20}, max_backoff_secs=30.0)
+    made.after_death(0.0, 60.0, True, 500)
+    waits = [made.after_death(0.0, 5.0, False, 0).secs for _ in range(10)]
+    assert waits[:3] == pytest.approx([0.2, 0.4, 0.8])
+    assert sum(waits) > 60.0
+    assert made.after_death(99.0, 60.0, True, 500).secs == pytest.approx(0.1)
+    lost = [made.after_death(99.0, 5.0, False, 0) for _ in range(25)]
+    assert isinstance(lost[-1], restart_policy.GiveUp)
 
 
 def test_thousands_of_short_lives_are_no_overflow():
