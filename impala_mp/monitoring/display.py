@@ -67,7 +67,7 @@ class Display:
         self._log, self._facts = log, facts
         self._console = console or rich.console.Console(file=sys.stdout)
         self._history = history.History()
-        for record in metrics.read(facts.folder) if facts.folder else ():
+        for record in metrics.records(facts.folder) if facts.folder else ():
             self._history.add(record)
         self._bottleneck = ""
         self._checkpoint_age: float | None = None

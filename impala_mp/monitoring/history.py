@@ -1,16 +1,18 @@
 """Records of a run in memory: its curve, its best return, its recent speed."""
 
+import collections
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from impala_mp.monitoring import thinned_records
-from impala_mp.storage import files
+from impala_mp.storage import files, metrics
 
 Record = dict[str, float]
 
 RETURN = "episode/return_mean"
 EVALUATION = "evaluation/return_mean"
 _LIMIT = 1000  # points; more are merged in pairs
+_RECENT_RECORDS = 1000  # whose counters are kept unmerged
 _RECENT_SECS = 60.0  # the speed is a mean over these
 _GAMES = 100  # a mean over fewer games is no best one
 _NAMES = ("mean", "low", "high", "std", "episodes")
@@ -32,13 +34,18 @@ class History:
         self.best: Best | None = None
         self.evaluation: Record = {}  # the newest one: agent_steps and _NAMES
         self._points = thinned_records.ThinnedRecords(_LIMIT)
+        self._recent = collections.deque[Record](maxlen=_RECENT_RECORDS)  # counters
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Adds a record; records that it does not follow are dropped."""
         numbers = {k: v for k, v in record.items() if files.is_number(v)}
+        steps = numbers["agent_steps"]
         # The first record of a restarted learner repeats that of its checkpoint.
-        self._points.drop_beyond(numbers["agent_steps"] - 1)
+        self._points.drop_beyond(steps - 1)
         self._points.add(numbers)
+        while self._recent and self._recent[-1]["agent_steps"] > steps - 1:
+            self._recent.pop()
+        self._recent.append({k: numbers[k] for k in metrics.COUNTERS if k in numbers})
         self.last = numbers
         self._compare(numbers)
 
@@ -74,8 +81,8 @@ class History:
 
     def rate(self, counter: str) -> float | None:
         """Returns the growth of a counter a second, over the last minute."""
-        points = list(self._points.records)
-        timed = [r for r in points if "time_secs" in r and counter in r]
+        recent = list(self._recent)  # another thread may add one
+        timed = [r for r in recent if "time_secs" in r and counter in r]
         if len(timed) < 2:
             return None
         last = timed[-1]

@@ -1,5 +1,6 @@
 """Reads the folder of a run for its report: a live, ended, old or damaged one."""
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -11,6 +12,7 @@ from impala_mp.storage import evaluations, files, machine, metrics, workdir
 
 _MAX_FILM_BYTES = 12 * 2**20  # more makes the file too large for a mail
 _MAX_LINEAGE = 20  # runs before this one
+_ACTIONS, _RETURN = "policy/actions", "evaluation/return_"  # names in a record
 _FOUND = ("config.json", "metrics.jsonl", "health.json")  # of which a run has one
 
 _Result = TypeVar("_Result")
@@ -24,6 +26,14 @@ class Health(NamedTuple):
     time: float  # seconds since 1970; 0 if it is unknown
     bottleneck: str
     processes: list[dict[str, Any]]
+
+
+class _Records(NamedTuple):
+    """Parts of a run's records that a report shows."""
+
+    thinned: list[evidence.Record]
+    resumes: list[float]  # agent steps
+    evaluations: list[dict[str, Any]]
 
 
 class Run(NamedTuple):
@@ -70,18 +80,17 @@ def read(folder: str) -> Run:
             return default
 
     settings, changed = attempt(_config, ({}, {}))
-    every = attempt(_records, [])
+    found = attempt(_records, _Records([], [], []))
     played = attempt(evaluations.read, [])
     final = attempt(_final, {})
-    thinned = evidence.thinned(every).records
     known = [*played, *({**each, "purpose": "final"} for each in final.values())]
     return Run(
         folder,
         settings,
         changed,
-        thinned,
-        _resumes(every),
-        played or _recorded(every),
+        found.thinned,
+        found.resumes,
+        played or found.evaluations,
         final,
         os.path.isdir(os.path.join(workdir.Workdir(folder).checkpoints, "best")),
         attempt(_health, Health("", False, 0.0, "", [])),
@@ -91,7 +100,7 @@ def read(folder: str) -> Run:
         attempt(_machine, {}),
         _starts(folder),
         notes,
-        findings.find(every, settings, known),
+        findings.find(found.thinned, settings, known),
     )
 
 
@@ -101,43 +110,34 @@ def _config(folder: str) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
     return fields.flatten(config), changed
 
 
-def _records(folder: str) -> list[evidence.Record]:
-    """Returns the numbers of all records, and the list of action counts."""
-    return [
-        {k: v for k, v in r.items() if files.is_number(v) or k == "policy/actions"}
-        for r in metrics.read(folder)
-    ]
+def _records(folder: str) -> _Records:
+    """Reads the numbers of all records, and the lists of action counts."""
+    thinned, found = evidence.thinned(), _Records([], [], [])
+    steps, run = 0.0, math.inf  # of the record before
+    for every in metrics.records(folder):
+        record = {k: v for k, v in every.items() if files.is_number(v) or k == _ACTIONS}
+        if record.get("health/run", -math.inf) > run:
+            found.resumes.append(steps)
+        steps, run = record["agent_steps"], record.get("health/run", math.inf)
+        if f"{_RETURN}mean" in record:
+            found.evaluations.append(_recorded(record))
+        thinned.add(record)
+    return found._replace(thinned=thinned.records)
 
 
-def _recorded(records: list[evidence.Record]) -> list[dict[str, Any]]:
-    """Returns the evaluations in the records of a run without evaluations.jsonl."""
-    prefix = "evaluation/return_"
-    return [
-        {
-            "purpose": evaluations.PROGRESS,
-            "policy": "",  # unknown
-            "agent_steps": record["agent_steps"],
-            **{
-                name: record[f"{prefix}{name}"]
-                for name in ("mean", "std", "min", "max", "low", "high")
-                if f"{prefix}{name}" in record
-            },
-            "episodes": record.get("evaluation/episodes"),
-        }
-        for record in records
-        if f"{prefix}mean" in record
-    ]
-
-
-def _resumes(records: list[evidence.Record]) -> list[float]:
-    """Returns the agent steps at which a later run of the folder began."""
-    numbers = [(r["agent_steps"], r.get("health/run")) for r in records]
-    pairs = zip(numbers, numbers[1:], strict=False)
-    return [
-        steps
-        for (steps, before), (_, after) in pairs
-        if before is not None and after is not None and after > before
-    ]
+def _recorded(record: evidence.Record) -> dict[str, Any]:
+    """Returns the evaluation in a record of a run without evaluations.jsonl."""
+    return {
+        "purpose": evaluations.PROGRESS,
+        "policy": "",  # unknown
+        "agent_steps": record["agent_steps"],
+        **{
+            name: record[f"{_RETURN}{name}"]
+            for name in ("mean", "std", "min", "max", "low", "high")
+            if f"{_RETURN}{name}" in record
+        },
+        "episodes": record.get("evaluation/episodes"),
+    }
 
 
 def _json(folder: str, name: str, default: Any) -> Any:

@@ -202,11 +202,13 @@ def _curve(run: report.Run) -> str:
         for each in run.evaluations
         if each["policy"] == evaluations.RANDOM
     ][:1]
-    marks = [svg_charts.Mark(steps, "resumed") for steps in run.resumes]
-    marks += [
-        svg_charts.Mark(each["agent_steps"], _change(each))
-        for each in run.journal
-        if files.is_number(each.get("agent_steps"))
+    changes = [e for e in run.journal if files.is_number(e.get("agent_steps"))]
+    marks = [
+        *(svg_charts.Mark(x, "resumed") for x in svg_charts.thinned(run.resumes)),
+        *(
+            svg_charts.Mark(each["agent_steps"], _change(each))
+            for each in svg_charts.thinned(changes)
+        ),
     ]
     chart = svg_charts.curve(line, band, dots, levels, marks, "return by agent steps")
     keys = [

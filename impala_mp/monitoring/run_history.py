@@ -1,5 +1,6 @@
 """Games, evaluations and other events of a run, as arrays over its progress."""
 
+import array
 import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,6 +16,10 @@ LAST_GAMES = 100  # in the mean and the band
 _LINE_POINTS = 1000
 _ENOUGH_GAMES = 20  # for percentiles that one outlier does not move
 _LIMIT = 1e300  # of a return
+_STATISTICS = ("mean", "low", "high")  # of an evaluation
+_RECORDED = [f"evaluation/return_{name}" for name in _STATISTICS]
+_RESTARTS, _RUN = "health/restarts", "health/run"
+_READ = (*metrics.COUNTERS, *_RECORDED, _RESTARTS, _RUN)  # of a record
 _POLICIES = (evaluations.GREEDY, evaluations.SAMPLED)
 # Names of events, in the order of a legend.
 RESTART, RESUME, CHANGE = "restart of a process", "resume", "change of a value"
@@ -65,15 +70,14 @@ def load(folder: str, x: str, key: str) -> Series:
     Raises:
       BadInput: the run has no records with both.
     """
-    every = metrics.read(folder)
-    records = [r for r in every if _has_numbers(r, x, key)]
-    if not records:
-        known = sorted({k for r in every for k in r})
+    places, values = _Progress(folder, x, (key,)).known(key)
+    if not len(places):
+        known = sorted({k for record in metrics.records(folder) for k in record})
         raise errors.BadInput(
             f"{folder} has no record with {x} and {key}. It has"
             f" {', '.join(known) or 'none at all'}."
         )
-    return _floats(r[x] for r in records), _floats(r[key] for r in records)
+    return places, values
 
 
 def read(folder: str, x: str) -> History:
@@ -84,7 +88,7 @@ def read(folder: str, x: str) -> History:
     Raises:
       BadInput: a file cannot be read, or there is neither a game nor a record.
     """
-    progress = _Progress(metrics.read(folder), x)
+    progress = _Progress(folder, x, _READ)
     games = _games(episodes.read(folder), progress)
     if len(games[0]):
         line = summarise(*games)
@@ -160,10 +164,22 @@ def identify(folder: str) -> Identity:
 
 
 class _Progress:
-    """Records of a run, which map one of its counters to another."""
+    """Numbers of the records of a run over `x`, one of its counters."""
 
-    def __init__(self, records: list[dict[str, Any]], x: str) -> None:
-        self.records, self.x = records, x
+    def __init__(self, folder: str, x: str, names: Iterable[str]) -> None:
+        """Reads `x` and `names` alone, because a run may have millions of records."""
+        found = {name: array.array("d") for name in (x, *names)}
+        for record in metrics.records(folder):
+            for name, column in found.items():
+                column.append(_number(record.get(name)))
+        self.x = x
+        self.columns = {name: np.array(column) for name, column in found.items()}
+
+    def known(self, name: str) -> Series:
+        """Returns (`x`, value) of the records that have both."""
+        places, values = self.columns[self.x], self.columns[name]
+        both = np.isfinite(places) & np.isfinite(values)
+        return places[both], values[both]
 
     def places(self, counter: str, values: Any) -> np.ndarray:
         """Returns `x` at some values of `counter`, between records on a straight line.
@@ -173,9 +189,7 @@ class _Progress:
         values = np.asarray(values, np.float64)
         if counter == self.x:
             return values
-        known = [r for r in self.records if _has_numbers(r, counter, self.x)]
-        there = _floats([0.0, *(r[counter] for r in known)])
-        here = _floats([0.0, *(r[self.x] for r in known)])
+        here, there = (np.r_[0.0, each] for each in self.known(counter))
         order = np.argsort(there, kind="stable")
         there, here = there[order], here[order]
         ratio = here[-1] / there[-1] if there[-1] > 0 else np.nan
@@ -194,8 +208,8 @@ def _floats(values: Iterable[Any]) -> np.ndarray:
     return np.array(list(values), np.float64)
 
 
-def _has_numbers(record: dict[str, Any], *names: str) -> bool:
-    return all(files.is_number(record.get(name)) for name in names)
+def _number(value: Any) -> float:
+    return value if files.is_number(value) else np.nan
 
 
 def _games(columns: dict[str, Any], progress: _Progress) -> Series:
@@ -214,42 +228,31 @@ def _evaluations(
     found: list[dict[str, Any]], progress: _Progress
 ) -> dict[str, Evaluations]:
     """Returns the evaluations of the run's policy, greedy and sampled."""
-    rows: dict[str, dict[float, Any]] = {}
+    rows: dict[str, dict[float, list[float]]] = {}
     for (policy, _), each in evaluations.chosen(found).items():
         x = progress.place(each)
         if policy in _POLICIES and np.isfinite(x):
-            rows.setdefault(policy, {})[x] = each
-    return {k: _as_evaluations(sorted(v.items())) for k, v in sorted(rows.items())}
+            values = [_number(each.get(name)) for name in _STATISTICS]
+            rows.setdefault(policy, {})[x] = [x, *values]
+    tables = {k: np.array([v[x] for x in sorted(v)]).T for k, v in sorted(rows.items())}
+    return {policy: _as_evaluations(*table) for policy, table in tables.items()}
 
 
 def _recorded_evaluations(progress: _Progress) -> dict[str, Evaluations]:
     """Returns the evaluations in the records of a run without evaluations.jsonl."""
-    names = ("mean", "low", "high")
-    rows = [
-        (r[progress.x], {n: r.get(f"evaluation/return_{n}") for n in names})
-        for r in progress.records
-        if _has_numbers(r, progress.x)
-    ]
-    found = _as_evaluations(rows)
+    names = (progress.x, *_RECORDED)
+    found = _as_evaluations(*(progress.columns[name] for name in names))
     return {"": found} if len(found.x) else {}
 
 
-def _as_evaluations(rows: list[Any]) -> Evaluations:
-    """Returns arrays of (x, evaluation), without those that have no mean."""
-    table = [
-        (x, each["mean"], *_interval(each))
-        for x, each in rows
-        if _has_numbers(each, "mean")
-    ]
-    return Evaluations(*np.array(table, np.float64).reshape(-1, 4).T)
-
-
-def _interval(each: dict[str, Any]) -> tuple[float, float]:
-    """Returns (low, high) around the mean; NaN if they are missing or wrong."""
-    if not _has_numbers(each, "low", "high"):
-        return np.nan, np.nan
-    low, high = each["low"], each["high"]
-    return (low, high) if low <= each["mean"] <= high else (np.nan, np.nan)
+def _as_evaluations(
+    x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> Evaluations:
+    """Returns those with a place and a mean, and their intervals where they hold it."""
+    good = np.isfinite(x) & np.isfinite(mean)
+    holds = (low <= mean) & (mean <= high)
+    low, high = (np.where(holds, each, np.nan) for each in (low, high))
+    return Evaluations(x[good], mean[good], low[good], high[good])
 
 
 def _random(found: list[dict[str, Any]]) -> float | None:
@@ -262,8 +265,8 @@ def _events(
 ) -> dict[str, np.ndarray]:
     """Returns x of each kind of event that there was."""
     places = {
-        RESTART: _growth(progress, "health/restarts", 0.0),
-        RESUME: _growth(progress, "health/run", np.inf),
+        RESTART: _growth(progress, _RESTARTS, 0.0),
+        RESUME: _growth(progress, _RUN, np.inf),
         CHANGE: _floats(map(progress.place, changes)),
     }
     finite = {name: np.unique(x[np.isfinite(x)]) for name, x in places.items()}
@@ -276,9 +279,8 @@ def _growth(progress: _Progress, counter: str, before: float) -> np.ndarray:
     Args:
       before: value before the first record; infinite: the first is no growth.
     """
-    known = [r for r in progress.records if _has_numbers(r, counter, progress.x)]
-    steps = np.diff(_floats(r[counter] for r in known), prepend=before)
-    return _floats(r[progress.x] for r in known)[steps > 0]
+    places, values = progress.known(counter)
+    return places[np.diff(values, prepend=before) > 0]
 
 
 def _changes(folder: str) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def load(path: str) -> Run:
     health = health_lib.load(path)
     verdict = health_lib.judge(path, health)
     records = history.History()
-    for record in metrics.read(path):
+    for record in metrics.records(path):
         records.add(record)
     age = max(0.0, time.time() - health["time"]) if verdict.is_running else 0.0
     state = run_state.RunState(

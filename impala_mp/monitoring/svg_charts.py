@@ -9,7 +9,7 @@ from impala_mp.monitoring import html_parts
 _WIDTH, _HEIGHT = 960, 340  # of a curve
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 40  # margins of a curve
 _SMALL_WIDTH, _SMALL_HEIGHT, _PAD = 240, 56, 5
-_POINTS = 400  # of a line; more are not seen
+_POINTS = 400  # of a line, or dots; more are not seen
 _TICKS = 5
 # The band may take as much of the height again as the mean returns. A single lucky game
 # would flatten the curve otherwise.
@@ -65,7 +65,7 @@ def curve(
       levels: (y, name) of horizontal lines.
       label: describes the chart to a screen reader.
     """
-    line, band = thinned(line), thinned(band)
+    line, band, dots = thinned(line), thinned(band), thinned(dots)
     xs = [x for x, _ in line] + [dot.x for dot in dots]
     x = _Scale(0.0, max(xs), _LEFT, _WIDTH - _RIGHT)
     low, high = _limits(line, band, dots, levels)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,7 +18,6 @@ COUNTERS = ("agent_steps", "env_frames", "updates", "time_secs")
 _NAME = "metrics.jsonl"
 _BLOCK_BYTES = 2**16  # read at a time, from the end
 _MAX_LINE_BYTES = 2**20
-_MAX_FILE_BYTES = 2**34
 
 
 class Writer:
@@ -181,7 +181,8 @@ def _is_histogram(value: Any) -> bool:
 
 
 def _opened(folder: str) -> contextlib.AbstractContextManager[BinaryIO | None]:
-    return files.opened(os.path.join(folder, _NAME), _MAX_FILE_BYTES)
+    # Of any size: a run of months is read in constant memory.
+    return files.opened(os.path.join(folder, _NAME), sys.maxsize)
 
 
 def last(folder: str) -> dict[str, Any]:
@@ -195,8 +196,8 @@ def last(folder: str) -> dict[str, Any]:
         return next(filter(None, (_record(line) for line, _ in lines)), {})
 
 
-def read(folder: str) -> list[dict[str, Any]]:
-    """Returns the records of a run, oldest first; empty if there are none.
+def records(folder: str) -> Iterator[dict[str, Any]]:
+    """Yields the records of a run, oldest first, in constant memory.
 
     A line that a power cut has cut off or damaged is no record.
 
@@ -204,4 +205,9 @@ def read(folder: str) -> list[dict[str, Any]]:
       BadInput: the records cannot be read.
     """
     with _opened(folder) as file:
-        return list(filter(None, map(_record, _lines(file) if file else ())))
+        yield from filter(None, map(_record, _lines(file) if file else ()))
+
+
+def read(folder: str) -> list[dict[str, Any]]:
+    """Returns the `records` of a short run as a list."""
+    return list(records(folder))

@@ -51,6 +51,21 @@ def test_the_rate_is_that_of_the_last_minute():
     assert found.secs_left(10) == 0.0
 
 
+def test_the_rate_of_a_long_run_is_that_of_the_last_minute_too():
+    found = _filled(25_000)
+    for k in range(1, 8):
+        more = {"agent_steps": 2_500_000 + 200 * k, "time_secs": 250_000.0 + 10 * k}
+        found.add(_record(25_000, **more))
+    assert found.rate("agent_steps") == 20.0
+
+
+def test_a_restarted_learner_has_the_rate_of_what_it_learns_again():
+    found = _filled(2500)
+    for i in (500, 501):
+        found.add(_record(i))
+    assert found.rate("updates") == 0.1
+
+
 def test_the_time_left_is_unknown_without_a_speed():
     found = history.History()
     assert found.secs_left(100) is None

@@ -220,6 +220,21 @@ def test_of_evaluations_at_the_same_steps_one_is_a_dot(folder):
     assert before > text.count("<circle")
 
 
+def test_the_events_of_a_long_run_do_not_fill_the_page(folder):
+    change = {"name": "entropy_cost", "from": 0.01, "to": 0.002}
+    changes = [{**change, "agent_steps": 10 * n} for n in range(5000)]
+    run_folder.write_lines(folder / "changes.jsonl", changes)
+    path = folder / "evaluations.jsonl"
+    *_, last = map(json.loads, path.read_text().splitlines())
+    found = [{**last, "agent_steps": 10 * n} for n in range(5000)]
+    run_folder.write_lines(path, found)
+    text, _ = _page(folder)
+    assert text.count('class="mark"') == 401  # and "resumed" is among them
+    assert "<title>resumed</title>" in text
+    assert text.count('class="dot"') == 400
+    assert len(text) < 250_000
+
+
 def test_warnings_come_first_with_their_cure(tmp_path):
     run_folder.write(tmp_path, records.make(health__bad_data=3, vtrace__kl=0.9))
     text, _ = _page(tmp_path)

@@ -5,11 +5,14 @@ import json
 import os
 import threading
 import time
+import weakref
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
+from impala_mp.monitoring import display, report, run_history, run_state, status
 from impala_mp.storage import metrics
+from tests.support import records, run_folder
 
 
 def _record(agent_steps, **more):
@@ -116,6 +119,51 @@ def test_a_rewind_and_a_look_read_no_more_than_they_need(tmp_path, monkeypatch):
     writer.close()
     assert metrics.last(str(tmp_path))["agent_steps"] == 19_900
     assert len(read) < 110
+
+
+def test_a_file_of_any_size_is_read_and_resumed(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    _write(tmp_path, [10])
+    with open(path, "ab") as file:
+        file.truncate(2**35)  # a hole, which takes no space
+        file.seek(0, os.SEEK_END)
+        file.write(f"\n{json.dumps(_record(20))}\n{json.dumps(_record(30))}\n".encode())
+    writer = metrics.Writer(str(tmp_path))
+    writer.rewind({"agent_steps": 20})
+    writer.close()
+    assert metrics.last(str(tmp_path)) == _record(20)
+    assert next(metrics.records(str(tmp_path))) == _record(10)
+
+
+class _Record(dict):
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        lambda path: display.Display(run_state.Facts("", 0, folder=path)),
+        status.load,
+        report.read,
+        lambda path: run_history.read(path, "agent_steps"),
+        lambda path: run_history.load(path, "updates", "agent_steps"),
+    ],
+    ids=["display", "status", "report", "curves", "numbers"],
+)
+def test_no_reader_holds_the_records_of_a_long_run(tmp_path, monkeypatch, reader):
+    run_folder.write(tmp_path, records.make(300, updates=7))
+    alive, peak, parse = weakref.WeakSet(), [], metrics._record
+
+    def watched(line):
+        record = _Record(parse(line))
+        alive.add(record)
+        peak.append(len(alive))
+        return record
+
+    monkeypatch.setattr(metrics, "_record", watched)
+    reader(str(tmp_path))
+    assert len(peak) >= 300
+    assert max(peak) <= 3
 
 
 def test_damaged_lines_at_the_end_are_dropped(tmp_path):
