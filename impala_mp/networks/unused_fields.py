@@ -10,10 +10,6 @@ from impala_mp.networks import encoders, inputs
 Encoded = tuple[types.Nest, list[inputs.Choice]]  # an observation, and its encoders
 
 
-def _has_mlp(encoded: Encoded) -> bool:
-    return any(choice.name == "mlp" for choice in encoded[1])
-
-
 def _has_several_arrays(encoded: Encoded) -> bool:
     return not isinstance(encoded[0], specs.ArraySpec)
 
@@ -25,7 +21,6 @@ def _has_planes(encoded: Encoded) -> bool:
 
 # By field: whether it is read, and what it needs.
 _READERS: dict[str, tuple[Callable[[Encoded], bool], str]] = {
-    "hidden_sizes": (_has_mlp, "an mlp"),
     "joint_size": (_has_several_arrays, "observations of several arrays"),
     "image_layout": (_has_planes, "pictures with planes, and an encoder of them"),
 }

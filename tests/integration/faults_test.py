@@ -120,13 +120,14 @@ def test_a_start_without_room_is_tried_again(start, mount, tmp_path):
 def test_a_start_that_fails_for_good_ends_the_run_with_its_cause(start, tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    run = start(_LONG, env={"TMPDIR": str(temporary)})
+    few = [f"--config.health.max_restarts.{role}=2" for role in ("actor", "learner")]
+    run = start(_LONG, *few, env={"TMPDIR": str(temporary)})
     run.until_running(count=2)
     temporary.rmdir()
     os.kill(_fork_server(run), signal.SIGKILL)
     assert run.wait() == 1
     assert "could not be started" in run.text()
-    assert "failed to start 3 times in a row" in run.text()
+    assert "died 3 times within" in run.text()
     assert "Traceback" not in run.text()
 
 

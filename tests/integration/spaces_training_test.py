@@ -19,7 +19,6 @@ def _config(observation, action, **overrides):
             "environment.id": "tests.support.spaces:Spaces-v0",
             "network.core": "lstm",
             "network.last_action": True,
-            "network.joint_size": 16,
             "total_agent_steps": 6 * 5 * 6,
             "evaluation.episodes": 4,
             "evaluation.environments": 2,

@@ -33,7 +33,6 @@ def _network(space, privileged="", **own):
 @pytest.mark.parametrize(
     ("space", "own", "needed"),
     [
-        (_PICTURE, {"hidden_sizes": (32,)}, "an mlp"),
         (_NUMBERS, {"joint_size": 32}, "several arrays"),
         (_NUMBERS, {"image_layout": "planes_first"}, "pictures with planes"),
         (_GREY, {"image_layout": "planes_last"}, "pictures with planes"),
@@ -53,12 +52,10 @@ def test_a_field_that_nothing_reads_is_refused(space, own, needed):
 @pytest.mark.parametrize(
     ("space", "own"),
     [
-        (_NUMBERS, {"hidden_sizes": (32,)}),
-        (_BOTH, {"hidden_sizes": (32,), "joint_size": 32}),
+        (_BOTH, {"joint_size": 32}),
         (_BOTH, {"image_layout": "planes_last"}),
         (_PICTURE, {"image_layout": "planes_last"}),
-        (_PICTURE, {"torso": "mlp", "hidden_sizes": (32,)}),
-        (_PICTURE, {"torso": "tests.support.networks:Torso", "hidden_sizes": (32,)}),
+        (_NUMBERS, {"torso": "tests.support.networks:Torso", "joint_size": 32}),
         (_BOTH, {"encoders": {"picture": "a.b:C"}, "image_layout": "planes_last"}),
     ],
 )
@@ -67,19 +64,19 @@ def test_a_field_that_an_encoder_reads_is_taken(space, own):
 
 
 def test_what_only_values_see_may_read_it():
-    space = gym.spaces.Dict({"state": _NUMBERS, "view": _PICTURE})
-    network = _network(space, privileged="state", hidden_sizes=(32,))
-    unused_fields.check([network])
-    view = gym.spaces.Dict({"view": _PICTURE})
-    with pytest.raises(errors.BadInput, match="hidden_sizes"):
-        unused_fields.check([_network(view, hidden_sizes=(32,))])
+    own = {"image_layout": "planes_first"}
+    space = gym.spaces.Dict({"state": _PICTURE, "view": _NUMBERS})
+    unused_fields.check([_network(space, privileged="state", **own)])
+    view = gym.spaces.Dict({"view": _NUMBERS})
+    with pytest.raises(errors.BadInput, match="image_layout"):
+        unused_fields.check([_network(view, **own)])
 
 
 def test_one_of_several_policies_is_enough():
-    own = {"hidden_sizes": (32,)}
+    own = {"image_layout": "planes_first"}
     unused_fields.check([_network(_PICTURE, **own), _network(_NUMBERS, **own)])
-    with pytest.raises(errors.BadInput, match="hidden_sizes"):
-        unused_fields.check([_network(_PICTURE, **own), _network(_NUMBERS)])
+    with pytest.raises(errors.BadInput, match="image_layout"):
+        unused_fields.check([_network(_PICTURE), _network(_NUMBERS, **own)])
 
 
 @pytest.mark.parametrize("stored", [False, True])
