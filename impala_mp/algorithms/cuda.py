@@ -12,7 +12,6 @@ import torch
 
 LARGE = 2**16  # bytes of an array that is worth a separate copy to the device
 
-
 _pinned = set[int]()  # addresses
 
 

@@ -112,6 +112,11 @@ def server_threads(inference: Any) -> int:
     return inference.threads if inference.mode == "server" else 0
 
 
+def acting_device(inference: Any) -> str:
+    """Returns the device that acts by `config.inference`; actors act on the CPU."""
+    return str(inference.device) if inference.mode == "server" else "cpu"
+
+
 def num_learners(config: Any) -> int:
     """Returns the number of processes that learn: ranks, or those of several policies.
 

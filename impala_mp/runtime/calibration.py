@@ -106,10 +106,9 @@ def choose_precisions(
     A resumed run keeps its own. On a GPU it is float32: the deep network was not faster
     in bfloat16 on an H200 (docs/results/performance.md).
     """
-    serving = config.inference.mode == "server"
     devices = {
         "learner": config.learner.device,
-        "inference": config.inference.device if serving else "cpu",
+        "inference": derived.acting_device(config.inference),
     }
     sentences = []
     for group, device in devices.items():

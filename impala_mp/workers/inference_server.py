@@ -26,7 +26,7 @@ _WAIT_SECS = 0.1  # longest sleep between two looks at the control block
 # An actor that takes longer for a row may hang. Newer parameters do not wait for it.
 _GRACE_SECS = 1.0  # and
 _PATIENCE = 4.0  # times the longest that this actor has taken lately
-_FORGOTTEN = 0.99  # of it is left after a row
+_KEPT = 0.99  # of the longest, after each row
 
 
 class _Version:
@@ -111,7 +111,7 @@ class _Client:
         if self.policy is None or self.incarnation != incarnation:
             return False
         took = time.monotonic() - self.answered_at
-        self.longest_secs = max(_FORGOTTEN * self.longest_secs, took)
+        self.longest_secs = max(_KEPT * self.longest_secs, took)
         return self.version == self.policy.version
 
 

@@ -67,8 +67,7 @@ class Learner:
         learning, acting = config.learner.precision, config.inference.precision
         self.precisions = {learning, acting}
         policy.precision = acting  # where the drift detector repeats an actor's steps
-        served = config.inference.mode == "server"
-        self.devices = {device, config.inference.device if served else "cpu"}
+        self.devices = {device, derived.acting_device(config.inference)}
         self._autocast = functools.partial(
             precision.context,
             learning,

@@ -18,7 +18,7 @@ from impala_mp.networks import agent
 from impala_mp.storage import crash_file
 from impala_mp.transport import trajectory_ring
 from impala_mp.workers import batcher, learner, publisher
-from tests.support import builders
+from tests.support import builders, variants
 
 _each_device = pytest.mark.parametrize(
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)], ids=["cpu", "cuda"]
@@ -30,27 +30,6 @@ _IMAGES = {
     "batch_size": 12,
     "learner.micro_batches": 2,
 }
-_RECURRENT = {"network.core": "lstm", "network.last_action": True}
-_GRU = {**_RECURRENT, "network.core": "gru"}
-_GTRXL = {**_RECURRENT, "network.core": "gtrxl", "network.gtrxl.window": 3}
-_REPLAYED = {
-    **_RECURRENT,
-    "replay.ratio": 0.5,
-    "replay.burn_in": True,
-    "replay.clear_policy_cost": 0.1,
-    "replay.clear_value_cost": 0.1,
-    "replay.trust_region": 0.5,
-    "learner.micro_batches": 2,
-}
-_IMPACT = {
-    **_RECURRENT,
-    "algorithm": "impact",
-    "learner.passes": 2,
-    "target.period": 2,
-    "loss.popart": True,
-    "loss.popart_beta": 0.1,
-}
-_IQN = {**_RECURRENT, "algorithm": "iqn", "target.period": 2}
 _BOX = {
     "environment.id": "Pendulum-v1",
     "algorithm": "impact",
@@ -64,11 +43,11 @@ _ROWS = {
     "learner.minibatches": 3,
 }
 _DRAWS = {
-    "fractions": _IQN,
+    "fractions": variants.IQN,
     "rows": _ROWS,
-    "columns": {**_RECURRENT, "learner.minibatches": 3},
+    "columns": {**variants.RECURRENT, "learner.minibatches": 3},
 }
-_QR = {**_IQN, "iqn.fractions": "fixed", "loss.popart": True, "loss.popart_beta": 0.1}
+_QR = {**variants.IQN, **variants.POPART, "iqn.fractions": "fixed"}
 
 
 def _updated(overrides, count=6, resumes_at=None, **more):
@@ -104,7 +83,16 @@ def _updated(overrides, count=6, resumes_at=None, **more):
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "overrides",
-    [_IMAGES, _RECURRENT, _GRU, _GTRXL, _REPLAYED, _IMPACT, _QR, _BOX],
+    [
+        _IMAGES,
+        variants.RECURRENT,
+        variants.GRU,
+        variants.GTRXL,
+        variants.REPLAYED,
+        variants.IMPACT,
+        _QR,
+        _BOX,
+    ],
     ids=["images", "lstm", "gru", "gtrxl", "replay", "impact", "qr", "box"],
 )
 @_each_launch
@@ -150,7 +138,7 @@ def test_a_learner_that_resumes_draws_what_it_would_have_drawn(overrides, device
 @_each_device
 @pytest.mark.parametrize(
     "overrides",
-    [_IMAGES, _RECURRENT, _GRU, _GTRXL, _IQN],
+    [_IMAGES, variants.RECURRENT, variants.GRU, variants.GTRXL, variants.IQN],
     ids=["images", "lstm", "gru", "gtrxl", "iqn"],
 )
 def test_bfloat16_is_close(overrides, device):
@@ -201,7 +189,7 @@ def test_the_second_gpu_does_as_the_first(tmp_path, graph):
     results = []
     for device in ("cuda:0", "cuda:1"):
         settings = {"learner.device": device, "learner.cuda_graph": graph}
-        config = builders.config(**_RECURRENT, **settings)
+        config = builders.config(**variants.RECURRENT, **settings)
         with torch.cuda.device(device):
             cuda.take_device(device)
             parts = builders.parts(config, tmp_path / device / "checkpoints")
@@ -272,7 +260,13 @@ def _no_waiting():
 @_each_launch
 @pytest.mark.parametrize(
     "overrides",
-    [{}, _RECURRENT, _IMPACT, _BOX, {"replay.ratio": 0.5, "actors.count": 1}],
+    [
+        {},
+        variants.RECURRENT,
+        variants.IMPACT,
+        _BOX,
+        {"replay.ratio": 0.5, "actors.count": 1},
+    ],
     ids=["plain", "lstm", "impact", "box", "replay"],
 )
 def test_an_update_leaves_the_host_free(tmp_path, overrides, graph):
@@ -295,7 +289,7 @@ def test_a_skipped_step_is_noticed_kept_and_repeated(tmp_path, device, graph):
     if graph and device == "cpu":
         pytest.skip("there are no graphs on a CPU")
     settings = {"learner.device": device, "learner.cuda_graph": graph}
-    config = builders.config(**_RECURRENT, **settings)
+    config = builders.config(**variants.RECURRENT, **settings)
     parts = builders.parts(config, tmp_path / "checkpoints")
     parts.training.restore(print)
 
@@ -331,7 +325,7 @@ def test_the_lag_counts_what_is_on_its_way_to_the_store(tmp_path, device):
 def test_memory_of_the_gpu_stays_flat(tmp_path, graph):
     settings = {"learner.device": "cuda", "learner.cuda_graph": graph}
     more = {"health.drift_interval": 7, "learner.precision": "bfloat16"}
-    config = builders.config(**_IMPACT, **settings, **more)
+    config = builders.config(**variants.IMPACT, **settings, **more)
     parts = builders.parts(config, tmp_path / "checkpoints")
     parts.training.restore(print)
     for _ in range(20):
@@ -343,7 +337,9 @@ def test_memory_of_the_gpu_stays_flat(tmp_path, graph):
 
 
 @_each_device
-@pytest.mark.parametrize("overrides", [_RECURRENT, _IQN, _QR], ids=["v", "iqn", "qr"])
+@pytest.mark.parametrize(
+    "overrides", [variants.RECURRENT, variants.IQN, _QR], ids=["v", "iqn", "qr"]
+)
 def test_heads_are_float32_at_any_precision(overrides, device):
     """Values in bfloat16 have 8 bits: any of them would be equal to its rounding."""
     config = builders.config(**overrides, **{"learner.device": device})

@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+import os
 import tempfile
 
 import pytest
@@ -115,3 +116,12 @@ def test_a_file_system_without_locks_is_no_other_run(monkeypatch):
     monkeypatch.setattr(core_lease.fcntl, "lockf", refuse)
     made = core_lease.Lease(2)
     assert (made.cores, made.sentence) == ([2, 3], "")
+
+
+def test_a_new_lease_makes_the_file_new(machine):
+    """Folders for temporary files lose files that are old."""
+    core_lease.Lease(1).close()
+    (file,) = machine.iterdir()
+    os.utime(file, (0.0, 0.0))
+    core_lease.Lease(1).close()
+    assert file.stat().st_mtime > 10**9

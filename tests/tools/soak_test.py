@@ -1,4 +1,4 @@
-"""The soak: growth of a process over time, and a verdict whatever the run does."""
+"""Growth of a process over a soak, and the verdict on runs that end or fail."""
 
 import json
 import sys

@@ -17,29 +17,19 @@ from impala_mp.config import derived
 from impala_mp.environments import factory
 from impala_mp.networks import agent, precision
 from impala_mp.workers import learner
-from tests.support import builders
+from tests.support import builders, variants
 
-_RECURRENT = {"network.core": "lstm", "network.last_action": True}
 _BOX = {"environment.id": "Pendulum-v1"}
 _CARTPOLE = {"environment.id": "CartPole-v1"}
-_REPLAYED = {
-    **_RECURRENT,
-    "replay.ratio": 0.5,
-    "replay.burn_in": True,
-    "replay.clear_policy_cost": 0.1,
-    "replay.clear_value_cost": 0.1,
-    "replay.trust_region": 0.5,
-    "learner.micro_batches": 2,
-}
 _IMPACT = {"algorithm": "impact", "learner.passes": 2, "target.period": 2}
-_POPART = {"loss.popart": True, "loss.popart_beta": 0.1}
+_POPART = variants.POPART
 _KINDS = {
     "vtrace": {},
-    "lstm": _RECURRENT,
-    "gru": {**_RECURRENT, "network.core": "gru"},
-    "gtrxl": {**_RECURRENT, "network.core": "gtrxl", "network.gtrxl.window": 3},
-    "replay": _REPLAYED,
-    "impact": {**_RECURRENT, **_IMPACT, **_POPART},
+    "lstm": variants.RECURRENT,
+    "gru": variants.GRU,
+    "gtrxl": variants.GTRXL,
+    "replay": variants.REPLAYED,
+    "impact": variants.IMPACT,
     "rows": {**_CARTPOLE, **_IMPACT, "learner.minibatches": 3},
     "box": _BOX,
     "box_impact": {
@@ -52,7 +42,7 @@ _KINDS = {
     "normalised": {**_CARTPOLE, "network.normalise_observations": True, **_POPART},
     "adam": {"optimizer.name": "adam", "optimizer.momentum": 0.9},
     "dqn": {**_CARTPOLE, "algorithm": "dqn", "target.period": 2, **_POPART},
-    "iqn": {**_RECURRENT, "algorithm": "iqn", "target.period": 2},
+    "iqn": variants.IQN,
     "quantiles": {"algorithm": "iqn", "iqn.fractions": "fixed", "target.period": 2},
     "tasks": {"environment.id": "CartPole-v1, CartPole-v0", **_POPART},
     "pictures": {"environment.id": "ALE/Pong-v5", "network.torso": "nature"},

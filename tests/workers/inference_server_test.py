@@ -241,6 +241,18 @@ def test_an_actor_that_hangs_does_not_hold_the_parameters_back(tmp_path, now):
     assert takes_two_rows(30.0) == (start_over, True)
 
 
+def test_the_patience_after_one_slow_row_fades(tmp_path, now):
+    served, _ = _served_seat(tmp_path)
+    client = served.policy._clients[0]
+    client.begin(served.policy._newer, 0)
+    for secs in (50.0, *[0.1] * 1000):
+        client.answered_at = now[0]
+        now[0] += secs
+        assert client.goes_on(0)
+        assert client.longest_secs > 0.999 * secs
+    assert client.longest_secs < 0.2
+
+
 def test_an_actor_that_waits_for_the_server_is_not_late(tmp_path, now):
     served, seat = _served_seat(tmp_path)
     seat.request(0, 0)
